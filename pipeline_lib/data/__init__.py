@@ -1,0 +1,1 @@
+"""Image shards, Parquet tables and the readers that fill them."""

@@ -1,0 +1,243 @@
+"""The embedded dataset: cartoon faces whose attributes and part masks are known because we drew them.
+
+The parts are those of `python-avatars` (MIT), rendered by `resvg-py`. Each face is a function of
+(data seed, index); a bias is a wanted rate of an attribute among the faces where a condition holds.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import numpy as np
+import python_avatars as parts
+import resvg_py
+from PIL import Image
+
+from pipeline_lib.runtime import seeding
+
+#: Part labels of the masks, in the order of their integer code.
+PART_NAMES = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
+
+ATTRIBUTES = (
+    "smiling",
+    "mouth_open",
+    "long_hair",
+    "blond_hair",
+    "bald",
+    "hat",
+    "eyeglasses",
+    "sunglasses",
+    "beard",
+    "dark_skin",
+    "eyes_closed",
+)
+
+#: Attributes whose rate the config may set; the others follow from the parts that happen to be drawn.
+SETTABLE = {
+    "long_hair": 0.5,
+    "hat": 0.06,
+    "beard": 0.12,
+    "eyeglasses": 0.25,
+    "dark_skin": 0.4,
+    "smiling": 0.5,
+}
+
+LONG_HAIR = ("BOB", "STRAIGHT_1", "STRAIGHT_STRAND", "LONG_NOT_TOO_LONG", "MIA_WALLACE", "CURLY", "LOOSE_HAIR", "BIG_HAIR")
+SHORT_HAIR = ("SHORT_FLAT", "SHORT_ROUND", "SHORT_WAVED", "SHORT_CURLY", "CAESAR_SIDE_PART", "BUZZCUT", "SIDES", "NONE")
+HATS = ("HAT", "TURBAN", "WINTER_HAT_3")
+SMILING_MOUTHS = {"SMILE": True, "BIG_SMILE": True, "DEFAULT": True, "TWINKLE": False}  # name -> is the mouth open?
+OTHER_MOUTHS = {
+    "CONCERNED": True,
+    "SCREAM_OPEN": True,
+    "DISBELIEF": True,
+    "GRIMACE": False,
+    "SAD": False,
+    "SERIOUS": False,
+}
+EYES = {"DEFAULT": False, "SIDE": False, "HAPPY": True}  # name -> are the eyes closed?
+BROWS = ("DEFAULT_NATURAL", "FLAT_NATURAL", "RAISED_EXCITED_NATURAL")
+CLEAR_GLASSES = ("PRESCRIPTION_2", "ROUND")
+SUNGLASSES = ("WAYFARERS",)
+BEARDS = ("BEARD_LIGHT", "BEARD_MEDIUM")
+LIGHT_SKIN = ("PALE", "LIGHT")
+DARK_SKIN = ("BROWN", "DARK_BROWN", "BLACK")
+BLOND = ("BLONDE", "BLONDE_GOLDEN", "PLATINUM")
+OTHER_HAIR_COLORS = ("BLACK", "BROWN", "BROWN_DARK", "AUBURN", "RED", "SILVER_GRAY")
+HAT_COLORS = ("BLUE_01", "BLUE_03", "PASTEL_GREEN", "RED", "GRAY_01")
+BACKGROUNDS = ("#b8d8e8", "#f3d9b1", "#c9e4ca", "#e0cbe8")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rate of `attribute` among faces whose earlier attributes match `where` (an empty one: all faces)."""
+
+    where: Mapping[str, bool]
+    attribute: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class Face:
+    """One avatar: its drawing and what is true of it."""
+
+    avatar: parts.Avatar
+    background: str
+    attributes: dict[str, bool]
+
+
+def draw_face(seed: int, index: int, rules: Sequence[Rule]) -> Face:
+    """Draw the face with global `index` of the dataset with `seed`; later rules override earlier ones.
+
+    Raises:
+        ValueError: a rule names an attribute that cannot be set, or a condition on one drawn later.
+    """
+    rng = seeding.numpy_generator(seed, "avatars", index)
+    drawn: dict[str, bool] = {}
+    for attribute, default in SETTABLE.items():
+        rate = default
+        for rule in rules:
+            if rule.attribute == attribute and all(drawn.get(name) is value for name, value in rule.where.items()):
+                rate = rule.rate
+        drawn[attribute] = bool(rng.random() < rate)
+
+    drawn["long_hair"] &= not drawn["hat"]
+    hair = _pick(rng, LONG_HAIR if drawn["long_hair"] else SHORT_HAIR)
+    hat = _pick(rng, HATS)
+    hair_color = _pick(rng, BLOND if rng.random() < 0.3 else OTHER_HAIR_COLORS)
+    hat_color = _pick(rng, HAT_COLORS)
+    mouths = SMILING_MOUTHS if drawn["smiling"] else OTHER_MOUTHS
+    mouth = _pick(rng, tuple(mouths))
+    eyes = _pick(rng, tuple(EYES))
+    sunglasses = drawn["eyeglasses"] and bool(rng.random() < 0.25)
+    accessory = _pick(rng, SUNGLASSES if sunglasses else CLEAR_GLASSES)
+    beard = _pick(rng, BEARDS)
+    brows = _pick(rng, BROWS)
+    skin = _pick(rng, DARK_SKIN if drawn["dark_skin"] else LIGHT_SKIN)
+    background = _pick(rng, BACKGROUNDS)
+
+    bald = hair in ("NONE", "SIDES") and not drawn["hat"]
+    avatar = parts.Avatar(
+        style=parts.AvatarStyle.TRANSPARENT,
+        top=parts.HatType[hat] if drawn["hat"] else parts.HairType[hair],
+        hat_color=parts.ClothingColor[hat_color],
+        hair_color=parts.HairColor[hair_color],
+        facial_hair_color=parts.HairColor[hair_color],
+        facial_hair=parts.FacialHairType[beard] if drawn["beard"] else parts.FacialHairType.NONE,
+        accessory=parts.AccessoryType[accessory] if drawn["eyeglasses"] else parts.AccessoryType.NONE,
+        mouth=parts.MouthType[mouth],
+        eyes=parts.EyeType[eyes],
+        eyebrows=parts.EyebrowType[brows],
+        nose=parts.NoseType.DEFAULT,
+        skin_color=parts.SkinColor[skin],
+        clothing=parts.ClothingType.SHIRT_CREW_NECK,
+        clothing_color=parts.ClothingColor.GRAY_02,
+    )
+    truth = {
+        "smiling": drawn["smiling"],
+        "mouth_open": mouths[mouth],
+        "long_hair": drawn["long_hair"],
+        "blond_hair": hair_color in BLOND and not drawn["hat"] and hair != "NONE",
+        "bald": bald,
+        "hat": drawn["hat"],
+        "eyeglasses": drawn["eyeglasses"],
+        "sunglasses": sunglasses,
+        "beard": drawn["beard"],
+        "dark_skin": drawn["dark_skin"],
+        "eyes_closed": EYES[eyes] and not sunglasses,
+    }
+    return Face(avatar, background, truth)
+
+
+def render_face(face: Face, resolution: int, crop: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Render a face and its part labels.
+
+    Args:
+        face: what to draw.
+        resolution: side of the square image in pixels.
+        crop: left, top and side of the square seen, in the drawing's units (the drawing is 264 by 280).
+
+    Returns:
+        The image, uint8 of shape (resolution, resolution, 3), and the part codes, uint8 of shape
+        (resolution, resolution), indices into `PART_NAMES`.
+    """
+    drawing = ElementTree.fromstring(face.avatar.render())
+    left, top, side = crop
+    for key, value in (("width", resolution), ("height", resolution), ("viewBox", f"{left} {top} {side} {side}")):
+        drawing.set(key, str(value))
+    image = _rasterise(drawing, resolution, face.background)
+    _paint_labels(drawing, top="hat" if face.attributes["hat"] else "hair")
+    codes = _rasterise(drawing, resolution, _code_color(0), shape_rendering="crisp_edges")
+    return image, _nearest_code(codes)
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _rasterise(drawing: ElementTree.Element, resolution: int, background: str, **options: str) -> np.ndarray:
+    png = resvg_py.svg_to_bytes(
+        svg_string=ElementTree.tostring(drawing, encoding="unicode"),
+        width=resolution,
+        height=resolution,
+        background=background,
+        skip_system_fonts=True,
+        **options,
+    )
+    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+
+
+#: How the id of a group of the drawing ends that opens a part; the parts inside it belong to it.
+_PART_OF_GROUP = {
+    "transparent_Body": "skin",
+    "transparent_Mouth": "mouth",
+    "transparent_Nose": "nose",
+    "transparent_Eyes": "eyes",
+    "transparent_Eyebrow": "brows",
+    "_Facial-Hair": "facial_hair",
+    "_Accessory": "glasses",
+}
+_SHAPES = {"path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "use"}
+_NOT_DRAWN = {"defs", "mask", "clipPath", "filter", "title", "desc"}
+_SHADOW_CASTING = {"hair", "hat", "glasses", "facial_hair"}
+_SHADOW_BELOW = 0.5  # a shape of those parts with less opacity only shades what lies below it
+
+
+def _paint_labels(element: ElementTree.Element, top: str, part: str = "background", opacity: float = 1.0) -> None:
+    """Repaint a drawing in place so that each visible shape has the flat code colour of its part.
+
+    `top` is the part that the drawing's top group holds: "hair" or "hat".
+    """
+    for child in list(element):
+        tag = child.tag.rsplit("}", 1)[-1]
+        if tag in _NOT_DRAWN:
+            continue
+        name = child.get("id", "")
+        own_part = top if name == "transparent_Top" else part
+        for ending, named in _PART_OF_GROUP.items():
+            if name.endswith(ending):
+                own_part = named
+        own_opacity = opacity * float(child.get("opacity", 1)) * float(child.get("fill-opacity", 1))
+        shade = own_part in _SHADOW_CASTING and own_opacity < _SHADOW_BELOW
+        if tag in _SHAPES and (shade or child.get("filter") or child.get("fill") == "none"):
+            element.remove(child)
+            continue
+        if tag in _SHAPES or child.get("fill", "none") != "none":
+            child.set("fill", _code_color(PART_NAMES.index(own_part)))
+        _paint_labels(child, top, own_part, own_opacity)
+        for attribute in ("opacity", "fill-opacity", "stroke", "filter", "style"):
+            child.attrib.pop(attribute, None)
+
+
+_CODE_STEP = 25
+
+
+def _code_color(code: int) -> str:
+    return f"#{_CODE_STEP * code:02x}8080"
+
+
+def _nearest_code(colors: np.ndarray) -> np.ndarray:
+    red = colors[..., 0].astype(np.int32)
+    return np.minimum((red + _CODE_STEP // 2) // _CODE_STEP, len(PART_NAMES) - 1).astype(np.uint8)

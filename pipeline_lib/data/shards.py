@@ -1,0 +1,109 @@
+"""Image shards: many images in one Parquet file, lossless, keyed by `image_id`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path
+
+ROWS_PER_GROUP = 512  # how many images a reader holds at a time
+
+
+class ShardWriter:
+    """Write one shard batch by batch; the file appears under its name when the `with` block ends well.
+
+    Args:
+        path: the file to make.
+        resolution: side of the square images in pixels.
+        metadata: strings kept in the file beside the images.
+    """
+
+    def __init__(self, path: str | Path, resolution: int, metadata: dict[str, str] | None = None):
+        self._resolution = resolution
+        self._pending: list[tuple[str, bytes]] = []
+        self._atomic = atomic_path(path)
+        self._schema = pa.schema(
+            [("image_id", pa.string()), ("pixels", pa.binary(resolution * resolution * 3))],
+            metadata={"resolution": str(resolution), "layout": "uint8 HWC RGB", **(metadata or {})},
+        )
+
+    def __enter__(self) -> ShardWriter:
+        beside = self._atomic.__enter__()
+        self._writer = pq.ParquetWriter(beside, self._schema, compression="zstd", use_dictionary=["image_id"])
+        return self
+
+    def add(self, image_ids: Sequence[str], images: np.ndarray) -> None:
+        """Add uint8 images of shape (n, resolution, resolution, 3)."""
+        expected = (len(image_ids), self._resolution, self._resolution, 3)
+        if images.shape != expected or images.dtype != np.uint8:
+            raise ValueError(f"images of shape {images.shape}, {images.dtype}; a shard takes {expected}, uint8")
+        self._pending.extend((name, image.tobytes()) for name, image in zip(image_ids, images, strict=True))
+        while len(self._pending) >= ROWS_PER_GROUP:
+            self._flush(ROWS_PER_GROUP)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if kind is None:
+            self._flush(len(self._pending))
+        self._writer.close()
+        self._atomic.__exit__(kind, error, trace)
+
+    def _flush(self, rows: int) -> None:
+        names, pixels = zip(*self._pending[:rows], strict=True) if rows else ((), ())
+        del self._pending[:rows]
+        columns = [pa.array(names, pa.string()), pa.array(pixels, self._schema.field("pixels").type)]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+
+
+def open_shard(path: str | Path) -> pq.ParquetFile:
+    """Open a shard.
+
+    Raises:
+        DataError: the file is missing, damaged or holds no images.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image shard; run the rule that makes it") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable image shard ({error}); delete it and run again") from None
+    if file.schema_arrow.names != ["image_id", "pixels"]:
+        raise DataError(f"{path}: columns {file.schema_arrow.names}, expected image_id and pixels; not an image shard")
+    return file
+
+
+def iterate_shards(paths: Sequence[str | Path]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield image ids and uint8 images (n, resolution, resolution, 3) of one row group after another."""
+    for path in paths:
+        file = open_shard(path)
+        side = int(file.schema_arrow.metadata[b"resolution"])
+        for group in range(file.num_row_groups):
+            try:
+                table = file.read_row_group(group)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{path}: image group {group} is damaged ({error}); delete it and run again") from None
+            flat = b"".join(table.column("pixels").to_pylist())
+            images = np.frombuffer(flat, np.uint8).reshape(table.num_rows, side, side, 3)
+            yield table.column("image_id").to_pylist(), images
+
+
+def read_shards(paths: Sequence[str | Path]) -> tuple[list[str], np.ndarray]:
+    """Read whole shards into memory: ids and uint8 images (n, resolution, resolution, 3)."""
+    names: list[str] = []
+    batches: list[np.ndarray] = []
+    for batch_names, images in iterate_shards(paths):
+        names += batch_names
+        batches.append(images)
+    if not names:
+        raise DataError(f"{', '.join(map(str, paths))}: no image in these shards")
+    return names, np.concatenate(batches)
+
+
+def count_images(paths: Sequence[str | Path]) -> int:
+    """Count images without reading them."""
+    return sum(open_shard(path).metadata.num_rows for path in paths)

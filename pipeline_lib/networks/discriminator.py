@@ -1,0 +1,74 @@
+"""A residual discriminator that grows with either generator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline_lib.networks.layers import EqualConv2d, EqualLinear, resolutions_up_to
+
+
+class Discriminator(nn.Module):
+    """Residual blocks down to 4 pixels, minibatch standard deviation, and a head kept in float32.
+
+    Args:
+        resolution: side of the images in pixels, a power of two.
+        channels: feature channels of each resolution from 4 pixels on, as in the generator.
+    """
+
+    architecture = "residual-discriminator"
+
+    def __init__(self, resolution: int, channels: Sequence[int]):
+        super().__init__()
+        self.resolution = resolution
+        self.arguments = {"resolution": resolution, "channels": list(channels)}
+        widths = dict(zip(resolutions_up_to(resolution), channels, strict=True))
+        self.from_rgb = nn.ModuleDict({str(r): EqualConv2d(3, c, 1, gain=math.sqrt(2)) for r, c in widths.items()})
+        self.blocks = nn.ModuleDict({str(r): _Block(c, widths[r // 2]) for r, c in widths.items() if r > 4})
+        self.final_conv = EqualConv2d(widths[4] + 1, widths[4], 3, gain=math.sqrt(2))
+        self.final_linear = EqualLinear(widths[4] * 16, widths[4], activate=True)
+        self.score = EqualLinear(widths[4], 1)
+
+    def forward(self, images: Tensor, fade: float = 1.0) -> Tensor:
+        """Score images of shape (n, 3, r, r), r any resolution of the network; returns (n,) logits.
+
+        `fade` is the share of the newest block, which progressive growing raises from 0 to 1.
+        """
+        size = images.shape[-1]
+        features = F.leaky_relu(self.from_rgb[str(size)](images), 0.2)
+        for r in reversed(resolutions_up_to(size)[1:]):
+            features = self.blocks[str(r)](features)
+            if r == size and fade < 1.0:
+                coarse = F.leaky_relu(self.from_rgb[str(r // 2)](F.avg_pool2d(images, 2)), 0.2)
+                features = fade * features + (1 - fade) * coarse
+        features = minibatch_standard_deviation(features.float())
+        features = F.leaky_relu(self.final_conv(features), 0.2)
+        return self.score(self.final_linear(features.flatten(1))).squeeze(1)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions, the second after an average pool, and a 1x1 skip; both scaled by sqrt(1/2)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = EqualConv2d(inputs, inputs, 3, gain=math.sqrt(2))
+        self.conv2 = EqualConv2d(inputs, outputs, 3, gain=math.sqrt(2))
+        self.skip = EqualConv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(F.leaky_relu(self.conv1(x), 0.2), 2)
+        y = F.leaky_relu(self.conv2(y), 0.2)
+        return (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+
+
+def minibatch_standard_deviation(x: Tensor, group: int = 4) -> Tensor:
+    """Append a channel with the mean standard deviation over groups of images (Karras 2018, section 3)."""
+    n, _, height, width = x.shape
+    group = math.gcd(n, group)
+    grouped = x.reshape(group, n // group, -1)
+    spread = torch.sqrt(grouped.var(dim=0, unbiased=False) + 1e-8).mean(dim=1)
+    return torch.cat([x, spread.repeat(group)[:, None, None, None].expand(n, 1, height, width)], dim=1)

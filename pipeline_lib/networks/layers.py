@@ -1,0 +1,55 @@
+"""Layers with an equalised learning rate: weights are drawn from N(0, 1) and scaled at run time (Karras 2018, 4.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class EqualLinear(nn.Module):
+    """Linear layer, equalised; `lr_multiplier` lowers its learning rate (StyleGAN's mapping network uses 0.01)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: float = 0.0, lr_multiplier: float = 1.0, activate: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), float(bias)))
+        self.scale = lr_multiplier / math.sqrt(inputs)
+        self.lr_multiplier = lr_multiplier
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.weight * self.scale, self.bias * self.lr_multiplier)
+        return F.leaky_relu(x, 0.2) * math.sqrt(2) if self.activate else x
+
+
+class EqualConv2d(nn.Module):
+    """Same-size convolution, equalised, with `gain` on its output's standard deviation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = 1.0, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.scale = gain / math.sqrt(inputs * kernel * kernel)
+        self.padding = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale each position's feature vector (dimension 1) to a mean square of one."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+def resolutions_up_to(resolution: int) -> list[int]:
+    """Return 4, 8, ... up to `resolution`.
+
+    Raises:
+        ValueError: `resolution` is no power of two from 4 on.
+    """
+    if resolution < 4 or resolution & (resolution - 1):
+        raise ValueError(f"resolution {resolution} is not a power of two of at least 4")
+    return [2**power for power in range(2, resolution.bit_length())]

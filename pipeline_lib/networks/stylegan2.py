@@ -1,0 +1,201 @@
+"""StyleGAN2's generator (Karras et al. 2020) with the state-dict keys of its common PyTorch conversion.
+
+Modulation scales a shared convolution's input and demodulation its output, which equals one modulated
+kernel a sample and needs no compiled extension. With `noise=False` and narrow `channels` the same class
+serves as the small generator that this repository trains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.layers import EqualLinear, pixel_norm, resolutions_up_to
+
+SQRT2 = math.sqrt(2)
+
+
+class StyleGAN2Generator(Generator):
+    """Mapping network and synthesis network with skip connections in RGB.
+
+    Args:
+        resolution: side of the images in pixels, a power of two.
+        channels: feature channels of each resolution from 4 pixels on.
+        style_dim: size of z and w.
+        mapping_layers: depth of the mapping network.
+        noise: whether layers add the noise kept in the buffers `noises.*`.
+    """
+
+    architecture = "stylegan2"
+
+    def __init__(
+        self,
+        resolution: int,
+        channels: Sequence[int],
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        noise: bool = True,
+    ):
+        sizes = resolutions_up_to(resolution)
+        if len(channels) != len(sizes):
+            raise ValueError(f"{len(channels)} channel counts for {len(sizes)} resolutions {sizes}")
+        super().__init__(
+            resolution=resolution,
+            z_dim=style_dim,
+            latent_shape=(2 * len(sizes), style_dim),
+            arguments={
+                "resolution": resolution,
+                "channels": list(channels),
+                "style_dim": style_dim,
+                "mapping_layers": mapping_layers,
+                "noise": noise,
+            },
+        )
+        mapping = [EqualLinear(style_dim, style_dim, lr_multiplier=0.01, activate=True) for _ in range(mapping_layers)]
+        self.style = nn.Sequential(_PixelNorm(), *mapping)
+        self.input = _Constant(channels[0])
+        self.conv1 = _StyledConv(channels[0], channels[0], style_dim, noise=noise)
+        self.to_rgb1 = _ToRGB(channels[0], style_dim)
+        self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        for before, after in zip(channels, channels[1:]):
+            self.convs.append(_StyledConv(before, after, style_dim, upsample=True, noise=noise))
+            self.convs.append(_StyledConv(after, after, style_dim, noise=noise))
+            self.to_rgbs.append(_ToRGB(after, style_dim, upsample=True))
+        self.noises = nn.Module()
+        if noise:
+            for layer in range(2 * len(sizes) - 1):
+                side = 2 ** ((layer + 5) // 2)
+                self.noises.register_buffer(f"noise_{layer}", torch.randn(1, 1, side, side))
+        self.register_buffer("latent_avg", torch.zeros(style_dim))
+
+    def map_latents(self, z: Tensor) -> Tensor:
+        """Map z of shape (n, style_dim) to W+ latents of shape (n, layers, style_dim), the same w in every layer."""
+        return self.style(z)[:, None].expand(-1, *self.latent_shape)
+
+    def truncate(self, latents: Tensor, psi: float) -> Tensor:
+        """Move latents towards the mean latent: psi 1 leaves them, psi 0 gives the mean."""
+        return self.latent_avg + psi * (latents - self.latent_avg)
+
+    def synthesize(self, latents: Tensor, resolution: int | None = None, fade: float = 1.0) -> Tensor:
+        resolution = resolution or self.resolution
+        noise = self._noise()
+        features = self.conv1(self.input(len(latents)), latents[:, 0], noise[0])
+        image = self.to_rgb1(features, latents[:, 1], None)
+        for block, to_rgb in enumerate(self.to_rgbs):
+            side = 8 * 2**block
+            if side > resolution:
+                break
+            layer = 2 * block + 1
+            features = self.convs[2 * block](features, latents[:, layer], noise[layer])
+            features = self.convs[2 * block + 1](features, latents[:, layer + 1], noise[layer + 1])
+            weight = fade if side == resolution else 1.0
+            image = to_rgb(features, latents[:, layer + 2], image, weight)
+        return image
+
+    def _noise(self) -> list[Tensor | None]:
+        buffers = dict(self.noises.named_buffers())
+        return [buffers.get(f"noise_{layer}") for layer in range(self.latent_shape[0] - 1)]
+
+
+class _PixelNorm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return pixel_norm(x)
+
+
+class _Constant(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+    def forward(self, batch: int) -> Tensor:
+        return self.input.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+class _Blur(nn.Module):
+    """The separable [1, 3, 3, 1] filter, times four where it follows a doubling of the resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        kernel = torch.outer(taps, taps)
+        self.register_buffer("kernel", 4 * kernel / kernel.sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
+        return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
+
+
+class _Upsample(_Blur):
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+class _ModulatedConv(nn.Module):
+    def __init__(self, inputs: int, outputs: int, kernel: int, style_dim: int, demodulate: bool, upsample: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, kernel, kernel))
+        self.modulation = EqualLinear(style_dim, inputs, bias=1.0)
+        self.scale = 1 / math.sqrt(inputs * kernel * kernel)
+        self.demodulate = demodulate
+        if upsample:
+            self.blur = _Blur()
+        self.upsample = upsample
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        weight = self.weight[0] * self.scale
+        style = self.modulation(w)
+        x = x * style[:, :, None, None]
+        if self.upsample:
+            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+        else:
+            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        if self.demodulate:
+            energy = style.square() @ weight.square().sum(dim=(2, 3)).T
+            x = x * torch.rsqrt(energy + 1e-8)[:, :, None, None]
+        return x
+
+
+class _AddNoise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class _Bias(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class _StyledConv(nn.Module):
+    def __init__(self, inputs: int, outputs: int, style_dim: int, upsample: bool = False, noise: bool = True):
+        super().__init__()
+        self.conv = _ModulatedConv(inputs, outputs, 3, style_dim, demodulate=True, upsample=upsample)
+        if noise:
+            self.noise = _AddNoise()
+        self.activate = _Bias(outputs)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        x = self.conv(x, w) + self.activate.bias[:, None, None]
+        if noise is not None:
+            x = x + self.noise.weight * noise.to(x.dtype)
+        return F.leaky_relu(x, 0.2) * SQRT2
+
+
+class _ToRGB(nn.Module):
+    def __init__(self, inputs: int, style_dim: int, upsample: bool = False):
+        super().__init__()
+        if upsample:
+            self.upsample = _Upsample()
+        self.conv = _ModulatedConv(inputs, 3, 1, style_dim, demodulate=False, upsample=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None, weight: float = 1.0) -> Tensor:
+        image = self.conv(x, w) + self.bias
+        return image if skip is None else weight * image + self.upsample(skip)

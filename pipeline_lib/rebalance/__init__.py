@@ -1,0 +1,1 @@
+"""Who is to be edited, and which rates hold afterwards."""

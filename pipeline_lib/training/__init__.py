@@ -1,0 +1,1 @@
+"""One training loop, and the tasks that run on it: GAN, encoder, detector, segmenter."""

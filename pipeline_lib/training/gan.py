@@ -1,0 +1,227 @@
+"""Adversarial training of either generator: relativistic loss with R1 and R2, progressive growing, EMA.
+
+The pairing loss and both zero-centred penalties follow Huang et al. 2024 (R3GAN); growing follows
+Karras et al. 2018, with the coarse image faded out as the fine one is faded in.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline_lib.config import GanTraining
+from pipeline_lib.networks.discriminator import Discriminator
+from pipeline_lib.networks.generator import Generator
+from pipeline_lib.report.grids import save_grid
+from pipeline_lib.runtime import seeding
+
+GRID_IMAGES = 48  # in a snapshot, always of the same latents
+
+
+class GanTask:
+    """Trains `generator` against `discriminator` on `images`; the averaged generator is `self.average`.
+
+    Args:
+        generator: any `Generator`; trained in place.
+        discriminator: trained in place.
+        images: uint8 tensor (n, 3, resolution, resolution), kept on the CPU.
+        settings: the config section.
+        seed: of the run; every draw of step i depends on (seed, name, i) alone.
+        device: where to train.
+        name: of the stage, for logs and random streams.
+        average: the averaged generator to go on from; a copy of `generator` if None.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        images: Tensor,
+        settings: GanTraining,
+        seed: int,
+        device: torch.device,
+        name: str,
+    ):
+        self.name = name
+        self.settings = settings
+        self.seed = seed
+        self.device = device
+        self.images = images
+        self.images_per_step = settings.batch
+        self.total_steps = max(1, round(settings.kimg * 1000 / settings.batch))
+        self.generator = generator.to(device).train()
+        self.discriminator = discriminator.to(device).train()
+        self.average = copy.deepcopy(generator).requires_grad_(False).eval()
+        rates = dict(lr=settings.learning_rate, betas=(0.0, 0.99), eps=1e-8, fused=True)
+        self._optimisers = {
+            "generator": torch.optim.Adam(generator.parameters(), **rates),
+            "discriminator": torch.optim.Adam(discriminator.parameters(), **rates),
+        }
+        self._easy_checks = 0
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        settings = self.settings
+        size, fade = self._growth(index)
+        self._set_learning_rate(index)
+        random = seeding.torch_generator(self.seed, self.name, index)
+        z = torch.randn(settings.batch, self.generator.z_dim, generator=random).to(self.device)
+        real = self._batch(index, size, fade)
+        view = _View(settings, index / self.total_steps, size, size / self.generator.resolution, random)
+
+        fake = self.generator.synthesize(self.generator.map_latents(z), size, fade)
+        difference = self.discriminator(view(real), fade) - self.discriminator(view(fake.detach()), fade)
+        loss_discriminator = F.softplus(-difference).mean()
+        metrics = {"loss_discriminator": loss_discriminator}
+        objective = loss_discriminator
+        if index % settings.penalty_every == 0:
+            penalty = self._penalty(real, view, fade) + self._penalty(fake.detach(), view, fade)
+            gamma = settings.gamma * (size / self.generator.resolution) ** 2
+            objective = objective + settings.penalty_every * gamma / 2 * penalty
+        self._update("discriminator", objective)
+
+        with torch.no_grad():
+            score_real = self.discriminator(view(real), fade)
+        self.discriminator.requires_grad_(False)
+        difference = self.discriminator(view(fake), fade) - score_real
+        loss_generator = F.softplus(-difference).mean()
+        self._update("generator", loss_generator)
+        self.discriminator.requires_grad_(True)
+
+        self._average_weights(index)
+        return metrics | {"loss_generator": loss_generator}
+
+    def diagnose(self, metrics: dict[str, float]) -> str | None:
+        """Report a discriminator that has won for good: its loss stays under the threshold for ten checks."""
+        won = metrics["loss_discriminator"] < self.settings.collapse_loss
+        self._easy_checks = self._easy_checks + 1 if won else 0
+        if self._easy_checks < 10:
+            return None
+        return f"the discriminator has won (loss {metrics['loss_discriminator']:.4f} over the last ten checks)"
+
+    def snapshot(self, path: Path) -> None:
+        size, fade = self._growth(self.total_steps - 1 if path.stem == "final" else self._index)
+        with torch.no_grad():
+            latents = self.average.sample_latents(range(GRID_IMAGES), self.seed)
+            save_grid(path, self.average.synthesize(latents, size, fade).clamp(-1, 1), columns=12)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
+            "easy_checks": self._easy_checks,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("generator", "discriminator", "average"):
+            getattr(self, name).load_state_dict(state[name])
+        for name, optimiser in self._optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self._easy_checks = state["easy_checks"]
+
+    def _growth(self, index: int) -> tuple[int, float]:
+        """Return the resolution trained at step `index` and the share of its newest block."""
+        self._index = index
+        seen = index * self.settings.batch / 1000
+        begun = 0.0
+        for phase, stage in enumerate(self.settings.growth):
+            if seen < begun + stage.kimg:
+                fade = min(1.0, (seen - begun) / self.settings.fade_kimg) if phase and self.settings.fade_kimg else 1.0
+                return stage.resolution, fade
+            begun += stage.kimg
+        full = self.generator.resolution
+        grown = bool(self.settings.growth) and self.settings.fade_kimg > 0
+        return full, min(1.0, (seen - begun) / self.settings.fade_kimg) if grown else 1.0
+
+    def _batch(self, index: int, size: int, fade: float) -> Tensor:
+        """Return real images in [-1, 1]: an epoch's random order is a function of (seed, name, epoch)."""
+        count = len(self.images)
+        positions = torch.arange(index * self.settings.batch, (index + 1) * self.settings.batch)
+        chosen = torch.empty_like(positions)
+        for epoch in (positions // count).unique().tolist():
+            order = torch.randperm(count, generator=seeding.torch_generator(self.seed, self.name, "epoch", epoch))
+            inside = positions // count == epoch
+            chosen[inside] = order[positions[inside] % count]
+        images = self.images[chosen].to(self.device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
+        images = F.interpolate(images, size=(size, size), mode="area") if size < images.shape[-1] else images
+        if fade < 1.0:
+            coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2)
+            images = fade * images + (1 - fade) * coarse
+        return images
+
+    def _penalty(self, images: Tensor, view: _View, fade: float) -> Tensor:
+        images = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.discriminator(view(images), fade).sum(), images, create_graph=True)
+        return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        self._optimisers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimisers[name].step()
+
+    def _set_learning_rate(self, index: int) -> None:
+        settings = self.settings
+        factor = min(1.0, (index + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+        if index >= self.total_steps * (1 - settings.decay_share):
+            factor *= settings.decay_factor
+        for optimiser in self._optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * factor
+
+    @torch.no_grad()
+    def _average_weights(self, index: int) -> None:
+        """Let the averaged generator follow with a half-life of `ema_kimg`, a shorter one at the start."""
+        half_life = self.settings.ema_kimg * 1000
+        if self.settings.ema_rampup:
+            half_life = min(half_life, max(0.1 * index * self.settings.batch, self.settings.batch))
+        follow = 1 - 0.5 ** (self.settings.batch / half_life)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), follow)
+
+
+class _View:
+    """What the discriminator sees of an image, real or fake alike: blurred early on, shifted, in other light."""
+
+    def __init__(self, settings: GanTraining, progress: float, side: int, scale: float, random: torch.Generator):
+        augment = settings.augment
+        groups, batch = 8, settings.batch
+        self._brightness = (torch.rand(batch, 1, 1, 1, generator=random) * 2 - 1) * augment.brightness
+        self._contrast = 1 + (torch.rand(batch, 1, 1, 1, generator=random) * 2 - 1) * augment.contrast
+        self._reach = round(augment.shift * side)
+        self._offsets = torch.randint(0, 2 * self._reach + 1, (groups, 2), generator=random).tolist()
+        left = 1 - progress / settings.blur_share if settings.blur_share else 0.0
+        self._sigma = max(0.0, left) * settings.blur_sigma * scale
+
+    def __call__(self, images: Tensor) -> Tensor:
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        contrast, brightness = self._contrast.to(images), self._brightness.to(images)
+        images = (images - mean) * contrast + mean + brightness
+        if self._sigma > 0.1:
+            images = gaussian_blur(images, self._sigma)
+        return self._shift(images) if self._reach else images
+
+    def _shift(self, images: Tensor) -> Tensor:
+        side = images.shape[-1]
+        padded = F.pad(images, (self._reach,) * 4, mode="reflect")
+        chunks = padded.chunk(len(self._offsets))
+        moved = [
+            chunk[:, :, top : top + side, left : left + side]
+            for chunk, (top, left) in zip(chunks, self._offsets, strict=False)
+        ]
+        return torch.cat(moved).contiguous(memory_format=torch.channels_last)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images (n, c, h, w) by a Gaussian of `sigma` pixels, cut off at three sigma, edges reflected."""
+    reach = min(max(1, round(3 * sigma)), images.shape[-1] - 1)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2)
+    taps = (taps / taps.sum()).to(images.dtype)
+    channels = images.shape[1]
+    padded = F.pad(images, (reach,) * 4, mode="reflect")
+    rows = F.conv2d(padded, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(rows, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)

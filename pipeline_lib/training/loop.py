@@ -1,0 +1,147 @@
+"""The one training loop: exact resume, logs, snapshots, a divergence guard and a last save on a signal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline_lib.runtime.errors import DivergenceError
+from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What is trained. A step is a function of the state and the step's index, so a resumed run is the same run."""
+
+    name: str
+    total_steps: int
+    images_per_step: int
+
+    def step(self, index: int) -> dict[str, torch.Tensor]:
+        """Take optimiser step number `index`; return scalar metrics, left on the device."""
+
+    def diagnose(self, metrics: dict[str, float]) -> str | None:
+        """Return what is wrong if the averaged metrics show that training broke down, else None."""
+
+    def snapshot(self, path: Path) -> None:
+        """Write a picture that shows how far training has come; may do nothing."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def run(
+    task: Task,
+    folder: Path,
+    *,
+    log_every: int = 50,
+    snapshots: int = 20,
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Train `task` to its last step, from the checkpoint in `folder` if there is one.
+
+    Args:
+        task: what to train.
+        folder: holds `checkpoint.pt`, `log.jsonl`, TensorBoard events and `snapshots/`; its name must change
+            with everything that the result depends on.
+        log_every: steps between two log rows, and between two checks for divergence.
+        snapshots: how many pictures to write over the whole training.
+        checkpoint_seconds: least time between two checkpoints.
+
+    Raises:
+        DivergenceError: the task diagnosed a break-down; the last good checkpoint stays in `folder`.
+        SystemExit: a SIGTERM or SIGUSR1 came; the state was saved first.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    start = _resume(task, checkpoint)
+    if start >= task.total_steps:
+        return
+    snapshot_every = max(1, task.total_steps // max(1, snapshots))
+    totals: dict[str, torch.Tensor] = {}
+    saved_at = time.monotonic()
+    with (
+        SummaryWriter(str(folder / "tensorboard"), purge_step=start) as board,
+        (folder / "log.jsonl").open("a") as log,
+        Progress(task.name, task.total_steps * task.images_per_step, start * task.images_per_step) as progress,
+        _StopSignal() as stop,
+    ):
+        for index in range(start, task.total_steps):
+            for name, value in task.step(index).items():
+                totals[name] = totals.get(name, 0) + value.detach()
+            done = index + 1
+            progress.advance(task.images_per_step)
+            if done % log_every == 0 or done == task.total_steps:
+                count = (done - start) % log_every or min(log_every, done - start)
+                means = {name: float(total) / count for name, total in totals.items()}
+                totals.clear()
+                _check(task, means, done, checkpoint)
+                log.write(json.dumps({"step": done, "images": done * task.images_per_step, **means}) + "\n")
+                log.flush()
+                for name, value in means.items():
+                    board.add_scalar(f"{task.name}/{name}", value, done)
+                progress.show(means)
+                if stop.requested or time.monotonic() - saved_at > checkpoint_seconds:
+                    _save(task, checkpoint, done)
+                    saved_at = time.monotonic()
+            if done % snapshot_every == 0 or done == task.total_steps:
+                task.snapshot(folder / "snapshots" / f"{done * task.images_per_step:09d}.png")
+            if stop.requested:
+                _save(task, checkpoint, done)
+                raise SystemExit(f"{task.name}: stopped by a signal at step {done}; saved in {checkpoint}")
+    _save(task, checkpoint, task.total_steps)
+
+
+def _check(task: Task, means: dict[str, float], step: int, checkpoint: Path) -> None:
+    broken = [name for name, value in means.items() if not math.isfinite(value)]
+    problem = f"{', '.join(broken)} is not finite" if broken else task.diagnose(means)
+    if problem:
+        kept = f"the last good state is {checkpoint}" if checkpoint.exists() else "no state had been saved yet"
+        raise DivergenceError(f"{task.name}: {problem} at step {step}; {kept}. Lower the learning rate or raise gamma")
+
+
+def _save(task: Task, checkpoint: Path, step: int) -> None:
+    with atomic_path(checkpoint) as beside:
+        torch.save({"step": step, "task": task.state_dict()}, beside)
+
+
+def _resume(task: Task, checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    task.load_state_dict(state["task"])
+    logger.info("%s: resumed from step %d of %d", task.name, state["step"], task.total_steps)
+    return int(state["step"])
+
+
+class _StopSignal:
+    """Note a SIGTERM or SIGUSR1 (a scheduler's warning) instead of dying in the middle of a step."""
+
+    def __enter__(self) -> _StopSignal:
+        self.requested = False
+        self._previous = {}
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            try:
+                self._previous[number] = signal.signal(number, self._request)
+            except ValueError:  # not in the main thread, where Python takes no handlers
+                logger.debug("signal %s is not handled outside the main thread", number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, *_: object) -> None:
+        self.requested = True
