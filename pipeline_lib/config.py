@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline_lib.runtime.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -16,37 +22,376 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class RateRule(Section):
+    """A rate of an attribute among the images where a condition holds."""
+
+    where: dict[str, bool] = Field({}, description="attribute: value pairs that must all hold; empty means every image")
+    attribute: str = Field(description="name of the attribute")
+    rate: Share = Field(description="share of those images that have the attribute")
+
+
+class AvatarData(Section):
+    """The embedded dataset: rendered cartoon faces whose truth is known."""
+
+    reader: Literal["avatars"] = "avatars"
+    images: Annotated[int, Field(ge=64)] = Field(5000, description="training images")
+    held_out: Annotated[int, Field(ge=64)] = Field(2000, description="further images that no network is trained on")
+    resolution: Literal[16, 32, 64, 128, 256] = Field(64, description="side of the images in pixels")
+    seed: int = Field(0, description="of the drawing; a face is a function of (seed, index)")
+    crop: tuple[float, float, Positive] = Field(
+        (54, 30, 156), description="left, top and side of the square seen, in units of the 264 by 280 drawing"
+    )
+    rates: list[RateRule] = Field(
+        [
+            RateRule(where={"long_hair": True}, attribute="smiling", rate=0.8),
+            RateRule(where={"long_hair": False}, attribute="smiling", rate=0.2),
+        ],
+        description="the dataset's own rates, its bias among them; a later rule overrides an earlier one",
+    )
+    shards: Count = Field(2, description="files that each image set is spread over")
+
+
+class DetectorNetwork(Section):
+    """One attribute classifier."""
+
+    architecture: Literal["plain", "residual"] = Field(description="the two detectors must differ in this")
+    width: Count = Field(24, description="channels of the first layer")
+    seed: int = Field(description="of weights and batches; the two detectors must differ in this")
+    half: Literal[0, 1] = Field(description="which half of the training images it learns from; they must differ in this")
+
+
+class SupervisedTraining(Section):
+    """Training of a detector or a segmenter."""
+
+    kimg: Positive = Field(description="thousands of images shown")
+    batch: Count = 64
+    learning_rate: Positive = 2e-3
+
+
+class Detectors(Section):
+    """Two attribute detectors: the selector chooses edits, the referee only judges."""
+
+    attributes: list[str] = Field(
+        ["smiling", "mouth_open", "long_hair", "eyeglasses", "beard", "hat", "dark_skin", "blond_hair"],
+        min_length=1,
+        description="attributes that both learn; those of the targets must be among them",
+    )
+    selector: DetectorNetwork = DetectorNetwork(architecture="plain", width=24, seed=1, half=0)
+    referee: DetectorNetwork = DetectorNetwork(architecture="residual", width=16, seed=2, half=1)
+    training: SupervisedTraining = SupervisedTraining(kimg=24)
+    blur: Positive = Field(1.0, description="largest Gaussian blur in training, in pixels")
+    noise: Share = Field(0.1, description="largest noise in training, standard deviation on [-1, 1]")
+    color: Share = Field(0.2, description="largest shift of each colour channel in training")
+    least_agreement: Share = Field(0.95, description="agreement on a set under which the report rejects its gaps")
+
+    @model_validator(mode="after")
+    def _detectors_differ(self) -> Detectors:
+        for key in ("architecture", "seed", "half"):
+            if getattr(self.selector, key) == getattr(self.referee, key):
+                raise ValueError(f"selector.{key} equals referee.{key}; a referee must be independent of the selector")
+        return self
+
+
+class Parts(Section):
+    """The segmenter that finds the parts of a face."""
+
+    width: Count = Field(16, description="channels of the segmenter's first layer")
+    training: SupervisedTraining = SupervisedTraining(kimg=16, batch=32)
+
+
 class GrowthPhase(Section):
     """A phase of progressive growing."""
 
-    resolution: int
-    kimg: Positive
+    resolution: Annotated[int, Field(ge=4)] = Field(description="side of the images trained in this phase, in pixels")
+    kimg: Positive = Field(description="length of the phase in thousands of images")
 
 
 class Augmentation(Section):
-    """What the discriminator sees varied, on real and generated images alike."""
+    """How images vary before the discriminator, real and generated ones alike."""
 
-    brightness: Share = 0.2
-    contrast: Share = 0.4
-    shift: Share = Field(0.0625, description="largest shift, as a share of the image's side")
+    brightness: Share = Field(0.2, description="largest shift of all pixels on [-1, 1]")
+    contrast: Share = Field(0.4, description="largest relative change of contrast")
+    shift: Share = Field(0.0625, description="largest translation as a share of the image's side")
 
 
 class GanTraining(Section):
-    """One adversarial training."""
+    """One adversarial training: relativistic loss with R1 and R2."""
 
-    kimg: Positive
-    batch: int = 16
+    kimg: Positive = Field(description="thousands of real images shown")
+    batch: Annotated[int, Field(ge=4)] = Field(16, description="images a step")
     learning_rate: Positive = 2e-3
-    gamma: float = 3.0
-    penalty_every: int = 8
-    warmup_steps: int = 100
-    decay_share: Share = 0.3
-    decay_factor: float = 0.3
-    ema_kimg: Positive = 10
-    ema_rampup: bool = True
-    growth: list[GrowthPhase] = []
-    fade_kimg: float = 0
-    blur_sigma: float = 3
-    blur_share: Share = 0.25
+    gamma: Positive = Field(3.0, description="weight of both gradient penalties at full resolution")
+    penalty_every: Count = Field(8, description="steps between two penalties, which count that many times")
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    decay_share: Share = Field(0.3, description="last share of the steps, trained at a lower learning rate")
+    decay_factor: Share = Field(0.3, description="factor on the learning rate in that share")
+    ema_kimg: Positive = Field(10, description="half-life of the averaged generator in thousands of images")
+    ema_rampup: bool = Field(True, description="shorten that half-life to a tenth of the images seen so far")
+    growth: list[GrowthPhase] = Field([], description="progressive growing: phases before the full resolution")
+    fade_kimg: Annotated[float, Field(ge=0)] = Field(0, description="images over which a new resolution fades in")
+    blur_sigma: Annotated[float, Field(ge=0)] = Field(0, description="blur before the discriminator at the start, pixels")
+    blur_share: Share = Field(0.25, description="share of the training over which that blur falls to none")
     augment: Augmentation = Augmentation()
-    collapse_loss: float = 0.02
+    collapse_loss: Annotated[float, Field(ge=0)] = Field(
+        0.02, description="discriminator loss that, ten log rows in a row, stops the training as collapsed"
+    )
+
+
+class Generator(Section):
+    """The source generator: shipped or imported weights, or one trained by this run."""
+
+    architecture: Literal["stylegan2", "progan"] = "stylegan2"
+    channels: list[Count] = Field([128, 128, 64, 48, 16], description="feature channels from 4 pixels to the resolution")
+    z_dim: Count = Field(128, description="size of the Gaussian input")
+    mapping_layers: Count = Field(4, description="depth of the mapping network (stylegan2 only)")
+    weights: Path | None = Field(None, description="generator weights to use; none: train from scratch")
+    discriminator: Path | None = Field(None, description="its discriminator, which retraining starts from")
+    training: GanTraining | None = Field(None, description="how to train it; needed where no weights are given")
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> Generator:
+        if (self.weights is None) == (self.training is None):
+            raise ValueError("give exactly one of `weights` and `training`")
+        return self
+
+
+class MaskSampling(Section):
+    """Random masks that teach the encoder unknown pixels (paper 3.2 and A.1.1)."""
+
+    kind: Literal["random", "none"] = Field("random", description="none trains the RGB variant, without a mask channel")
+    cells: Count = Field(6, description="side of the uniform noise that is upsampled to a mask")
+    least: Share = Field(0.3, description="lower end of the threshold t ~ U(least, 1)")
+    keep: Literal["below", "above"] = Field(
+        "below", description="known pixels: noise below t (the published code) or above t (the paper's Eq. 11)"
+    )
+
+
+class EncoderTraining(Section):
+    """Latent regression by the paper's Eq. 3; a kimg of 0 takes the weights as they are."""
+
+    kimg: Annotated[float, Field(ge=0)] = Field(description="thousands of generated images shown")
+    batch: Count = 16
+    learning_rate: Positive = 1e-3
+    mse: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the pixel loss")
+    perceptual: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the perceptual loss")
+    latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
+    mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
+
+
+class Encoder(Section):
+    """The masked regressor into the generator's latent space."""
+
+    width: Count = Field(32, description="channels of the ResNet-18's first stage; the published networks have 64")
+    weights: Path | None = Field(None, description="encoder weights to start from; none: from scratch")
+    mask: MaskSampling = MaskSampling()
+    training: EncoderTraining
+
+
+class Sample(Section):
+    """What is sampled from each generator."""
+
+    images: Annotated[int, Field(ge=16)] = 2000
+    truncation: Share = Field(1.0, description="1 samples the whole distribution, less moves it to the mean latent")
+
+
+class PartRegion(Section):
+    """A region to swap that the segmenter finds in each image."""
+
+    kind: Literal["part"] = "part"
+    name: str = Field("mouth", description="name of the part")
+    grow: Share = Field(0.04, description="how far the donor's part is grown, as a share of the image's side")
+    buffer: Share = Field(0.02, description="width of the unknown ring round it, as a share of the image's side")
+
+
+class BoxRegion(Section):
+    """The paper's fixed rectangle, in shares of the image's sides."""
+
+    kind: Literal["box"] = "box"
+    top: Share = 0.65
+    bottom: Share = 0.93
+    left: Share = 0.25
+    right: Share = 0.75
+    buffer: Share = 0.0
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> BoxRegion:
+        if self.top >= self.bottom or self.left >= self.right:
+            raise ValueError("the box is empty: top must lie above bottom, and left before right")
+        return self
+
+
+class Rebalance(Section):
+    """Which rates are wanted, and how images are edited to reach them."""
+
+    targets: list[RateRule] = Field(min_length=1, description="wanted rate of an attribute where a condition holds")
+    region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = PartRegion()
+    candidates: Count = Field(16, description="random donors tried for each image (paper A.2.1)")
+    shards: Count = Field(2, description="jobs that the edits of one image set are spread over")
+    compare: Annotated[int, Field(ge=0)] = Field(96, description="images on which part and box regions are compared")
+
+    @model_validator(mode="after")
+    def _one_attribute(self) -> Rebalance:
+        attributes = {target.attribute for target in self.targets}
+        if len(attributes) > 1:
+            raise ValueError(f"targets name several attributes {sorted(attributes)}; a run rebalances one")
+        return self
+
+
+class Retrain(Section):
+    """The secondary GAN, and the control trained alike on the dataset as it was."""
+
+    init: Literal["source", "scratch"] = Field("source", description="start from the source weights, or anew")
+    training: GanTraining
+
+
+class Evaluate(Section):
+    """The final figures."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples behind an interval")
+    neighbours: Count = Field(5, description="k of density and coverage")
+
+
+class Config(Section):
+    """A run."""
+
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        "avatars", description="name of the run; everything it makes lies under results/<run>/"
+    )
+    seed: int = Field(0, description="of every random draw of the run")
+    data: AvatarData = AvatarData()
+    detectors: Detectors = Detectors()
+    parts: Parts = Parts()
+    generator: Generator
+    encoder: Encoder
+    sample: Sample = Sample()
+    rebalance: Rebalance
+    retrain: Retrain
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Config:
+        _check_attributes(self)
+        _check_targets(self.rebalance.targets)
+        _check_networks(self)
+        return self
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a config file.
+
+    Raises:
+        ConfigError: naming the key, the value found and how to mend it.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_config(values, source=str(path))
+
+
+def parse_config(values: dict[str, Any], source: str = "config") -> Config:
+    """Check config values; `source` names their origin in errors.
+
+    Raises:
+        ConfigError: naming the key, the value found and how to mend it.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors(include_url=False)[:5])
+        raise ConfigError(f"{source}: {problems}") from None
+
+
+def _describe(problem: dict[str, Any]) -> str:
+    place = [str(step) for step in problem["loc"]]
+    key = ".".join(place) or "config"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
+        return f"unknown key `{key}`; did you mean `{near[0]}`?" if near else f"unknown key `{key}`; remove it"
+    if problem["type"] == "missing":
+        return f"`{key}` is missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    return f"`{key}`: {message}" + (f", found {found!r}" if isinstance(found, str | int | float | bool) else "")
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    """Return the keys of the section at `place`, walking the JSON schema so that lists and unions are seen through."""
+    schema = Config.model_json_schema()
+    nodes = [schema]
+    for step in place:
+        following = []
+        for node in nodes:
+            if step in node.get("properties", {}):
+                following += _alternatives(node["properties"][step], schema)
+            elif step.isdigit() and "items" in node:
+                following += _alternatives(node["items"], schema)
+            else:
+                following.append(node)  # a discriminator's value: stay at the alternatives
+        nodes = following
+    return sorted({key for node in nodes for key in node.get("properties", {})})
+
+
+def _alternatives(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    if "$ref" in node:
+        return [schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]]
+    options = node.get("anyOf") or node.get("oneOf") or node.get("allOf")
+    return [found for option in options for found in _alternatives(option, schema)] if options else [node]
+
+
+def _check_attributes(config: Config) -> None:
+    from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
+
+    for rule in config.data.rates:
+        order = list(AVATAR_SETTABLE)
+        _known("data.rates.attribute", rule.attribute, order)
+        for name in rule.where:
+            _known("data.rates.where", name, order[: order.index(rule.attribute)])
+    for name in config.detectors.attributes:
+        _known("detectors.attributes", name, AVATAR_ATTRIBUTES)
+    for target in config.rebalance.targets:
+        for name in (target.attribute, *target.where):
+            _known("rebalance.targets", name, config.detectors.attributes)
+    if isinstance(config.rebalance.region, PartRegion):
+        _known("rebalance.region.name", config.rebalance.region.name, AVATAR_PARTS[1:])
+
+
+def _known(key: str, name: str, known: list[str] | tuple[str, ...]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise ValueError(f"`{key}` names `{name}`, which is none of {', '.join(known)}{hint}")
+
+
+def _check_targets(targets: list[RateRule]) -> None:
+    for number, target in enumerate(targets):
+        if target.attribute in target.where:
+            raise ValueError(f"target {number} conditions `{target.attribute}` on itself; name another attribute")
+        for other in targets[:number]:
+            shared = set(target.where) & set(other.where)
+            if not any(target.where[name] is not other.where[name] for name in shared):
+                raise ValueError(f"targets overlap: an image can match both {other.where} and {target.where}")
+
+
+def _check_networks(config: Config) -> None:
+    levels = config.data.resolution.bit_length() - 2
+    if len(config.generator.channels) != levels:
+        raise ValueError(
+            f"`generator.channels` has {len(config.generator.channels)} entries; "
+            f"{levels} are needed from 4 to {config.data.resolution} pixels"
+        )
+    for key, path in (
+        ("generator.weights", config.generator.weights),
+        ("generator.discriminator", config.generator.discriminator),
+        ("encoder.weights", config.encoder.weights),
+    ):
+        if path is not None and not path.is_file():
+            raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")
+    if config.retrain.init == "source" and config.generator.weights and not config.generator.discriminator:
+        raise ValueError("`retrain.init: source` needs `generator.discriminator` beside `generator.weights`")
+    if config.encoder.weights is None and config.encoder.training.kimg == 0:
+        raise ValueError("`encoder.training.kimg` is 0 and no `encoder.weights` are given; nothing would be trained")

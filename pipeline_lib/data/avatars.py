@@ -7,7 +7,7 @@ The parts are those of `python-avatars` (MIT), rendered by `resvg-py`. Each face
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -16,34 +16,9 @@ import python_avatars as parts
 import resvg_py
 from PIL import Image
 
+from pipeline_lib.config import RateRule
+from pipeline_lib.data.attributes import AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.runtime import seeding
-
-#: Part labels of the masks, in the order of their integer code.
-PART_NAMES = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
-
-ATTRIBUTES = (
-    "smiling",
-    "mouth_open",
-    "long_hair",
-    "blond_hair",
-    "bald",
-    "hat",
-    "eyeglasses",
-    "sunglasses",
-    "beard",
-    "dark_skin",
-    "eyes_closed",
-)
-
-#: Attributes whose rate the config may set; the others follow from the parts that happen to be drawn.
-SETTABLE = {
-    "long_hair": 0.5,
-    "hat": 0.06,
-    "beard": 0.12,
-    "eyeglasses": 0.25,
-    "dark_skin": 0.4,
-    "smiling": 0.5,
-}
 
 LONG_HAIR = ("BOB", "STRAIGHT_1", "STRAIGHT_STRAND", "LONG_NOT_TOO_LONG", "MIA_WALLACE", "CURLY", "LOOSE_HAIR", "BIG_HAIR")
 SHORT_HAIR = ("SHORT_FLAT", "SHORT_ROUND", "SHORT_WAVED", "SHORT_CURLY", "CAESAR_SIDE_PART", "BUZZCUT", "SIDES", "NONE")
@@ -71,15 +46,6 @@ BACKGROUNDS = ("#b8d8e8", "#f3d9b1", "#c9e4ca", "#e0cbe8")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """The rate of `attribute` among faces whose earlier attributes match `where` (an empty one: all faces)."""
-
-    where: Mapping[str, bool]
-    attribute: str
-    rate: float
-
-
-@dataclass(frozen=True)
 class Face:
     """One avatar: its drawing and what is true of it."""
 
@@ -88,15 +54,12 @@ class Face:
     attributes: dict[str, bool]
 
 
-def draw_face(seed: int, index: int, rules: Sequence[Rule]) -> Face:
+def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
     """Draw the face with global `index` of the dataset with `seed`; later rules override earlier ones.
-
-    Raises:
-        ValueError: a rule names an attribute that cannot be set, or a condition on one drawn later.
     """
     rng = seeding.numpy_generator(seed, "avatars", index)
     drawn: dict[str, bool] = {}
-    for attribute, default in SETTABLE.items():
+    for attribute, default in AVATAR_SETTABLE.items():
         rate = default
         for rule in rules:
             if rule.attribute == attribute and all(drawn.get(name) is value for name, value in rule.where.items()):
@@ -161,7 +124,7 @@ def render_face(face: Face, resolution: int, crop: tuple[float, float, float]) -
 
     Returns:
         The image, uint8 of shape (resolution, resolution, 3), and the part codes, uint8 of shape
-        (resolution, resolution), indices into `PART_NAMES`.
+        (resolution, resolution), indices into `AVATAR_PARTS`.
     """
     drawing = ElementTree.fromstring(face.avatar.render())
     left, top, side = crop
@@ -225,7 +188,7 @@ def _paint_labels(element: ElementTree.Element, top: str, part: str = "backgroun
             element.remove(child)
             continue
         if tag in _SHAPES or child.get("fill", "none") != "none":
-            child.set("fill", _code_color(PART_NAMES.index(own_part)))
+            child.set("fill", _code_color(AVATAR_PARTS.index(own_part)))
         _paint_labels(child, top, own_part, own_opacity)
         for attribute in ("opacity", "fill-opacity", "stroke", "filter", "style"):
             child.attrib.pop(attribute, None)
@@ -240,4 +203,4 @@ def _code_color(code: int) -> str:
 
 def _nearest_code(colors: np.ndarray) -> np.ndarray:
     red = colors[..., 0].astype(np.int32)
-    return np.minimum((red + _CODE_STEP // 2) // _CODE_STEP, len(PART_NAMES) - 1).astype(np.uint8)
+    return np.minimum((red + _CODE_STEP // 2) // _CODE_STEP, len(AVATAR_PARTS) - 1).astype(np.uint8)

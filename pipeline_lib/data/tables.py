@@ -1,0 +1,140 @@
+"""Every Parquet table of a run: its schema, declared once, and how it is written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path
+
+SCHEMA_VERSION = "1"
+
+#: Fixed columns of each kind of table. Kinds marked open hold further columns, one an attribute.
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row an image: what is true of it, null where nobody can know. Open: a bool an attribute.
+    "labels": pa.schema([("image_id", pa.string()), ("split", pa.string())]),
+    # One row an image of an assembled set. Open: a bool an attribute, null for edited images.
+    "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_())]),
+    # One row an image: a detector's calibrated probabilities. Open: a float an attribute.
+    "scores": pa.schema([("image_id", pa.string())]),
+    # One row for each part found in an image; the mask is its pixels row by row, a bit each.
+    "parts": pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("part", pa.string()),
+            ("pixels", pa.int32()),
+            ("top", pa.int16()),
+            ("bottom", pa.int16()),
+            ("left", pa.int16()),
+            ("right", pa.int16()),
+            ("mask", pa.binary()),
+        ]
+    ),
+    # One row an image: the part codes of all its pixels, row by row, a byte each.
+    "masks": pa.schema([("image_id", pa.string()), ("codes", pa.binary())]),
+    # One row an image: its latent, float32, flattened.
+    "latents": pa.schema([("image_id", pa.string()), ("latent", pa.list_(pa.float32()))]),
+    # One row for each image that is to change: to what, and the target that asks for it.
+    "plan": pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("position", pa.int64()),
+            ("target", pa.int16()),
+            ("attribute", pa.string()),
+            ("wanted", pa.bool_()),
+        ]
+    ),
+    # One row for each candidate of each planned image; the strongest successful one is chosen.
+    "candidates": pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("candidate", pa.int16()),
+            ("donor_id", pa.string()),
+            ("logit", pa.float32()),
+            ("success", pa.bool_()),
+            ("chosen", pa.bool_()),
+            ("masked_l1", pa.float32()),
+        ]
+    ),
+    # One row for each rate: of an attribute in a group of an image set, as a judge sees it.
+    "bias": pa.schema(
+        [
+            ("stage", pa.string()),
+            ("judge", pa.string()),
+            ("group", pa.string()),
+            ("attribute", pa.string()),
+            ("n", pa.int64()),
+            ("rate", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+        ]
+    ),
+    # One row for each metric of an image set, named with what it was measured on.
+    "quality": pa.schema(
+        [
+            ("stage", pa.string()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("extractor", pa.string()),
+            ("reference", pa.string()),
+            ("n", pa.int64()),
+            ("n_reference", pa.int64()),
+        ]
+    ),
+}
+OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
+
+
+def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """Write `rows` as a table of `kind`, whole or not at all.
+
+    Args:
+        path: the file to make.
+        kind: a key of `SCHEMAS`.
+        rows: with the columns of that kind, and attribute columns where the kind is open.
+        metadata: run, digest of the config section and digests of the models that made the table.
+    """
+    schema = SCHEMAS[kind]
+    extra = [name for name in rows.columns if name not in schema.names]
+    if extra and kind not in OPEN:
+        raise ValueError(f"a {kind} table has no columns {extra}")
+    for name in extra:
+        schema = schema.append(pa.field(name, OPEN[kind]))
+    schema = schema.with_metadata({"kind": kind, "schema_version": SCHEMA_VERSION, **(metadata or {})})
+    table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
+    table = table.replace_schema_metadata(schema.metadata)
+    with atomic_path(path) as beside:
+        pq.write_table(table, beside, compression="zstd")
+
+
+def read_table(path: str | Path, kind: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table of `kind`.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind.
+    """
+    try:
+        table = pq.read_table(path, columns=list(columns) if columns else None)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such table; run the rule that makes it") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable table ({error}); delete it and run again") from None
+    found = (table.schema.metadata or {}).get(b"kind", b"unknown").decode()
+    if found != kind:
+        raise DataError(f"{path}: a table of kind {found}, expected {kind}; give the right file")
+    return table.to_pandas()
+
+
+def read_tables(paths: Sequence[str | Path], kind: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read several tables of `kind` as one."""
+    return pd.concat([read_table(path, kind, columns) for path in paths], ignore_index=True)
+
+
+def attribute_columns(rows: pd.DataFrame, kind: str) -> list[str]:
+    """Return the attribute columns of an open table."""
+    return [name for name in rows.columns if name not in SCHEMAS[kind].names]
