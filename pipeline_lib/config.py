@@ -33,7 +33,7 @@ class RateRule(Section):
 class AvatarData(Section):
     """The embedded dataset: rendered cartoon faces whose truth is known."""
 
-    reader: Literal["avatars"] = "avatars"
+    reader: Literal["avatars"] = Field("avatars", description="what reads the images")
     images: Annotated[int, Field(ge=64)] = Field(5000, description="training images")
     held_out: Annotated[int, Field(ge=64)] = Field(2000, description="further images that no network is trained on")
     resolution: Literal[16, 32, 64, 128, 256] = Field(64, description="side of the images in pixels")
@@ -57,15 +57,17 @@ class DetectorNetwork(Section):
     architecture: Literal["plain", "residual"] = Field(description="the two detectors must differ in this")
     width: Count = Field(24, description="channels of the first layer")
     seed: int = Field(description="of weights and batches; the two detectors must differ in this")
-    half: Literal[0, 1] = Field(description="which half of the training images it learns from; they must differ in this")
+    half: Literal[0, 1] = Field(
+        description="which half of the training images it learns from; they must differ in this"
+    )
 
 
 class SupervisedTraining(Section):
     """Training of a detector or a segmenter."""
 
     kimg: Positive = Field(description="thousands of images shown")
-    batch: Count = 64
-    learning_rate: Positive = 2e-3
+    batch: Count = Field(64, description="images a step")
+    learning_rate: Positive = Field(2e-3, description="largest step of Adam")
 
 
 class Detectors(Section):
@@ -76,9 +78,14 @@ class Detectors(Section):
         min_length=1,
         description="attributes that both learn; those of the targets must be among them",
     )
-    selector: DetectorNetwork = DetectorNetwork(architecture="plain", width=24, seed=1, half=0)
-    referee: DetectorNetwork = DetectorNetwork(architecture="residual", width=16, seed=2, half=1)
-    training: SupervisedTraining = SupervisedTraining(kimg=24)
+    selector: DetectorNetwork = Field(
+        DetectorNetwork(architecture="plain", width=24, seed=1, half=0), description="chooses which images are edited"
+    )
+    referee: DetectorNetwork = Field(
+        DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
+        description="judges the result, never steers",
+    )
+    training: SupervisedTraining = Field(SupervisedTraining(kimg=24), description="how both are trained")
     blur: Positive = Field(1.0, description="largest Gaussian blur in training, in pixels")
     noise: Share = Field(0.1, description="largest noise in training, standard deviation on [-1, 1]")
     color: Share = Field(0.2, description="largest shift of each colour channel in training")
@@ -96,7 +103,9 @@ class Parts(Section):
     """The segmenter that finds the parts of a face."""
 
     width: Count = Field(16, description="channels of the segmenter's first layer")
-    training: SupervisedTraining = SupervisedTraining(kimg=16, batch=32)
+    training: SupervisedTraining = Field(
+        SupervisedTraining(kimg=16, batch=32), description="how the segmenter is trained"
+    )
 
 
 class GrowthPhase(Section):
@@ -112,6 +121,7 @@ class Augmentation(Section):
     brightness: Share = Field(0.2, description="largest shift of all pixels on [-1, 1]")
     contrast: Share = Field(0.4, description="largest relative change of contrast")
     shift: Share = Field(0.0625, description="largest translation as a share of the image's side")
+    until: Share = Field(1.0, description="share of the training after which images vary no more")
 
 
 class GanTraining(Section):
@@ -119,19 +129,23 @@ class GanTraining(Section):
 
     kimg: Positive = Field(description="thousands of real images shown")
     batch: Annotated[int, Field(ge=4)] = Field(16, description="images a step")
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = Field(2e-3, description="of both networks, by Adam")
     gamma: Positive = Field(3.0, description="weight of both gradient penalties at full resolution")
     penalty_every: Count = Field(8, description="steps between two penalties, which count that many times")
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        100, description="steps over which the learning rate rises from 0"
+    )
     decay_share: Share = Field(0.3, description="last share of the steps, trained at a lower learning rate")
     decay_factor: Share = Field(0.3, description="factor on the learning rate in that share")
     ema_kimg: Positive = Field(10, description="half-life of the averaged generator in thousands of images")
     ema_rampup: bool = Field(True, description="shorten that half-life to a tenth of the images seen so far")
     growth: list[GrowthPhase] = Field([], description="progressive growing: phases before the full resolution")
     fade_kimg: Annotated[float, Field(ge=0)] = Field(0, description="images over which a new resolution fades in")
-    blur_sigma: Annotated[float, Field(ge=0)] = Field(0, description="blur before the discriminator at the start, pixels")
+    blur_sigma: Annotated[float, Field(ge=0)] = Field(
+        0, description="blur before the discriminator at the start, pixels"
+    )
     blur_share: Share = Field(0.25, description="share of the training over which that blur falls to none")
-    augment: Augmentation = Augmentation()
+    augment: Augmentation = Field(Augmentation(), description="how images vary before the discriminator")
     collapse_loss: Annotated[float, Field(ge=0)] = Field(
         0.02, description="discriminator loss that, ten log rows in a row, stops the training as collapsed"
     )
@@ -140,8 +154,10 @@ class GanTraining(Section):
 class Generator(Section):
     """The source generator: shipped or imported weights, or one trained by this run."""
 
-    architecture: Literal["stylegan2", "progan"] = "stylegan2"
-    channels: list[Count] = Field([128, 128, 64, 48, 16], description="feature channels from 4 pixels to the resolution")
+    architecture: Literal["stylegan2", "progan"] = Field("stylegan2", description="family of the network")
+    channels: list[Count] = Field(
+        [128, 128, 64, 48, 16], description="feature channels from 4 pixels to the resolution"
+    )
     z_dim: Count = Field(128, description="size of the Gaussian input")
     mapping_layers: Count = Field(4, description="depth of the mapping network (stylegan2 only)")
     weights: Path | None = Field(None, description="generator weights to use; none: train from scratch")
@@ -170,8 +186,8 @@ class EncoderTraining(Section):
     """Latent regression by the paper's Eq. 3; a kimg of 0 takes the weights as they are."""
 
     kimg: Annotated[float, Field(ge=0)] = Field(description="thousands of generated images shown")
-    batch: Count = 16
-    learning_rate: Positive = 1e-3
+    batch: Count = Field(16, description="images a step")
+    learning_rate: Positive = Field(1e-3, description="largest step of Adam")
     mse: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the pixel loss")
     perceptual: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the perceptual loss")
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
@@ -183,21 +199,21 @@ class Encoder(Section):
 
     width: Count = Field(32, description="channels of the ResNet-18's first stage; the published networks have 64")
     weights: Path | None = Field(None, description="encoder weights to start from; none: from scratch")
-    mask: MaskSampling = MaskSampling()
-    training: EncoderTraining
+    mask: MaskSampling = Field(MaskSampling(), description="how unknown pixels are drawn in training")
+    training: EncoderTraining = Field(description="how it is trained, or trained on")
 
 
 class Sample(Section):
     """What is sampled from each generator."""
 
-    images: Annotated[int, Field(ge=16)] = 2000
+    images: Annotated[int, Field(ge=16)] = Field(2000, description="images sampled from each generator")
     truncation: Share = Field(1.0, description="1 samples the whole distribution, less moves it to the mean latent")
 
 
 class PartRegion(Section):
     """A region to swap that the segmenter finds in each image."""
 
-    kind: Literal["part"] = "part"
+    kind: Literal["part"] = Field("part", description="a part that the segmenter finds in each image")
     name: str = Field("mouth", description="name of the part")
     grow: Share = Field(0.04, description="how far the donor's part is grown, as a share of the image's side")
     buffer: Share = Field(0.02, description="width of the unknown ring round it, as a share of the image's side")
@@ -206,12 +222,12 @@ class PartRegion(Section):
 class BoxRegion(Section):
     """The paper's fixed rectangle, in shares of the image's sides."""
 
-    kind: Literal["box"] = "box"
-    top: Share = 0.65
-    bottom: Share = 0.93
-    left: Share = 0.25
-    right: Share = 0.75
-    buffer: Share = 0.0
+    kind: Literal["box"] = Field("box", description="the same rectangle in every image")
+    top: Share = Field(0.65, description="upper edge, from the top")
+    bottom: Share = Field(0.93, description="lower edge, from the top")
+    left: Share = Field(0.25, description="left edge, from the left")
+    right: Share = Field(0.75, description="right edge, from the left")
+    buffer: Share = Field(0.0, description="width of the unknown ring round it, as a share of the image's side")
 
     @model_validator(mode="after")
     def _has_an_inside(self) -> BoxRegion:
@@ -224,7 +240,9 @@ class Rebalance(Section):
     """Which rates are wanted, and how images are edited to reach them."""
 
     targets: list[RateRule] = Field(min_length=1, description="wanted rate of an attribute where a condition holds")
-    region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = PartRegion()
+    region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = Field(
+        PartRegion(), description="what is swapped"
+    )
     candidates: Count = Field(16, description="random donors tried for each image (paper A.2.1)")
     shards: Count = Field(2, description="jobs that the edits of one image set are spread over")
     compare: Annotated[int, Field(ge=0)] = Field(96, description="images on which part and box regions are compared")
@@ -241,13 +259,13 @@ class Retrain(Section):
     """The secondary GAN, and the control trained alike on the dataset as it was."""
 
     init: Literal["source", "scratch"] = Field("source", description="start from the source weights, or anew")
-    training: GanTraining
+    training: GanTraining = Field(description="of the retrained GAN and of the control alike")
 
 
 class Evaluate(Section):
     """The final figures."""
 
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="level of the intervals")
     resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples behind an interval")
     neighbours: Count = Field(5, description="k of density and coverage")
 
@@ -259,15 +277,15 @@ class Config(Section):
         "avatars", description="name of the run; everything it makes lies under results/<run>/"
     )
     seed: int = Field(0, description="of every random draw of the run")
-    data: AvatarData = AvatarData()
-    detectors: Detectors = Detectors()
-    parts: Parts = Parts()
-    generator: Generator
-    encoder: Encoder
-    sample: Sample = Sample()
-    rebalance: Rebalance
-    retrain: Retrain
-    evaluate: Evaluate = Evaluate()
+    data: AvatarData = Field(AvatarData(), description="the images")
+    detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
+    parts: Parts = Field(Parts(), description="the segmenter")
+    generator: Generator = Field(description="the source generator")
+    encoder: Encoder = Field(description="the regressor into its latent space")
+    sample: Sample = Field(Sample(), description="what is sampled")
+    rebalance: Rebalance = Field(description="the rates wanted, and how they are reached")
+    retrain: Retrain = Field(description="the secondary GAN and the control")
+    evaluate: Evaluate = Field(Evaluate(), description="the final figures")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

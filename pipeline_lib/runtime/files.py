@@ -26,7 +26,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield beside
         with beside.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -52,8 +52,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def digest_of(value: Any) -> str:
-    """Return 16 hexadecimal digits that change when the JSON form of `value` changes."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    """Return 16 hexadecimal digits that change when the JSON form of `value`, in which paths are text, changes.
+
+    Anything else that JSON lacks is a TypeError: the text of a set or an object may differ from process to process.
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=os.fspath)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
 

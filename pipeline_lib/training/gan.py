@@ -14,13 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline_lib.config import GanTraining
+from pipeline_lib.config import Augmentation, GanTraining
+from pipeline_lib.config import Generator as GeneratorSection
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.training.batches import batch_positions, to_float
+from pipeline_lib.training.loop import run
 
 GRID_IMAGES = 48  # in a snapshot, always of the same latents
+NO_AUGMENTATION = Augmentation(brightness=0, contrast=0, shift=0)
 
 
 class GanTask:
@@ -34,7 +44,6 @@ class GanTask:
         seed: of the run; every draw of step i depends on (seed, name, i) alone.
         device: where to train.
         name: of the stage, for logs and random streams.
-        average: the averaged generator to go on from; a copy of `generator` if None.
     """
 
     def __init__(
@@ -63,9 +72,11 @@ class GanTask:
             "discriminator": torch.optim.Adam(discriminator.parameters(), **rates),
         }
         self._easy_checks = 0
+        self._index = 0
 
     def step(self, index: int) -> dict[str, Tensor]:
         settings = self.settings
+        self._index = index
         size, fade = self._growth(index)
         self._set_learning_rate(index)
         random = seeding.torch_generator(self.seed, self.name, index)
@@ -104,7 +115,7 @@ class GanTask:
         return f"the discriminator has won (loss {metrics['loss_discriminator']:.4f} over the last ten checks)"
 
     def snapshot(self, path: Path) -> None:
-        size, fade = self._growth(self.total_steps - 1 if path.stem == "final" else self._index)
+        size, fade = self._growth(self._index)
         with torch.no_grad():
             latents = self.average.sample_latents(range(GRID_IMAGES), self.seed)
             save_grid(path, self.average.synthesize(latents, size, fade).clamp(-1, 1), columns=12)
@@ -127,28 +138,20 @@ class GanTask:
 
     def _growth(self, index: int) -> tuple[int, float]:
         """Return the resolution trained at step `index` and the share of its newest block."""
-        self._index = index
-        seen = index * self.settings.batch / 1000
-        begun = 0.0
-        for phase, stage in enumerate(self.settings.growth):
-            if seen < begun + stage.kimg:
-                fade = min(1.0, (seen - begun) / self.settings.fade_kimg) if phase and self.settings.fade_kimg else 1.0
-                return stage.resolution, fade
-            begun += stage.kimg
-        full = self.generator.resolution
-        grown = bool(self.settings.growth) and self.settings.fade_kimg > 0
-        return full, min(1.0, (seen - begun) / self.settings.fade_kimg) if grown else 1.0
+        left = index * self.settings.batch / 1000
+        resolution, first = self.generator.resolution, True
+        for phase in self.settings.growth:
+            if left < phase.kimg:
+                resolution = phase.resolution
+                break
+            left, first = left - phase.kimg, False
+        fading = not first and left < self.settings.fade_kimg
+        return resolution, left / self.settings.fade_kimg if fading else 1.0
 
     def _batch(self, index: int, size: int, fade: float) -> Tensor:
-        """Return real images in [-1, 1]: an epoch's random order is a function of (seed, name, epoch)."""
-        count = len(self.images)
-        positions = torch.arange(index * self.settings.batch, (index + 1) * self.settings.batch)
-        chosen = torch.empty_like(positions)
-        for epoch in (positions // count).unique().tolist():
-            order = torch.randperm(count, generator=seeding.torch_generator(self.seed, self.name, "epoch", epoch))
-            inside = positions // count == epoch
-            chosen[inside] = order[positions[inside] % count]
-        images = self.images[chosen].to(self.device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
+        """Return real images in [-1, 1] at the resolution and fade of this step."""
+        chosen = batch_positions(index, self.settings.batch, len(self.images), self.seed, self.name)
+        images = to_float(self.images[chosen], self.device)
         images = F.interpolate(images, size=(size, size), mode="area") if size < images.shape[-1] else images
         if fade < 1.0:
             coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2)
@@ -188,7 +191,7 @@ class _View:
     """What the discriminator sees of an image, real or fake alike: blurred early on, shifted, in other light."""
 
     def __init__(self, settings: GanTraining, progress: float, side: int, scale: float, random: torch.Generator):
-        augment = settings.augment
+        augment = settings.augment if progress < settings.augment.until else NO_AUGMENTATION
         groups, batch = 8, settings.batch
         self._brightness = (torch.rand(batch, 1, 1, 1, generator=random) * 2 - 1) * augment.brightness
         self._contrast = 1 + (torch.rand(batch, 1, 1, 1, generator=random) * 2 - 1) * augment.contrast
@@ -225,3 +228,80 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     padded = F.pad(images, (reach,) * 4, mode="reflect")
     rows = F.conv2d(padded, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
     return F.conv2d(rows, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def train_generator(
+    *,
+    images: list[Path],
+    settings: GeneratorSection,
+    training: GanTraining | None,
+    init: str,
+    source: list[Path],
+    name: str,
+    seed: int,
+    checkpoints: Path,
+    generator: Path,
+    discriminator: Path,
+    device: torch.device,
+) -> None:
+    """Train a generator and its discriminator, or bring given weights into the run.
+
+    Args:
+        images: shards of the training set.
+        settings: the architecture.
+        training: how to train; None copies the `source` weights.
+        init: "source" starts from the weights in `source`, "scratch" from random ones.
+        source: generator and discriminator weights, in this order; may be empty for "scratch".
+        name: of the training, for logs and random streams. The secondary GAN and the control share one, so that
+            they see the same seeds.
+        seed: of the run.
+        checkpoints: folder of resumable states; a subfolder named by everything the result depends on is used.
+        generator: weight file to make, the averaged generator.
+        discriminator: weight file to make.
+        device: where to train.
+    """
+    if training is None:
+        _bring_in(source, settings, generator, discriminator)
+        return
+    pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2).contiguous()
+    if init == "source":
+        network = load_weights(source[0], Generator).requires_grad_(True)
+        critic = load_weights(source[1], Discriminator).requires_grad_(True)
+    else:
+        network, critic = _new_networks(settings, pixels.shape[-1], seed)
+    key = digest_of([settings.model_dump(), training.model_dump(), init, seed, name, digest_of_files(*images, *source)])
+    task = GanTask(network, critic, pixels, training, seed, device, name)
+    run(task, checkpoints / f"{name}-{key}")
+    _remember_mean_latent(task.average, seed)
+    provenance = {"kimg": training.kimg, "training": training.model_dump(), "key": key, "images": len(pixels)}
+    save_weights(discriminator, task.discriminator, provenance)
+    save_weights(generator, task.average, provenance)
+
+
+def _new_networks(settings: GeneratorSection, resolution: int, seed: int) -> tuple[Generator, Discriminator]:
+    torch.manual_seed(seeding.derive(seed, "weights"))
+    discriminator = Discriminator(resolution, settings.channels)
+    if settings.architecture == "progan":
+        return ProGANGenerator(resolution, settings.channels, settings.z_dim), discriminator
+    mapping = settings.mapping_layers
+    return StyleGAN2Generator(resolution, settings.channels, settings.z_dim, mapping, noise=False), discriminator
+
+
+def _bring_in(source: list[Path], settings: GeneratorSection, generator: Path, discriminator: Path) -> None:
+    network = load_weights(source[0], Generator)
+    if network.arguments["channels"] != settings.channels or network.architecture != settings.architecture:
+        raise WeightsError(
+            f"{source[0]}: a {network.architecture} with channels {network.arguments['channels']}, but the config's "
+            f"`generator` asks for a {settings.architecture} with {settings.channels}; change one of them"
+        )
+    save_weights(generator, network, read_header(source[0]))
+    if len(source) > 1:
+        save_weights(discriminator, load_weights(source[1], Discriminator), read_header(source[1]))
+
+
+@torch.no_grad()
+def _remember_mean_latent(network: Generator, seed: int) -> None:
+    """Store the mean w of a style generator, the centre of truncation."""
+    if isinstance(network, StyleGAN2Generator):
+        latents = network.sample_latents(range(10_000), seeding.derive(seed, "mean latent"))
+        network.latent_avg.copy_(latents[:, 0].mean(dim=0))

@@ -1,0 +1,52 @@
+# `make demo` shows the whole thing on a laptop; every target sets up .venv first if it must.
+
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+RUN := $(shell awk '$$1 == "run:" {print $$2}' config/config.yaml)
+RESULTS := results/$(RUN)
+REPORT := $(RESULTS)/report.html
+VENV := .venv/.installed
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test accept lint docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: $(VENV)  ## install the locked dependencies and this library
+
+$(VENV): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --requirement requirements.lock
+	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)  ## run config/config.yaml and write its report
+	.venv/bin/snakemake --cores $(CORES)
+	@$(MAKE) --silent --no-print-directory $(REPORT)
+	@echo "Report: $(REPORT)"
+
+# A second make, so that the list is of the tables and figures that the run has left.
+$(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
+	.venv/bin/snakemake --report $@
+
+accept: demo  ## check that the demo run reached what is promised of it
+	.venv/bin/python -m pipeline_lib accept $(RESULTS)
+
+test: $(VENV)  ## run every test
+	.venv/bin/pytest
+
+lint: $(VENV)  ## check the code and the workflow
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/snakemake --lint
+
+docs: $(VENV)  ## regenerate config/README.md, the schema and the conda environment
+	.venv/bin/python -m pipeline_lib.documentation
+
+clean:  ## remove caches and build leftovers, never results
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find pipeline_lib tests workflow -name __pycache__ -prune -exec rm -rf {} +

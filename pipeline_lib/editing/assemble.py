@@ -1,0 +1,64 @@
+"""The rebalanced set: the images that stayed and the composites that took the place of others."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.data.shards import ShardWriter, iterate_shards
+from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.runtime.errors import DataError
+
+
+def assemble_rebalanced(
+    *,
+    images: list[Path],
+    composites: list[Path],
+    truth: list[Path],
+    run: str,
+    rebalanced: list[Path],
+    labels: Path,
+) -> None:
+    """Put composites in the place of the images they were made from.
+
+    Args:
+        images: shards of the image set as it was.
+        composites: shards of the chosen composites.
+        truth: table of true labels of the set, or nothing where truth is unknown.
+        run: name of the run, kept in the files.
+        rebalanced: shards to make, one for each of `images`.
+        labels: table to make: which images were edited, and what is true of the others. An edited image's
+            attributes are null: what was aimed at is no truth.
+    """
+    edited = _read_composites(composites)
+    known = read_table(truth[0], "labels") if truth else None
+    attributes = attribute_columns(known, "labels") if known is not None else []
+    rows: list[tuple[str, bool]] = []
+    for source, target in zip(images, rebalanced, strict=True):
+        with ExitStack() as stack:
+            writer = None
+            for names, pixels in iterate_shards([source]):
+                if writer is None:
+                    writer = stack.enter_context(ShardWriter(target, pixels.shape[1], {"run": run}))
+                replaced = np.stack([edited.get(name, image) for name, image in zip(names, pixels, strict=True)])
+                writer.add(names, replaced)
+                rows += [(name, name in edited) for name in names]
+    table = pd.DataFrame(rows, columns=["image_id", "edited"])
+    strangers = set(edited) - set(table["image_id"])
+    if strangers:
+        raise DataError(f"{composites[0]}: composites of {sorted(strangers)[0]} and others that are not in the set")
+    if known is not None:
+        table = table.merge(known[["image_id", *attributes]], on="image_id", validate="one_to_one")
+        table[attributes] = table[attributes].astype("boolean")
+        table.loc[table["edited"], attributes] = pd.NA
+    write_table(labels, "assembled", table, {"run": run})
+
+
+def _read_composites(paths: list[Path]) -> dict[str, np.ndarray]:
+    edited: dict[str, np.ndarray] = {}
+    for names, pixels in iterate_shards(paths):
+        edited.update(zip(names, pixels, strict=True))
+    return edited

@@ -1,0 +1,68 @@
+"""Masks of known pixels: random ones to train on (paper 3.2, A.1.1) and the regions that an edit replaces."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline_lib.config import BoxRegion, MaskSampling, PartRegion
+from pipeline_lib.runtime.errors import DataError
+
+
+def random_masks(settings: MaskSampling, count: int, resolution: int, random: torch.Generator) -> Tensor:
+    """Draw masks (count, 1, resolution, resolution), 1 where a pixel is known.
+
+    Uniform noise on a coarse grid is upsampled bilinearly and cut at a threshold t ~ U(least, 1), one an image.
+    """
+    noise = torch.rand(count, 1, settings.cells, settings.cells, generator=random)
+    threshold = settings.least + (1 - settings.least) * torch.rand(count, 1, 1, 1, generator=random)
+    noise = F.interpolate(noise, size=(resolution, resolution), mode="bilinear", align_corners=False)
+    known = noise < threshold if settings.keep == "below" else noise > threshold
+    return known.float()
+
+
+def grow(mask: Tensor, pixels: int) -> Tensor:
+    """Widen masks (n, 1, H, W) of {0, 1} by a square neighbourhood of `pixels` on each side."""
+    return F.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
+
+
+def box_mask(region: BoxRegion, resolution: int) -> Tensor:
+    """Return the rectangle as a mask (1, 1, resolution, resolution), 1 inside.
+
+    Raises:
+        DataError: no pixel lies inside at this resolution.
+    """
+    top, bottom, left, right = (
+        round(share * resolution) for share in (region.top, region.bottom, region.left, region.right)
+    )
+    mask = torch.zeros(1, 1, resolution, resolution)
+    mask[..., top:bottom, left:right] = 1
+    if not mask.any():
+        raise DataError(f"rebalance.region: the box holds no pixel at {resolution} pixels; make it larger")
+    return mask
+
+
+def region_masks(region: PartRegion | BoxRegion, donor_parts: Tensor, context_parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what an edit pastes and what it leaves unknown.
+
+    The pasted pixels are the donor's part, grown. Unknown are a ring of `buffer` round them, and whatever of the
+    context's own part would be left over: half of the old mouth beside the new one is no evidence of either.
+
+    Args:
+        region: the config section.
+        donor_parts: masks (n, 1, H, W) of the part in the donors; only their shape matters for a box.
+        context_parts: masks (n, 1, H, W) of the part in the images that are edited.
+
+    Returns:
+        pasted and unknown, both (n, 1, H, W) of {0, 1}; they do not overlap.
+    """
+    resolution = donor_parts.shape[-1]
+    buffer = round(region.buffer * resolution)
+    if isinstance(region, BoxRegion):
+        pasted = box_mask(region, resolution).to(donor_parts).expand_as(donor_parts)
+        return pasted, grow(pasted, buffer) - pasted
+    reach = round(region.grow * resolution)
+    pasted = grow(donor_parts, reach)
+    around = torch.maximum(grow(pasted, buffer), grow(context_parts, reach))
+    return pasted, around - torch.minimum(around, pasted)

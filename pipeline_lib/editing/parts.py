@@ -1,0 +1,77 @@
+"""Parts of images: found by the segmenter, kept as one row a part with a packed mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline_lib.data.shards import count_images, iterate_shards
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.networks.segmenter import UNetSegmenter
+from pipeline_lib.runtime.files import digest_of_files
+from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.training.batches import to_float
+
+
+@torch.no_grad()
+def extract_parts(
+    *, images: list[Path], weights: Path, run: str, parts: Path, device: torch.device, batch: int = 128
+) -> None:
+    """Find the parts of every image of a set.
+
+    Args:
+        images: shards of the set.
+        weights: the segmenter's weight file.
+        run: name of the run, kept in the file.
+        parts: table to make.
+        device: where to segment.
+        batch: images segmented at a time.
+    """
+    segmenter = load_weights(weights, UNetSegmenter, device)
+    rows: list[dict[str, object]] = []
+    with Progress("extract_parts", count_images(images)) as progress:
+        for names, pixels in iterate_shards(images):
+            for start in range(0, len(names), batch):
+                chunk = torch.from_numpy(pixels[start : start + batch].copy()).permute(0, 3, 1, 2)
+                codes = segmenter(to_float(chunk, device)).cpu().numpy()
+                for name, image_codes in zip(names[start : start + batch], codes, strict=True):
+                    rows += part_rows(name, image_codes, segmenter.parts)
+                progress.advance(len(chunk))
+    write_table(parts, "parts", pd.DataFrame(rows), {"run": run, "segmenter_digest": digest_of_files(weights)})
+
+
+def part_rows(image_id: str, codes: np.ndarray, part_names: list[str]) -> list[dict[str, object]]:
+    """Return a table row for each part but the background (code 0) in the part codes (H, W) of an image."""
+    rows: list[dict[str, object]] = []
+    for code in np.unique(codes):
+        if code == 0:
+            continue
+        mask = codes == code
+        lines, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        rows.append(
+            {
+                "image_id": image_id,
+                "part": part_names[code],
+                "pixels": int(mask.sum()),
+                "top": lines[0],
+                "bottom": lines[-1] + 1,
+                "left": columns[0],
+                "right": columns[-1] + 1,
+                "mask": np.packbits(mask).tobytes(),
+            }
+        )
+    return rows
+
+
+def read_part_masks(parts: Path, part: str, resolution: int, least_pixels: int = 1) -> dict[str, np.ndarray]:
+    """Return the mask, bool (resolution, resolution), of `part` for each image in which it was found."""
+    table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"])
+    table = table[(table["part"] == part) & (table["pixels"] >= least_pixels)]
+    return {
+        image_id: np.unpackbits(np.frombuffer(mask, np.uint8)).reshape(resolution, resolution).astype(bool)
+        for image_id, mask in zip(table["image_id"], table["mask"], strict=True)
+    }

@@ -1,0 +1,80 @@
+"""Images sampled from a generator, and their latents."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from pipeline_lib.config import Sample
+from pipeline_lib.data.prepare import shard_of
+from pipeline_lib.data.shards import ShardWriter
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.report.grids import save_grid
+from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.training.batches import to_uint8
+
+GRID_IMAGES = 64
+
+
+@torch.no_grad()
+def sample_generator(
+    *,
+    generator: Path,
+    settings: Sample,
+    run: str,
+    seed: int,
+    name: str,
+    images: list[Path],
+    latents: Path,
+    grid: Path,
+    device: torch.device,
+    batch: int = 64,
+) -> None:
+    """Sample a generator at the latents 0, 1, ... of the run's seed, the same ones whichever generator it is.
+
+    Args:
+        generator: its weight file.
+        settings: the config section.
+        run: name of the run, kept in the files.
+        seed: of the run.
+        name: of the image set, the stem of its image ids.
+        images: shards to make.
+        latents: table of latents to make.
+        grid: PNG of the first samples to make.
+        device: where to decode.
+        batch: images decoded at a time.
+    """
+    network = load_weights(generator, Generator, device)
+    metadata = {
+        "run": run,
+        "config_digest": digest_of(settings.model_dump()),
+        "generator_digest": digest_of_files(generator),
+    }
+    rows = []
+    shown = []
+    with ExitStack() as stack:
+        writers = [stack.enter_context(ShardWriter(path, network.resolution, metadata)) for path in images]
+        progress = stack.enter_context(Progress(f"sample_generator ({name})", settings.images))
+        for start in range(0, settings.images, batch):
+            indices = range(start, min(start + batch, settings.images))
+            drawn = network.sample_latents(indices, seed)
+            if settings.truncation < 1 and isinstance(network, StyleGAN2Generator):
+                drawn = network.truncate(drawn, settings.truncation)
+            decoded = network.decode(drawn)
+            if start < GRID_IMAGES:
+                shown.append(decoded)
+            pixels = to_uint8(decoded).numpy()
+            for index, latent, image in zip(indices, drawn.flatten(1).cpu().numpy(), pixels, strict=True):
+                image_id = f"{name}-{index:08d}"
+                writers[shard_of(index, settings.images, len(writers))].add([image_id], image[None])
+                rows.append({"image_id": image_id, "latent": latent})
+            progress.advance(len(indices))
+        write_table(latents, "latents", pd.DataFrame(rows), metadata)
+    save_grid(grid, torch.cat(shown)[:GRID_IMAGES], columns=16, scale=1)

@@ -1,0 +1,146 @@
+"""Image quality of every set, and part against box regions: the evaluation stages that run networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.editing.inversion import Inverter
+from pipeline_lib.editing.swap import ImageSet, part_of, swap
+from pipeline_lib.evaluation.distances import masked_l1, perceptual_distances
+from pipeline_lib.evaluation.features import extract_features
+from pipeline_lib.evaluation.quality import measure_quality
+from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.report.grids import save_grid
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import digest_of, write_json
+
+
+def evaluate_quality(
+    *,
+    held_out: list[Path],
+    images: list[Path],
+    settings: Evaluate,
+    run: str,
+    seed: int,
+    quality: Path,
+    device: torch.device,
+) -> None:
+    """Compare every image set with held-out real images that no network was trained on.
+
+    Args:
+        held_out: shards of the held-out set.
+        images: all shards of all image sets, each under a folder named after its set.
+        settings: the config section.
+        run: name of the run, kept in the file.
+        seed: of the run.
+        quality: table to make.
+        device: where to compute.
+    """
+    extractor = load_perceptual("alex")
+    reference = extract_features(held_out, extractor, device)
+    tables = [
+        measure_quality(
+            stage,
+            [path for path in images if path.parent.name == stage],
+            reference,
+            "held-out real images",
+            extractor,
+            settings.neighbours,
+            device,
+            seed,
+        )
+        for stage in COMPARED
+    ]
+    digest = digest_of(settings.model_dump())
+    write_table(quality, "quality", pd.concat(tables, ignore_index=True), {"run": run, "config_digest": digest})
+
+
+@torch.no_grad()
+def compare_regions(
+    *,
+    images: list[Path],
+    parts: Path,
+    plan: Path,
+    encoder: Path,
+    generator: Path,
+    selector: Path,
+    referee: Path,
+    settings: Rebalance,
+    seed: int,
+    comparison: Path,
+    gallery: Path,
+    device: torch.device,
+) -> None:
+    """Swap the same donors into the same images by part and by the paper's box, and compare the composites.
+
+    Args:
+        images: shards of the samples.
+        parts: their table of parts.
+        plan: their table of edits, of which the first `settings.compare` are taken.
+        encoder: weight file.
+        generator: weight file.
+        selector: weight file.
+        referee: weight file.
+        settings: the config section.
+        seed: of the run.
+        comparison: JSON to make.
+        gallery: PNG to make: context, donor, then collage and composite of part and box.
+        device: where to compute.
+    """
+    part = settings.region if isinstance(settings.region, PartRegion) else PartRegion()
+    box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion()
+    image_set = ImageSet(images, parts, part_of(part))
+    inverter = Inverter(encoder, generator, device)
+    judges = {name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))}
+    perceptual = load_perceptual("alex").to(device)
+    edits = read_table(plan, "plan").head(settings.compare)
+    contexts = edits["position"].to_numpy()
+    donors = _donors_with_attribute(edits, image_set, judges["selector"], seed, device)
+    wanted = torch.tensor(edits["wanted"].to_numpy(), device=device)
+    result: dict[str, dict[str, float]] = {}
+    shown = []
+    for name, region in (("part", part), ("box", box)):
+        done = swap(image_set, contexts, donors, region, inverter, device)
+        outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
+        result[name] = {
+            "n": len(edits),
+            "masked_l1": float(masked_l1(done.collage, done.composite, done.known).mean()),
+            "perceptual_distance_to_context_outside": float(
+                perceptual_distances(perceptual, done.context, done.composite, outside * done.known).mean()
+            ),
+            **{
+                f"success_by_{judge}": float(
+                    ((detector.logits(done.composite)[:, detector.index(edits["attribute"].iloc[0])] > 0) == wanted)
+                    .float()
+                    .mean()
+                )
+                for judge, detector in judges.items()
+            },
+        }
+        shown += [done.context, done.donor] if not shown else []
+        shown += [torch.where(done.known.bool(), done.collage, torch.zeros_like(done.collage)), done.composite]
+    result["extractor"] = {"perceptual_distance": perceptual.name}
+    write_json(comparison, result)
+    save_grid(gallery, torch.cat([row[:12] for row in shown]), columns=min(12, len(edits)))
+
+
+def _donors_with_attribute(
+    edits: pd.DataFrame, image_set: ImageSet, selector: Detector, seed: int, device: torch.device
+) -> np.ndarray:
+    """Draw for each edit one donor that has, by the selector, what is wanted."""
+    pool = image_set.with_part
+    probabilities = torch.cat(
+        [selector(image_set.images(chunk, device)) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
+    )
+    has = (probabilities[:, selector.index(edits["attribute"].iloc[0])] > 0.5).cpu().numpy()
+    rng = seeding.numpy_generator(seed, "region donors")
+    return np.array([rng.choice(pool[has == wanted]) for wanted in edits["wanted"]])

@@ -1,0 +1,42 @@
+"""Features of whole image sets, streamed from shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline_lib.data.shards import count_images, iterate_shards
+from pipeline_lib.networks.perceptual import Perceptual
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.training.batches import to_float
+
+
+def extract_features(
+    shards: Sequence[str | Path], extractor: Perceptual, device: str | torch.device = "cpu", batch: int = 64
+) -> np.ndarray:
+    """Return the extractor's features of every image, float32 (n, d), in the order of the shards.
+
+    Args:
+        shards: image shards.
+        extractor: the network; it is moved to `device`.
+        device: where to compute.
+        batch: images at a time.
+
+    Raises:
+        DataError: a shard is missing or damaged, or none holds an image.
+    """
+    count = count_images(shards)
+    if not count:
+        raise DataError(f"{', '.join(map(str, shards))}: no image in these shards; run the rule that makes them again")
+    extractor.to(device)
+    found = []
+    with Progress("features", count) as progress, torch.inference_mode():
+        for _, images in iterate_shards(shards):
+            for part in torch.tensor(images).split(batch):
+                found.append(extractor.features(to_float(part.permute(0, 3, 1, 2), device)).cpu())
+                progress.advance(len(part))
+    return torch.cat(found).numpy()

@@ -1,0 +1,130 @@
+"""Fréchet distance (Heusel et al. 2017) and kernel distance (Binkowski et al. 2018) by torch-fidelity.
+
+The offline extractors stand in for the Inception network, so the figures are neither FID nor KID; they compare only
+with figures of the same extractor. Importing this module registers the extractors with torch-fidelity, whose
+`calculate_metrics(feature_extractor=...)` then takes the names in `EXTRACTORS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.training.batches import to_float
+
+logger = logging.getLogger(__name__)
+
+#: Names under which the offline extractors are registered with torch-fidelity.
+EXTRACTORS: dict[str, Literal["alex", "vgg"]] = {"shift-tolerant-alex": "alex", "shift-tolerant-vgg": "vgg"}
+LAYER = "pooled"
+# Half of torch-fidelity's defaults each, an eighth of their time: the estimate is unbiased at any size, and 25,000
+# draws see all images of a set of thousands.
+LARGEST_SUBSET = 500
+SUBSETS = 50
+
+
+class OfflineExtractor(FeatureExtractorBase):
+    """The offline trunk as torch-fidelity wants it: uint8 images (n, 3, H, W) to a tuple of features (n, d)."""
+
+    def __init__(self, name: str, features_list: list[str], **_: Any):
+        super().__init__(name, features_list)
+        self.perceptual = load_perceptual(EXTRACTORS[name])
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.perceptual.features(to_float(images, images.device)),)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str]:
+        return (LAYER,)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return LAYER
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+
+for _name in EXTRACTORS:
+    register_feature_extractor(_name, OfflineExtractor)
+
+
+def frechet_distance(reference: np.ndarray, features: np.ndarray) -> float:
+    """Return the Fréchet distance of Gaussians fitted to two sets of features, in squared units of the features.
+
+    It is biased upwards by about the inverse of the number of images, so compare sets of one size.
+
+    Args:
+        reference: (m, d), of real images.
+        features: (n, d), of the set to measure.
+
+    Raises:
+        DataError: a set has fewer than two images, or the sets' features differ in size.
+    """
+    _check(reference, features)
+    of_reference, of_set = (fid_features_to_statistics(_as_double(x)) for x in (reference, features))
+    return fid_statistics_to_metric(of_reference, of_set, verbose=False)[KEY_METRIC_FID]
+
+
+def kernel_distance(reference: np.ndarray, features: np.ndarray, seed: int = 0) -> float:
+    """Return the squared maximum mean discrepancy of two sets of features, by KID's unbiased estimator.
+
+    It can fall below zero where the sets are alike. The kernel is KID's cubic polynomial, its gamma by `kernel_gamma`.
+
+    Args:
+        reference: (m, d), of real images.
+        features: (n, d), of the set to measure.
+        seed: of the run; it draws the subsets over which the estimate is averaged.
+
+    Raises:
+        DataError: a set has fewer than two images, or the sets' features differ in size.
+    """
+    _check(reference, features)
+    size = min(LARGEST_SUBSET, len(reference), len(features))
+    logger.info("kernel distance: mean over %d subsets of %d images of each set", SUBSETS, size)
+    found = kid_features_to_metric(
+        _as_double(reference),
+        _as_double(features),
+        kid_subsets=SUBSETS,
+        kid_subset_size=size,
+        kid_kernel_poly_gamma=kernel_gamma(reference),
+        rng_seed=kernel_seed(seed),
+        verbose=False,
+    )
+    return found[KEY_METRIC_KID_MEAN]
+
+
+def kernel_gamma(reference: np.ndarray) -> float:
+    """Return the factor on scalar products in the polynomial kernel: one over the reference's mean squared norm.
+
+    KID takes one over the number of features, which suits Inception's range near one. The offline trunks' features
+    are hundreds of times smaller or larger, which would leave a linear kernel or one ruled by outliers.
+    """
+    return float(1 / np.square(reference, dtype=np.float64).sum(axis=1).mean())
+
+
+def kernel_seed(seed: int) -> int:
+    """Return the 32-bit seed of the subsets."""
+    return seeding.derive(seed, "kernel_distance") % 2**32
+
+
+def _as_double(features: np.ndarray) -> Tensor:
+    return torch.from_numpy(features.astype(np.float64))
+
+
+def _check(reference: np.ndarray, features: np.ndarray) -> None:
+    if reference.shape[1:] != features.shape[1:]:
+        raise DataError(f"features of shapes {reference.shape} and {features.shape}; take both from one extractor")
+    if min(len(reference), len(features)) < 2:
+        raise DataError(f"{len(reference)} and {len(features)} images; a distance of sets needs two of each")

@@ -1,0 +1,59 @@
+"""How the images of a set compare with held-out real ones, as rows of the quality table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline_lib.data.tables import SCHEMAS
+from pipeline_lib.evaluation.features import extract_features
+from pipeline_lib.evaluation.frechet import frechet_distance, kernel_distance
+from pipeline_lib.evaluation.prdc import density_and_coverage
+from pipeline_lib.networks.perceptual import Perceptual
+
+
+def measure_quality(
+    stage: str,
+    shards: Sequence[str | Path],
+    reference_features: np.ndarray,
+    reference_name: str,
+    extractor: Perceptual,
+    neighbours: int = 5,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the rows of one image set in a table of kind `quality`, a row a metric.
+
+    Args:
+        stage: name of the image set.
+        shards: its images.
+        reference_features: (m, d), by `extract_features` of held-out real images with the same extractor.
+        reference_name: what those images are.
+        extractor: the network that features come from; its name stands in every row.
+        neighbours: k of density and coverage.
+        device: where to compute.
+        seed: of the run, for the kernel distance's subsets.
+
+    Raises:
+        DataError: a shard is missing or damaged, or there are too few images.
+    """
+    features = extract_features(shards, extractor, device)
+    density, coverage = density_and_coverage(reference_features, features, neighbours, device)
+    values = {
+        "frechet_distance": frechet_distance(reference_features, features),
+        "kernel_distance": kernel_distance(reference_features, features, seed),
+        "density": density,
+        "coverage": coverage,
+    }
+    rows = pd.DataFrame({"metric": list(values), "value": list(values.values())}).assign(
+        stage=stage,
+        extractor=extractor.name,
+        reference=reference_name,
+        n=len(features),
+        n_reference=len(reference_features),
+    )
+    return rows[SCHEMAS["quality"].names]

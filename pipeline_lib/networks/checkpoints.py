@@ -1,0 +1,100 @@
+"""The one place where weights come in and go out: safetensors with a header that says what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.discriminator import Discriminator
+from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.segmenter import UNetSegmenter
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.runtime.files import atomic_path
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    network.architecture: network
+    for network in (
+        StyleGAN2Generator,
+        ProGANGenerator,
+        Discriminator,
+        ResNetEncoder,
+        PlainClassifier,
+        ResidualClassifier,
+        UNetSegmenter,
+    )
+}
+
+
+def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any], half: bool = False) -> None:
+    """Write a network's weights as safetensors, whole or not at all.
+
+    Args:
+        path: the file to make.
+        network: with the attributes `architecture` and `arguments`, from which `load_weights` rebuilds it.
+        provenance: what made the weights (config digest, steps, data); kept in the header.
+        half: store floating-point weights in half precision.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    header = {"architecture": network.architecture, "arguments": network.arguments, **provenance}
+    with atomic_path(path) as beside:
+        save_file(tensors, beside, metadata={"latent_rebalance": json.dumps(header, sort_keys=True)})
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Read what a weight file says of itself.
+
+    Raises:
+        WeightsError: the file is missing, truncated, or not one of ours.
+    """
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if "latent_rebalance" not in metadata:
+        raise WeightsError(f"{path}: safetensors without this project's header; import it first")
+    return json.loads(metadata["latent_rebalance"])
+
+
+def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: str | torch.device = "cpu") -> Any:
+    """Rebuild the network of a weight file in float32, frozen and in evaluation mode.
+
+    Args:
+        path: a file written by `save_weights`.
+        kind: class that the network must be of.
+        device: where to put it.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds another kind of network.
+    """
+    header = read_header(path)
+    network_class = ARCHITECTURES.get(header["architecture"])
+    if network_class is None or not issubclass(network_class, kind):
+        raise WeightsError(f"{path}: holds a {header['architecture']}, expected a {kind.__name__}; give the right file")
+    network = network_class(**header["arguments"])
+    with _open(path) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}
+    expected = network.state_dict()
+    state = {name: value.to(expected[name].dtype) if name in expected else value for name, value in state.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: does not fit its own header: {' '.join(str(error).split())}") from None
+    return network.to(device).requires_grad_(False).eval()
+
+
+def _open(path: str | Path) -> Any:
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: no such weight file; correct the path or run the rule that makes it")
+    try:
+        return safe_open(str(path), framework="pt")
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error}); it may be truncated, fetch it again") from None

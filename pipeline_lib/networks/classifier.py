@@ -1,0 +1,97 @@
+"""Attribute detectors: two small classifiers of different architecture, with a temperature per attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Detector(nn.Module):
+    """Images to calibrated attribute logits.
+
+    Args:
+        attributes: names of the outputs, in their order.
+        width: channels of the first layer.
+    """
+
+    architecture: str
+
+    def __init__(self, attributes: Sequence[str], width: int):
+        super().__init__()
+        self.attributes = list(attributes)
+        self.arguments = {"attributes": self.attributes, "width": width}
+        #: Divides the logits; fitted on held-out images (Guo et al. 2017).
+        self.register_buffer("temperature", torch.ones(len(self.attributes)))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Score images (n, 3, H, W) in [-1, 1]; returns calibrated logits (n, attributes)."""
+        return self.raw_logits(images) / self.temperature
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Score images before calibration."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probability of each attribute, (n, attributes)."""
+        return self.logits(images).sigmoid()
+
+    def index(self, attribute: str) -> int:
+        """Return the column of an attribute."""
+        return self.attributes.index(attribute)
+
+
+class PlainClassifier(Detector):
+    """Six 3x3 convolutions with batch normalisation, then the mean over space at 4x4 cells."""
+
+    architecture = "plain-classifier"
+
+    def __init__(self, attributes: Sequence[str], width: int):
+        super().__init__(attributes, width)
+        widths = [3, width, width, 2 * width, 2 * width, 4 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+            stride = 2 if layer in (0, 2, 4) else 1
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(4 * width * 16, len(self.attributes))
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        features = self.body(images.contiguous(memory_format=torch.channels_last))
+        return self.head(F.adaptive_avg_pool2d(features, 4).flatten(1))
+
+
+class ResidualClassifier(Detector):
+    """Four pre-activation residual blocks with group normalisation and max pooling."""
+
+    architecture = "residual-classifier"
+
+    def __init__(self, attributes: Sequence[str], width: int):
+        super().__init__(attributes, width)
+        self.stem = nn.Conv2d(3, width, 5, 2, 2)
+        widths = [width, 2 * width, 4 * width, 4 * width, 4 * width]
+        self.blocks = nn.ModuleList(_PreActivationBlock(a, b) for a, b in zip(widths, widths[1:]))
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(4 * width * 16, len(self.attributes)))
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        features = self.stem(images.contiguous(memory_format=torch.channels_last))
+        for number, block in enumerate(self.blocks):
+            features = block(features)
+            if number in (0, 1):
+                features = F.max_pool2d(features, 2)
+        return self.head(F.adaptive_max_pool2d(features, 4).flatten(1))
+
+
+class _PreActivationBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(4, inputs), nn.GroupNorm(4, outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.relu(self.norm2(y)))

@@ -1,0 +1,87 @@
+"""The latent regressor: a ResNet-18 from an image and its mask to a latent (paper Eq. 3 and A.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResNetEncoder(nn.Module):
+    """ResNet-18 with the state-dict keys of torchvision's, four stages of two basic blocks.
+
+    Args:
+        latent_shape: shape of one latent: (z_dim,) for z, (layers, style_dim) for W+.
+        width: channels of the first stage; the published networks have 64.
+        masked: whether a mask channel comes in beside the image (RGBM), or the image alone (RGB).
+        mask_offset: subtracted from the mask: 0.5 gives {-0.5, 0.5} (ProGAN's encoders), 0 gives {0, 1} (StyleGAN's).
+        small: strides of 1 in the stem's max pool, for images under 150 pixels.
+    """
+
+    architecture = "resnet-encoder"
+
+    def __init__(
+        self,
+        latent_shape: Sequence[int],
+        width: int = 64,
+        masked: bool = True,
+        mask_offset: float = 0.0,
+        small: bool = False,
+    ):
+        super().__init__()
+        self.latent_shape = tuple(latent_shape)
+        self.masked, self.mask_offset, self.small = masked, mask_offset, small
+        self.arguments = {
+            "latent_shape": list(latent_shape),
+            "width": width,
+            "masked": masked,
+            "mask_offset": mask_offset,
+            "small": small,
+        }
+        self.conv1 = nn.Conv2d(4 if masked else 3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        for stage, (inputs, outputs) in enumerate(zip(widths, widths[1:]), start=1):
+            first = _BasicBlock(inputs, outputs, stride=1 if stage == 1 else 2)
+            setattr(self, f"layer{stage}", nn.Sequential(first, _BasicBlock(outputs, outputs)))
+        self.fc = nn.Linear(8 * width, int(torch.tensor(self.latent_shape).prod()))
+
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Regress latents of shape (n, *latent_shape).
+
+        Args:
+            images: (n, 3, H, W) in [-1, 1]; unknown pixels are blanked here, whatever they hold.
+            mask: (n, 1, H, W), 1 where a pixel is known; None means that all are.
+
+        Raises:
+            ValueError: a mask was given to an encoder that takes none.
+        """
+        if self.masked:
+            mask = torch.ones_like(images[:, :1]) if mask is None else mask.to(images.dtype)
+            images = torch.cat([images * mask, mask - self.mask_offset], dim=1)
+        elif mask is not None:
+            raise ValueError("this encoder was trained without masks (RGB); train one with mask.kind: random")
+        x = F.relu(self.bn1(self.conv1(images.contiguous(memory_format=torch.channels_last))))
+        x = F.max_pool2d(x, 3, stride=1 if self.small else 2, padding=1)
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        return self.fc(x.mean(dim=(2, 3))).unflatten(1, self.latent_shape)
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        else:
+            self.downsample = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.downsample(x))

@@ -1,0 +1,104 @@
+"""Who is to be edited: in each target's group just enough images, drawn at random, for the wanted rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.config import RateRule, Rebalance
+from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.evaluation.bias import group_name
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of, write_json
+
+
+def plan_edits(
+    *, table: Path, kind: str, editable: Path, settings: Rebalance, run: str, seed: int, name: str, plan: Path, summary: Path
+) -> None:
+    """Plan the edits of one image set.
+
+    Args:
+        table: true labels of the set, or the selector's scores where truth is unknown.
+        kind: "labels" or "scores".
+        editable: table of parts; only images in which the region's part was found may change.
+        settings: the config section.
+        run: name of the run, kept in the file.
+        seed: of the run.
+        name: of the image set, for the random stream.
+        plan: table to make, one row an image to edit.
+        summary: JSON to make: counts by target.
+    """
+    rows = read_table(table, kind)
+    attributes = attribute_columns(rows, kind)
+    holds = {attribute: rows[attribute].to_numpy() > 0.5 for attribute in attributes}
+    may_change = np.ones(len(rows), bool)
+    if settings.region.kind == "part":
+        parts = read_table(editable, "parts", columns=["image_id", "part"])
+        may_change = rows["image_id"].isin(parts.loc[parts["part"] == settings.region.name, "image_id"]).to_numpy()
+    chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name)
+    chosen.insert(0, "image_id", rows["image_id"].to_numpy()[chosen["position"]])
+    write_table(plan, "plan", chosen, {"run": run, "config_digest": digest_of(settings.model_dump())})
+    write_json(summary, {"images": len(rows), "edits": len(chosen), "targets": counts})
+
+
+def choose_edits(
+    holds: Mapping[str, np.ndarray], may_change: np.ndarray, targets: Sequence[RateRule], seed: int, name: str
+) -> tuple[pd.DataFrame, list[dict[str, object]]]:
+    """Choose the fewest edits that reach every target's rate.
+
+    Args:
+        holds: whether each attribute holds, bool (n,) arrays.
+        may_change: which images can be edited, bool (n,).
+        targets: wanted rates; their conditions do not overlap.
+        seed: of the run.
+        name: of the image set, for the random stream.
+
+    Returns:
+        One row an edit (position, target, attribute, wanted), by position; and the counts of each target.
+
+    Raises:
+        DataError: a target's group has no image, or too few that may change.
+    """
+    edits, counts = [], []
+    for number, target in enumerate(targets):
+        group = in_group(holds, target.where)
+        has = holds[target.attribute]
+        size, present = int(group.sum()), int((group & has).sum())
+        if not size:
+            raise DataError(f"rebalance.targets.{number}: no image of `{name}` is {group_name(target.where)}; drop it")
+        wanted = round(target.rate * size)
+        rises = wanted > present
+        candidates = np.flatnonzero(group & (has != rises) & may_change)
+        needed = abs(wanted - present)
+        if needed > len(candidates):
+            raise DataError(
+                f"rebalance.targets.{number}: rate {target.rate} needs {needed} edits of `{name}`, but only "
+                f"{len(candidates)} images that are {group_name(target.where)} can be edited; ask for a nearer rate"
+            )
+        rng = seeding.numpy_generator(seed, "plan", name, number)
+        for position in rng.permutation(candidates)[:needed]:
+            edits.append((int(position), number, target.attribute, rises))
+        counts.append(
+            {
+                "group": group_name(target.where),
+                "attribute": target.attribute,
+                "size": size,
+                "rate_before": present / size,
+                "rate_wanted": target.rate,
+                "edits": needed,
+            }
+        )
+    table = pd.DataFrame(sorted(edits), columns=["position", "target", "attribute", "wanted"])
+    return table, counts
+
+
+def in_group(holds: Mapping[str, np.ndarray], where: Mapping[str, bool]) -> np.ndarray:
+    """Return which images match every condition of `where`, bool (n,)."""
+    matches = np.ones(len(next(iter(holds.values()))), bool)
+    for attribute, value in where.items():
+        matches &= holds[attribute] == value
+    return matches

@@ -1,0 +1,347 @@
+"""The figures of a report: rates by group as in the paper's Fig. 12, and edits before and after."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pipeline_lib.config import Detectors, Rebalance
+from pipeline_lib.data.shards import iterate_shards
+from pipeline_lib.data.tables import read_table, read_tables
+from pipeline_lib.evaluation.bias import group_name
+from pipeline_lib.report.tables import as_estimate, gap_text, readable, share_text
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path, read_json
+
+DOTS_PER_INCH = 250
+SMALL, NORMAL = 6.5, 8.0  # sizes of type in points, for a figure as wide as a page
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; in grey they differ in lightness.
+GROUP_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442")
+TARGET_COLOR, STRUCK_COLOR, INK, PALE = "#000000", "#D55E00", "#222222", "#E4E4E4"
+
+
+class Panel(NamedTuple):
+    """One image set as one judge sees it, and its place in the figure."""
+
+    title: str
+    stage: str
+    judge: str
+    row: int
+    column: int
+
+
+#: The upper row is the paper's Fig. 12; below stand the sets that it lacks, the control under what it controls.
+PANELS = (
+    Panel("Dataset,\nby detector", "dataset", "referee", 0, 0),
+    Panel("Dataset,\nby true labels", "dataset", "truth", 0, 1),
+    Panel("Samples", "samples", "referee", 0, 2),
+    Panel("Samples,\nrebalanced", "samples_rebalanced", "referee", 0, 3),
+    Panel("Retrained", "retrained", "referee", 0, 4),
+    Panel("Dataset,\nrebalanced", "dataset_rebalanced", "referee", 1, 3),
+    Panel("Control: retrained\non dataset as it was", "control", "referee", 1, 4),
+)
+
+
+def plot_rates(
+    *, bias: Path, gaps: Path, agreement: Path, targets: Rebalance, detectors: Detectors, figure: Path
+) -> None:
+    """Draw the rate of the attribute by group in every image set (paper A.2.1, Fig. 12).
+
+    Args:
+        bias: table of `evaluate_bias`.
+        gaps: its JSON of gaps.
+        agreement: its JSON of the detectors' agreement.
+        targets: the config section that names groups, attribute and wanted rates.
+        detectors: the config section with the least agreement.
+        figure: PNG to make.
+    """
+    drawn = rates_figure(
+        read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, detectors.least_agreement
+    )
+    _save(drawn, figure)
+
+
+def rates_figure(
+    bias: pd.DataFrame,
+    gaps: Mapping[str, Any],
+    agreement: Mapping[str, Mapping[str, float]],
+    targets: Rebalance,
+    least_agreement: float,
+) -> Figure:
+    """Return the figure of rates: bars as the referee sees them, marks for selector and corrected rates.
+
+    Args:
+        bias: table of kind `bias`.
+        gaps: {stage: {judge: {"value", "ci": [low, high]}}}.
+        agreement: {stage: {attribute: share of images on which the detectors agree}}.
+        targets: groups, attribute and wanted rates.
+        least_agreement: share under which a panel that rests on the detectors is struck.
+    """
+    attribute = targets.targets[0].attribute
+    wanted = {group_name(target.where): target.rate for target in targets.targets}
+    rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
+    figure = Figure(figsize=(7.2, 4.5))
+    grid = figure.add_gridspec(2, 5, left=0.065, right=0.995, top=0.915, bottom=0.09, wspace=0.14, hspace=0.62)
+    for panel in PANELS:
+        axes = figure.add_subplot(grid[panel.row, panel.column])
+        axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
+        _draw_rates(axes, rates.loc[panel.stage], panel.judge, wanted)
+        share = agreement[panel.stage][attribute]
+        is_struck = panel.judge != "truth" and share < least_agreement
+        if is_struck:
+            _strike(axes, share)
+        gap = gap_text(as_estimate(gaps[panel.stage][panel.judge])).replace(" ", "\n", 1)
+        color = "#999999" if is_struck else INK
+        axes.text(0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color)
+        if panel.column in (0, 3) and not (panel.row == 0 and panel.column == 3):
+            axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
+        else:
+            axes.set_yticklabels([])
+    _add_key(figure, list(wanted))
+    return figure
+
+
+def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str, float]) -> None:
+    """Draw the bars of one judge; beside those of the referee, marks for the selector and the corrected rates."""
+    for position, (group, rate_wanted) in enumerate(wanted.items()):
+        color = GROUP_COLORS[position % len(GROUP_COLORS)]
+        rate, low, high = rates.loc[(judge, group), ["rate", "ci_low", "ci_high"]].astype(float)
+        if np.isnan(rate):
+            axes.text(position, 0.02, "no image", ha="center", va="bottom", rotation=90, fontsize=SMALL, color=INK)
+        else:
+            axes.bar(position, rate, width=0.76, color=color, edgecolor=INK, linewidth=0.5)
+            _whisker(axes, position, low, high)
+            if judge == "referee":
+                _mark(axes, position - 0.23, rates.loc[("selector", group)], "o", "white")
+                _mark(axes, position + 0.23, rates.loc[("corrected", group)], "D", INK)
+        axes.hlines(rate_wanted, position - 0.5, position + 0.5, TARGET_COLOR, "dashed", linewidth=0.9, zorder=3)
+    axes.set_xlim(-0.55, len(wanted) - 0.45)
+    axes.set_ylim(0, 1.36)  # the gap is written above 1
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xticks(range(len(wanted)), [textwrap.fill(readable(group), 9) for group in wanted])
+    axes.tick_params(labelsize=SMALL, length=2, pad=2)
+    axes.tick_params(axis="x", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mark(axes: Axes, position: float, row: pd.Series, marker: str, fill: str) -> None:
+    _whisker(axes, position, row["ci_low"], row["ci_high"], width=0.5)
+    axes.plot(position, row["rate"], marker, color=fill, markeredgecolor=INK, markersize=3.2, mew=0.6, zorder=5)
+
+
+def _whisker(axes: Axes, position: float, low: float, high: float, width: float = 1.0) -> None:
+    axes.plot([position, position], [low, high], "-_", color=INK, linewidth=width, markersize=3 * width, zorder=4)
+
+
+def _strike(axes: Axes, share: float) -> None:
+    """Cross a panel out and say why: where the detectors disagree, neither is to be believed."""
+    for bar in axes.patches:
+        bar.set_facecolor(PALE)
+    for line in ([0, 1], [1, 0]):
+        axes.plot([0, 1], line, color=STRUCK_COLOR, linewidth=1.6, transform=axes.transAxes, zorder=6)
+    axes.text(
+        0.5,
+        0.42,
+        f"detectors agree\non {share_text(share)}:\nno gap counts",
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=SMALL,
+        fontweight="bold",
+        color=STRUCK_COLOR,
+        bbox={"facecolor": "white", "edgecolor": STRUCK_COLOR, "boxstyle": "round,pad=0.3"},
+        zorder=7,
+    )
+
+
+def _add_key(figure: Figure, groups: Sequence[str]) -> None:
+    """Explain bars and marks in the empty places of the lower row."""
+    bars = [
+        Patch(facecolor=GROUP_COLORS[number % len(GROUP_COLORS)], edgecolor=INK, linewidth=0.5, label=readable(group))
+        for number, group in enumerate(groups)
+    ]
+    marks = [
+        Line2D([], [], color=TARGET_COLOR, linestyle="dashed", linewidth=0.9, label="rate wanted"),
+        Line2D([], [], color=INK, marker="|", linestyle="", markersize=7, label="confidence interval"),
+        Line2D([], [], marker="o", color="white", markeredgecolor=INK, markersize=4, label="by the selector"),
+        Line2D([], [], marker="D", color=INK, linestyle="", markersize=4, label="by the referee, corrected"),
+    ]
+    for handle in marks[2:]:
+        handle.set_linestyle("")
+    key = figure.legend(
+        handles=[*bars, *marks],
+        loc="upper left",
+        bbox_to_anchor=(0.05, 0.44),
+        ncols=2,
+        fontsize=SMALL + 0.5,
+        frameon=False,
+        columnspacing=1.2,
+    )
+    key.set_title("Bars: rate as the referee sees it (or by true labels), in", prop={"size": SMALL + 0.5})
+    key._legend_box.align = "left"
+    groups_compared = f"{readable(groups[0])} minus {readable(groups[1])}" if len(groups) > 1 else readable(groups[0])
+    note = (
+        f"Gap: rate of {groups_compared}, with its interval. Upper row: the panels of the paper's Fig. 12, in its "
+        "order. Lower row: what the retrained GAN learnt from, and the control that it is to be compared with."
+    )
+    figure.text(0.058, 0.075, textwrap.fill(note, 66), fontsize=SMALL, va="bottom", linespacing=1.3, color=INK)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A planned edit as it is shown: uint8 images (H, W, 3), and nothing but the context where no candidate succeeded."""
+
+    label: str
+    context: np.ndarray
+    donor: np.ndarray | None = None
+    collage: np.ndarray | None = None
+    composite: np.ndarray | None = None
+
+
+def plot_before_after(
+    *,
+    images: list[Path],
+    parts: Path,
+    plan: Path,
+    candidates: list[Path],
+    composites: list[Path],
+    settings: Rebalance,
+    gallery: Path,
+    examples: int = 8,
+) -> None:
+    """Show edits taken evenly over a plan: context, donor, collage and composite.
+
+    Args:
+        images: shards of the image set as it was.
+        parts: its table of parts.
+        plan: its table of edits.
+        candidates: the tables of all shards.
+        composites: image shards of the chosen composites.
+        settings: the config section.
+        gallery: PNG to make.
+        examples: edits shown, of both directions as evenly as the plan allows.
+
+    Raises:
+        DataError: the files do not belong to one another.
+    """
+    shown = choose_examples(read_table(plan, "plan"), examples)
+    tried = read_tables(candidates, "candidates", columns=["image_id", "donor_id", "chosen"])
+    donor_of = tried[tried["chosen"]].set_index("image_id")["donor_id"]
+    donor_of = donor_of[donor_of.index.isin(shown["image_id"])]
+    contexts = _pick_images(images, [*shown["image_id"], *donor_of])
+    results = _pick_images(composites, list(donor_of.index))
+    collages = _collages(contexts, donor_of, parts, settings) if len(donor_of) else {}
+    edits = []
+    for row in shown.itertuples():
+        label = f"wanted:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"
+        name = row.image_id
+        if name in donor_of:
+            edits.append(Edit(label, contexts[name], contexts[donor_of[name]], collages[name], results[name]))
+        else:
+            edits.append(Edit(label, contexts[name]))
+    _save(gallery_figure(edits), gallery)
+
+
+def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return `count` rows of a plan, evenly over each direction; where one has too few, the other fills up."""
+    rising, falling = plan[plan["wanted"]], plan[~plan["wanted"]]
+    half = min(len(rising), max(count - count // 2, count - len(falling)))
+    return pd.concat([_evenly(rising, half), _evenly(falling, min(len(falling), count - half))])
+
+
+def gallery_figure(edits: Sequence[Edit]) -> Figure:
+    """Return a row of pictures for each edit; every pixel is enlarged by the same whole number."""
+    if not edits:
+        figure = Figure(figsize=(4, 1))
+        figure.text(0.5, 0.5, "The plan holds no edit: the rates wanted were there.", ha="center", fontsize=NORMAL)
+        return figure
+    side = edits[0].context.shape[0]
+    cell = side * max(1, round(1.15 * DOTS_PER_INCH / side))  # in dots
+    gutter, head, margin = round(0.05 * DOTS_PER_INCH), round(0.25 * DOTS_PER_INCH), round(0.95 * DOTS_PER_INCH)
+    headings = ("context", "donor", "collage", "composite")
+    width, height = margin + len(headings) * (cell + gutter), head + len(edits) * (cell + gutter)
+    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH))
+
+    def left(column: int) -> int:
+        return margin + column * (cell + gutter)
+
+    def middle(row: int) -> float:
+        return 1 - (head + row * (cell + gutter) + cell / 2) / height
+
+    for column, heading in enumerate(headings):
+        x, y = (left(column) + cell / 2) / width, 1 - head / 2 / height
+        figure.text(x, y, heading, ha="center", va="center", fontsize=NORMAL, fontweight="bold", color=INK)
+    for row, edit in enumerate(edits):
+        x = 0.9 * margin / width
+        figure.text(x, middle(row), edit.label, ha="right", va="center", fontsize=NORMAL, color=INK)
+        for column, picture in enumerate((edit.context, edit.donor, edit.collage, edit.composite)):
+            if picture is not None:
+                bottom = middle(row) - cell / 2 / height
+                axes = figure.add_axes((left(column) / width, bottom, cell / width, cell / height))
+                axes.imshow(picture, interpolation="nearest")
+                axes.set_axis_off()
+        if edit.composite is None:
+            text = "kept: no candidate succeeded"
+            figure.text((left(1) + gutter) / width, middle(row), text, va="center", fontsize=NORMAL, style="italic")
+    return figure
+
+
+def _evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+
+def _pick_images(shards: list[Path], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read some images, uint8 (H, W, 3) by name, and hold no others."""
+    wanted = set(names)
+    found = {
+        name: image.copy()  # a view would keep its whole group of rows
+        for batch_names, batch in iterate_shards(shards)
+        for name, image in zip(batch_names, batch, strict=True)
+        if name in wanted
+    }
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise DataError(f"{shards[0]}: no image `{missing[0]}` in it or its sister shards; run the rules again")
+    return found
+
+
+def _collages(
+    images: Mapping[str, np.ndarray], donor_of: pd.Series, parts: Path, settings: Rebalance
+) -> dict[str, np.ndarray]:
+    """Make the collages that were inverted, with unknown pixels in mid-grey."""
+    import torch
+
+    from pipeline_lib.editing.inversion import make_collage
+    from pipeline_lib.editing.masks import region_masks
+    from pipeline_lib.editing.parts import read_part_masks
+    from pipeline_lib.editing.swap import part_of
+
+    side = next(iter(images.values())).shape[0]
+    masks = read_part_masks(parts, part_of(settings.region), side)
+    empty = np.zeros((side, side), bool)
+
+    def stacked(names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures = torch.from_numpy(np.stack([images[name] for name in names])).permute(0, 3, 1, 2)
+        part_masks = torch.from_numpy(np.stack([masks.get(name, empty) for name in names]))[:, None].float()
+        return pictures, part_masks
+
+    (donors, donor_parts), (contexts, context_parts) = stacked(list(donor_of)), stacked(list(donor_of.index))
+    pasted, unknown = region_masks(settings.region, donor_parts, context_parts)
+    collages = make_collage(contexts, donors, pasted).masked_fill(unknown.bool(), 128)
+    return dict(zip(donor_of.index, collages.permute(0, 2, 3, 1).numpy(), strict=True))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as beside:
+        figure.savefig(beside, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

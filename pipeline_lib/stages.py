@@ -1,0 +1,76 @@
+"""The stages by name, and how a stage is called with values read from Snakemake or the command line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline_lib.runtime.devices import lease_device, tune_cpu
+
+STAGES = {
+    "prepare_dataset": "pipeline_lib.data.prepare",
+    "train_detector": "pipeline_lib.training.supervised",
+    "train_segmenter": "pipeline_lib.training.supervised",
+    "train_generator": "pipeline_lib.training.gan",
+    "train_encoder": "pipeline_lib.training.encoder",
+    "sample_generator": "pipeline_lib.editing.sampling",
+    "extract_parts": "pipeline_lib.editing.parts",
+    "score_attributes": "pipeline_lib.editing.scoring",
+    "plan_edits": "pipeline_lib.rebalance.plan",
+    "swap_parts": "pipeline_lib.editing.swap",
+    "assemble_rebalanced": "pipeline_lib.editing.assemble",
+    "evaluate_bias": "pipeline_lib.evaluation.assess",
+    "evaluate_edits": "pipeline_lib.evaluation.assess",
+    "collect_metrics": "pipeline_lib.evaluation.assess",
+    "evaluate_quality": "pipeline_lib.evaluation.appraise",
+    "compare_regions": "pipeline_lib.evaluation.appraise",
+    "plot_rates": "pipeline_lib.report.figures",
+    "plot_before_after": "pipeline_lib.report.figures",
+    "write_tables": "pipeline_lib.report.tables",
+    "write_summary": "pipeline_lib.report.summary",
+    "write_datasheet": "pipeline_lib.report.datasheet",
+}
+
+
+def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
+    """Call a stage with plain values, turned into what its signature asks for.
+
+    Strings become paths, lone values lists where a list is asked for, dicts config sections. A stage that takes a
+    `device` gets a leased GPU, or the CPU where there is none. Values that the stage does not take are left out:
+    a rule's revision number, say, which only serves to trigger a rerun.
+
+    Args:
+        name: a key of `STAGES`.
+        values: named inputs, outputs, wildcards and parameters together.
+        threads: of the CPU.
+    """
+    stage: Callable[..., None] = getattr(importlib.import_module(STAGES[name]), name)
+    hints = typing.get_type_hints(stage)
+    arguments: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for parameter in inspect.signature(stage).parameters.values():
+            if parameter.name == "device":
+                import torch
+
+                arguments["device"] = torch.device(stack.enter_context(lease_device()))
+                tune_cpu(threads)
+            elif parameter.name == "threads":
+                arguments["threads"] = threads
+            elif parameter.name in values:
+                arguments[parameter.name] = _convert(values[parameter.name], hints[parameter.name])
+        stage(**arguments)
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    if typing.get_origin(wanted) is list and (isinstance(value, str | Path) or not isinstance(value, Iterable)):
+        value = [value]
+    elif typing.get_origin(wanted) is list:
+        value = [str(item) if isinstance(item, Path) else item for item in value]
+    return TypeAdapter(wanted).validate_python(value)

@@ -1,0 +1,172 @@
+"""Training of the masked latent regressor against a frozen generator (paper Eq. 3 and A.1.1)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline_lib.config import Encoder as EncoderSection
+from pipeline_lib.editing.masks import random_masks
+from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
+from pipeline_lib.report.grids import save_grid
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.training.loop import run
+
+GRID_IMAGES = 12
+
+
+class EncoderTask:
+    """Trains `encoder` to regress the latents of images that `generator` makes, from part of their pixels.
+
+    Args:
+        encoder: trained in place.
+        generator: frozen.
+        perceptual: the perceptual distance in the loss.
+        settings: the config section.
+        seed: of the run; every draw of step i depends on (seed, i) alone.
+        device: where to train.
+    """
+
+    name = "train_encoder"
+
+    def __init__(
+        self,
+        encoder: ResNetEncoder,
+        generator: Generator,
+        perceptual: Perceptual,
+        settings: EncoderSection,
+        seed: int,
+        device: torch.device,
+    ):
+        self.settings = settings
+        self.seed = seed
+        self.device = device
+        self.images_per_step = settings.training.batch
+        self.total_steps = round(settings.training.kimg * 1000 / settings.training.batch)
+        self.encoder = encoder.to(device).train()
+        self.generator = generator.to(device)
+        self.perceptual = perceptual.to(device)
+        self._optimiser = torch.optim.Adam(encoder.parameters(), settings.training.learning_rate, fused=True)
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        training = self.settings.training
+        for group in self._optimiser.param_groups:  # cosine decay to nothing
+            group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
+        latents, images, mask = self.draw(training.batch, "step", index)
+        predicted = self.encoder(images, mask)
+        rebuilt = self.generator.synthesize(predicted)
+        losses = {
+            "mse": F.mse_loss(rebuilt, images),
+            "perceptual": self.perceptual(rebuilt, images).mean(),
+            "latent": latent_loss(predicted, latents),
+        }
+        self._optimiser.zero_grad(set_to_none=True)
+        sum(getattr(training, name) * loss for name, loss in losses.items()).backward()
+        self._optimiser.step()
+        return losses
+
+    @torch.no_grad()
+    def draw(self, count: int, *stream: str | int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw latents, the images that the generator makes of them, and random masks of known pixels."""
+        random = seeding.torch_generator(self.seed, self.name, *stream)
+        z = torch.randn(2, count, self.generator.z_dim, generator=random).to(self.device)
+        latents = self.generator.map_latents(z[0])
+        if latents.ndim == 3:
+            latents = _mix_layers(latents, self.generator.map_latents(z[1]), self.settings.training.mixing, random)
+        images = self.generator.decode(latents)
+        if self.settings.mask.kind == "none":
+            return latents, images, None
+        return latents, images, random_masks(self.settings.mask, count, images.shape[-1], random).to(self.device)
+
+    def diagnose(self, metrics: dict[str, float]) -> str | None:
+        return None
+
+    @torch.no_grad()
+    def snapshot(self, path: Path) -> None:
+        self.encoder.eval()
+        _, images, mask = self.draw(GRID_IMAGES, "snapshot")
+        rebuilt = self.generator.decode(self.encoder(images, mask))
+        shown = images if mask is None else images * mask
+        save_grid(path, torch.cat([images, shown, rebuilt]), columns=GRID_IMAGES)
+        self.encoder.train()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"encoder": self.encoder.state_dict(), "optimiser": self._optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.encoder.load_state_dict(state["encoder"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+
+def latent_loss(predicted: Tensor, latents: Tensor) -> Tensor:
+    """Compare latents: mean square error in W+, one minus the cosine in z, whose length pixel norm discards (A.1.1)."""
+    if latents.ndim == 3:
+        return F.mse_loss(predicted, latents)
+    return (1 - F.cosine_similarity(predicted, latents, dim=1)).mean()
+
+
+def _mix_layers(first: Tensor, second: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """Take the layers from a random one on of `share` of the W+ latents (n, layers, dim) from a second latent."""
+    count, layers, _ = first.shape
+    crossover = torch.randint(1, layers, (count, 1), generator=random)
+    crossover[torch.rand(count, generator=random) >= share] = layers
+    keep = (torch.arange(layers) < crossover).to(first.device)
+    return torch.where(keep[..., None], first, second)
+
+
+def train_encoder(
+    *,
+    generator: Path,
+    settings: EncoderSection,
+    source: list[Path],
+    seed: int,
+    checkpoints: Path,
+    encoder: Path,
+    device: torch.device,
+) -> None:
+    """Train the encoder of a frozen generator.
+
+    Args:
+        generator: its weight file.
+        settings: the config section.
+        source: encoder weights to start from; empty: from scratch.
+        seed: of the run.
+        checkpoints: folder of resumable states.
+        encoder: weight file to make.
+        device: where to train.
+    """
+    frozen = load_weights(generator, Generator)
+    if source:
+        network = load_weights(source[0], ResNetEncoder).requires_grad_(True)
+    else:
+        network = _new_encoder(frozen, settings, seed)
+    key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(generator, *source)])
+    task = EncoderTask(network, frozen, load_perceptual("alex"), settings, seed, device)
+    if task.total_steps:
+        run(task, checkpoints / f"{task.name}-{key}")
+    save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
+
+
+def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> ResNetEncoder:
+    torch.manual_seed(seeding.derive(seed, "encoder weights"))
+    encoder = ResNetEncoder(
+        generator.latent_shape,
+        width=settings.width,
+        masked=settings.mask.kind != "none",
+        mask_offset=0.0 if len(generator.latent_shape) == 2 else 0.5,
+        small=generator.resolution < 150,
+    )
+    if len(generator.latent_shape) == 2:  # start from the mean latent, where every layer is plausible
+        with torch.no_grad():
+            encoder.fc.weight.mul_(0.1)
+            encoder.fc.bias.copy_(generator.latent_avg.expand(*generator.latent_shape).flatten())
+    return encoder

@@ -1,0 +1,291 @@
+"""Training of the detectors on attributes and of the segmenter on part masks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from pipeline_lib.config import DetectorNetwork, Detectors, Parts, SupervisedTraining
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.networks.checkpoints import save_weights
+from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.segmenter import UNetSegmenter
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.training.batches import batch_positions, to_float
+from pipeline_lib.training.gan import gaussian_blur
+from pipeline_lib.training.loop import run
+
+
+class SupervisedTask:
+    """Trains a network on images and targets by a given loss, with AdamW and a cosine learning rate.
+
+    Args:
+        network: trained in place.
+        images: uint8 (n, 3, H, W), on the CPU.
+        targets: (n, ...), on the CPU.
+        loss: of (network, images in [-1, 1], targets).
+        distort: applied to the images of a step, with that step's random generator.
+        settings: the config section.
+        seed: every draw of step i depends on (seed, name, i) alone.
+        device: where to train.
+        name: of the stage.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        loss: Any,
+        distort: Any,
+        settings: SupervisedTraining,
+        seed: int,
+        device: torch.device,
+        name: str,
+    ):
+        self.name, self.seed, self.device = name, seed, device
+        self.network = network.to(device).train()
+        self.images, self.targets = images, targets
+        self.settings = settings
+        self.images_per_step = settings.batch
+        self.total_steps = max(1, round(settings.kimg * 1000 / settings.batch))
+        self._loss, self._distort = loss, distort
+        self._optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=1e-3, fused=True)
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
+        chosen = batch_positions(index, self.settings.batch, len(self.images), self.seed, self.name)
+        random = seeding.torch_generator(self.seed, self.name, index)
+        images = self._distort(to_float(self.images[chosen], self.device), random)
+        loss = self._loss(self.network, images, self.targets[chosen].to(self.device))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        return {"loss": loss}
+
+    def diagnose(self, metrics: dict[str, float]) -> str | None:
+        return None
+
+    def snapshot(self, path: Path) -> None:
+        """Write nothing: a classifier has no picture to show."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+
+def distort(images: Tensor, random: torch.Generator, *, blur: float, noise: float, color: float) -> Tensor:
+    """Vary images (n, 3, H, W) as generated ones vary: blurred, resampled, noisy, off in colour.
+
+    Half of the batches are blurred by up to `blur` pixels and a quarter are shrunk and enlarged again; each image
+    gets noise of up to `noise` standard deviation and a shift of up to `color` in each channel.
+    """
+    count = len(images)
+    level = torch.rand(count, 1, 1, 1, generator=random).to(images) * noise
+    shift = (torch.rand(count, 3, 1, 1, generator=random).to(images) * 2 - 1) * color
+    choice, amount = torch.rand(2, generator=random).tolist()
+    if choice < 0.5:
+        images = gaussian_blur(images, max(0.2, amount * blur))
+    elif choice < 0.75:
+        side = round(images.shape[-1] * (0.6 + 0.4 * amount))
+        small = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        images = F.interpolate(small, size=images.shape[-2:], mode="bilinear")
+    return images + shift + level * torch.randn(images.shape, generator=random).to(images)
+
+
+def train_detector(
+    *,
+    images: list[Path],
+    labels: Path,
+    held_out: list[Path],
+    held_out_labels: Path,
+    network: DetectorNetwork,
+    settings: Detectors,
+    judge: str,
+    checkpoints: Path,
+    weights: Path,
+    report: Path,
+    device: torch.device,
+) -> None:
+    """Train, calibrate and measure one detector.
+
+    It learns from one half of the training images, is calibrated on the held-out images at even positions and
+    measured on those at odd positions.
+
+    Args:
+        images: shards of the training set.
+        labels: its table of true attributes.
+        held_out: shards of the held-out set.
+        held_out_labels: its table of true attributes.
+        network: architecture, seed and half of this detector.
+        settings: the config section of both.
+        judge: "selector" or "referee".
+        checkpoints: folder of resumable states.
+        weights: weight file to make.
+        report: JSON to make: accuracy, error counts and expected calibration error by attribute.
+        device: where to train.
+    """
+    pixels, targets = _images_with_truth(images, labels, settings.attributes)
+    own = torch.arange(network.half, len(pixels), 2)
+    kind = PlainClassifier if network.architecture == "plain" else ResidualClassifier
+    torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
+    detector = kind(settings.attributes, network.width)
+    task = SupervisedTask(
+        detector,
+        pixels[own],
+        targets[own],
+        lambda net, batch, truth: F.binary_cross_entropy_with_logits(net.raw_logits(batch), truth),
+        lambda batch, random: distort(
+            batch, random, blur=settings.blur, noise=settings.noise, color=settings.color
+        ),
+        settings.training,
+        network.seed,
+        device,
+        f"train_{judge}",
+    )
+    key = digest_of([settings.model_dump(mode="json"), judge, digest_of_files(*images, labels)])
+    run(task, checkpoints / f"{task.name}-{key}")
+    detector.requires_grad_(False).eval()
+
+    test_pixels, test_truth = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
+    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
+    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid()
+    save_weights(weights, detector, {"judge": judge, "key": key, "kimg": settings.training.kimg})
+    write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
+
+
+def fit_temperatures(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the temperature of each column that minimises the log loss of logits / temperature (Guo et al. 2017)."""
+    temperatures = []
+    for column in range(logits.shape[1]):
+
+        def loss(log_temperature: float, column: int = column) -> float:
+            scaled = logits[:, column] / math.exp(log_temperature)
+            return float(F.binary_cross_entropy_with_logits(scaled, truth[:, column]))
+
+        temperatures.append(math.exp(minimize_scalar(loss, bounds=(-1.5, 3.0), method="bounded").x))
+    return torch.tensor(temperatures)
+
+
+def detector_report(probabilities: np.ndarray, truth: np.ndarray, attributes: list[str]) -> dict[str, Any]:
+    """Measure a detector: probabilities and truth are (n, attributes); returns figures by attribute."""
+    report = {}
+    for column, attribute in enumerate(attributes):
+        probability, true = probabilities[:, column], truth[:, column]
+        said = probability > 0.5
+        report[attribute] = {
+            "n": len(true),
+            "accuracy": float((said == true).mean()),
+            "positives": int(true.sum()),
+            "true_positives": int((said & true).sum()),
+            "negatives": int((~true).sum()),
+            "false_positives": int((said & ~true).sum()),
+            "calibration_error": expected_calibration_error(probability, true),
+        }
+    return report
+
+
+def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
+    """Return the mean distance of confidence and frequency over equal-width bins, weighted by their counts."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    error = 0.0
+    for bin_number in range(bins):
+        inside = which == bin_number
+        if inside.any():
+            error += inside.mean() * abs(probability[inside].mean() - truth[inside].mean())
+    return float(error)
+
+
+def train_segmenter(
+    *,
+    images: list[Path],
+    masks: Path,
+    held_out: list[Path],
+    held_out_masks: Path,
+    part_names: list[str],
+    settings: Parts,
+    seed: int,
+    checkpoints: Path,
+    weights: Path,
+    report: Path,
+    device: torch.device,
+) -> None:
+    """Train the segmenter on true part masks and measure its intersection over union on held-out images.
+
+    Args:
+        images: shards of the training set.
+        masks: its table of part codes.
+        held_out: shards of the held-out set.
+        held_out_masks: its table of part codes.
+        part_names: names of the codes.
+        settings: the config section.
+        seed: of the run.
+        checkpoints: folder of resumable states.
+        weights: weight file to make.
+        report: JSON to make: intersection over union by part and their mean.
+        device: where to train.
+    """
+    pixels, codes = _images_with_masks(images, masks)
+    torch.manual_seed(seeding.derive(seed, "segmenter", "weights"))
+    segmenter = UNetSegmenter(part_names, settings.width)
+    task = SupervisedTask(
+        segmenter,
+        pixels,
+        codes,
+        lambda net, batch, truth: F.cross_entropy(net.logits(batch), truth.long()),
+        lambda batch, random: distort(batch, random, blur=0.7, noise=0.1, color=0.2),
+        settings.training,
+        seed,
+        device,
+        "train_segmenter",
+    )
+    key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(*images, masks)])
+    run(task, checkpoints / f"{task.name}-{key}")
+    segmenter.requires_grad_(False).eval()
+    test_pixels, test_codes = _images_with_masks(held_out, held_out_masks)
+    found = torch.cat([segmenter(to_float(batch, device)).cpu() for batch in test_pixels.split(128)])
+    save_weights(weights, segmenter, {"key": key, "kimg": settings.training.kimg})
+    write_json(report, intersection_over_union(found.numpy(), test_codes.numpy(), part_names))
+
+
+def intersection_over_union(found: np.ndarray, truth: np.ndarray, part_names: list[str]) -> dict[str, Any]:
+    """Measure part codes (n, H, W) against the truth; a part that never occurs in either has no figure."""
+    by_part = {}
+    for code, name in enumerate(part_names):
+        union = int(((found == code) | (truth == code)).sum())
+        if union:
+            by_part[name] = float(((found == code) & (truth == code)).sum() / union)
+    return {"n": len(truth), "intersection_over_union": by_part, "mean": float(np.mean(list(by_part.values())))}
+
+
+def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor]:
+    names, pixels = read_shards(images)
+    table = read_table(labels, "labels").set_index("image_id")
+    missing = [attribute for attribute in attributes if attribute not in table.columns]
+    if missing:
+        raise DataError(f"{labels}: no column {', '.join(missing)}; it has {', '.join(table.columns[1:])}")
+    truth = table.loc[names, attributes].to_numpy(np.float32)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(truth)
+
+
+def _images_with_masks(images: list[Path], masks: Path) -> tuple[Tensor, Tensor]:
+    names, pixels = read_shards(images)
+    table = read_table(masks, "masks").set_index("image_id")
+    side = pixels.shape[1]
+    codes = np.stack([np.frombuffer(table.at[name, "codes"], np.uint8).reshape(side, side) for name in names])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(codes)

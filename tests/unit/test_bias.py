@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.evaluation.bias import corrected_rows, gap, group_name, rate_rows, wilson_rate
+from pipeline_lib.rebalance.estimate import DetectorError
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ({}, "all"),
+        ({"long_hair": True}, "long_hair"),
+        ({"long_hair": False}, "not long_hair"),
+        ({"long_hair": True, "hat": False}, "long_hair and not hat"),
+    ],
+)
+def test_a_group_is_named_by_its_conditions(where, name):
+    assert group_name(where) == name
+
+
+@pytest.mark.parametrize(("positives", "n"), [(0, 7), (3, 7), (7, 7), (480, 2000)])
+def test_wilson_limits_are_where_the_score_test_just_rejects(positives, n):
+    # The defining equation, not the closed form: |p - limit| = z sqrt(limit (1 - limit) / n).
+    rate, low, high = wilson_rate(positives, n, 0.9)
+    z = norm.ppf(0.95)
+    for limit in (low, high):
+        assert abs(rate - limit) == pytest.approx(z * np.sqrt(max(0, limit * (1 - limit)) / n), abs=1e-7)
+    assert low <= rate <= high
+    assert low < high
+
+
+# Newcombe (1998), Statistics in Medicine 17:873-890, Table II, method 10, at 95%.
+NEWCOMBE = [
+    ((56, 70), (48, 80), (0.0524, 0.3339)),
+    ((9, 10), (3, 10), (0.1705, 0.8090)),
+    ((6, 7), (2, 7), (0.0582, 0.8062)),
+    ((5, 56), (0, 29), (-0.0381, 0.1926)),
+    ((0, 10), (0, 20), (-0.1611, 0.2775)),
+    ((0, 10), (0, 10), (-0.2775, 0.2775)),
+    ((10, 10), (0, 20), (0.6791, 1.0000)),
+    ((10, 10), (0, 10), (0.6075, 1.0000)),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "limits"), NEWCOMBE)
+def test_gap_limits_are_those_of_newcombes_table(first, second, limits):
+    value, low, high = gap(wilson_rate(*first, 0.95), wilson_rate(*second, 0.95))
+    assert value == pytest.approx(first[0] / first[1] - second[0] / second[1])
+    assert (low, high) == pytest.approx(limits, abs=6e-5)
+
+
+def test_gap_changes_sign_with_the_order_of_groups():
+    first, second = wilson_rate(30, 40, 0.95), wilson_rate(11, 60, 0.95)
+    forth, back = gap(first, second), gap(second, first)
+    assert (back.value, back.low, back.high) == pytest.approx((-forth.value, -forth.high, -forth.low))
+
+
+def test_rates_are_counted_within_each_group_and_fit_the_table(tmp_path):
+    smiling = np.array([True, True, False, False, True])
+    long_hair = np.array([True, True, True, False, False])
+    groups = {"long_hair": long_hair, "not long_hair": ~long_hair, "bald": np.zeros(5, bool)}
+    rows = rate_rows("dataset", "truth", "smiling", smiling, groups, 0.95)
+    assert rows["n"].tolist() == [3, 2, 0]
+    assert rows["rate"].tolist()[:2] == [2 / 3, 1 / 2]
+    assert rows.loc[2, ["rate", "ci_low", "ci_high"]].isna().all()
+    write_table(tmp_path / "bias.parquet", "bias", rows)
+    assert read_table(tmp_path / "bias.parquet", "bias")["group"].tolist() == list(groups)
+
+
+def test_a_gap_with_an_empty_group_is_not_a_number():
+    assert np.isnan(gap(wilson_rate(1, 2, 0.95), wilson_rate(0, 0, 0.95))).all()
+
+
+@pytest.mark.parametrize("unfit", [np.array([1.0, 0.0]), np.array([True, None]), np.array([True])])
+def test_arrays_that_are_not_booleans_of_one_shape_are_refused(unfit):
+    with pytest.raises(ValueError, match="booleans"):
+        rate_rows("dataset", "truth", "smiling", np.array([True, False]), {"all": unfit}, 0.95)
+    with pytest.raises(ValueError, match="booleans"):
+        rate_rows("dataset", "truth", "smiling", unfit, {"all": np.array([True, False])}, 0.95)
+
+
+def test_corrected_rows_undo_a_known_error_and_repeat_with_the_seed():
+    # Sensitivity 0.9 and specificity 0.8: of 500 positives and 500 negatives the detector calls 450 + 100 positive.
+    seen = np.arange(1000) < 550
+    groups = {"all": np.ones(1000, bool), "none": np.zeros(1000, bool)}
+    errors = dict.fromkeys(groups, DetectorError(900, 1000, 200, 1000))
+    rows = corrected_rows("samples", "smiling", seen, groups, errors, 0.95, 400, seed=3)
+    assert rows["judge"].eq("corrected").all()
+    assert rows.loc[0, "rate"] == pytest.approx(0.5)
+    assert rows.loc[1, ["rate", "ci_low", "ci_high"]].isna().all()
+    assert rows.equals(corrected_rows("samples", "smiling", seen, groups, errors, 0.95, 400, seed=3))
+    assert not rows.equals(corrected_rows("samples", "smiling", seen, groups, errors, 0.95, 400, seed=4))
+
+
+def test_bias_and_estimate_load_no_torch():
+    command = "import sys, pipeline_lib.evaluation.bias; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

@@ -1,0 +1,246 @@
+"""A config that cannot run is refused with one line that names the key, what was found and how to mend it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline_lib.config import BoxRegion, load_config, parse_config
+from pipeline_lib.runtime.errors import ConfigError
+
+LONG, SHORT = {"long_hair": True}, {"long_hair": False}
+MINIMAL = {
+    "generator": {"training": {"kimg": 1}},
+    "encoder": {"training": {"kimg": 1}},
+    "rebalance": {
+        "targets": [
+            {"where": LONG, "attribute": "smiling", "rate": 0.5},
+            {"where": SHORT, "attribute": "smiling", "rate": 0.5},
+        ]
+    },
+    "retrain": {"training": {"kimg": 1}},
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """Return the minimal config with the value at `key`, a dotted path, replaced."""
+    config = copy.deepcopy(MINIMAL)
+    *place, last = key.split(".")
+    node: Any = config
+    for step in place:
+        node = node[int(step)] if step.isdigit() else node.setdefault(step, {})
+    node[int(last) if last.isdigit() else last] = value
+    return config
+
+
+def refusal(values: Any) -> str:
+    """Return the message that a config is refused with, which must be one line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, source="my.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("my.yaml: ")
+    return message
+
+
+def target(where: dict[str, bool], attribute: str = "smiling", rate: Any = 0.5) -> dict[str, Any]:
+    return {"where": where, "attribute": attribute, "rate": rate}
+
+
+def test_the_minimal_config_takes_every_other_value_from_its_defaults() -> None:
+    config = parse_config(MINIMAL)
+    assert (config.run, config.data.resolution, config.rebalance.candidates) == ("avatars", 64, 16)
+    assert config.rebalance.targets[1].where == SHORT
+
+
+def test_a_config_survives_being_dumped_and_read(tmp_path: Path) -> None:
+    config = parse_config(changed("rebalance.region", {"kind": "box"}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(tmp_path / "config.yaml") == config
+    assert config.rebalance.region == BoxRegion()
+
+
+def test_the_shipped_config_is_sound_but_for_its_weights() -> None:
+    path = Path(__file__).parents[2] / "config" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    for section in ("generator", "encoder"):
+        values[section] = {"training": {"kimg": 1}}
+    assert parse_config(values).run == "avatars"
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("sed", "seed"),
+        ("rebalance.candidate", "candidates"),
+        ("rebalance.targets.0.atribute", "attribute"),
+        ("detectors.training.kimgs", "kimg"),
+        ("generator.training.gama", "gamma"),
+    ],
+)
+def test_an_unknown_key_is_answered_by_the_nearest_known_one(key: str, near: str) -> None:
+    assert refusal(changed(key, 1)).endswith(f"unknown key `{key}`; did you mean `{near}`?")
+
+
+def test_an_unknown_key_of_a_region_is_answered_by_a_key_of_that_region() -> None:
+    message = refusal(changed("rebalance.region", {"kind": "part", "grwo": 0.1}))
+    assert "grwo`; did you mean `grow`?" in message
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "name", "near"),
+    [
+        (changed("rebalance.targets", [target(LONG, "smilling")]), "rebalance.targets", "smilling", "smiling"),
+        (changed("rebalance.targets.0", target({"longhair": True})), "rebalance.targets", "longhair", "long_hair"),
+        (changed("detectors.attributes", ["smiling", "long_hair", "bear"]), "detectors.attributes", "bear", "beard"),
+        (changed("data.rates", [target({}, "eyeglass")]), "data.rates.attribute", "eyeglass", "eyeglasses"),
+        (changed("data.rates", [target({"hot": True})]), "data.rates.where", "hot", "hat"),
+        (changed("rebalance.region", {"kind": "part", "name": "moth"}), "rebalance.region.name", "moth", "mouth"),
+    ],
+)
+def test_an_unknown_name_is_answered_by_the_nearest_known_one(
+    values: dict[str, Any], key: str, name: str, near: str
+) -> None:
+    message = refusal(values)
+    assert f"`{key}` names `{name}`" in message
+    assert f"did you mean `{near}`?" in message
+
+
+def test_a_target_that_no_detector_learns_is_refused() -> None:
+    message = refusal(changed("detectors.attributes", ["long_hair", "hat"]))
+    assert "`rebalance.targets` names `smiling`, which is none of long_hair, hat" in message
+
+
+@pytest.mark.parametrize(("rate", "limit"), [(1.5, "less than or equal to 1"), (-0.1, "greater than or equal to 0")])
+@pytest.mark.parametrize("key", ["rebalance.targets.0", "data.rates.0"])
+def test_a_rate_outside_0_and_1_is_refused(key: str, rate: float, limit: str) -> None:
+    values = copy.deepcopy(MINIMAL) | {"data": {"rates": [target({})]}}
+    section, name, number = key.split(".")
+    values[section][name][int(number)]["rate"] = rate
+    message = refusal(values)
+    assert f"`{key}.rate`" in message
+    assert limit in message
+    assert message.endswith(f"found {rate}")
+
+
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        ({"top": 0.9, "bottom": 0.6}, "the box is empty: top must lie above bottom"),
+        ({"left": 0.5, "right": 0.5}, "the box is empty: top must lie above bottom, and left before right"),
+        ({"bottom": 1.2}, "less than or equal to 1, found 1.2"),
+        ({"left": -0.1}, "greater than or equal to 0, found -0.1"),
+    ],
+)
+def test_a_box_that_is_empty_or_outside_the_image_is_refused(box: dict[str, float], found: str) -> None:
+    message = refusal(changed("rebalance.region", {"kind": "box", **box}))
+    assert "rebalance.region" in message
+    assert found in message
+
+
+def test_an_unknown_kind_of_region_is_refused() -> None:
+    message = refusal(changed("rebalance.region", {"kind": "circle"}))
+    assert "`rebalance.region`" in message
+    assert "'part', 'box'" in message
+
+
+@pytest.mark.parametrize("missing", ["generator.weights", "generator.discriminator", "encoder.weights"])
+def test_a_missing_weights_file_is_named(tmp_path: Path, missing: str) -> None:
+    values = copy.deepcopy(MINIMAL)
+    values["generator"] = {}
+    for key in ("generator.weights", "generator.discriminator", "encoder.weights"):
+        section, name = key.split(".")
+        path = tmp_path / f"{key}.safetensors"
+        values[section][name] = str(path)
+        if key != missing:
+            path.touch()
+    assert f"`{missing}`: no file {tmp_path / missing}.safetensors; correct the path" in refusal(values)
+
+    (tmp_path / f"{missing}.safetensors").touch()
+    assert parse_config(values).generator.weights == tmp_path / "generator.weights.safetensors"
+
+
+@pytest.mark.parametrize("origins", [{}, {"weights": "a.safetensors", "training": {"kimg": 1}}])
+def test_a_generator_has_exactly_one_origin(origins: dict[str, Any]) -> None:
+    message = refusal(changed("generator", origins))
+    assert "`generator`: give exactly one of `weights` and `training`" in message
+
+
+def test_retraining_from_the_source_needs_its_discriminator(tmp_path: Path) -> None:
+    weights = tmp_path / "generator.safetensors"
+    weights.touch()
+    assert "needs `generator.discriminator`" in refusal(changed("generator", {"weights": str(weights)}))
+
+
+@pytest.mark.parametrize("other", [{}, LONG, {"beard": True}])
+def test_overlapping_targets_are_refused(other: dict[str, bool]) -> None:
+    message = refusal(changed("rebalance.targets.1", target(other)))
+    assert f"targets overlap: an image can match both {LONG} and {other}" in message
+
+
+def test_targets_that_differ_in_one_condition_do_not_overlap() -> None:
+    targets = [target({**LONG, "beard": True}), target({**LONG, "beard": False}), target(SHORT)]
+    assert len(parse_config(changed("rebalance.targets", targets)).rebalance.targets) == 3
+
+
+def test_a_target_conditioned_on_itself_is_refused() -> None:
+    message = refusal(changed("rebalance.targets", [target({"smiling": True})]))
+    assert "conditions `smiling` on itself; name another attribute" in message
+
+
+def test_targets_of_two_attributes_are_refused() -> None:
+    message = refusal(changed("rebalance.targets.1", target(SHORT, "beard")))
+    assert "several attributes ['beard', 'smiling']" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("architecture", "residual"), ("seed", 2), ("half", 1)])
+def test_detectors_that_share_anything_are_refused(key: str, value: Any) -> None:
+    selector = {"architecture": "plain", "seed": 1, "half": 0, key: value}
+    message = refusal(changed("detectors.selector", selector))
+    assert f"selector.{key} equals referee.{key}" in message
+
+
+def test_the_generator_has_a_width_for_every_resolution() -> None:
+    message = refusal(changed("generator.channels", [8, 8, 8]))
+    assert "`generator.channels` has 3 entries; 5 are needed from 4 to 64 pixels" in message
+
+
+def test_an_encoder_that_would_be_neither_trained_nor_loaded_is_refused() -> None:
+    assert "nothing would be trained" in refusal(changed("encoder.training.kimg", 0))
+
+
+def test_a_missing_section_is_named() -> None:
+    values = {key: value for key, value in MINIMAL.items() if key != "retrain"}
+    assert refusal(values) == "my.yaml: `retrain` is missing; add it"
+
+
+def test_several_faults_are_told_at_once() -> None:
+    values = changed("seeds", 1) | {"run": "a/b"}
+    message = refusal(values)
+    assert "unknown key `seeds`; did you mean `seed`?" in message
+    assert "`run`" in message
+    assert "'a/b'" in message
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "text"])
+def test_a_file_without_keys_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: `config`: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_yaml_or_no_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(path)
+    path.write_text("a: [1\nb: 2\n")
+    with pytest.raises(ConfigError, match="not valid YAML") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)

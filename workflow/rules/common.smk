@@ -1,0 +1,38 @@
+# What the rules share: the checked config and the patterns of paths.
+from snakemake.exceptions import WorkflowError
+
+from pipeline_lib.config import parse_config
+from pipeline_lib.data.attributes import AVATAR_PARTS
+from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.runtime.errors import ConfigError
+
+try:
+    settings = parse_config(config).model_dump(mode="json")
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+RUN = settings["run"]
+SEED = settings["seed"]
+ROOT = f"results/{RUN}"
+ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU
+
+
+wildcard_constraints:
+    judge="selector|referee",
+    name="[a-z_]+",
+    shard=r"\d+",
+
+
+def images(name):
+    """Return every shard of an image set; `name` may be a wildcard in braces."""
+    return [f"{ROOT}/images/{name}/{shard}.parquet" for shard in range(settings["data"]["shards"])]
+
+
+def images_of(names):
+    """Return every shard of several image sets."""
+    return [path for name in names for path in images(name)]
+
+
+def given(*paths):
+    """Return those of the paths that the config names."""
+    return [path for path in paths if path is not None]

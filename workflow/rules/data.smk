@@ -1,0 +1,56 @@
+rule prepare_dataset:
+    output:
+        images=images("dataset"),
+        labels=f"{ROOT}/labels/dataset.parquet",
+        masks=f"{ROOT}/true_parts/dataset.parquet",
+        held_out=images("held_out"),
+        held_out_labels=f"{ROOT}/labels/held_out.parquet",
+        held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
+    log:
+        f"{ROOT}/logs/prepare_dataset.log",
+    benchmark:
+        f"{ROOT}/benchmarks/prepare_dataset.tsv"
+    threads: ALL_CORES
+    retries: 0
+    params:
+        stage="prepare_dataset",
+        settings=settings["data"],
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+# Which generator an image set is sampled from.
+ROLE_OF = {"samples": "source", "retrained": "retrained", "control": "control"}
+
+
+rule sample_generator:
+    input:
+        generator=lambda wildcards: f"{ROOT}/models/{ROLE_OF[wildcards.name]}/generator.safetensors",
+    output:
+        images=images("{name}"),
+        latents=f"{ROOT}/latents/{{name}}.parquet",
+        grid=report(
+            f"{ROOT}/report/samples-{{name}}.png",
+            caption="../report/samples.rst",
+            category="Samples",
+            labels={"generator": "{name}"},
+        ),
+    wildcard_constraints:
+        name="|".join(ROLE_OF),
+    log:
+        f"{ROOT}/logs/sample_generator/{{name}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/sample_generator/{{name}}.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="sample_generator",
+        settings=settings["sample"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"

@@ -1,0 +1,123 @@
+rule train_detector:
+    input:
+        images=images("dataset"),
+        labels=f"{ROOT}/labels/dataset.parquet",
+        held_out=images("held_out"),
+        held_out_labels=f"{ROOT}/labels/held_out.parquet",
+    output:
+        weights=f"{ROOT}/models/{{judge}}.safetensors",
+        report=f"{ROOT}/models/{{judge}}.json",
+    log:
+        f"{ROOT}/logs/train_detector/{{judge}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train_detector/{{judge}}.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="train_detector",
+        network=lambda wildcards: settings["detectors"][wildcards.judge],
+        settings=settings["detectors"],
+        checkpoints=f"{ROOT}/checkpoints",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule train_segmenter:
+    input:
+        images=images("dataset"),
+        masks=f"{ROOT}/true_parts/dataset.parquet",
+        held_out=images("held_out"),
+        held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
+    output:
+        weights=f"{ROOT}/models/segmenter.safetensors",
+        report=f"{ROOT}/models/segmenter.json",
+    log:
+        f"{ROOT}/logs/train_segmenter.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train_segmenter.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="train_segmenter",
+        part_names=AVATAR_PARTS,
+        settings=settings["parts"],
+        seed=SEED,
+        checkpoints=f"{ROOT}/checkpoints",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule extract_parts:
+    input:
+        images=images("{name}"),
+        weights=f"{ROOT}/models/segmenter.safetensors",
+    output:
+        parts=f"{ROOT}/parts/{{name}}.parquet",
+    log:
+        f"{ROOT}/logs/extract_parts/{{name}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/extract_parts/{{name}}.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="extract_parts",
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+# Sets are scored in two jobs a judge: those that the plan needs, and those that the plan makes.
+SCORED = {
+    "before": ["held_out", "dataset", "samples"],
+    "after": ["samples_rebalanced", "dataset_rebalanced", "retrained", "control"],
+}
+
+
+def scores(judge, names):
+    """Return the score table of each image set."""
+    return [f"{ROOT}/scores/{judge}/{name}.parquet" for name in names]
+
+
+rule score_before:
+    input:
+        images=images_of(SCORED["before"]),
+        weights=f"{ROOT}/models/{{judge}}.safetensors",
+    output:
+        scores=scores("{judge}", SCORED["before"]),
+    log:
+        f"{ROOT}/logs/score_attributes/{{judge}}-before.log",
+    benchmark:
+        f"{ROOT}/benchmarks/score_attributes/{{judge}}-before.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="score_attributes",
+        sets=SCORED["before"],
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+use rule score_before as score_after with:
+    input:
+        images=images_of(SCORED["after"]),
+        weights=f"{ROOT}/models/{{judge}}.safetensors",
+    output:
+        scores=scores("{judge}", SCORED["after"]),
+    log:
+        f"{ROOT}/logs/score_attributes/{{judge}}-after.log",
+    benchmark:
+        f"{ROOT}/benchmarks/score_attributes/{{judge}}-after.tsv"
+    params:
+        stage="score_attributes",
+        sets=SCORED["after"],
+        run=RUN,
+        revision=1,

@@ -1,0 +1,82 @@
+# What tells who has the attribute before anything is edited: truth where there is some, else the selector.
+KNOWN_BY = {
+    "dataset": {"kind": "labels", "table": f"{ROOT}/labels/dataset.parquet"},
+    "samples": {"kind": "scores", "table": f"{ROOT}/scores/selector/samples.parquet"},
+}
+
+
+rule plan_edits:
+    input:
+        table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
+        editable=f"{ROOT}/parts/{{name}}.parquet",
+    output:
+        plan=f"{ROOT}/plan/{{name}}.parquet",
+        summary=f"{ROOT}/plan/{{name}}.json",
+    log:
+        f"{ROOT}/logs/plan_edits/{{name}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/plan_edits/{{name}}.tsv"
+    params:
+        stage="plan_edits",
+        kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
+        settings=settings["rebalance"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule swap_parts:
+    input:
+        images=images("{name}"),
+        parts=f"{ROOT}/parts/{{name}}.parquet",
+        plan=f"{ROOT}/plan/{{name}}.parquet",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        selector=f"{ROOT}/models/selector.safetensors",
+    output:
+        candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
+        composites=f"{ROOT}/swaps/{{name}}/{{shard}}.images.parquet",
+    log:
+        f"{ROOT}/logs/swap_parts/{{name}}-{{shard}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/swap_parts/{{name}}-{{shard}}.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="swap_parts",
+        settings=settings["rebalance"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+def swaps(kind):
+    """Return the tables of candidates or the shards of composites of an image set."""
+    return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["rebalance"]["shards"])]
+
+
+rule assemble_rebalanced:
+    input:
+        images=images("{name}"),
+        composites=swaps("images"),
+        truth=lambda wildcards: [KNOWN_BY[wildcards.name]["table"]] if wildcards.name == "dataset" else [],
+    output:
+        rebalanced=images("{name}_rebalanced"),
+        labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
+    wildcard_constraints:
+        name="|".join(KNOWN_BY),
+    log:
+        f"{ROOT}/logs/assemble_rebalanced/{{name}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/assemble_rebalanced/{{name}}.tsv"
+    params:
+        stage="assemble_rebalanced",
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"

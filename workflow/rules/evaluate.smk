@@ -1,0 +1,123 @@
+rule evaluate_bias:
+    input:
+        truth=f"{ROOT}/labels/dataset.parquet",
+        held_out_truth=f"{ROOT}/labels/held_out.parquet",
+        held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
+        selector=scores("selector", COMPARED),
+        referee=scores("referee", COMPARED),
+    output:
+        bias=f"{ROOT}/evaluation/bias.parquet",
+        gaps=f"{ROOT}/evaluation/gaps.json",
+        agreement=f"{ROOT}/evaluation/agreement.json",
+    log:
+        f"{ROOT}/logs/evaluate_bias.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_bias.tsv"
+    params:
+        stage="evaluate_bias",
+        targets=settings["rebalance"],
+        detectors=settings["detectors"],
+        settings=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule evaluate_quality:
+    input:
+        held_out=images("held_out"),
+        images=images_of(COMPARED),
+    output:
+        quality=f"{ROOT}/evaluation/quality.parquet",
+    log:
+        f"{ROOT}/logs/evaluate_quality.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_quality.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="evaluate_quality",
+        settings=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule evaluate_edits:
+    input:
+        candidates=swaps("candidates"),
+        plan=f"{ROOT}/plan/{{name}}.parquet",
+        referee_scores=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
+        summary=f"{ROOT}/plan/{{name}}.json",
+    output:
+        edits=f"{ROOT}/evaluation/edits-{{name}}.json",
+    log:
+        f"{ROOT}/logs/evaluate_edits/{{name}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_edits/{{name}}.tsv"
+    params:
+        stage="evaluate_edits",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule compare_regions:
+    input:
+        images=images("samples"),
+        parts=f"{ROOT}/parts/samples.parquet",
+        plan=f"{ROOT}/plan/samples.parquet",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        selector=f"{ROOT}/models/selector.safetensors",
+        referee=f"{ROOT}/models/referee.safetensors",
+    output:
+        comparison=f"{ROOT}/evaluation/regions.json",
+        gallery=report(
+            f"{ROOT}/report/regions.png",
+            caption="../report/regions.rst",
+            category="Edits",
+            labels={"figure": "part against box"},
+        ),
+    log:
+        f"{ROOT}/logs/compare_regions.log",
+    benchmark:
+        f"{ROOT}/benchmarks/compare_regions.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="compare_regions",
+        settings=settings["rebalance"],
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule collect_metrics:
+    input:
+        gaps=f"{ROOT}/evaluation/gaps.json",
+        agreement=f"{ROOT}/evaluation/agreement.json",
+        quality=f"{ROOT}/evaluation/quality.parquet",
+        regions=f"{ROOT}/evaluation/regions.json",
+        samples_edits=f"{ROOT}/evaluation/edits-samples.json",
+        dataset_edits=f"{ROOT}/evaluation/edits-dataset.json",
+        detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
+        segmenter=f"{ROOT}/models/segmenter.json",
+    output:
+        metrics=f"{ROOT}/evaluation/metrics.json",
+    log:
+        f"{ROOT}/logs/collect_metrics.log",
+    params:
+        stage="collect_metrics",
+        targets=settings["rebalance"],
+        benchmarks=f"{ROOT}/benchmarks",
+        revision=1,
+    script:
+        "../scripts/stage.py"

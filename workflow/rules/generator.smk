@@ -1,0 +1,83 @@
+rule train_generator:
+    input:
+        images=images("dataset"),
+        source=given(settings["generator"]["weights"], settings["generator"]["discriminator"]),
+    output:
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        discriminator=f"{ROOT}/models/source/discriminator.safetensors",
+    log:
+        f"{ROOT}/logs/train_generator.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train_generator.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="train_generator",
+        settings=settings["generator"],
+        training=settings["generator"]["training"],
+        init="scratch",
+        name="train_generator",
+        seed=SEED,
+        checkpoints=f"{ROOT}/checkpoints",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule train_encoder:
+    input:
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        source=given(settings["encoder"]["weights"]),
+    output:
+        encoder=f"{ROOT}/models/encoder.safetensors",
+    log:
+        f"{ROOT}/logs/train_encoder.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train_encoder.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="train_encoder",
+        settings=settings["encoder"],
+        seed=SEED,
+        checkpoints=f"{ROOT}/checkpoints",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+# The secondary GAN learns from the rebalanced dataset, the control from the dataset as it was; seeds and steps agree.
+LEARNS_FROM = {"retrained": "dataset_rebalanced", "control": "dataset"}
+
+
+rule retrain_generator:
+    input:
+        images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
+        source=(
+            rules.train_generator.output[:2] if settings["retrain"]["init"] == "source" else []
+        ),
+    output:
+        generator=f"{ROOT}/models/{{role}}/generator.safetensors",
+        discriminator=f"{ROOT}/models/{{role}}/discriminator.safetensors",
+    wildcard_constraints:
+        role="|".join(LEARNS_FROM),
+    log:
+        f"{ROOT}/logs/retrain_generator/{{role}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/retrain_generator/{{role}}.tsv"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="train_generator",
+        settings=settings["generator"],
+        training=settings["retrain"]["training"],
+        init=settings["retrain"]["init"],
+        name="retrain_generator",
+        seed=SEED,
+        checkpoints=f"{ROOT}/checkpoints",
+        revision=1,
+    script:
+        "../scripts/stage.py"

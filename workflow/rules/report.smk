@@ -1,0 +1,128 @@
+rule plot_rates:
+    input:
+        bias=f"{ROOT}/evaluation/bias.parquet",
+        gaps=f"{ROOT}/evaluation/gaps.json",
+        agreement=f"{ROOT}/evaluation/agreement.json",
+    output:
+        figure=report(
+            f"{ROOT}/report/rates.png",
+            caption="../report/rates.rst",
+            category="Bias",
+            labels={"figure": "rates by group"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_rates.log",
+    params:
+        stage="plot_rates",
+        targets=settings["rebalance"],
+        detectors=settings["detectors"],
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule plot_before_after:
+    input:
+        images=images("{name}"),
+        parts=f"{ROOT}/parts/{{name}}.parquet",
+        plan=f"{ROOT}/plan/{{name}}.parquet",
+        candidates=swaps("candidates"),
+        composites=swaps("images"),
+    output:
+        gallery=report(
+            f"{ROOT}/report/edits-{{name}}.png",
+            caption="../report/gallery.rst",
+            category="Edits",
+            labels={"figure": "before and after: {name}"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_before_after/{{name}}.log",
+    params:
+        stage="plot_before_after",
+        settings=settings["rebalance"],
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule write_tables:
+    input:
+        metrics=f"{ROOT}/evaluation/metrics.json",
+    output:
+        quality=report(
+            f"{ROOT}/report/quality.csv",
+            caption="../report/quality.rst",
+            category="Quality",
+            labels={"table": "image quality"},
+        ),
+        detectors=report(
+            f"{ROOT}/report/detectors.csv",
+            caption="../report/detectors.rst",
+            category="Detectors",
+            labels={"table": "detectors"},
+        ),
+        edits=report(
+            f"{ROOT}/report/edits.csv",
+            caption="../report/edits.rst",
+            category="Edits",
+            labels={"table": "edits"},
+        ),
+        timing=report(
+            f"{ROOT}/report/timing.csv",
+            caption="../report/timing.rst",
+            category="Run times",
+            labels={"table": "seconds a job"},
+        ),
+    log:
+        f"{ROOT}/logs/write_tables.log",
+    params:
+        stage="write_tables",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule write_summary:
+    input:
+        metrics=f"{ROOT}/evaluation/metrics.json",
+        rates=f"{ROOT}/report/rates.png",
+        gallery=f"{ROOT}/report/edits-samples.png",
+    output:
+        summary=report(
+            f"{ROOT}/report/summary.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"page": "Did it work?"},
+        ),
+    log:
+        f"{ROOT}/logs/write_summary.log",
+    params:
+        stage="write_summary",
+        targets=settings["rebalance"],
+        detectors=settings["detectors"],
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule write_datasheet:
+    input:
+        metrics=f"{ROOT}/evaluation/metrics.json",
+        labels=f"{ROOT}/labels/dataset_rebalanced.parquet",
+    output:
+        card=report(
+            f"{ROOT}/report/datasheet.md",
+            caption="../report/datasheet.rst",
+            category="Summary",
+            labels={"page": "Dataset card"},
+        ),
+    log:
+        f"{ROOT}/logs/write_datasheet.log",
+    params:
+        stage="write_datasheet",
+        run=RUN,
+        data=settings["data"],
+        targets=settings["rebalance"],
+        revision=1,
+    script:
+        "../scripts/stage.py"

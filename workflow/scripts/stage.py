@@ -1,0 +1,24 @@
+"""Call the library stage that a rule names, with the rule's inputs, outputs, wildcards and parameters."""
+
+import logging
+import sys
+
+from pipeline_lib.runtime.errors import PipelineError
+from pipeline_lib.stages import call_stage
+
+if __name__ == "__main__":
+    job = snakemake  # noqa: F821 - given by Snakemake
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.StreamHandler(), logging.FileHandler(job.log[0], mode="w")],
+    )
+    values = {**job.wildcards, **dict(job.input.items()), **dict(job.output.items()), **dict(job.params.items())}
+    try:
+        call_stage(values.pop("stage"), values, job.threads)
+    except PipelineError as error:
+        logging.error("%s: %s", type(error).__name__, error)
+        sys.exit(2)
+    except Exception:
+        logging.exception("unexpected failure; see this traceback")
+        sys.exit(1)
