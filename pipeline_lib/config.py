@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline_lib.runtime.errors import ConfigError
 
+KINDS = ("part", "box")  # of regions
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -247,13 +248,6 @@ class Rebalance(Section):
     shards: Count = Field(2, description="jobs that the edits of one image set are spread over")
     compare: Annotated[int, Field(ge=0)] = Field(96, description="images on which part and box regions are compared")
 
-    @model_validator(mode="after")
-    def _one_attribute(self) -> Rebalance:
-        attributes = {target.attribute for target in self.targets}
-        if len(attributes) > 1:
-            raise ValueError(f"targets name several attributes {sorted(attributes)}; a run rebalances one")
-        return self
-
 
 class Retrain(Section):
     """The secondary GAN, and the control trained alike on the dataset as it was."""
@@ -324,8 +318,10 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
 
 
 def _describe(problem: dict[str, Any]) -> str:
-    place = [str(step) for step in problem["loc"]]
-    key = ".".join(place) or "config"
+    steps = [str(step) for step in problem["loc"]]
+    # after a union's key comes the kind that was chosen, which is no key of the file
+    place = [step for before, step in zip(["", *steps], steps, strict=False) if before != "region" or step not in KINDS]
+    key = ".".join(place)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
@@ -333,6 +329,8 @@ def _describe(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"`{key}` is missing; add it"
     message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
     found = problem.get("input")
     return f"`{key}`: {message}" + (f", found {found!r}" if isinstance(found, str | int | float | bool) else "")
 
@@ -348,8 +346,6 @@ def _known_keys(place: list[str]) -> list[str]:
                 following += _alternatives(node["properties"][step], schema)
             elif step.isdigit() and "items" in node:
                 following += _alternatives(node["items"], schema)
-            else:
-                following.append(node)  # a discriminator's value: stay at the alternatives
         nodes = following
     return sorted({key for node in nodes for key in node.get("properties", {})})
 
@@ -379,6 +375,8 @@ def _check_attributes(config: Config) -> None:
 
 
 def _known(key: str, name: str, known: list[str] | tuple[str, ...]) -> None:
+    if not known:
+        raise ValueError(f"`{key}` names `{name}`, but no attribute is drawn before it; remove the condition")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f"; did you mean `{near[0]}`?" if near else ""
@@ -386,6 +384,9 @@ def _known(key: str, name: str, known: list[str] | tuple[str, ...]) -> None:
 
 
 def _check_targets(targets: list[RateRule]) -> None:
+    attributes = sorted({target.attribute for target in targets})
+    if len(attributes) > 1:
+        raise ValueError(f"`rebalance.targets` name several attributes, {', '.join(attributes)}; a run rebalances one")
     for number, target in enumerate(targets):
         if target.attribute in target.where:
             raise ValueError(f"target {number} conditions `{target.attribute}` on itself; name another attribute")

@@ -20,7 +20,16 @@ from pipeline_lib.config import RateRule
 from pipeline_lib.data.attributes import AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.runtime import seeding
 
-LONG_HAIR = ("BOB", "STRAIGHT_1", "STRAIGHT_STRAND", "LONG_NOT_TOO_LONG", "MIA_WALLACE", "CURLY", "LOOSE_HAIR", "BIG_HAIR")
+LONG_HAIR = (
+    "BOB",
+    "STRAIGHT_1",
+    "STRAIGHT_STRAND",
+    "LONG_NOT_TOO_LONG",
+    "MIA_WALLACE",
+    "CURLY",
+    "LOOSE_HAIR",
+    "BIG_HAIR",
+)
 SHORT_HAIR = ("SHORT_FLAT", "SHORT_ROUND", "SHORT_WAVED", "SHORT_CURLY", "CAESAR_SIDE_PART", "BUZZCUT", "SIDES", "NONE")
 HATS = ("HAT", "TURBAN", "WINTER_HAT_3")
 SMILING_MOUTHS = {"SMILE": True, "BIG_SMILE": True, "DEFAULT": True, "TWINKLE": False}  # name -> is the mouth open?
@@ -55,8 +64,7 @@ class Face:
 
 
 def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
-    """Draw the face with global `index` of the dataset with `seed`; later rules override earlier ones.
-    """
+    """Draw the face with global `index` of the dataset with `seed`; later rules override earlier ones."""
     rng = seeding.numpy_generator(seed, "avatars", index)
     drawn: dict[str, bool] = {}
     for attribute, default in AVATAR_SETTABLE.items():

@@ -36,7 +36,7 @@ class Inverter:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, known: Tensor | None = None) -> Tensor:
-        """Project images (n, 3, H, W) in [-1, 1], of which the pixels with `known` 1 are given, onto the generator's."""
+        """Rebuild images (n, 3, H, W) in [-1, 1] from their pixels with `known` 1, as the generator would make them."""
         known = known if self.encoder.masked else None
         return self.generator.decode(self.encoder(images, known))
 

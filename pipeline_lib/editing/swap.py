@@ -59,7 +59,9 @@ class ImageSet:
         """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position)."""
         pool = self.with_part[self.with_part != position]
         if count > len(pool):
-            raise DataError(f"rebalance.candidates: {count} donors wanted, but {name} has only {len(pool)}; ask for fewer")
+            raise DataError(
+                f"rebalance.candidates: {count} donors wanted, but {name} has only {len(pool)}; ask for fewer"
+            )
         return seeding.numpy_generator(seed, "donors", name, position).choice(pool, count, replace=False)
 
 
@@ -75,7 +77,11 @@ class Swaps:
 
 
 def swap(
-    images: ImageSet, contexts: np.ndarray, donors: np.ndarray, region: PartRegion | BoxRegion, inverter: Inverter,
+    images: ImageSet,
+    contexts: np.ndarray,
+    donors: np.ndarray,
+    region: PartRegion | BoxRegion,
+    inverter: Inverter,
     device: torch.device,
 ) -> Swaps:
     """Give each context the region of its donor and invert the collage once."""

@@ -14,8 +14,8 @@ from pipeline_lib.editing.inversion import Inverter
 from pipeline_lib.editing.swap import ImageSet, part_of, swap
 from pipeline_lib.evaluation.distances import masked_l1, perceptual_distances
 from pipeline_lib.evaluation.features import extract_features
-from pipeline_lib.evaluation.quality import measure_quality
 from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.evaluation.quality import measure_quality
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.perceptual import load_perceptual
@@ -100,7 +100,9 @@ def compare_regions(
     box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion()
     image_set = ImageSet(images, parts, part_of(part))
     inverter = Inverter(encoder, generator, device)
-    judges = {name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))}
+    judges = {
+        name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
+    }
     perceptual = load_perceptual("alex").to(device)
     edits = read_table(plan, "plan").head(settings.compare)
     contexts = edits["position"].to_numpy()

@@ -106,9 +106,7 @@ def _referee_errors(
 
 
 def _gap_of(table: pd.DataFrame) -> dict[str, object]:
-    first, second = (
-        Estimate(row.rate, row.ci_low, row.ci_high) for row in table.iloc[:2].itertuples()
-    )
+    first, second = (Estimate(row.rate, row.ci_low, row.ci_high) for row in table.iloc[:2].itertuples())
     return _as_json(gap(first, second))
 
 

@@ -81,7 +81,8 @@ def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: st
         raise WeightsError(f"{path}: holds a {header['architecture']}, expected a {kind.__name__}; give the right file")
     network = network_class(**header["arguments"])
     with _open(path) as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}
+        names = file.keys()
+        state = {name: file.get_tensor(name) for name in names}
     expected = network.state_dict()
     state = {name: value.to(expected[name].dtype) if name in expected else value for name, value in state.items()}
     try:
@@ -97,4 +98,6 @@ def _open(path: str | Path) -> Any:
     try:
         return safe_open(str(path), framework="pt")
     except SafetensorError as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error}); it may be truncated, fetch it again") from None
+        raise WeightsError(
+            f"{path}: not a readable safetensors file ({error}); it may be truncated, fetch it again"
+        ) from None

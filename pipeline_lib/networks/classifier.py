@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -52,9 +53,13 @@ class PlainClassifier(Detector):
         super().__init__(attributes, width)
         widths = [3, width, width, 2 * width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
-        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             stride = 2 if layer in (0, 2, 4) else 1
-            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            ]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(4 * width * 16, len(self.attributes))
 
@@ -72,7 +77,7 @@ class ResidualClassifier(Detector):
         super().__init__(attributes, width)
         self.stem = nn.Conv2d(3, width, 5, 2, 2)
         widths = [width, 2 * width, 4 * width, 4 * width, 4 * width]
-        self.blocks = nn.ModuleList(_PreActivationBlock(a, b) for a, b in zip(widths, widths[1:]))
+        self.blocks = nn.ModuleList(_PreActivationBlock(a, b) for a, b in pairwise(widths))
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(4 * width * 16, len(self.attributes)))
 
     def raw_logits(self, images: Tensor) -> Tensor:

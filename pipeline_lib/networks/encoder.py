@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class ResNetEncoder(nn.Module):
         self.conv1 = nn.Conv2d(4 if masked else 3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        for stage, (inputs, outputs) in enumerate(zip(widths, widths[1:]), start=1):
+        for stage, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             first = _BasicBlock(inputs, outputs, stride=1 if stage == 1 else 2)
             setattr(self, f"layer{stage}", nn.Sequential(first, _BasicBlock(outputs, outputs)))
         self.fc = nn.Linear(8 * width, int(torch.tensor(self.latent_shape).prod()))

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 class EqualLinear(nn.Module):
     """Linear layer, equalised; `lr_multiplier` lowers its learning rate (StyleGAN's mapping network uses 0.01)."""
 
-    def __init__(self, inputs: int, outputs: int, bias: float = 0.0, lr_multiplier: float = 1.0, activate: bool = False):
+    def __init__(
+        self, inputs: int, outputs: int, bias: float = 0.0, lr_multiplier: float = 1.0, activate: bool = False
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((outputs,), float(bias)))

@@ -37,7 +37,7 @@ class ProGANGenerator(Generator):
             arguments={"resolution": resolution, "channels": list(channels), "z_dim": z_dim, "heads": heads},
         )
         width = z_dim
-        for number, (size, outputs) in enumerate(zip(sizes, channels)):
+        for number, (size, outputs) in enumerate(zip(sizes, channels, strict=True)):
             first = _NormConv(width, outputs, kernel=4 if size == 4 else 3, padding=3 if size == 4 else 1)
             setattr(self, f"layer{2 * number + 1}", first)
             setattr(self, f"layer{2 * number + 2}", _NormConv(outputs, outputs, kernel=3, padding=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class StyleGAN2Generator(Generator):
         self.conv1 = _StyledConv(channels[0], channels[0], style_dim, noise=noise)
         self.to_rgb1 = _ToRGB(channels[0], style_dim)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
-        for before, after in zip(channels, channels[1:]):
+        for before, after in pairwise(channels):
             self.convs.append(_StyledConv(before, after, style_dim, upsample=True, noise=noise))
             self.convs.append(_StyledConv(after, after, style_dim, noise=noise))
             self.to_rgbs.append(_ToRGB(after, style_dim, upsample=True))

@@ -17,7 +17,16 @@ from pipeline_lib.runtime.files import digest_of, write_json
 
 
 def plan_edits(
-    *, table: Path, kind: str, editable: Path, settings: Rebalance, run: str, seed: int, name: str, plan: Path, summary: Path
+    *,
+    table: Path,
+    kind: str,
+    editable: Path,
+    settings: Rebalance,
+    run: str,
+    seed: int,
+    name: str,
+    plan: Path,
+    summary: Path,
 ) -> None:
     """Plan the edits of one image set.
 

@@ -91,8 +91,8 @@ def rates_figure(
     attribute = targets.targets[0].attribute
     wanted = {group_name(target.where): target.rate for target in targets.targets}
     rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
-    figure = Figure(figsize=(7.2, 4.5))
-    grid = figure.add_gridspec(2, 5, left=0.065, right=0.995, top=0.915, bottom=0.09, wspace=0.14, hspace=0.62)
+    figure = Figure(figsize=(7.2, 4.3))
+    grid = figure.add_gridspec(2, 5, left=0.065, right=0.995, top=0.915, bottom=0.09, wspace=0.14, hspace=0.56)
     for panel in PANELS:
         axes = figure.add_subplot(grid[panel.row, panel.column])
         axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
@@ -103,7 +103,9 @@ def rates_figure(
             _strike(axes, share)
         gap = gap_text(as_estimate(gaps[panel.stage][panel.judge])).replace(" ", "\n", 1)
         color = "#999999" if is_struck else INK
-        axes.text(0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color)
+        axes.text(
+            0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color
+        )
         if panel.column in (0, 3) and not (panel.row == 0 and panel.column == 3):
             axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
         else:
@@ -129,7 +131,8 @@ def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str
     axes.set_xlim(-0.55, len(wanted) - 0.45)
     axes.set_ylim(0, 1.36)  # the gap is written above 1
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.set_xticks(range(len(wanted)), [textwrap.fill(readable(group), 9) for group in wanted])
+    names = [textwrap.fill(readable(group), 9) for group in wanted]
+    axes.set_xticks(range(len(wanted)), names, multialignment="center")
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -174,28 +177,29 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
     marks = [
         Line2D([], [], color=TARGET_COLOR, linestyle="dashed", linewidth=0.9, label="rate wanted"),
         Line2D([], [], color=INK, marker="|", linestyle="", markersize=7, label="confidence interval"),
-        Line2D([], [], marker="o", color="white", markeredgecolor=INK, markersize=4, label="by the selector"),
+        Line2D(
+            [], [], marker="o", color="white", markeredgecolor=INK, linestyle="", markersize=4, label="by the selector"
+        ),
         Line2D([], [], marker="D", color=INK, linestyle="", markersize=4, label="by the referee, corrected"),
     ]
-    for handle in marks[2:]:
-        handle.set_linestyle("")
-    key = figure.legend(
+    figure.legend(
         handles=[*bars, *marks],
+        title="Bars: rate as the referee sees it; in the second panel, as it is",
+        alignment="left",
         loc="upper left",
-        bbox_to_anchor=(0.05, 0.44),
+        bbox_to_anchor=(0.05, 0.43),
         ncols=2,
-        fontsize=SMALL + 0.5,
+        fontsize=SMALL,
+        title_fontsize=SMALL,
         frameon=False,
         columnspacing=1.2,
     )
-    key.set_title("Bars: rate as the referee sees it (or by true labels), in", prop={"size": SMALL + 0.5})
-    key._legend_box.align = "left"
     groups_compared = f"{readable(groups[0])} minus {readable(groups[1])}" if len(groups) > 1 else readable(groups[0])
     note = (
         f"Gap: rate of {groups_compared}, with its interval. Upper row: the panels of the paper's Fig. 12, in its "
         "order. Lower row: what the retrained GAN learnt from, and the control that it is to be compared with."
     )
-    figure.text(0.058, 0.075, textwrap.fill(note, 66), fontsize=SMALL, va="bottom", linespacing=1.3, color=INK)
+    figure.text(0.058, 0.09, textwrap.fill(note, 70), fontsize=SMALL, va="bottom", linespacing=1.3, color=INK)
 
 
 @dataclass(frozen=True)

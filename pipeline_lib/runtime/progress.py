@@ -70,6 +70,4 @@ class Progress:
         text = "%s: %s of %s %s (%.0f%%), %.0f %s/s, %d:%02d left %s"
         done, total = f"{self._done:,}", f"{self._total:,}"
         minutes, seconds = divmod(int(left), 60)
-        logger.info(
-            text, self._name, done, total, self._unit, share, self._rate(), self._unit, minutes, seconds, note
-        )
+        logger.info(text, self._name, done, total, self._unit, share, self._rate(), self._unit, minutes, seconds, note)

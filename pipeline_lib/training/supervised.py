@@ -16,7 +16,7 @@ from pipeline_lib.config import DetectorNetwork, Detectors, Parts, SupervisedTra
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.networks.checkpoints import save_weights
-from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -149,9 +149,7 @@ def train_detector(
         pixels[own],
         targets[own],
         lambda net, batch, truth: F.binary_cross_entropy_with_logits(net.raw_logits(batch), truth),
-        lambda batch, random: distort(
-            batch, random, blur=settings.blur, noise=settings.noise, color=settings.color
-        ),
+        lambda batch, random: distort(batch, random, blur=settings.blur, noise=settings.noise, color=settings.color),
         settings.training,
         network.seed,
         device,

@@ -36,3 +36,13 @@ def images_of(names):
 def given(*paths):
     """Return those of the paths that the config names."""
     return [path for path in paths if path is not None]
+
+
+def scores(judge, names):
+    """Return the score table of each image set."""
+    return [f"{ROOT}/scores/{judge}/{name}.parquet" for name in names]
+
+
+def swaps(kind):
+    """Return the tables of candidates or the shards of composites of an image set."""
+    return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["rebalance"]["shards"])]

@@ -10,13 +10,15 @@ rule prepare_dataset:
         f"{ROOT}/logs/prepare_dataset.log",
     benchmark:
         f"{ROOT}/benchmarks/prepare_dataset.tsv"
-    threads: ALL_CORES
     retries: 0
+    threads: ALL_CORES
     params:
         stage="prepare_dataset",
         settings=settings["data"],
         run=RUN,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -37,12 +39,12 @@ rule sample_generator:
             category="Samples",
             labels={"generator": "{name}"},
         ),
-    wildcard_constraints:
-        name="|".join(ROLE_OF),
     log:
         f"{ROOT}/logs/sample_generator/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/sample_generator/{{name}}.tsv"
+    wildcard_constraints:
+        name="|".join(ROLE_OF),
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -52,5 +54,7 @@ rule sample_generator:
         run=RUN,
         seed=SEED,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -20,6 +20,8 @@ rule train_detector:
         settings=settings["detectors"],
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -47,6 +49,8 @@ rule train_segmenter:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -68,6 +72,8 @@ rule extract_parts:
         stage="extract_parts",
         run=RUN,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -77,11 +83,6 @@ SCORED = {
     "before": ["held_out", "dataset", "samples"],
     "after": ["samples_rebalanced", "dataset_rebalanced", "retrained", "control"],
 }
-
-
-def scores(judge, names):
-    """Return the score table of each image set."""
-    return [f"{ROOT}/scores/{judge}/{name}.parquet" for name in names]
 
 
 rule score_before:
@@ -102,6 +103,8 @@ rule score_before:
         sets=SCORED["before"],
         run=RUN,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 

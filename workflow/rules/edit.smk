@@ -23,6 +23,8 @@ rule plan_edits:
         run=RUN,
         seed=SEED,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -51,13 +53,10 @@ rule swap_parts:
         run=RUN,
         seed=SEED,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
-
-
-def swaps(kind):
-    """Return the tables of candidates or the shards of composites of an image set."""
-    return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["rebalance"]["shards"])]
 
 
 rule assemble_rebalanced:
@@ -68,15 +67,17 @@ rule assemble_rebalanced:
     output:
         rebalanced=images("{name}_rebalanced"),
         labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
-    wildcard_constraints:
-        name="|".join(KNOWN_BY),
     log:
         f"{ROOT}/logs/assemble_rebalanced/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/assemble_rebalanced/{{name}}.tsv"
+    wildcard_constraints:
+        name="|".join(KNOWN_BY),
     params:
         stage="assemble_rebalanced",
         run=RUN,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -21,6 +21,8 @@ rule evaluate_bias:
         run=RUN,
         seed=SEED,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -44,6 +46,8 @@ rule evaluate_quality:
         run=RUN,
         seed=SEED,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -63,6 +67,8 @@ rule evaluate_edits:
     params:
         stage="evaluate_edits",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -96,6 +102,8 @@ rule compare_regions:
         settings=settings["rebalance"],
         seed=SEED,
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -119,5 +127,7 @@ rule collect_metrics:
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -21,6 +21,8 @@ rule train_generator:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -44,6 +46,8 @@ rule train_encoder:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -55,18 +59,16 @@ LEARNS_FROM = {"retrained": "dataset_rebalanced", "control": "dataset"}
 rule retrain_generator:
     input:
         images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
-        source=(
-            rules.train_generator.output[:2] if settings["retrain"]["init"] == "source" else []
-        ),
+        source=(rules.train_generator.output[:2] if settings["retrain"]["init"] == "source" else []),
     output:
         generator=f"{ROOT}/models/{{role}}/generator.safetensors",
         discriminator=f"{ROOT}/models/{{role}}/discriminator.safetensors",
-    wildcard_constraints:
-        role="|".join(LEARNS_FROM),
     log:
         f"{ROOT}/logs/retrain_generator/{{role}}.log",
     benchmark:
         f"{ROOT}/benchmarks/retrain_generator/{{role}}.tsv"
+    wildcard_constraints:
+        role="|".join(LEARNS_FROM),
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -79,5 +81,7 @@ rule retrain_generator:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -17,6 +17,8 @@ rule plot_rates:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -41,6 +43,8 @@ rule plot_before_after:
         stage="plot_before_after",
         settings=settings["rebalance"],
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -78,6 +82,8 @@ rule write_tables:
     params:
         stage="write_tables",
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -101,6 +107,8 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -124,5 +132,7 @@ rule write_datasheet:
         data=settings["data"],
         targets=settings["rebalance"],
         revision=1,
+    conda:
+        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(snakemake.scriptdir).parents[1]))  # a conda environment holds no pipeline_lib
 
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.stages import call_stage
 
 if __name__ == "__main__":
-    job = snakemake  # noqa: F821 - given by Snakemake
+    job = snakemake
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",

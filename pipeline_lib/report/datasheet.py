@@ -1,0 +1,158 @@
+"""The card of the rebalanced dataset, in brief after Gebru et al., Datasheets for Datasets (2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline_lib.config import AvatarData, Rebalance
+from pipeline_lib.data.tables import attribute_columns, read_table
+from pipeline_lib.evaluation.bias import group_name
+from pipeline_lib.report.tables import as_estimate, gap_text, read_metrics, readable, share_text
+from pipeline_lib.runtime.files import atomic_path
+
+#: Upper limits of the Hugging Face Hub's size categories.
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
+
+BODY = Template("""\
+# $title
+
+## Motivation
+
+Models trained on a dataset take up its imbalances. This dataset is the run's own, edited so that the rate of
+$attribute is $rates. It was made to find out whether such an edit carries over to a GAN trained on the result.
+
+## Composition
+
+$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept stand as they
+were. Edits planned: $planned; where no candidate succeeded the image was kept.
+
+| attribute | true | false | null |
+|---|--:|--:|--:|
+$counts
+
+The attributes of every edited image are null. What an edit aimed at is no truth, and nobody labelled the result; the
+detectors' opinions stand in tables of their own.
+
+Gap in $attribute ($groups) by the referee: $gap_before before, $gap_after after; corrected for the referee's errors
+$corrected_before and $corrected_after. The two detectors agree on $attribute in $agreement of the rebalanced images.
+
+## Collection
+
+The images are rendered, not photographed: cartoon faces put together from the parts of `python-avatars` (MIT) at random
+(data seed $seed), so no person is depicted and what is true of an unedited image is known without labelling. The
+dataset's own bias was set: $bias.
+
+## Processing
+
+For each planned edit $candidates random donors were tried: $region was pasted into the image and the collage was passed
+once through a masked latent-regression encoder and a frozen GAN (Chai, Wulff and Isola, ICLR 2021, section A.2.1). A
+detector, the selector, chose among the composites. An edited image is the GAN's output throughout, not only where it was
+changed. Fréchet distance to $reference (extractor $extractor): $distance_after, and $distance_before before the edits.
+
+## Uses and cautions
+
+Meant for research on bias in datasets and generative models.
+
+- Composites are generated: they carry the generator's flaws, and its traces may tell edited images from the others.
+- Do not train a classifier of $attribute on labels filled in for edited images: they would be the selector's opinion.
+- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images; how well it knows
+  composites was not measured. It never chose an edit.
+- Only the rates named above were aimed at. Other imbalances are as they were, or may have been changed by the edits.
+
+## Maintenance
+
+Made by the run `$run` of Latent Rebalance. The config of the run makes it anew; a changed config makes another dataset,
+which should bear another name.
+""")
+
+
+def write_datasheet(*, metrics: Path, labels: Path, run: str, data: AvatarData, targets: Rebalance, card: Path) -> None:
+    """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
+
+    Args:
+        metrics: JSON of `collect_metrics`.
+        labels: labels of the rebalanced dataset.
+        run: name of the run.
+        data: the config section of the images.
+        targets: the config section of the rates wanted.
+        card: Markdown file to make.
+    """
+    table = read_table(labels, "assembled")
+    title = f"Avatars with {readable(targets.targets[0].attribute)} rebalanced ({run})"
+    body = BODY.substitute(title=title, run=run, **_facts(read_metrics(metrics), table, data, targets))
+    with atomic_path(card) as beside:
+        beside.write_text(f"---\n{front_matter(title, len(table))}---\n\n{body}", encoding="utf-8")
+
+
+def front_matter(title: str, images: int) -> str:
+    """Return the YAML that the Hugging Face Hub reads: https://huggingface.co/docs/hub/datasets-cards."""
+    return yaml.safe_dump(
+        {
+            "pretty_name": title,
+            "license": "mit",
+            "task_categories": ["unconditional-image-generation", "image-classification"],
+            "size_categories": [size_category(images)],
+            "tags": ["synthetic", "faces", "fairness", "rebalanced", "gan-edited"],
+        },
+        sort_keys=False,
+    )
+
+
+def size_category(images: int) -> str:
+    """Return the Hub's category of a number of images."""
+    return next((name for limit, name in SIZES.items() if images < limit), "n>10M")
+
+
+def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData, targets: Rebalance) -> dict[str, object]:
+    attribute = targets.targets[0].attribute
+    edited = int(labels["edited"].sum())
+    before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
+    quality_before, quality_after = (
+        metrics["quality"][stage]["frechet_distance"] for stage in ("dataset", "dataset_rebalanced")
+    )
+    return {
+        "attribute": readable(attribute),
+        "rates": _describe_rates(targets.targets),
+        "bias": _describe_rates(data.rates, of=True) or "none",
+        "groups": " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2]),
+        "images": f"{len(labels):,}",
+        "edited": f"{edited:,}",
+        "edited_share": f"{edited / max(1, len(labels)):.1%}",
+        "kept": f"{len(labels) - edited:,}",
+        "planned": f"{metrics['edits']['dataset']['planned']:,}",
+        "counts": "\n".join(_count_row(name, labels[name]) for name in attribute_columns(labels, "assembled")),
+        "gap_before": gap_text(as_estimate(before["referee"])),
+        "gap_after": gap_text(as_estimate(after["referee"])),
+        "corrected_before": gap_text(as_estimate(before["corrected"])),
+        "corrected_after": gap_text(as_estimate(after["corrected"])),
+        "agreement": share_text(metrics["agreement"]["dataset_rebalanced"][attribute]),
+        "accuracy": share_text(metrics["detectors"]["referee"][attribute]["accuracy"]),
+        "resolution": data.resolution,
+        "seed": data.seed,
+        "candidates": targets.candidates,
+        "region": f"the donor's {readable(targets.region.name)}"
+        if targets.region.kind == "part"
+        else "a rectangle of it",
+        "reference": quality_after["reference"],
+        "extractor": quality_after["extractor"],
+        "distance_before": f"{quality_before['value']:.4g}",
+        "distance_after": f"{quality_after['value']:.4g}",
+    }
+
+
+def _count_row(attribute: str, column: pd.Series) -> str:
+    known = column.dropna().astype(bool)
+    return f"| {readable(attribute)} | {int(known.sum()):,} | {int((~known).sum()):,} | {len(column) - len(known):,} |"
+
+
+def _describe_rates(rules: list[Any], of: bool = False) -> str:
+    return " and ".join(
+        f"{f'{readable(rule.attribute)} ' if of else ''}{rule.rate:g} among {readable(group_name(rule.where))} images"
+        for rule in rules
+    )
