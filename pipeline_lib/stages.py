@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
+from pipeline_lib.runtime.errors import ConfigError
 
 STAGES = {
     "prepare_dataset": "pipeline_lib.data.prepare",
@@ -39,6 +40,11 @@ STAGES = {
 }
 
 
+def find_stage(name: str) -> Callable[..., None]:
+    """Import the function of a stage."""
+    return getattr(importlib.import_module(STAGES[name]), name)
+
+
 def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
     """Call a stage with plain values, turned into what its signature asks for.
 
@@ -51,7 +57,7 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
         values: named inputs, outputs, wildcards and parameters together.
         threads: of the CPU.
     """
-    stage: Callable[..., None] = getattr(importlib.import_module(STAGES[name]), name)
+    stage = find_stage(name)
     hints = typing.get_type_hints(stage)
     arguments: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -65,6 +71,8 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
                 arguments["threads"] = threads
             elif parameter.name in values:
                 arguments[parameter.name] = _convert(values[parameter.name], hints[parameter.name])
+            elif parameter.default is parameter.empty:
+                raise ConfigError(f"stage {name}: no value for `{parameter.name}`; give it")
         stage(**arguments)
 
 

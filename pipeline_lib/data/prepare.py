@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline_lib.config import AvatarData
 from pipeline_lib.data.avatars import draw_face, render_face
-from pipeline_lib.data.shards import ShardWriter
+from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.progress import Progress
@@ -75,7 +75,7 @@ def _render_split(
     rows, codes = [], []
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     with ExitStack() as stack:
-        writers = [stack.enter_context(ShardWriter(path, settings.resolution, metadata)) for path in images]
+        writers = [stack.enter_context(shard_writer(path, settings.resolution, metadata)) for path in images]
         progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(indices)))
         for chunk, rendered in zip(chunks, pool.map(partial(_render_chunk, settings), chunks), strict=True):
             for index, (image, part_codes, attributes) in zip(chunk, rendered, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +17,12 @@ ROWS_PER_GROUP = 512  # how many images a reader holds at a time
 
 
 class ShardWriter:
-    """Write one shard batch by batch; the file appears under its name when the `with` block ends well.
+    """Collects images into row groups; made by `shard_writer`."""
 
-    Args:
-        path: the file to make.
-        resolution: side of the square images in pixels.
-        metadata: strings kept in the file beside the images.
-    """
-
-    def __init__(self, path: str | Path, resolution: int, metadata: dict[str, str] | None = None):
+    def __init__(self, writer: pq.ParquetWriter, resolution: int):
+        self._writer = writer
         self._resolution = resolution
         self._pending: list[tuple[str, bytes]] = []
-        self._atomic = atomic_path(path)
-        self._schema = pa.schema(
-            [("image_id", pa.string()), ("pixels", pa.binary(resolution * resolution * 3))],
-            metadata={"resolution": str(resolution), "layout": "uint8 HWC RGB", **(metadata or {})},
-        )
-
-    def __enter__(self) -> ShardWriter:
-        beside = self._atomic.__enter__()
-        self._writer = pq.ParquetWriter(beside, self._schema, compression="zstd", use_dictionary=["image_id"])
-        return self
 
     def add(self, image_ids: Sequence[str], images: np.ndarray) -> None:
         """Add uint8 images of shape (n, resolution, resolution, 3)."""
@@ -45,19 +31,37 @@ class ShardWriter:
             raise ValueError(f"images of shape {images.shape}, {images.dtype}; a shard takes {expected}, uint8")
         self._pending.extend((name, image.tobytes()) for name, image in zip(image_ids, images, strict=True))
         while len(self._pending) >= ROWS_PER_GROUP:
-            self._flush(ROWS_PER_GROUP)
+            self.flush(ROWS_PER_GROUP)
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            self._flush(len(self._pending))
-        self._writer.close()
-        self._atomic.__exit__(kind, error, trace)
-
-    def _flush(self, rows: int) -> None:
-        names, pixels = zip(*self._pending[:rows], strict=True) if rows else ((), ())
+    def flush(self, rows: int | None = None) -> None:
+        """Write the first `rows` of the images collected, or all of them, as one row group."""
+        names, pixels = list(zip(*self._pending[:rows], strict=True)) or ((), ())
         del self._pending[:rows]
-        columns = [pa.array(names, pa.string()), pa.array(pixels, self._schema.field("pixels").type)]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        schema = self._writer.schema
+        columns = [pa.array(names, pa.string()), pa.array(pixels, schema.field("pixels").type)]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+@contextmanager
+def shard_writer(path: str | Path, resolution: int, metadata: dict[str, str] | None = None) -> Iterator[ShardWriter]:
+    """Write one shard batch by batch; the file appears under its name when the `with` block ends well.
+
+    Args:
+        path: the file to make.
+        resolution: side of the square images in pixels.
+        metadata: strings kept in the file beside the images.
+    """
+    schema = pa.schema(
+        [("image_id", pa.string()), ("pixels", pa.binary(resolution * resolution * 3))],
+        metadata={"resolution": str(resolution), "layout": "uint8 HWC RGB", **(metadata or {})},
+    )
+    with (
+        atomic_path(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd", use_dictionary=["image_id"]) as writer,
+    ):
+        shard = ShardWriter(writer, resolution)
+        yield shard
+        shard.flush()
 
 
 def open_shard(path: str | Path) -> pq.ParquetFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.data.shards import ShardWriter, iterate_shards
+from pipeline_lib.data.shards import iterate_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.runtime.errors import DataError
 
@@ -42,7 +42,7 @@ def assemble_rebalanced(
             writer = None
             for names, pixels in iterate_shards([source]):
                 if writer is None:
-                    writer = stack.enter_context(ShardWriter(target, pixels.shape[1], {"run": run}))
+                    writer = stack.enter_context(shard_writer(target, pixels.shape[1], {"run": run}))
                 replaced = np.stack([edited.get(name, image) for name, image in zip(names, pixels, strict=True)])
                 writer.add(names, replaced)
                 rows += [(name, name in edited) for name in names]

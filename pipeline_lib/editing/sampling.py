@@ -10,7 +10,7 @@ import torch
 
 from pipeline_lib.config import Sample
 from pipeline_lib.data.prepare import shard_of
-from pipeline_lib.data.shards import ShardWriter
+from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.generator import Generator
@@ -60,7 +60,7 @@ def sample_generator(
     rows = []
     shown = []
     with ExitStack() as stack:
-        writers = [stack.enter_context(ShardWriter(path, network.resolution, metadata)) for path in images]
+        writers = [stack.enter_context(shard_writer(path, network.resolution, metadata)) for path in images]
         progress = stack.enter_context(Progress(f"sample_generator ({name})", settings.images))
         for start in range(0, settings.images, batch):
             indices = range(start, min(start + batch, settings.images))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import BoxRegion, PartRegion, Rebalance
-from pipeline_lib.data.shards import ShardWriter, read_shards
+from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.inversion import Inverter, make_collage
 from pipeline_lib.editing.masks import region_masks
@@ -149,7 +149,7 @@ def swap_parts(
     }
     tables = []
     with (
-        ShardWriter(composites, inverter.generator.resolution, metadata) as writer,
+        shard_writer(composites, inverter.generator.resolution, metadata) as writer,
         Progress(f"swap_parts ({name}, {shard})", len(edits) * settings.candidates, unit="composites") as progress,
     ):
         for start in range(0, len(edits), faces):

@@ -13,7 +13,7 @@ import yaml
 from pipeline_lib.config import AvatarData, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.bias import group_name
-from pipeline_lib.report.tables import as_estimate, gap_text, read_metrics, readable, share_text
+from pipeline_lib.report.tables import as_estimate, gap_text, rates_text, read_metrics, readable, share_text
 from pipeline_lib.runtime.files import atomic_path
 
 #: Upper limits of the Hugging Face Hub's size categories.
@@ -24,13 +24,13 @@ BODY = Template("""\
 
 ## Motivation
 
-Models trained on a dataset take up its imbalances. This dataset is the run's own, edited so that the rate of
-$attribute is $rates. It was made to find out whether such an edit carries over to a GAN trained on the result.
+Models trained on a dataset take up its imbalances. This dataset is the run's own, edited to reach these rates:
+$rates. It was made to find out whether such an edit carries over to a GAN trained on the result.
 
 ## Composition
 
-$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept stand as they
-were. Edits planned: $planned; where no candidate succeeded the image was kept.
+$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept stand as
+they were. Edits planned: $planned; where no candidate succeeded the image was kept.
 
 | attribute | true | false | null |
 |---|--:|--:|--:|
@@ -52,8 +52,9 @@ dataset's own bias was set: $bias.
 
 For each planned edit $candidates random donors were tried: $region was pasted into the image and the collage was passed
 once through a masked latent-regression encoder and a frozen GAN (Chai, Wulff and Isola, ICLR 2021, section A.2.1). A
-detector, the selector, chose among the composites. An edited image is the GAN's output throughout, not only where it was
-changed. Fréchet distance to $reference (extractor $extractor): $distance_after, and $distance_before before the edits.
+detector, the selector, chose among the composites. An edited image is the GAN's output throughout, not only where
+it was changed. Fréchet distance to $reference (extractor $extractor): $distance_after, and $distance_before
+before the edits.
 
 ## Uses and cautions
 
@@ -61,8 +62,8 @@ Meant for research on bias in datasets and generative models.
 
 - Composites are generated: they carry the generator's flaws, and its traces may tell edited images from the others.
 - Do not train a classifier of $attribute on labels filled in for edited images: they would be the selector's opinion.
-- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images; how well it knows
-  composites was not measured. It never chose an edit.
+- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images; how well it
+  knows composites was not measured. It never chose an edit.
 - Only the rates named above were aimed at. Other imbalances are as they were, or may have been changed by the edits.
 
 ## Maintenance
@@ -118,8 +119,8 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData, t
     )
     return {
         "attribute": readable(attribute),
-        "rates": _describe_rates(targets.targets),
-        "bias": _describe_rates(data.rates, of=True) or "none",
+        "rates": rates_text(targets.targets),
+        "bias": rates_text(data.rates) or "none",
         "groups": " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2]),
         "images": f"{len(labels):,}",
         "edited": f"{edited:,}",
@@ -149,10 +150,3 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData, t
 def _count_row(attribute: str, column: pd.Series) -> str:
     known = column.dropna().astype(bool)
     return f"| {readable(attribute)} | {int(known.sum()):,} | {int((~known).sum()):,} | {len(column) - len(known):,} |"
-
-
-def _describe_rates(rules: list[Any], of: bool = False) -> str:
-    return " and ".join(
-        f"{f'{readable(rule.attribute)} ' if of else ''}{rule.rate:g} among {readable(group_name(rule.where))} images"
-        for rule in rules
-    )

@@ -106,7 +106,7 @@ def rates_figure(
         axes.text(
             0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color
         )
-        if panel.column in (0, 3) and not (panel.row == 0 and panel.column == 3):
+        if (panel.row, panel.column) in ((0, 0), (1, 3)):  # the first of each row
             axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
         else:
             axes.set_yticklabels([])
@@ -132,7 +132,7 @@ def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str
     axes.set_ylim(0, 1.36)  # the gap is written above 1
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     names = [textwrap.fill(readable(group), 9) for group in wanted]
-    axes.set_xticks(range(len(wanted)), names, multialignment="center")
+    axes.set_xticks(range(len(wanted)), names)
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -194,17 +194,16 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
         frameon=False,
         columnspacing=1.2,
     )
-    groups_compared = f"{readable(groups[0])} minus {readable(groups[1])}" if len(groups) > 1 else readable(groups[0])
     note = (
-        f"Gap: rate of {groups_compared}, with its interval. Upper row: the panels of the paper's Fig. 12, in its "
-        "order. Lower row: what the retrained GAN learnt from, and the control that it is to be compared with."
+        f"Gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval. Upper row: the panels of the paper's "
+        "Fig. 12, in its order. Lower row: what the retrained GAN learnt from, and the control to compare it with."
     )
-    figure.text(0.058, 0.09, textwrap.fill(note, 70), fontsize=SMALL, va="bottom", linespacing=1.3, color=INK)
+    figure.text(0.058, 0.255, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A planned edit as it is shown: uint8 images (H, W, 3), and nothing but the context where no candidate succeeded."""
+    """A planned edit as it is shown, in uint8 images (H, W, 3): the context alone where no candidate succeeded."""
 
     label: str
     context: np.ndarray

@@ -34,10 +34,17 @@ CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the balance is real, None where that cannot be told, and the sentences that say so and why."""
+    """Whether the balance is real.
+
+    Args:
+        real: None where that cannot be told.
+        caution: what a reader must know first: where no gap counts; empty where all do.
+        reasons: what the verdict rests on and what the balance cost, a paragraph each.
+    """
 
     real: bool | None
-    sentences: list[str]
+    caution: str
+    reasons: list[str]
 
 
 def write_summary(
@@ -61,9 +68,10 @@ def write_summary(
         attribute=escape(readable(attribute)),
         groups=escape(_groups(targets)),
         verdict_class=CLASSES[verdict.real],
-        verdict="\n".join(f"<p>{escape(sentence)}</p>" for sentence in verdict.sentences),
+        headlines=_paragraphs([verdict.caution] * bool(verdict.caution) + [HEADLINES[verdict.real]]),
+        reasons=_paragraphs(verdict.reasons),
         criterion=escape(_criterion(targets)),
-        done="\n".join(f"<li>{escape(sentence)}</li>" for sentence in describe_run(found, targets)),
+        done=_paragraphs(describe_run(found, targets)),
         gaps=_table(tables.gap_table(found, attribute, detectors.least_agreement)),
         least_agreement=f"{detectors.least_agreement:g}",
         rates=_embed(rates),
@@ -101,22 +109,13 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     retrained = None if is_doubtful else is_halved(excess["retrained"], excess["control"])
     real = False if False in (dataset, retrained) else None if None in (dataset, retrained) else True
 
-    shares = ", ".join(f"{share_text(agreement[stage][attribute])} of {readable(stage)}" for stage in doubtful)
     return Verdict(
         real,
+        _caution({stage: agreement[stage][attribute] for stage in doubtful}, least_agreement),
         [
-            *(
-                [
-                    f"No gap counts where the detectors disagree: they agree on only {shares}, "
-                    f"less than the {least_agreement:g} asked for."
-                ]
-                if doubtful
-                else []
-            ),
-            HEADLINES[real],
-            f"The gap in {readable(attribute)} ({_groups(targets)}) was {_both(gaps['dataset'])} in the dataset and "
-            f"{_both(gaps['samples'])} in the generator's samples. After the edits it is "
-            f"{_both(gaps['dataset_rebalanced'])} in the rebalanced dataset and "
+            f"The gap in {readable(attribute)} ({_groups(targets)}), by the referee and then corrected for its errors, "
+            f"was {_both(gaps['dataset'])} in the dataset and {_both(gaps['samples'])} in the generator's samples. "
+            f"After the edits it is {_both(gaps['dataset_rebalanced'])} in the rebalanced dataset and "
             f"{_both(gaps['samples_rebalanced'])} in the rebalanced samples. "
             + _say_dataset(dataset, "dataset_rebalanced" in doubtful),
             f"The GAN retrained on the rebalanced dataset has a gap of {_both(gaps['retrained'])}, the control "
@@ -128,8 +127,8 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
 
 def wanted_gap(targets: Rebalance) -> float:
     """Return the gap that the wanted rates leave: the first target's rate minus the second's."""
-    first, *others = targets.targets
-    return first.rate - (others[0].rate if others else 0.0)
+    first, second = targets.targets[:2]
+    return first.rate - second.rate
 
 
 def excess_of(gap: Estimate, wanted: float) -> Estimate:
@@ -158,13 +157,13 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
 
 def describe_run(metrics: Mapping[str, Any], targets: Rebalance) -> list[str]:
     """Return what was done in three sentences."""
-    attribute, region = readable(targets.targets[0].attribute), targets.region
+    region = targets.region
     pasted = f"the {readable(region.name)} of each" if isinstance(region, PartRegion) else "the same rectangle of each"
-    rates = " and ".join(f"{target.rate:g} among {readable(group_name(target.where))}" for target in targets.targets)
     edits = metrics["edits"]
     return [
-        f"To make the rate of {attribute} {rates}, the fewest edits that would do so were planned: "
-        f"{edits['dataset']['planned']:,} of the dataset and {edits['samples']['planned']:,} of the generator's samples.",
+        f"To reach the rates wanted, {tables.rates_text(targets.targets)}, the fewest edits that would do so were "
+        f"planned: {edits['dataset']['planned']:,} in the dataset and {edits['samples']['planned']:,} in samples of "
+        "the generator.",
         f"For each edit {targets.candidates} random donors were tried: {pasted} was pasted in, the collage went once "
         "through the masked encoder and the frozen generator, and of the composites that the selector accepted the "
         "strongest took the image's place; where it accepted none, the image was kept as it was.",
@@ -172,6 +171,17 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance) -> list[str]:
         "dataset as it was; the referee, a detector of another architecture, seed and training half than the "
         "selector, then judged every image set and steered none of it.",
     ]
+
+
+def _caution(doubtful: Mapping[str, float], least_agreement: float) -> str:
+    """Say on which image sets the detectors agree too little, given their agreement there."""
+    if not doubtful:
+        return ""
+    shares = ", ".join(f"{share_text(share)} of “{readable(stage)}”" for stage, share in doubtful.items())
+    return (
+        f"No gap counts where the detectors disagree: they agree on only {shares}, less than the {least_agreement:g} "
+        "asked for."
+    )
 
 
 def _say_dataset(balanced: bool | None, is_doubtful: bool) -> str:
@@ -204,24 +214,26 @@ def _cost(quality: Mapping[str, Any]) -> str:
 
     measured = quality["dataset"]["frechet_distance"]
     return (
-        f"The cost in image quality, as Fréchet distance to {measured['reference']} (extractor {measured['extractor']}; "
-        f"less is better): {distance('dataset_rebalanced')} for the rebalanced dataset against {distance('dataset')} "
-        f"for the dataset, {distance('retrained')} for the retrained GAN against {distance('control')} for the control."
+        f"The cost in image quality, as Fréchet distance to {measured['reference']} (extractor "
+        f"{measured['extractor']}; less is better): {distance('dataset_rebalanced')} for the rebalanced dataset "
+        f"against {distance('dataset')} for the dataset, {distance('retrained')} for the retrained GAN against "
+        f"{distance('control')} for the control."
     )
 
 
 def _criterion(targets: Rebalance) -> str:
     return (
-        f"Real means, by the referee: the whole interval of the rebalanced dataset's gap lies within {SMALL_GAP:g} of the "
-        f"gap wanted ({wanted_gap(targets):+z.2f}), and the retrained GAN's gap is at most half of the control's, with "
-        "intervals that do not overlap. In brackets: confidence intervals."
+        f"Real means, by the referee: the whole interval of the rebalanced dataset's gap lies within {SMALL_GAP:g} of "
+        f"the gap wanted ({wanted_gap(targets):+z.2f}), and the retrained GAN's gap is at most half as far from it as "
+        "the control's, with intervals that do not overlap. In brackets: confidence intervals, which know of the "
+        "choice of images but not of another seed of the training."
     )
 
 
 def _both(judges: Mapping[str, Any]) -> str:
     """Write a gap by the referee and corrected for its errors."""
     referee, corrected = (gap_text(as_estimate(judges[judge])) for judge in ("referee", "corrected"))
-    return f"{referee} (corrected for the referee's errors {corrected})"
+    return f"{referee} (corrected {corrected})"
 
 
 def _groups(targets: Rebalance) -> str:
@@ -232,6 +244,10 @@ def _describe_segmenter(segmenter: Mapping[str, Any]) -> str:
     by_part = segmenter["intersection_over_union"]
     parts = ", ".join(f"{readable(part)} {share:.2f}" for part, share in by_part.items())
     return f"Intersection over union of the segmenter on {segmenter['n']:,} held-out images: {parts}."
+
+
+def _paragraphs(sentences: list[str]) -> str:
+    return "\n".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
 
 
 def _table(rows: pd.DataFrame) -> str:

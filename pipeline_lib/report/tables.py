@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.config import RateRule
+from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.errors import DataError
@@ -162,6 +164,13 @@ def gap_text(gap: Estimate) -> str:
     if math.isnan(gap.value):
         return "unknown"
     return f"{gap.value:+z.2f} [{gap.low:+z.2f}, {gap.high:+z.2f}]"
+
+
+def rates_text(rules: Sequence[RateRule]) -> str:
+    """Write rates: `smiling 0.5 among “long hair” images and smiling 0.5 among “not long hair” images`."""
+    return " and ".join(
+        f"{readable(rule.attribute)} {rule.rate:g} among “{readable(group_name(rule.where))}” images" for rule in rules
+    )
 
 
 def share_text(share: float) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch_fidelity
 
-from pipeline_lib.data.shards import ShardWriter
+from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.features import extract_features
 from pipeline_lib.evaluation.frechet import SUBSETS, frechet_distance, kernel_distance, kernel_gamma, kernel_seed
@@ -30,7 +30,7 @@ def write_shards(folder, images, counts):
     paths, start = [], 0
     for number, count in enumerate(counts):
         paths.append(folder / f"{number}.parquet")
-        with ShardWriter(paths[-1], 32) as writer:
+        with shard_writer(paths[-1], 32) as writer:
             writer.add([str(start + i) for i in range(count)], images[start : start + count])
         start += count
     return paths

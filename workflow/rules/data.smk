@@ -11,14 +11,14 @@ rule prepare_dataset:
     benchmark:
         f"{ROOT}/benchmarks/prepare_dataset.tsv"
     retries: 0
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     params:
         stage="prepare_dataset",
         settings=settings["data"],
         run=RUN,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -45,6 +45,8 @@ rule sample_generator:
         f"{ROOT}/benchmarks/sample_generator/{{name}}.tsv"
     wildcard_constraints:
         name="|".join(ROLE_OF),
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -54,7 +56,5 @@ rule sample_generator:
         run=RUN,
         seed=SEED,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

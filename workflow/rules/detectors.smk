@@ -11,6 +11,8 @@ rule train_detector:
         f"{ROOT}/logs/train_detector/{{judge}}.log",
     benchmark:
         f"{ROOT}/benchmarks/train_detector/{{judge}}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -20,8 +22,6 @@ rule train_detector:
         settings=settings["detectors"],
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -39,6 +39,8 @@ rule train_segmenter:
         f"{ROOT}/logs/train_segmenter.log",
     benchmark:
         f"{ROOT}/benchmarks/train_segmenter.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -49,8 +51,6 @@ rule train_segmenter:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -65,6 +65,8 @@ rule extract_parts:
         f"{ROOT}/logs/extract_parts/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/extract_parts/{{name}}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -72,8 +74,6 @@ rule extract_parts:
         stage="extract_parts",
         run=RUN,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -95,6 +95,8 @@ rule score_before:
         f"{ROOT}/logs/score_attributes/{{judge}}-before.log",
     benchmark:
         f"{ROOT}/benchmarks/score_attributes/{{judge}}-before.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -103,8 +105,6 @@ rule score_before:
         sets=SCORED["before"],
         run=RUN,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 

@@ -16,6 +16,8 @@ rule plan_edits:
         f"{ROOT}/logs/plan_edits/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/plan_edits/{{name}}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="plan_edits",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
@@ -23,8 +25,6 @@ rule plan_edits:
         run=RUN,
         seed=SEED,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -44,6 +44,8 @@ rule swap_parts:
         f"{ROOT}/logs/swap_parts/{{name}}-{{shard}}.log",
     benchmark:
         f"{ROOT}/benchmarks/swap_parts/{{name}}-{{shard}}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -53,8 +55,6 @@ rule swap_parts:
         run=RUN,
         seed=SEED,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -73,11 +73,11 @@ rule assemble_rebalanced:
         f"{ROOT}/benchmarks/assemble_rebalanced/{{name}}.tsv"
     wildcard_constraints:
         name="|".join(KNOWN_BY),
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="assemble_rebalanced",
         run=RUN,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -13,6 +13,8 @@ rule evaluate_bias:
         f"{ROOT}/logs/evaluate_bias.log",
     benchmark:
         f"{ROOT}/benchmarks/evaluate_bias.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="evaluate_bias",
         targets=settings["rebalance"],
@@ -21,8 +23,6 @@ rule evaluate_bias:
         run=RUN,
         seed=SEED,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -37,6 +37,8 @@ rule evaluate_quality:
         f"{ROOT}/logs/evaluate_quality.log",
     benchmark:
         f"{ROOT}/benchmarks/evaluate_quality.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -46,8 +48,6 @@ rule evaluate_quality:
         run=RUN,
         seed=SEED,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -64,11 +64,11 @@ rule evaluate_edits:
         f"{ROOT}/logs/evaluate_edits/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/evaluate_edits/{{name}}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="evaluate_edits",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -94,6 +94,8 @@ rule compare_regions:
         f"{ROOT}/logs/compare_regions.log",
     benchmark:
         f"{ROOT}/benchmarks/compare_regions.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -102,8 +104,6 @@ rule compare_regions:
         settings=settings["rebalance"],
         seed=SEED,
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -122,12 +122,12 @@ rule collect_metrics:
         metrics=f"{ROOT}/evaluation/metrics.json",
     log:
         f"{ROOT}/logs/collect_metrics.log",
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

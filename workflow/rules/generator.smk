@@ -9,6 +9,8 @@ rule train_generator:
         f"{ROOT}/logs/train_generator.log",
     benchmark:
         f"{ROOT}/benchmarks/train_generator.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -21,8 +23,6 @@ rule train_generator:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -37,6 +37,8 @@ rule train_encoder:
         f"{ROOT}/logs/train_encoder.log",
     benchmark:
         f"{ROOT}/benchmarks/train_encoder.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -46,8 +48,6 @@ rule train_encoder:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -69,6 +69,8 @@ rule retrain_generator:
         f"{ROOT}/benchmarks/retrain_generator/{{role}}.tsv"
     wildcard_constraints:
         role="|".join(LEARNS_FROM),
+    conda:
+        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
@@ -81,7 +83,5 @@ rule retrain_generator:
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

@@ -12,13 +12,13 @@ rule plot_rates:
         ),
     log:
         f"{ROOT}/logs/plot_rates.log",
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="plot_rates",
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -39,12 +39,12 @@ rule plot_before_after:
         ),
     log:
         f"{ROOT}/logs/plot_before_after/{{name}}.log",
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="plot_before_after",
         settings=settings["rebalance"],
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -79,11 +79,11 @@ rule write_tables:
         ),
     log:
         f"{ROOT}/logs/write_tables.log",
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="write_tables",
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -102,13 +102,13 @@ rule write_summary:
         ),
     log:
         f"{ROOT}/logs/write_summary.log",
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="write_summary",
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"
 
@@ -126,13 +126,13 @@ rule write_datasheet:
         ),
     log:
         f"{ROOT}/logs/write_datasheet.log",
+    conda:
+        "../../envs/pipeline.yaml"
     params:
         stage="write_datasheet",
         run=RUN,
         data=settings["data"],
         targets=settings["rebalance"],
         revision=1,
-    conda:
-        "../../envs/pipeline.yaml"
     script:
         "../scripts/stage.py"

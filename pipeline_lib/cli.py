@@ -1,0 +1,87 @@
+"""The command line: check a config, run one stage, check what a run reached."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib import __version__
+from pipeline_lib.config import load_config
+from pipeline_lib.runtime.errors import PipelineError
+from pipeline_lib.stages import STAGES, call_stage, find_stage
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0 for success, 1 for a check that failed, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        return options.command(options)
+    except PipelineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latent-rebalance", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True)
+
+    check = commands.add_parser("check", help="check a config file and print it with every default")
+    check.add_argument("config", type=Path)
+    check.set_defaults(command=_check)
+
+    stage = commands.add_parser("stage", help="run one stage; without values, say what it takes")
+    stage.add_argument("name", choices=sorted(STAGES))
+    stage.add_argument("values", nargs="*", metavar="NAME=VALUE", help="VALUE is a path, text, or JSON")
+    stage.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    stage.set_defaults(command=_stage)
+
+    accept = commands.add_parser("accept", help="check the figures of the default run against what is promised of it")
+    accept.add_argument("results", type=Path, help="results/<run>")
+    accept.set_defaults(command=_accept)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    print(load_config(options.config).model_dump_json(indent=2))
+    return 0
+
+
+def _stage(options: argparse.Namespace) -> int:
+    if not options.values:
+        stage = find_stage(options.name)
+        print(inspect.getdoc(stage), "\n")
+        for parameter in inspect.signature(stage).parameters.values():
+            print(f"  {parameter}")
+        return 0
+    call_stage(options.name, dict(_value(text) for text in options.values), options.threads)
+    return 0
+
+
+def _value(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise PipelineError(f"`{text}`: give every value as NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from pipeline_lib.evaluation.acceptance import check_run
+
+    failed = 0
+    for check in check_run(options.results):
+        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.found}")
+        failed += not check.passed
+    print(f"{failed} of the promises above are not kept" if failed else "every promise above is kept")
+    return int(failed > 0)

@@ -1,0 +1,86 @@
+"""What is promised of the default run, checked against the figures that a run wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.runtime.files import read_json
+
+MINUTES = 20  # of wall time for the default run on two cores
+LEAST_ACCURACY, LEAST_AGREEMENT, LEAST_OVERLAP = 0.98, 0.95, 0.85
+
+
+@dataclass(frozen=True)
+class Check:
+    """A promise, what was found, and whether it is kept."""
+
+    promise: str
+    found: str
+    passed: bool
+
+
+def check_run(results: Path) -> list[Check]:
+    """Check `evaluation/metrics.json` of the run in `results` against every promise of the default run."""
+    metrics = read_json(results / "evaluation" / "metrics.json")
+    ((attribute, gaps),) = metrics["gap"].items()
+    return [
+        *_gap_checks(gaps),
+        *_edit_checks(metrics["edits"]),
+        *_detector_checks(metrics["detectors"], metrics["agreement"], attribute),
+        _at_least("mean intersection over union of the segmenter", metrics["segmenter"]["mean"], LEAST_OVERLAP),
+        _quality_check(metrics["quality"]),
+        _at_most("minutes of all jobs together", sum(metrics["timing"].values()) / 60, MINUTES),
+    ]
+
+
+def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
+    truth = gaps["dataset"]["truth"]["value"]
+    referee = {stage: judges["referee"]["value"] for stage, judges in gaps.items()}
+    return [
+        _at_least("gap of the dataset by truth", truth, 0.30),
+        _at_least("gap of the samples as a share of the dataset's", referee["samples"] / truth, 0.5),
+        _at_most("|gap| of the rebalanced samples", abs(referee["samples_rebalanced"]), 0.05),
+        _at_most("|gap| of the rebalanced dataset", abs(referee["dataset_rebalanced"]), 0.05),
+        _at_least("gap of the control as a share of the samples'", referee["control"] / referee["samples"], 0.8),
+        _at_most(
+            "|gap| of the retrained GAN as a share of the control's",
+            abs(referee["retrained"] / referee["control"]),
+            0.5,
+        ),
+    ]
+
+
+def _edit_checks(edits: dict[str, Any]) -> list[Check]:
+    checks = []
+    for name, counts in edits.items():
+        checks.append(_at_least(f"swaps of the {name} that succeed by the selector", counts["share_by_selector"], 0.95))
+        checks.append(_at_least(f"swaps of the {name} that succeed by the referee", counts["share_by_referee"], 0.90))
+    return checks
+
+
+def _detector_checks(detectors: dict[str, Any], agreement: dict[str, Any], attribute: str) -> list[Check]:
+    checks = [
+        _at_least(f"accuracy of the {judge} on `{name}`", figures["accuracy"], LEAST_ACCURACY)
+        for judge, report in detectors.items()
+        for name, figures in report.items()
+    ]
+    return checks + [
+        _at_least(f"agreement of the detectors on {stage}", shares[attribute], LEAST_AGREEMENT)
+        for stage, shares in agreement.items()
+    ]
+
+
+def _quality_check(quality: dict[str, Any]) -> Check:
+    distance = {stage: metrics["frechet_distance"]["value"] for stage, metrics in quality.items()}
+    ratio = distance["retrained"] / distance["control"]
+    return _at_most("Fréchet distance of the retrained GAN over the control's", ratio, 1.5)
+
+
+def _at_least(promise: str, value: float, bound: float) -> Check:
+    return Check(f"{promise} is at least {bound}", f"{value:.3f}", value >= bound)
+
+
+def _at_most(promise: str, value: float, bound: float) -> Check:
+    return Check(f"{promise} is at most {bound}", f"{value:.3f}", value <= bound)

@@ -1,0 +1,541 @@
+from __future__ import annotations
+
+import base64
+import copy
+import importlib
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline_lib.config import AvatarData, BoxRegion, Detectors, PartRegion, RateRule, Rebalance
+from pipeline_lib.data.shards import ShardWriter
+from pipeline_lib.data.tables import SCHEMAS, write_table
+from pipeline_lib.evaluation.bias import gap, rate_rows
+from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.report import datasheet, figures, summary, tables
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import write_json
+
+TARGETS = Rebalance(
+    targets=[
+        RateRule(where={"long_hair": True}, attribute="smiling", rate=0.5),
+        RateRule(where={"long_hair": False}, attribute="smiling", rate=0.4),
+    ],
+    region=PartRegion(name="mouth", grow=0.0, buffer=0.1),
+)
+EVEN = Rebalance(targets=[rule.model_copy(update={"rate": 0.5}) for rule in TARGETS.targets])
+GROUPS = ("long_hair", "not long_hair")
+RATES = {
+    "dataset": (0.80, 0.20),
+    "samples": (0.70, 0.30),
+    "samples_rebalanced": (0.52, 0.48),
+    "dataset_rebalanced": (0.51, 0.49),
+    "retrained": (0.55, 0.45),
+    "control": (0.72, 0.28),
+}
+
+
+def bias_of(rates, n=2000):
+    """Return the table and the gaps of these rates, the same by every judge."""
+    rows, gaps = [], {stage: {} for stage in COMPARED}
+    for stage, pair in rates.items():
+        in_group = {name: np.arange(2 * n) // n == number for number, name in enumerate(GROUPS)}
+        has = np.concatenate([np.arange(n) < round(rate * n) for rate in pair])
+        for judge in ("truth", "selector", "referee", "corrected")[stage != "dataset" :]:
+            table = rate_rows(stage, judge, "smiling", has, in_group, 0.95)
+            first, second = (Estimate(row.rate, row.ci_low, row.ci_high) for row in table.itertuples())
+            value, low, high = gap(first, second)
+            gaps[stage][judge] = {"value": value, "ci": [low, high]}
+            rows.append(table)
+    return pd.concat(rows, ignore_index=True), gaps
+
+
+def metrics_of(rates=RATES, n=2000, agreement=None):
+    detector = {
+        "n": 1000, "accuracy": 0.98765, "positives": 400, "true_positives": 390, "negatives": 600,
+        "false_positives": 2, "calibration_error": 0.0123456,
+    }  # fmt: skip
+    edits = {
+        "planned": 120, "candidates": 1920, "candidates_successful": 700, "succeeded_by_selector": 110,
+        "succeeded_by_referee": 96, "share_by_selector": 110 / 120, "share_by_referee": 0.8, "masked_l1": 0.0712345,
+        "targets": [{"group": "long_hair", "rate_before": 0.8, "rate_wanted": 0.5}],
+    }  # fmt: skip
+    region = {"n": 96, "masked_l1": 0.07, "perceptual_distance_to_context_outside": 0.05}
+    measured = {"extractor": "stlpips-alex", "reference": "held-out real images", "n": 2000, "n_reference": 1500}
+    return {
+        "gap": {"smiling": bias_of(rates, n)[1]},
+        "agreement": {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {}),
+        "quality": {
+            stage: {
+                "frechet_distance": {"value": 10.123456 + number, **measured},
+                "coverage": {"value": 0.91234567, **measured},
+            }
+            for number, stage in enumerate(COMPARED)
+        },
+        "edits": {"samples": edits, "dataset": {**edits, "planned": 1234, "masked_l1": None}},
+        "regions": {"part": region, "box": region, "extractor": {"perceptual_distance": "stlpips-alex"}},
+        "detectors": {"referee": {"smiling": detector}, "selector": {"smiling": {**detector, "positives": 0}}},
+        "segmenter": {"n": 1000, "intersection_over_union": {"mouth": 0.93}, "mean": 0.93},
+        "timing": {"prepare_dataset": 31.26, "swap_parts/0": 140.5},
+    }
+
+
+# Rates
+
+
+def texts_by_panel(drawn):
+    return {
+        " ".join(axes.get_title().split()): " ".join(" ".join(text.get_text().split()) for text in axes.texts)
+        for axes in drawn.axes
+    }
+
+
+def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS):
+    bias, gaps = bias_of(rates)
+    shares = {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {})
+    return figures.rates_figure(bias, gaps, shares, targets, least)
+
+
+def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
+    titles = list(texts_by_panel(draw()))
+    assert titles[:5] == [
+        "Dataset, by detector", "Dataset, by true labels", "Samples", "Samples, rebalanced", "Retrained",
+    ]  # fmt: skip
+    assert {panel.stage for panel in figures.PANELS} == set(COMPARED)
+
+
+def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
+    panels = texts_by_panel(draw(agreement={"retrained": {"smiling": 0.91}, "dataset": {"smiling": 0.949}}))
+    struck = {title: text for title, text in panels.items() if "no gap counts" in text}
+    assert set(struck) == {"Retrained", "Dataset, by detector"}  # true labels need no detector
+    assert "detectors agree on 0.91: no gap counts" in struck["Retrained"]
+    assert "detectors agree on 0.94: no gap counts" in struck["Dataset, by detector"]  # 0.95 would not be too little
+
+
+def test_bars_marks_and_dashes_stand_at_the_rates_of_the_table():
+    drawn = draw()
+    for panel, axes in zip(figures.PANELS, drawn.axes, strict=True):
+        assert [bar.get_height() for bar in axes.patches] == pytest.approx(RATES[panel.stage])
+        marks = [line.get_ydata()[0] for line in axes.lines if line.get_marker() in ("o", "D")]
+        both = np.repeat(RATES[panel.stage], 2) if panel.judge == "referee" else []
+        assert marks == pytest.approx(both)
+        assert [segments.get_segments()[0][0][1] for segments in axes.collections] == [0.5, 0.4]
+
+
+def test_every_panel_states_its_gap_with_its_interval():
+    _, gaps = bias_of(RATES)
+    panels = texts_by_panel(draw())
+    for panel in figures.PANELS:
+        found = gaps[panel.stage][panel.judge]
+        numbers = [float(number) for number in re.findall(r"[+-]\d\.\d\d", panels[" ".join(panel.title.split())])]
+        assert numbers == pytest.approx([found["value"], *found["ci"]], abs=0.005)
+
+
+def test_a_group_without_images_is_named_and_has_no_bar():
+    bias, gaps = bias_of(RATES)
+    empty = (bias["stage"] == "retrained") & (bias["group"] == "long_hair")
+    bias.loc[empty, ["rate", "ci_low", "ci_high"]] = np.nan
+    gaps["retrained"]["referee"] = {"value": None, "ci": [None, None]}
+    agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
+    drawn = figures.rates_figure(bias, gaps, agreement, TARGETS, 0.95)
+    assert texts_by_panel(drawn)["Retrained"] == "no image gap unknown"
+    assert [len(axes.patches) for axes in drawn.axes] == [2, 2, 2, 2, 1, 2, 2]
+
+
+def test_the_figure_of_rates_is_written_as_a_png(tmp_path):
+    bias, gaps = bias_of(RATES)
+    write_table(tmp_path / "bias.parquet", "bias", bias)
+    write_json(tmp_path / "gaps.json", gaps)
+    write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in COMPARED})
+    figures.plot_rates(
+        bias=tmp_path / "bias.parquet",
+        gaps=tmp_path / "gaps.json",
+        agreement=tmp_path / "agreement.json",
+        targets=TARGETS,
+        detectors=Detectors(),
+        figure=tmp_path / "rates.png",
+    )
+    with Image.open(tmp_path / "rates.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width == 1800
+
+
+# Before and after
+
+SIDE = 16
+NAMES = [f"face-{number}" for number in range(6)]
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8)
+COMPOSITES = {"face-0": 255 - PIXELS[0], "face-3": 255 - PIXELS[3]}
+
+
+def mouth(rows, columns):
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[rows, columns] = True
+    return mask
+
+
+MOUTHS = [mouth(slice(9, 12), slice(6 + number % 2, 10)) for number in range(6)]
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Write an image set with four edits, of which that of `face-1` and that of `face-4` failed."""
+    for shard, rows in enumerate((slice(0, 3), slice(3, 6))):
+        with ShardWriter(tmp_path / f"{shard}.parquet", SIDE) as writer:
+            writer.add(NAMES[rows], PIXELS[rows])
+    with ShardWriter(tmp_path / "composites.parquet", SIDE) as writer:
+        writer.add(list(COMPOSITES), np.stack(list(COMPOSITES.values())))
+    parts = pd.DataFrame(
+        [(name, "mouth", mask.sum(), 0, 0, 0, 0, np.packbits(mask).tobytes()) for name, mask in zip(NAMES, MOUTHS)],
+        columns=SCHEMAS["parts"].names,
+    )
+    write_table(tmp_path / "parts.parquet", "parts", parts)
+    plan = [(0, True), (1, True), (3, False), (4, False)]
+    rows = [(NAMES[number], number, 0, "smiling", wanted) for number, wanted in plan]
+    write_table(tmp_path / "plan.parquet", "plan", pd.DataFrame(rows, columns=SCHEMAS["plan"].names))
+    tried = [
+        (name, candidate, donor, 1.0, chosen, chosen, 0.1)
+        for name, donor_chosen in (("face-0", "face-5"), ("face-1", None), ("face-3", "face-2"), ("face-4", None))
+        for candidate, (donor, chosen) in enumerate([("face-4", False), (donor_chosen or "face-5", bool(donor_chosen))])
+    ]
+    write_table(tmp_path / "tried.parquet", "candidates", pd.DataFrame(tried, columns=SCHEMAS["candidates"].names))
+    return {
+        "images": [tmp_path / "0.parquet", tmp_path / "1.parquet"],
+        "parts": tmp_path / "parts.parquet",
+        "plan": tmp_path / "plan.parquet",
+        "candidates": [tmp_path / "tried.parquet"],
+        "composites": [tmp_path / "composites.parquet"],
+        "gallery": tmp_path / "gallery.png",
+    }
+
+
+def shown_edits(monkeypatch, edited, settings):
+    """Return the figure that `plot_before_after` saves."""
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    figures.plot_before_after(**edited, settings=settings)
+    return drawn[0]
+
+
+def test_a_row_shows_context_chosen_donor_collage_and_composite(monkeypatch, edited):
+    pictures = [axes.images[0].get_array() for axes in shown_edits(monkeypatch, edited, TARGETS).axes]
+    context, donor, collage, composite, kept = pictures[:5]
+    pasted = MOUTHS[5]
+    known_context = np.ones((SIDE, SIDE), bool)
+    known_context[7:14, 5:12] = False  # the donor's mouth (rows 9 to 11, columns 7 to 9) and 2 pixels round it
+    known_context[MOUTHS[0]] = False  # and the old mouth
+    assert (context == PIXELS[0]).all()
+    assert (donor == PIXELS[5]).all()
+    assert (composite == COMPOSITES["face-0"]).all()
+    assert (collage[pasted] == PIXELS[5][pasted]).all()
+    assert (collage[known_context] == PIXELS[0][known_context]).all()
+    assert (collage[~known_context & ~pasted] == 128).all()
+    assert (kept == PIXELS[1]).all()
+
+
+def test_rows_are_labelled_and_kept_images_say_so(monkeypatch, edited):
+    texts = [" ".join(text.get_text().split()) for text in shown_edits(monkeypatch, edited, TARGETS).texts]
+    assert texts[:4] == ["context", "donor", "collage", "composite"]
+    kept = "kept: no candidate succeeded"
+    assert texts[4:] == [
+        "wanted: smiling", "wanted: smiling", kept, "wanted: not smiling", "wanted: not smiling", kept,
+    ]  # fmt: skip
+
+
+def test_a_box_pastes_the_same_rectangle_of_the_donor(monkeypatch, edited):
+    box = TARGETS.model_copy(update={"region": BoxRegion(top=0.5, bottom=0.75, left=0.25, right=0.75)})
+    collage = shown_edits(monkeypatch, edited, box).axes[2].images[0].get_array()
+    expected = PIXELS[0].copy()
+    expected[8:12, 4:12] = PIXELS[5][8:12, 4:12]
+    assert (collage == expected).all()
+
+
+def test_every_pixel_is_enlarged_by_the_same_whole_number(edited):
+    figures.plot_before_after(**edited, settings=TARGETS)
+    with Image.open(edited["gallery"]) as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    scale = round(1.15 * figures.DOTS_PER_INCH / SIDE)
+    enlarged = PIXELS[0].repeat(scale, axis=0).repeat(scale, axis=1)
+    top, left = round(0.25 * figures.DOTS_PER_INCH), round(0.95 * figures.DOTS_PER_INCH)
+    assert (sheet[top : top + SIDE * scale, left : left + SIDE * scale] == enlarged).all()
+
+
+def test_a_missing_composite_is_one_clear_line(edited):
+    edited["composites"] = edited["images"][1:]  # holds face-3, but not face-0
+    with pytest.raises(DataError, match="no image `face-0`"):
+        figures.plot_before_after(**edited, settings=TARGETS)
+
+
+def test_a_plan_without_edits_makes_a_gallery_that_says_so():
+    (text,) = figures.gallery_figure([]).texts
+    assert "no edit" in text.get_text()
+
+
+@pytest.mark.parametrize(
+    ("rising", "falling", "count", "expected"),
+    [
+        (50, 50, 8, (4, 4)),
+        (50, 50, 7, (4, 3)),
+        (1, 50, 8, (1, 7)),
+        (50, 2, 8, (6, 2)),
+        (2, 3, 8, (2, 3)),
+        (0, 0, 8, (0, 0)),
+    ],
+)
+def test_examples_are_taken_evenly_of_both_directions(rising, falling, count, expected):
+    plan = pd.DataFrame({"position": range(rising + falling), "wanted": np.arange(rising + falling) < rising})
+    chosen = figures.choose_examples(plan, count)
+    assert (chosen["wanted"].sum(), (~chosen["wanted"]).sum()) == expected
+    assert chosen["position"].is_unique
+    if expected[0] > 1:
+        steps = np.diff(chosen.loc[chosen["wanted"], "position"])
+        assert steps.max() - steps.min() <= 1
+
+
+# Tables
+
+
+@pytest.fixture
+def metrics_file(tmp_path):
+    write_json(tmp_path / "metrics.json", metrics_of())
+    return tmp_path / "metrics.json"
+
+
+def test_csv_files_hold_the_values_of_the_metrics(tmp_path, metrics_file):
+    paths = {name: tmp_path / f"{name}.csv" for name in ("quality", "detectors", "edits", "timing")}
+    tables.write_tables(metrics=metrics_file, **paths)
+    metrics, read = metrics_of(), {name: pd.read_csv(path) for name, path in paths.items()}
+
+    quality = read["quality"].set_index("image set")
+    assert list(quality.index) == [stage.replace("_", " ") for stage in COMPARED]
+    for stage in COMPARED:
+        row = quality.loc[stage.replace("_", " ")]
+        assert row["Fréchet distance"] == pytest.approx(
+            metrics["quality"][stage]["frechet_distance"]["value"], rel=5e-4
+        )
+        assert row["coverage"] == pytest.approx(metrics["quality"][stage]["coverage"]["value"], rel=5e-4)
+        assert (row["extractor"], row["reference"]) == ("stlpips-alex", "held-out real images")
+        assert (row["images"], row["reference images"]) == (2000, 1500)
+
+    selector, referee = (row for _, row in read["detectors"].iterrows())
+    assert (selector["detector"], referee["detector"]) == ("selector", "referee")
+    assert referee["sensitivity"] == pytest.approx(390 / 400)
+    assert referee["specificity"] == pytest.approx(598 / 600, rel=5e-4)
+    assert np.isnan(selector["sensitivity"])  # it was never measured
+
+    edits = read["edits"].set_index("image set")
+    assert edits.loc["samples", "share made"] == pytest.approx(110 / 120, rel=5e-4)
+    assert edits.loc["samples", "share confirmed"] == 0.8
+    assert edits.loc["dataset", "edits planned"] == 1234
+    assert np.isnan(edits.loc["dataset", "masked L1"])
+
+    timing = read["timing"].set_index("rule")["seconds"]
+    assert timing["total"] == pytest.approx(31.26 + 140.5, abs=0.05)
+    assert timing["prepare_dataset"] == pytest.approx(31.26, abs=0.05)
+
+
+def test_a_run_that_was_not_timed_has_no_total():
+    assert tables.timing_table({"timing": {}}).empty
+
+
+def test_metrics_without_a_section_are_refused_by_name(tmp_path):
+    metrics = metrics_of()
+    del metrics["regions"]
+    write_json(tmp_path / "metrics.json", metrics)
+    with pytest.raises(DataError, match=r"metrics\.json: no section regions"):
+        tables.read_metrics(tmp_path / "metrics.json")
+
+
+def test_gaps_that_round_to_nothing_have_no_minus_sign():
+    assert tables.gap_text(Estimate(-0.001, -0.02, 0.018)) == "+0.00 [-0.02, +0.02]"
+
+
+# Verdict
+
+
+def judged(rates=RATES, n=2000, agreement=None, targets=EVEN):
+    return summary.judge_balance(metrics_of(rates, n, agreement), targets, 0.95)
+
+
+def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
+    verdict = judged()
+    assert verdict.real is True
+    assert not verdict.caution
+
+
+@pytest.mark.parametrize(
+    ("changed", "real", "reason"),
+    [
+        ({"dataset_rebalanced": (0.6, 0.4)}, False, "not balanced"),
+        ({"retrained": (0.65, 0.35)}, False, "more than half of the control's"),
+        ({"control": (0.52, 0.48)}, None, "hardly has a gap"),
+        ({"dataset_rebalanced": (0.4, 0.6)}, False, "not balanced"),  # overshot
+    ],
+)
+def test_the_verdict_flips_with_the_numbers(changed, real, reason):
+    verdict = judged(RATES | changed)
+    assert verdict.real is real
+    assert any(reason in sentence for sentence in verdict.reasons)
+
+
+def test_too_few_images_leave_the_verdict_open():
+    assert judged(n=60).real is None
+
+
+def test_a_wanted_gap_is_no_imbalance():
+    # Rates of 0.8 and 0.2 are what is wanted here, so only a dataset that keeps them is balanced.
+    first, second = EVEN.targets
+    uneven = EVEN.model_copy(
+        update={"targets": [first.model_copy(update={"rate": 0.8}), second.model_copy(update={"rate": 0.2})]}
+    )
+    reached = RATES | {"dataset_rebalanced": (0.8, 0.2), "retrained": (0.78, 0.22), "control": (0.6, 0.4)}
+    assert judged(reached, targets=uneven).real is True
+    assert judged(RATES, targets=uneven).real is False
+
+
+@pytest.mark.parametrize("stage", ["dataset_rebalanced", "retrained", "control"])
+def test_disagreeing_detectors_are_named_first_and_void_what_rests_on_them(stage):
+    verdict = judged(agreement={stage: {"smiling": 0.91}})
+    assert verdict.real is None
+    assert f"agree on only 0.91 of “{stage.replace('_', ' ')}”" in verdict.caution
+
+
+def test_excess_is_zero_at_its_nearest_where_the_interval_holds_the_wanted_gap():
+    assert summary.excess_of(Estimate(0.1, -0.1, 0.3), 0.0) == pytest.approx((0.1, 0.0, 0.3))
+    assert summary.excess_of(Estimate(-0.4, -0.5, -0.3), 0.2) == pytest.approx((0.6, 0.5, 0.7))
+
+
+# Pages
+
+
+class Page(HTMLParser):
+    """Parses HTML and fails where a tag is not closed in its turn."""
+
+    VOID = {"meta", "img", "br", "link"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.text = [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+        assert not {"href", "onclick"} & set(dict(attributes))
+        assert tag not in ("script", "link")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text += text
+
+
+def written_page(tmp_path, metrics):
+    write_json(tmp_path / "metrics.json", metrics)
+    for name in ("rates", "gallery"):
+        Image.fromarray(PIXELS[0]).save(tmp_path / f"{name}.png")
+    summary.write_summary(
+        metrics=tmp_path / "metrics.json",
+        rates=tmp_path / "rates.png",
+        gallery=tmp_path / "gallery.png",
+        targets=EVEN,
+        detectors=Detectors(),
+        summary=tmp_path / "summary.html",
+    )
+    return Page((tmp_path / "summary.html").read_text())
+
+
+def test_the_summary_is_one_well_formed_page_that_holds_its_images(tmp_path):
+    page = written_page(tmp_path, metrics_of())
+    assert len(page.images) == 2
+    for source, name in zip(page.images, ("rates", "gallery"), strict=True):
+        assert (
+            base64.b64decode(source.removeprefix("data:image/png;base64,")) == (tmp_path / f"{name}.png").read_bytes()
+        )
+    for heading in ("Image quality", "Edits", "Detectors", "Run times", "paper's box"):
+        assert heading in page.text
+    assert page.text.index("The balance is real.") < page.text.index("What was done")
+
+
+def test_the_summary_opens_with_the_disagreement_of_the_detectors(tmp_path):
+    page = written_page(tmp_path, metrics_of(agreement={"retrained": {"smiling": 0.5}}))
+    body = page.text[
+        page.text.index("is the balance real?", page.text.index("</style>") if "</style>" in page.text else 0) :
+    ]
+    assert body.index("they agree on only 0.50 of “retrained”") < body.index("cannot be told")
+
+
+def test_names_are_escaped(tmp_path):
+    metrics = metrics_of()
+    metrics["timing"]["<b>rule</b>"] = 1.0
+    metrics["quality"]["dataset"]["frechet_distance"]["extractor"] = "<i>net"
+    page = written_page(tmp_path, metrics)  # parsing would fail at an <i> that nobody closes
+    assert "<b>rule</b>" in page.text
+    assert "<i>net" in page.text
+
+
+def test_the_summary_says_so_where_nothing_was_timed(tmp_path):
+    metrics = copy.deepcopy(metrics_of()) | {"timing": {}, "regions": {}}
+    assert written_page(tmp_path, metrics).text.count("Not measured in this run.") == 2
+
+
+def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):
+    labels = pd.DataFrame(
+        {
+            "image_id": [f"face-{number}" for number in range(10)],
+            "edited": [True, True, True] + [False] * 7,
+            "smiling": pd.array([None, None, None, True, True, False, False, False, False, False], "boolean"),
+        }
+    )
+    write_table(tmp_path / "labels.parquet", "assembled", labels)
+    datasheet.write_datasheet(
+        metrics=metrics_file,
+        labels=tmp_path / "labels.parquet",
+        run="tiny",
+        data=AvatarData(),
+        targets=EVEN,
+        card=tmp_path / "card.md",
+    )
+    _, front, body = (tmp_path / "card.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["size_categories"] == ["n<1K"]
+    assert yaml.safe_load(front)["license"] == "mit"
+    assert "| smiling | 2 | 5 | 3 |" in body
+    assert "10 images of 64 by 64 pixels, of which 3 (30.0%) were edited" in body
+    assert "$" not in body
+    for heading in ("Motivation", "Composition", "Collection", "Processing", "Uses and cautions", "Maintenance"):
+        assert f"\n## {heading}\n" in body
+
+
+@pytest.mark.parametrize(
+    ("images", "category"), [(999, "n<1K"), (1000, "1K<n<10K"), (9999, "1K<n<10K"), (30_000, "10K<n<100K")]
+)
+def test_sizes_are_named_as_the_hub_names_them(images, category):
+    assert datasheet.size_category(images) == category
+
+
+def test_reports_are_made_without_torch():
+    modules = [module.__name__ for module in (figures, tables, summary, datasheet)]
+    program = (
+        f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_every_stage_of_the_report_is_registered():
+    from pipeline_lib.stages import STAGES
+
+    for name in ("plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet"):
+        assert callable(getattr(importlib.import_module(STAGES[name]), name))
