@@ -75,7 +75,7 @@ class Detectors(Section):
     """Two attribute detectors: the selector chooses edits, the referee only judges."""
 
     attributes: list[str] = Field(
-        ["smiling", "mouth_open", "long_hair", "eyeglasses", "beard", "hat", "dark_skin", "blond_hair"],
+        ["smiling", "mouth_open", "long_hair", "eyeglasses", "dark_skin"],
         min_length=1,
         description="attributes that both learn; those of the targets must be among them",
     )
@@ -86,7 +86,7 @@ class Detectors(Section):
         DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
         description="judges the result, never steers",
     )
-    training: SupervisedTraining = Field(SupervisedTraining(kimg=24), description="how both are trained")
+    training: SupervisedTraining = Field(SupervisedTraining(kimg=12), description="how both are trained")
     blur: Positive = Field(1.0, description="largest Gaussian blur in training, in pixels")
     noise: Share = Field(0.1, description="largest noise in training, standard deviation on [-1, 1]")
     color: Share = Field(0.2, description="largest shift of each colour channel in training")

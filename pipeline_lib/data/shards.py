@@ -57,7 +57,9 @@ def shard_writer(path: str | Path, resolution: int, metadata: dict[str, str] | N
     )
     with (
         atomic_path(path) as beside,
-        pq.ParquetWriter(beside, schema, compression="zstd", use_dictionary=["image_id"]) as writer,
+        pq.ParquetWriter(
+            beside, schema, compression="zstd", use_dictionary=["image_id"], write_page_checksum=True
+        ) as writer,
     ):
         shard = ShardWriter(writer, resolution)
         yield shard
@@ -71,7 +73,7 @@ def open_shard(path: str | Path) -> pq.ParquetFile:
         DataError: the file is missing, damaged or holds no images.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image shard; run the rule that makes it") from None
     except (pa.ArrowInvalid, OSError) as error:

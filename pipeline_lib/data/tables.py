@@ -109,7 +109,7 @@ def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
     table = table.replace_schema_metadata(schema.metadata)
     with atomic_path(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: str | Path, kind: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def read_table(path: str | Path, kind: str, columns: Sequence[str] | None = None
         DataError: the file is missing, damaged or of another kind.
     """
     try:
-        table = pq.read_table(path, columns=list(columns) if columns else None)
+        table = pq.read_table(path, columns=list(columns) if columns else None, page_checksum_verification=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such table; run the rule that makes it") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -195,8 +195,9 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
         columnspacing=1.2,
     )
     note = (
-        f"Gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval. Upper row: the panels of the paper's "
-        "Fig. 12, in its order. Lower row: what the retrained GAN learnt from, and the control to compare it with."
+        f"Gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval. Upper row: the panels of the "
+        "paper's Fig. 12, in its order. Lower row: what the retrained GAN learnt from, and the control to compare it "
+        "with."
     )
     figure.text(0.058, 0.255, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 

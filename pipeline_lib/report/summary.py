@@ -29,6 +29,10 @@ HEADLINES = {
     False: "The balance is not real.",
     None: "Whether the balance is real cannot be told.",
 }
+CORRECTED_DISAGREES = (
+    "Take it with care: by the corrected gaps, whose intervals also hold how little is known of the referee's errors, "
+    "the same could not be said."
+)
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
 
@@ -103,12 +107,18 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     attribute = targets.targets[0].attribute
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
-    excess = {stage: excess_of(as_estimate(judges["referee"]), wanted_gap(targets)) for stage, judges in gaps.items()}
+    excess, corrected = (
+        {stage: excess_of(as_estimate(judges[judge]), wanted_gap(targets)) for stage, judges in gaps.items()}
+        for judge in ("referee", "corrected")
+    )
     dataset = None if "dataset_rebalanced" in doubtful else is_small(excess["dataset_rebalanced"])
     is_doubtful = "retrained" in doubtful or "control" in doubtful
     retrained = None if is_doubtful else is_halved(excess["retrained"], excess["control"])
     real = False if False in (dataset, retrained) else None if None in (dataset, retrained) else True
 
+    holds_corrected = is_small(corrected["dataset_rebalanced"]) and is_halved(
+        corrected["retrained"], corrected["control"]
+    )
     return Verdict(
         real,
         _caution({stage: agreement[stage][attribute] for stage in doubtful}, least_agreement),
@@ -120,6 +130,7 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
             + _say_dataset(dataset, "dataset_rebalanced" in doubtful),
             f"The GAN retrained on the rebalanced dataset has a gap of {_both(gaps['retrained'])}, the control "
             f"{_both(gaps['control'])}. " + _say_retrained(retrained, is_doubtful, excess["control"]),
+            *([CORRECTED_DISAGREES] if real and not holds_corrected else []),
             _cost(metrics["quality"]),
         ],
     )

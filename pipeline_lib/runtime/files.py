@@ -24,11 +24,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
+        beside.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: str | Path, value: Any) -> None:

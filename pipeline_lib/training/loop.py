@@ -70,7 +70,8 @@ def run(
     if start >= task.total_steps:
         return
     snapshot_every = max(1, task.total_steps // max(1, snapshots))
-    totals: dict[str, torch.Tensor] = {}
+    totals: dict[str, torch.Tensor] = {}  # since the last log row
+    summed = 0  # steps in them
     saved_at = time.monotonic()
     with (
         SummaryWriter(str(folder / "tensorboard"), purge_step=start) as board,
@@ -81,25 +82,24 @@ def run(
         for index in range(start, task.total_steps):
             for name, value in task.step(index).items():
                 totals[name] = totals.get(name, 0) + value.detach()
-            done = index + 1
+            done, summed, stopping = index + 1, summed + 1, stop.requested
             progress.advance(task.images_per_step)
-            if done % log_every == 0 or done == task.total_steps:
-                count = (done - start) % log_every or min(log_every, done - start)
-                means = {name: float(total) / count for name, total in totals.items()}
+            if done % log_every == 0 or done == task.total_steps or stopping:
+                means = {name: float(total) / summed for name, total in totals.items()}
                 totals.clear()
+                summed = 0
                 _check(task, means, done, checkpoint)
                 log.write(json.dumps({"step": done, "images": done * task.images_per_step, **means}) + "\n")
                 log.flush()
                 for name, value in means.items():
                     board.add_scalar(f"{task.name}/{name}", value, done)
                 progress.show(means)
-                if stop.requested or time.monotonic() - saved_at > checkpoint_seconds:
+                if stopping or time.monotonic() - saved_at > checkpoint_seconds:
                     _save(task, checkpoint, done)
                     saved_at = time.monotonic()
             if done % snapshot_every == 0 or done == task.total_steps:
                 task.snapshot(folder / "snapshots" / f"{done * task.images_per_step:09d}.png")
-            if stop.requested:
-                _save(task, checkpoint, done)
+            if stopping:
                 raise SystemExit(f"{task.name}: stopped by a signal at step {done}; saved in {checkpoint}")
     _save(task, checkpoint, task.total_steps)
 

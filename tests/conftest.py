@@ -1,0 +1,69 @@
+"""What many tests need: one thread, and tiny networks and image shards in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.data.shards import shard_writer
+from pipeline_lib.networks.checkpoints import save_weights
+from pipeline_lib.networks.classifier import PlainClassifier
+from pipeline_lib.networks.discriminator import Discriminator
+from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+
+SIDE = 16
+WriteShards = Callable[..., list[Path]]
+
+
+def pytest_configure() -> None:
+    """Use one thread here and in child processes: more only slow tiny networks down."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Weight files of tiny networks that fit each other, at 16 pixels, with random weights."""
+
+    generator: Path
+    discriminator: Path
+    encoder: Path
+    detector: Path
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    folder = tmp_path_factory.mktemp("networks")
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(SIDE, [8, 8, 8], style_dim=8, mapping_layers=2, noise=False)
+    made = {
+        "generator": generator,
+        "discriminator": Discriminator(SIDE, [8, 8, 8]),
+        "encoder": ResNetEncoder(generator.latent_shape, width=4, small=True),
+        "detector": PlainClassifier(["smiling", "long_hair"], width=4),
+    }
+    for name, network in made.items():
+        save_weights(folder / f"{name}.safetensors", network, {})
+    return Networks(**{name: folder / f"{name}.safetensors" for name in made})
+
+
+@pytest.fixture
+def write_shards(tmp_path: Path) -> WriteShards:
+    """Return a function that spreads uint8 images (n, side, side, 3) evenly over shards of the set `name`."""
+
+    def write(pixels: np.ndarray, names: Sequence[str], name: str = "samples", shards: int = 1) -> list[Path]:
+        paths = [tmp_path / "images" / name / f"{shard}.parquet" for shard in range(shards)]
+        parts = zip(paths, np.array_split(np.asarray(names), shards), np.array_split(pixels, shards), strict=True)
+        for path, part_names, part in parts:
+            with shard_writer(path, pixels.shape[1]) as writer:
+                writer.add(part_names.tolist(), part)
+        return paths
+
+    return write

@@ -1,0 +1,170 @@
+"""The embedded faces are what they are said to be: their rates, their attributes and their masks are the truth."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import python_avatars as drawing
+import torch
+from scipy.stats import binomtest
+
+from pipeline_lib.config import AvatarData, RateRule
+from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.data.avatars import OTHER_MOUTHS, SMILING_MOUTHS, draw_face, render_face
+from pipeline_lib.data.prepare import HELD_OUT_FROM, prepare_dataset, shard_of
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import attribute_columns, read_table
+from pipeline_lib.editing.masks import grow
+
+DEFAULTS = AvatarData()
+MOUTH = AVATAR_PARTS.index("mouth")
+LONG, SHORT = {"long_hair": True}, {"long_hair": False}
+
+
+def attributes_of(count, rules=(), seed=0):
+    faces = [draw_face(seed, index, rules).attributes for index in range(count)]
+    return {name: np.array([face[name] for face in faces]) for name in faces[0]}
+
+
+def assert_rate(found, wanted):
+    """Accept what a rate of `wanted` gives in all but one of a thousand data sets."""
+    assert binomtest(int(found.sum()), len(found), wanted).pvalue > 1e-3
+
+
+def test_there_are_the_attributes_and_parts_that_are_promised():
+    assert set(draw_face(0, 0, []).attributes) == set(AVATAR_ATTRIBUTES)
+    assert len(AVATAR_ATTRIBUTES) >= 8
+    assert len(AVATAR_PARTS[1:]) >= 6
+
+
+def test_a_bias_is_drawn_at_the_rates_asked_for():
+    rules = [RateRule(where=LONG, attribute="smiling", rate=0.8), RateRule(where=SHORT, attribute="smiling", rate=0.3)]
+    found = attributes_of(2000, rules)
+    no_hat = ~found["hat"]  # a hat hides hair that was drawn long
+    assert_rate(found["smiling"][found["long_hair"]], 0.8)
+    assert_rate(found["smiling"][~found["long_hair"] & no_hat], 0.3)
+    assert_rate(found["long_hair"][no_hat], AVATAR_SETTABLE["long_hair"])
+    for name in ("hat", "beard", "eyeglasses", "dark_skin"):
+        assert_rate(found[name], AVATAR_SETTABLE[name])
+
+
+def test_a_later_rule_overrides_an_earlier_one():
+    never, always = (RateRule(attribute="hat", rate=rate) for rate in (0, 1))
+    assert attributes_of(20, [never, always])["hat"].all()
+    assert not attributes_of(20, [always, never])["hat"].any()
+
+
+def test_what_is_not_biased_does_not_move_with_the_bias():
+    before, after = attributes_of(200), attributes_of(200, [RateRule(where=LONG, attribute="smiling", rate=1)])
+    assert (before["smiling"] != after["smiling"]).any()
+    for name in set(before) - {"smiling", "mouth_open"}:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+
+
+def test_a_face_is_a_function_of_seed_and_index():
+    def rendered(seed, index):
+        return render_face(draw_face(seed, index, []), 32, DEFAULTS.crop)
+
+    (image, codes), (again, codes_again) = rendered(3, 5), rendered(3, 5)
+    np.testing.assert_array_equal(image, again)
+    np.testing.assert_array_equal(codes, codes_again)
+    assert (image != rendered(4, 5)[0]).any()
+    assert (image != rendered(3, 6)[0]).any()
+
+
+def test_attributes_contradict_neither_each_other_nor_the_masks():
+    for index in range(40):
+        face = draw_face(1, index, [])
+        true, codes = face.attributes, render_face(face, 64, DEFAULTS.crop)[1]
+        shown = {AVATAR_PARTS[code] for code in np.unique(codes)}
+        assert not (true["long_hair"] and (true["hat"] or true["bald"]))
+        assert true["eyeglasses"] or not true["sunglasses"]
+        assert ("hat" in shown, "glasses" in shown, "facial_hair" in shown) == (
+            true["hat"],
+            true["eyeglasses"],
+            true["beard"],
+        )
+        assert {"skin", "mouth", "nose"} <= shown
+
+
+def test_the_mouth_mask_holds_every_pixel_that_another_mouth_changes():
+    mouths = [*SMILING_MOUTHS, *OTHER_MOUTHS]
+    for index, (one, other) in enumerate(zip(mouths, mouths[1:], strict=False)):
+        images, masks = [], []
+        for mouth in (one, other):
+            face = draw_face(2, index, [RateRule(attribute="beard", rate=0)])
+            changed = copy.copy(face.avatar)
+            changed.mouth = drawing.MouthType[mouth]
+            image, codes = render_face(type(face)(changed, face.background, face.attributes), 64, DEFAULTS.crop)
+            images.append(image)
+            masks.append(codes == MOUTH)
+        moved = (images[0] != images[1]).any(axis=2)
+        union = grow(torch.from_numpy(masks[0] | masks[1])[None, None].float(), 1)[0, 0].bool().numpy()
+        assert min(mask.sum() for mask in masks) >= 16, (one, other)
+        assert not (moved & ~union).any(), (one, other)
+        assert moved.sum() > union.sum() / 4, (one, other)  # nor does the mask reach far beyond the mouths
+
+
+@pytest.mark.parametrize("resolution", [16, 64])
+def test_a_face_fills_the_square_at_any_resolution(resolution):
+    image, codes = render_face(draw_face(0, 0, []), resolution, DEFAULTS.crop)
+    assert image.shape == (resolution, resolution, 3)
+    assert codes.shape == (resolution, resolution)
+    assert (image.dtype, codes.dtype) == (np.uint8, np.uint8)
+
+
+def test_shards_are_runs_of_nearly_equal_length():
+    for count, shards in ((10, 3), (64, 1), (5, 5), (7, 2)):
+        where = [shard_of(position, count, shards) for position in range(count)]
+        assert where == sorted(where)
+        sizes = np.bincount(where, minlength=shards)
+        assert len(sizes) == shards
+        assert sizes.max() - sizes.min() <= 1
+
+
+def prepare(folder, shards, threads):
+    def paths(name):
+        return [folder / name / f"{shard}.parquet" for shard in range(shards)]
+
+    prepare_dataset(
+        settings=AvatarData(images=130, held_out=64, resolution=16),
+        run="toy",
+        images=paths("dataset"),
+        labels=folder / "labels.parquet",
+        masks=folder / "masks.parquet",
+        held_out=paths("held_out"),
+        held_out_labels=folder / "held_out_labels.parquet",
+        held_out_masks=folder / "held_out_masks.parquet",
+        threads=threads,
+    )
+    return paths("dataset"), paths("held_out")
+
+
+def test_shards_and_workers_change_no_image_label_or_mask(tmp_path):
+    one, _ = prepare(tmp_path / "one", shards=1, threads=1)
+    three, held_out = prepare(tmp_path / "three", shards=3, threads=2)
+    names, pixels = read_shards(one)
+    names_again, pixels_again = read_shards(three)
+    assert names == names_again
+    np.testing.assert_array_equal(pixels, pixels_again)
+    for table in ("labels", "masks", "held_out_labels", "held_out_masks"):
+        paths = [tmp_path / folder / f"{table}.parquet" for folder in ("one", "three")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert not set(names) & set(read_shards(held_out)[0])
+
+
+def test_tables_tell_the_truth_of_the_images_beside_them(tmp_path):
+    _, held_out = prepare(tmp_path, shards=2, threads=2)
+    names, pixels = read_shards(held_out)
+    labels = read_table(tmp_path / "held_out_labels.parquet", "labels")
+    masks = read_table(tmp_path / "held_out_masks.parquet", "masks")
+    assert attribute_columns(labels, "labels") == list(AVATAR_ATTRIBUTES)
+    assert names == labels["image_id"].tolist() == masks["image_id"].tolist()
+    assert set(labels["split"]) == {"held_out"}
+    face = draw_face(DEFAULTS.seed, HELD_OUT_FROM + 7, DEFAULTS.rates)
+    image, codes = render_face(face, 16, DEFAULTS.crop)
+    np.testing.assert_array_equal(pixels[7], image)
+    assert masks["codes"][7] == codes.tobytes()
+    assert labels.loc[7, list(AVATAR_ATTRIBUTES)].to_dict() == face.attributes

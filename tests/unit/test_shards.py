@@ -1,0 +1,99 @@
+"""Images come out of a shard as they went in, and a damaged shard is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline_lib.data.shards import ROWS_PER_GROUP, count_images, iterate_shards, read_shards, shard_writer
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.runtime.errors import DataError
+
+COUNT = ROWS_PER_GROUP + 88
+
+
+def draw(count, side=4):
+    names = [f"image-{number:05d}" for number in range(count)]
+    return names, np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def write(path, names, images, chunk=10_000):
+    with shard_writer(path, images.shape[1], {"run": "toy"}) as writer:
+        for start in range(0, len(names), chunk):
+            writer.add(names[start : start + chunk], images[start : start + chunk])
+    return path
+
+
+def test_images_and_ids_survive_a_round_trip_over_several_shards(tmp_path):
+    names, images = draw(COUNT)
+    paths = [write(tmp_path / "0.parquet", names[:550], images[:550])]
+    paths.append(write(tmp_path / "1.parquet", names[550:], images[550:]))
+    found_names, found = read_shards(paths)
+    assert found_names == names
+    np.testing.assert_array_equal(found, images)
+    assert count_images(paths) == COUNT
+
+
+@pytest.mark.parametrize("chunk", [1, 7, ROWS_PER_GROUP])
+def test_how_images_are_handed_over_changes_no_byte(tmp_path, chunk):
+    names, images = draw(COUNT)
+    whole = write(tmp_path / "whole.parquet", names, images)
+    assert write(tmp_path / "chunked.parquet", names, images, chunk).read_bytes() == whole.read_bytes()
+
+
+def test_a_reader_holds_one_row_group_at_a_time(tmp_path):
+    path = write(tmp_path / "0.parquet", *draw(COUNT))
+    assert [len(names) for names, _ in iterate_shards([path])] == [ROWS_PER_GROUP, COUNT - ROWS_PER_GROUP]
+
+
+def test_metadata_stays_with_the_images(tmp_path):
+    metadata = pq.read_schema(write(tmp_path / "0.parquet", *draw(2))).metadata
+    assert (metadata[b"run"], metadata[b"resolution"]) == (b"toy", b"4")
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 4, 4, 3), np.float32)])
+def test_images_of_another_size_or_type_are_refused_and_leave_no_file(tmp_path, images):
+    with pytest.raises(ValueError, match="a shard takes"), shard_writer(tmp_path / "0.parquet", 4) as writer:
+        writer.add(["a", "b"], images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_shard_is_whole_but_a_set_without_images_is_an_error(tmp_path):
+    empty = write(tmp_path / "0.parquet", [], np.zeros((0, 4, 4, 3), np.uint8))
+    full = write(tmp_path / "1.parquet", *draw(3))
+    assert len(read_shards([empty, full])[0]) == 3
+    with pytest.raises(DataError, match=r"0\.parquet: no image"):
+        read_shards([empty])
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "emptied":
+        path.write_bytes(b"")
+    else:  # a few bytes of pixels overwritten
+        content[len(content) // 3 : len(content) // 3 + 8] = b"\xff" * 8
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "emptied", "overwritten"])
+def test_a_damaged_shard_is_named_in_one_line(tmp_path, how):
+    path = write(tmp_path / "0.parquet", *draw(100))
+    damage(path, how)
+    with pytest.raises(DataError) as caught:
+        read_shards([path])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_is_no_shard_and_a_shard_no_table(tmp_path):
+    shard = write(tmp_path / "0.parquet", *draw(2))
+    with pytest.raises(DataError, match="a table of kind unknown, expected labels"):
+        read_table(shard, "labels")
+    pq.write_table(pq.read_table(shard).select(["image_id"]), tmp_path / "table.parquet")
+    with pytest.raises(DataError, match="not an image shard"):
+        read_shards([tmp_path / "table.parquet"])
