@@ -191,6 +191,9 @@ class EncoderTraining(Section):
     learning_rate: Positive = Field(1e-3, description="largest step of Adam")
     mse: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the pixel loss")
     perceptual: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the perceptual loss")
+    perceptual_crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="side of the random crop that the perceptual loss sees, as a share of the image's side"
+    )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
     mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
 
@@ -240,13 +243,15 @@ class BoxRegion(Section):
 class Rebalance(Section):
     """Which rates are wanted, and how images are edited to reach them."""
 
-    targets: list[RateRule] = Field(min_length=1, description="wanted rate of an attribute where a condition holds")
+    targets: list[RateRule] = Field(
+        min_length=2, description="wanted rate of an attribute where a condition holds; the gap is first minus second"
+    )
     region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = Field(
         PartRegion(), description="what is swapped"
     )
     candidates: Count = Field(16, description="random donors tried for each image (paper A.2.1)")
     shards: Count = Field(2, description="jobs that the edits of one image set are spread over")
-    compare: Annotated[int, Field(ge=0)] = Field(96, description="images on which part and box regions are compared")
+    compare: Count = Field(96, description="images on which part and box regions are compared")
 
 
 class Retrain(Section):

@@ -176,6 +176,7 @@ def evaluate_edits(
 
 def collect_metrics(
     *,
+    bias: Path,
     gaps: Path,
     agreement: Path,
     quality: Path,
@@ -191,6 +192,7 @@ def collect_metrics(
     """Put every figure of a run into one JSON file.
 
     Args:
+        bias: table of `evaluate_bias`.
         gaps: JSON of `evaluate_bias`.
         agreement: JSON of `evaluate_bias`.
         quality: table of `evaluate_quality`.
@@ -217,6 +219,7 @@ def collect_metrics(
     write_json(
         metrics,
         {
+            "rate": {targets.targets[0].attribute: _rates(read_table(bias, "bias"))},
             "gap": {targets.targets[0].attribute: read_json(gaps)},
             "agreement": read_json(agreement),
             "quality": by_stage,
@@ -227,6 +230,15 @@ def collect_metrics(
             "timing": _timing(benchmarks),
         },
     )
+
+
+def _rates(bias: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
+    """Return {stage: {judge: {group: {"value", "ci", "n"}}}}."""
+    rates: dict[str, dict[str, dict[str, object]]] = {}
+    for row in bias.itertuples():
+        figures = _as_json(Estimate(row.rate, row.ci_low, row.ci_high)) | {"n": row.n}
+        rates.setdefault(row.stage, {}).setdefault(row.judge, {})[row.group] = figures
+    return rates
 
 
 def _timing(benchmarks: Path) -> dict[str, float]:

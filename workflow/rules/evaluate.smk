@@ -110,6 +110,7 @@ rule compare_regions:
 
 rule collect_metrics:
     input:
+        bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
         quality=f"{ROOT}/evaluation/quality.parquet",

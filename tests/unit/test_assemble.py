@@ -1,0 +1,65 @@
+"""Composites take the place of the images they were made from; nothing else changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.data.shards import ROWS_PER_GROUP, read_shards
+from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.editing.assemble import assemble_rebalanced
+from pipeline_lib.runtime.errors import DataError
+
+COUNT = 2 * ROWS_PER_GROUP + 10
+NAMES = [f"avatar-{number:08d}" for number in range(COUNT)]
+PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
+EDITED = [3, 600, 601, COUNT - 1]
+COMPOSITES = 255 - PIXELS[EDITED]
+TRUTH = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": np.arange(COUNT) % 2 == 0, "hat": True})
+
+
+def assemble(folder, write_shards, *, with_truth, names=None, shards=2):
+    truth = [folder / "truth.parquet"] if with_truth else []
+    if with_truth:
+        write_table(truth[0], "labels", TRUTH)
+    rebalanced = [folder / "rebalanced" / f"{shard}.parquet" for shard in range(shards)]
+    assemble_rebalanced(
+        images=write_shards(PIXELS, NAMES, "dataset", shards),
+        composites=write_shards(COMPOSITES, names or [NAMES[position] for position in EDITED], "composites", 3),
+        truth=truth,
+        run="toy",
+        rebalanced=rebalanced,
+        labels=folder / "labels.parquet",
+    )
+    return rebalanced, read_table(folder / "labels.parquet", "assembled")
+
+
+def test_edited_images_are_replaced_and_the_others_are_theirs_to_the_byte(tmp_path, write_shards):
+    rebalanced, _ = assemble(tmp_path, write_shards, with_truth=True)
+    names, pixels = read_shards(rebalanced)
+    assert names == NAMES
+    np.testing.assert_array_equal(pixels[EDITED], COMPOSITES)
+    np.testing.assert_array_equal(np.delete(pixels, EDITED, axis=0), np.delete(PIXELS, EDITED, axis=0))
+    assert [len(read_shards([path])[0]) for path in rebalanced] == [COUNT // 2] * 2
+
+
+def test_the_truth_of_edited_images_is_unknown_and_that_of_the_others_kept(tmp_path, write_shards):
+    _, labels = assemble(tmp_path, write_shards, with_truth=True)
+    assert labels["image_id"].tolist() == NAMES
+    assert np.flatnonzero(labels["edited"]).tolist() == EDITED
+    for attribute in ("smiling", "hat"):
+        assert labels.loc[labels["edited"], attribute].isna().all()
+        kept = labels.loc[~labels["edited"], attribute].astype(bool)
+        assert kept.tolist() == TRUTH.loc[~labels["edited"], attribute].tolist()
+
+
+def test_where_nothing_is_known_nothing_is_claimed(tmp_path, write_shards):
+    _, labels = assemble(tmp_path, write_shards, with_truth=False)
+    assert attribute_columns(labels, "assembled") == []
+    assert labels["edited"].sum() == len(EDITED)
+
+
+def test_a_composite_of_a_stranger_is_refused(tmp_path, write_shards):
+    with pytest.raises(DataError, match="composites of stranger and others that are not in the set"):
+        assemble(tmp_path, write_shards, with_truth=False, names=["stranger", *(NAMES[i] for i in EDITED[1:])])

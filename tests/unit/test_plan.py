@@ -1,0 +1,138 @@
+"""A plan reaches every rate with the fewest edits, and edits nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.rebalance.plan import choose_edits, in_group, plan_edits
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import read_json
+
+LONG, SHORT = {"long_hair": True}, {"long_hair": False}
+
+
+def draw(count=500, seed=0):
+    random = np.random.default_rng(seed)
+    long_hair, hat = random.random(count) < 0.4, random.random(count) < 0.1
+    return {"long_hair": long_hair, "hat": hat, "smiling": random.random(count) < np.where(long_hair, 0.8, 0.2)}
+
+
+def targets(first, second, *, hatless=False):
+    more = {"hat": False} if hatless else {}
+    return [
+        RateRule(where={**LONG, **more}, attribute="smiling", rate=first),
+        RateRule(where={**SHORT, **more}, attribute="smiling", rate=second),
+    ]
+
+
+def apply(plan, holds):
+    edited = holds["smiling"].copy()
+    edited[plan["position"]] = plan["wanted"]
+    return {**holds, "smiling": edited}
+
+
+def everywhere(holds):
+    return np.ones(len(holds["smiling"]), bool)
+
+
+@pytest.mark.parametrize("hatless", [False, True])
+@pytest.mark.parametrize("rates", [(0.5, 0.5), (0.3, 0.7), (1.0, 0.0), (0.123, 0.456)])
+def test_after_the_plan_every_group_has_its_rate_with_the_fewest_edits(rates, hatless):
+    holds, wanted = draw(), targets(*rates, hatless=hatless)
+    plan, counts = choose_edits(holds, everywhere(holds), wanted, 0, "dataset")
+    after = apply(plan, holds)
+    for number, (target, count) in enumerate(zip(wanted, counts, strict=True)):
+        group = in_group(holds, target.where)
+        size, before = group.sum(), holds["smiling"][group].sum()
+        assert after["smiling"][group].mean() == round(target.rate * size) / size
+        assert (plan["target"] == number).sum() == count["edits"] == abs(round(target.rate * size) - before)
+        assert (count["size"], count["rate_before"]) == (size, before / size)
+
+
+def test_every_edit_changes_something_once_and_nothing_outside_the_groups():
+    holds, wanted = draw(), targets(0.5, 0.5, hatless=True)
+    plan, _ = choose_edits(holds, everywhere(holds), wanted, 0, "dataset")
+    positions = plan["position"].to_numpy()
+    assert (np.diff(positions) > 0).all()  # sorted, and none twice
+    assert (holds["smiling"][positions] != plan["wanted"]).all()
+    assert not holds["hat"][positions].any()
+
+
+def test_a_set_that_is_balanced_already_is_left_alone():
+    holds = {"long_hair": np.arange(8) < 4, "smiling": np.arange(8) % 2 == 0}
+    plan, counts = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset")
+    assert plan.empty
+    assert [count["edits"] for count in counts] == [0, 0]
+
+
+def test_only_images_that_may_change_are_edited():
+    holds = draw()
+    may_change = np.random.default_rng(1).random(500) < 0.8
+    plan, _ = choose_edits(holds, may_change, targets(0.5, 0.5), 0, "dataset")
+    assert may_change[plan["position"]].all()
+
+
+def test_who_is_edited_is_a_function_of_seed_and_set_and_every_image_has_its_chance():
+    holds = draw(100)
+
+    def positions(seed, name="dataset"):
+        return tuple(choose_edits(holds, everywhere(holds), targets(0.5, 0.5), seed, name)[0]["position"])
+
+    assert positions(3) == positions(3)
+    assert len({positions(3), positions(4), positions(3, "samples")}) == 3
+    edited = set().union(*(positions(seed) for seed in range(60)))
+    group = in_group(holds, LONG)
+    assert edited == set(np.flatnonzero((group & holds["smiling"]) | (~group & ~holds["smiling"])))
+
+
+def test_a_rate_out_of_reach_is_refused_with_the_numbers():
+    holds = {"long_hair": np.arange(10) < 6, "smiling": np.arange(10) < 6}
+    may_change = np.arange(10) >= 4  # of the six long-haired smiles only two can be changed
+    message = r"targets\.0: rate 0\.5 needs 3 edits of `dataset`, but only 2 images that are long_hair can be edited"
+    with pytest.raises(DataError, match=message):
+        choose_edits(holds, may_change, targets(0.5, 0.0), 0, "dataset")
+
+
+def test_a_group_without_an_image_is_refused():
+    holds = {"long_hair": np.ones(4, bool), "smiling": np.ones(4, bool)}
+    with pytest.raises(DataError, match=r"targets\.1: no image of `samples` is not long_hair"):
+        choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "samples")
+
+
+@pytest.mark.parametrize("region", [PartRegion(), BoxRegion()])
+@pytest.mark.parametrize("kind", ["labels", "scores"])
+def test_the_stage_plans_from_truth_or_scores_and_edits_only_images_with_the_part(tmp_path, kind, region):
+    holds = draw(200)
+    names = [f"image-{number}" for number in range(200)]
+    table = pd.DataFrame({"image_id": names, **holds})
+    if kind == "labels":
+        table.insert(1, "split", "train")
+    else:
+        table[list(holds)] = table[list(holds)].astype(np.float32) * 0.4 + 0.3
+    write_table(tmp_path / "table.parquet", kind, table)
+    mouth = np.array([[0, 1], [0, 1]])
+    parts = [row for name in names[50:] for row in part_rows(name, mouth, ["background", "mouth"])]
+    write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(parts))
+    plan_edits(
+        table=tmp_path / "table.parquet",
+        kind=kind,
+        editable=tmp_path / "parts.parquet",
+        settings=Rebalance(targets=targets(0.5, 0.5), region=region),
+        run="toy",
+        seed=0,
+        name="dataset",
+        plan=tmp_path / "plan.parquet",
+        summary=tmp_path / "plan.json",
+    )
+    plan, summary = read_table(tmp_path / "plan.parquet", "plan"), read_json(tmp_path / "plan.json")
+    may_change = np.arange(200) >= 50 if region.kind == "part" else everywhere(holds)
+    expected, counts = choose_edits(holds, may_change, targets(0.5, 0.5), 0, "dataset")
+    assert plan["position"].tolist() == expected["position"].tolist()
+    assert plan["image_id"].tolist() == [names[position] for position in expected["position"]]
+    assert plan["wanted"].tolist() == expected["wanted"].tolist()
+    assert summary == {"images": 200, "edits": len(expected), "targets": counts}

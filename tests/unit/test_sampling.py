@@ -1,0 +1,73 @@
+"""An image and its latent are a function of (seed, index), however they are batched and spread."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.config import Sample
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.editing.sampling import sample_generator
+from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.training.batches import to_uint8
+
+
+def sample(networks, folder, shards=1, batch=64, seed=3, **settings):
+    images = [folder / f"{shard}.parquet" for shard in range(shards)]
+    sample_generator(
+        generator=networks.generator,
+        settings=Sample(**({"images": 50} | settings)),
+        run="toy",
+        seed=seed,
+        name="samples",
+        images=images,
+        latents=folder / "latents.parquet",
+        grid=folder / "grid.png",
+        device=torch.device("cpu"),
+        batch=batch,
+    )
+    return read_shards(images), np.stack(read_table(folder / "latents.parquet", "latents")["latent"])
+
+
+@pytest.mark.parametrize(("shards", "batch"), [(3, 64), (1, 7), (3, 16), (2, 50)])
+def test_resharding_and_batching_change_no_byte(networks, tmp_path, shards, batch):
+    (names, pixels), latents = sample(networks, tmp_path / "whole")
+    (names_again, pixels_again), latents_again = sample(networks, tmp_path / "other", shards, batch)
+    assert names == names_again
+    assert hashlib.sha256(pixels).digest() == hashlib.sha256(pixels_again).digest()
+    assert latents.tobytes() == latents_again.tobytes()
+
+
+def test_the_same_call_writes_the_same_files(networks, tmp_path):
+    for folder in ("one", "two"):
+        sample(networks, tmp_path / folder, shards=2)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_images_are_the_generators_at_the_latents_beside_them(networks, tmp_path):
+    (names, pixels), latents = sample(networks, tmp_path)
+    generator = load_weights(networks.generator)
+    torch.testing.assert_close(torch.from_numpy(latents), generator.sample_latents(range(50), 3).flatten(1))
+    decoded = generator.decode(torch.from_numpy(latents).unflatten(1, generator.latent_shape))
+    np.testing.assert_array_equal(to_uint8(decoded).numpy(), pixels)
+    assert names == [f"samples-{index:08d}" for index in range(50)]
+    assert len(np.unique(pixels, axis=0)) == 50
+
+
+def test_more_samples_begin_with_the_fewer_and_another_seed_gives_others(networks, tmp_path):
+    (_, few), _ = sample(networks, tmp_path / "few", images=20)
+    (_, many), _ = sample(networks, tmp_path / "many")
+    (_, others), _ = sample(networks, tmp_path / "others", seed=4)
+    np.testing.assert_array_equal(many[:20], few)
+    assert (others != many).any(axis=(1, 2, 3)).all()
+
+
+def test_truncation_moves_latents_towards_the_mean(networks, tmp_path):
+    _, whole = sample(networks, tmp_path / "whole")
+    _, half = sample(networks, tmp_path / "half", truncation=0.5)
+    np.testing.assert_allclose(half, whole / 2, atol=1e-6)  # this generator's mean latent is zero

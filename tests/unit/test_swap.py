@@ -1,0 +1,182 @@
+"""Each planned image tries distinct donors, and the strongest success is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
+from pipeline_lib.data.shards import read_shards, count_images, iterate_shards
+from pipeline_lib.data.tables import read_table, read_tables, write_table
+from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.editing.swap import swap_parts
+from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.runtime.errors import DataError
+
+COUNT, CANDIDATES = 24, 5
+NAMES = [f"samples-{number:08d}" for number in range(COUNT)]
+WITHOUT_MOUTH = {4, 9}
+EDITED = [0, 1, 3, 7, 8, 12, 15, 16, 19, 22, 23]
+
+
+@pytest.fixture
+def image_set(tmp_path, write_shards):
+    """Return shards, parts and plan of a set in which two images show no mouth."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
+    images = write_shards(coarse.repeat(4, axis=1).repeat(4, axis=2), NAMES, shards=2)
+    rows = []
+    for number, name in enumerate(NAMES):
+        codes = np.zeros((16, 16), np.int64)
+        if number not in WITHOUT_MOUTH:
+            top, left = random.integers(8, 11), random.integers(4, 7)
+            codes[top : top + 3, left : left + 6] = 1
+        rows += part_rows(name, codes, ["background", "mouth"])
+    write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
+    plan = pd.DataFrame({"image_id": [NAMES[position] for position in EDITED], "position": EDITED, "target": 0})
+    plan["attribute"], plan["wanted"] = "smiling", [position % 2 == 0 for position in EDITED]
+    write_table(tmp_path / "plan.parquet", "plan", plan)
+    return {"images": images, "parts": tmp_path / "parts.parquet", "plan": tmp_path / "plan.parquet"}
+
+
+@pytest.fixture
+def detector(networks, tmp_path):
+    """Return a function that writes the detector with every logit moved by `bias`."""
+
+    def write(bias):
+        network = load_weights(networks.detector)
+        network.head.bias += bias
+        save_weights(tmp_path / "selector.safetensors", network, {})
+        return tmp_path / "selector.safetensors"
+
+    return write
+
+
+def run(networks, image_set, selector, folder, *, shards=1, faces=8, seed=0, region=None, candidates=CANDIDATES):
+    settings = Rebalance(
+        targets=[RateRule(attribute="smiling", rate=0.5)],
+        region=region or PartRegion(grow=0.07, buffer=0.07),
+        candidates=candidates,
+        shards=shards,
+    )
+    tables = [folder / f"{shard}.candidates.parquet" for shard in range(shards)]
+    composites = [folder / f"{shard}.images.parquet" for shard in range(shards)]
+    for shard in range(shards):
+        swap_parts(
+            **image_set,
+            encoder=networks.encoder,
+            generator=networks.generator,
+            selector=selector,
+            settings=settings,
+            run="toy",
+            seed=seed,
+            name="samples",
+            shard=shard,
+            candidates=tables[shard],
+            composites=composites[shard],
+            device=torch.device("cpu"),
+            faces=faces,
+        )
+    pictures = {name: image for names, images in iterate_shards(composites) for name, image in zip(names, images)}
+    rows = read_tables(tables, "candidates").sort_values(["image_id", "candidate"], ignore_index=True)
+    return rows, pictures
+
+
+@pytest.fixture
+def halfway(networks, image_set, detector, tmp_path):
+    """Return a detector that says yes to half of the composites."""
+    rows, _ = run(networks, image_set, detector(0.0), tmp_path / "trial")
+    assert rows["logit"].nunique() > CANDIDATES
+    return detector(-float(rows["logit"].median()))
+
+
+@pytest.mark.parametrize("region", [PartRegion(grow=0.07, buffer=0.07), BoxRegion()])
+def test_each_image_tries_distinct_donors_that_show_the_part_and_never_itself(
+    networks, image_set, halfway, tmp_path, region
+):
+    rows, _ = run(networks, image_set, halfway, tmp_path, region=region)
+    assert sorted(set(rows["image_id"])) == [NAMES[position] for position in EDITED]
+    for image_id, tried in rows.groupby("image_id"):
+        assert tried["candidate"].tolist() == list(range(CANDIDATES))
+        donors = set(tried["donor_id"])
+        assert len(donors) == CANDIDATES
+        assert not donors & {image_id, *(NAMES[number] for number in WITHOUT_MOUTH)}
+
+
+def test_the_strongest_success_is_chosen_and_its_composite_written(networks, image_set, halfway, tmp_path):
+    rows, pictures = run(networks, image_set, halfway, tmp_path)
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    strength = np.where(rows["image_id"].map(wanted), rows["logit"], -rows["logit"])
+    assert (rows["success"] == (strength > 0)).all()
+    for image_id, tried in rows.assign(strength=strength).groupby("image_id"):
+        best = tried["strength"].max()
+        assert tried.loc[tried["chosen"], "strength"].tolist() == ([best] if best > 0 else [])
+        assert (image_id in pictures) == (best > 0)
+    assert 0 < len(pictures)
+    assert rows["success"].any()
+    assert not rows["success"].all()
+
+
+def test_where_no_candidate_succeeds_nothing_is_chosen_or_written(networks, image_set, detector, tmp_path):
+    rows, pictures = run(networks, image_set, detector(1e3), tmp_path)  # everybody smiles, as half are wanted to
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    gave_up = ~rows["image_id"].map(wanted).to_numpy()
+    assert not rows["success"][gave_up].any()
+    assert not rows["chosen"][gave_up].any()
+    assert set(pictures) == set(wanted.index[wanted])
+
+
+@pytest.mark.parametrize(("shards", "faces"), [(3, 8), (1, 1), (2, 3), (20, 8)])
+def test_resharding_and_batching_change_no_candidate_and_no_composite(
+    networks, image_set, halfway, tmp_path, shards, faces
+):
+    rows, pictures = run(networks, image_set, halfway, tmp_path / "whole")
+    rows_again, pictures_again = run(networks, image_set, halfway, tmp_path / "other", shards=shards, faces=faces)
+    pd.testing.assert_frame_equal(rows, rows_again, check_exact=True)
+    assert set(pictures) == set(pictures_again)
+    for name, picture in pictures.items():
+        np.testing.assert_array_equal(picture, pictures_again[name])
+
+
+def test_donors_follow_the_seed(networks, image_set, halfway, tmp_path):
+    donors = [tuple(run(networks, image_set, halfway, tmp_path, seed=seed)[0]["donor_id"]) for seed in (0, 0, 1)]
+    assert donors[0] == donors[1] != donors[2]
+
+
+def test_a_plan_without_edits_makes_empty_files(networks, image_set, halfway, tmp_path):
+    empty = read_table(image_set["plan"], "plan").iloc[:0]
+    write_table(image_set["plan"], "plan", empty)
+    rows, pictures = run(networks, image_set, halfway, tmp_path)
+    assert rows.empty
+    assert not pictures
+    assert count_images([tmp_path / "0.images.parquet"]) == 0
+
+
+def test_more_candidates_than_donors_are_refused(networks, image_set, halfway, tmp_path):
+    with pytest.raises(DataError, match="22 donors wanted, but samples has only 21"):
+        run(networks, image_set, halfway, tmp_path, candidates=22)
+
+
+def test_a_part_that_no_image_shows_cannot_be_swapped(networks, image_set, halfway, tmp_path):
+    with pytest.raises(DataError, match="the part `hat` was found in 0 images"):
+        run(networks, image_set, halfway, tmp_path, region=PartRegion(name="hat"))
+
+
+def test_the_composite_is_the_inversion_of_the_chosen_donors_collage(networks, image_set, halfway, tmp_path):
+    rows, pictures = run(networks, image_set, halfway, tmp_path, region=BoxRegion(buffer=0.07))
+    chosen = rows[rows["chosen"]].iloc[0]
+    names, pixels = read_shards(image_set["images"])
+    pixels = {name: torch.from_numpy(image.copy()).permute(2, 0, 1) / 127.5 - 1 for name, image in zip(names, pixels)}
+    collage, known = pixels[chosen["image_id"]].clone(), torch.ones(1, 16, 16)
+    box = slice(round(0.65 * 16), round(0.93 * 16)), slice(4, 12)
+    collage[:, *box] = pixels[chosen["donor_id"]][:, *box]
+    known[:, box[0].start - 1 : box[0].stop + 1, 3:13] = 0
+    known[:, *box] = 1
+    encoder, generator = load_weights(networks.encoder), load_weights(networks.generator)
+    composite = generator.decode(encoder(collage[None], known[None]))[0]
+    expected = ((composite + 1) * 127.5).permute(1, 2, 0).numpy()
+    assert np.abs(pictures[chosen["image_id"]] - expected).max() <= 0.501
+    error = ((composite - collage).abs() * known).sum() / (3 * known.sum())
+    assert chosen["masked_l1"] == pytest.approx(float(error), rel=1e-4)
