@@ -37,7 +37,7 @@ class AvatarData(Section):
     reader: Literal["avatars"] = Field("avatars", description="what reads the images")
     images: Annotated[int, Field(ge=64)] = Field(5000, description="training images")
     held_out: Annotated[int, Field(ge=64)] = Field(2000, description="further images that no network is trained on")
-    resolution: Literal[16, 32, 64, 128, 256] = Field(64, description="side of the images in pixels")
+    resolution: Literal[32, 64, 128, 256] = Field(64, description="side of the images in pixels")
     seed: int = Field(0, description="of the drawing; a face is a function of (seed, index)")
     crop: tuple[float, float, Positive] = Field(
         (54, 30, 156), description="left, top and side of the square seen, in units of the 264 by 280 drawing"
@@ -105,7 +105,7 @@ class Parts(Section):
 
     width: Count = Field(16, description="channels of the segmenter's first layer")
     training: SupervisedTraining = Field(
-        SupervisedTraining(kimg=16, batch=32), description="how the segmenter is trained"
+        SupervisedTraining(kimg=12, batch=16, learning_rate=4e-3), description="how the segmenter is trained"
     )
 
 

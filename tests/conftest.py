@@ -49,9 +49,22 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
         "encoder": ResNetEncoder(generator.latent_shape, width=4, small=True),
         "detector": PlainClassifier(["smiling", "long_hair"], width=4),
     }
+    images = torch.rand(64, 3, SIDE, SIDE) * 2 - 1
+    for name in ("encoder", "detector"):
+        _settle(made[name], images)
     for name, network in made.items():
         save_weights(folder / f"{name}.safetensors", network, {})
     return Networks(**{name: folder / f"{name}.safetensors" for name in made})
+
+
+def _settle(network: torch.nn.Module, images: torch.Tensor) -> None:
+    """Let batch normalisation take its statistics from `images`, without which random networks hardly see a thing."""
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        network(images)
+    network.eval()
 
 
 @pytest.fixture

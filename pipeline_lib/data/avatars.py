@@ -73,8 +73,9 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
             if rule.attribute == attribute and all(drawn.get(name) is value for name, value in rule.where.items()):
                 rate = rule.rate
         drawn[attribute] = bool(rng.random() < rate)
+        if drawn.get("hat"):
+            drawn["long_hair"] = False  # no hat of these lets it show; what is conditioned on it comes later
 
-    drawn["long_hair"] &= not drawn["hat"]
     hair = _pick(rng, LONG_HAIR if drawn["long_hair"] else SHORT_HAIR)
     hat = _pick(rng, HATS)
     hair_color = _pick(rng, BLOND if rng.random() < 0.3 else OTHER_HAIR_COLORS)

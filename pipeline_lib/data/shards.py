@@ -98,6 +98,24 @@ def iterate_shards(paths: Sequence[str | Path]) -> Iterator[tuple[list[str], np.
             yield table.column("image_id").to_pylist(), images
 
 
+def iterate_batches(paths: Sequence[str | Path], size: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield image ids and uint8 images (n, resolution, resolution, 3) by `size`, the last batch perhaps smaller.
+
+    Batches reach over the ends of row groups and shards: how a network rounds an image's result depends on the images
+    beside it, so batches that followed the shards would let their number change a result's last digit.
+    """
+    names: list[str] = []
+    images = np.empty(0, np.uint8)
+    for group_names, group in iterate_shards(paths):
+        images = np.concatenate([images, group]) if names else group
+        names += group_names
+        while len(names) >= size:
+            yield names[:size], images[:size]
+            names, images = names[size:], images[size:]
+    if names:
+        yield names, images
+
+
 def read_shards(paths: Sequence[str | Path]) -> tuple[list[str], np.ndarray]:
     """Read whole shards into memory: ids and uint8 images (n, resolution, resolution, 3)."""
     names: list[str] = []

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline_lib.data.shards import count_images, iterate_shards
+from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import UNetSegmenter
@@ -34,13 +34,12 @@ def extract_parts(
     segmenter = load_weights(weights, UNetSegmenter, device)
     rows: list[dict[str, object]] = []
     with Progress("extract_parts", count_images(images)) as progress:
-        for names, pixels in iterate_shards(images):
-            for start in range(0, len(names), batch):
-                chunk = torch.from_numpy(pixels[start : start + batch].copy()).permute(0, 3, 1, 2)
-                codes = segmenter(to_float(chunk, device)).cpu().numpy()
-                for name, image_codes in zip(names[start : start + batch], codes, strict=True):
-                    rows += part_rows(name, image_codes, segmenter.parts)
-                progress.advance(len(chunk))
+        for names, pixels in iterate_batches(images, batch):
+            chunk = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
+            codes = segmenter(to_float(chunk, device)).cpu().numpy()
+            for name, image_codes in zip(names, codes, strict=True):
+                rows += part_rows(name, image_codes, segmenter.parts)
+            progress.advance(len(chunk))
     write_table(parts, "parts", pd.DataFrame(rows), {"run": run, "segmenter_digest": digest_of_files(weights)})
 
 

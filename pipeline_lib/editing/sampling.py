@@ -64,10 +64,11 @@ def sample_generator(
         progress = stack.enter_context(Progress(f"sample_generator ({name})", settings.images))
         for start in range(0, settings.images, batch):
             indices = range(start, min(start + batch, settings.images))
-            drawn = network.sample_latents(indices, seed)
+            # a whole batch each time: how a row is rounded depends on the number of rows beside it
+            drawn = network.sample_latents(range(start, start + batch), seed)
             if settings.truncation < 1 and isinstance(network, StyleGAN2Generator):
                 drawn = network.truncate(drawn, settings.truncation)
-            decoded = network.decode(drawn)
+            decoded, drawn = network.decode(drawn)[: len(indices)], drawn[: len(indices)]
             if start < GRID_IMAGES:
                 shown.append(decoded)
             pixels = to_uint8(decoded).numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline_lib.data.shards import count_images, iterate_shards
+from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
@@ -50,12 +50,11 @@ def _score_set(name: str, shards: list[Path], detector: Detector, device: torch.
     names: list[str] = []
     probabilities = []
     with Progress(f"score_attributes ({name})", count_images(shards)) as progress:
-        for group, pixels in iterate_shards(shards):
-            for start in range(0, len(group), batch):
-                chunk = torch.from_numpy(pixels[start : start + batch].copy()).permute(0, 3, 1, 2)
-                probabilities.append(detector(to_float(chunk, device)).cpu().numpy())
-                progress.advance(len(chunk))
-            names += group
+        for batch_names, pixels in iterate_batches(shards, batch):
+            chunk = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
+            probabilities.append(detector(to_float(chunk, device)).cpu().numpy())
+            names += batch_names
+            progress.advance(len(chunk))
     rows = pd.DataFrame(np.concatenate(probabilities), columns=detector.attributes)
     rows.insert(0, "image_id", names)
     return rows

@@ -141,7 +141,10 @@ def swap_parts(
     image_set = ImageSet(images, parts, part_of(settings.region))
     inverter = Inverter(encoder, generator, device)
     detector = load_weights(selector, Detector, device)
-    edits = read_table(plan, "plan").iloc[shard :: settings.shards]
+    edits = read_table(plan, "plan")
+    # whole batches are dealt out: how a composite is rounded depends on those beside it
+    batches = [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard :: settings.shards]
+    total = sum(map(len, batches)) * settings.candidates
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
@@ -150,10 +153,9 @@ def swap_parts(
     tables = []
     with (
         shard_writer(composites, inverter.generator.resolution, metadata) as writer,
-        Progress(f"swap_parts ({name}, {shard})", len(edits) * settings.candidates, unit="composites") as progress,
+        Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
-        for start in range(0, len(edits), faces):
-            batch = edits.iloc[start : start + faces]
+        for batch in batches:
             table, chosen, pictures = _swap_batch(batch, image_set, settings, inverter, detector, seed, name, device)
             tables.append(table)
             if chosen:

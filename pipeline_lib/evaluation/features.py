@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline_lib.data.shards import count_images, iterate_shards
+from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.networks.perceptual import Perceptual
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
@@ -35,8 +35,7 @@ def extract_features(
     extractor.to(device)
     found = []
     with Progress("features", count) as progress, torch.inference_mode():
-        for _, images in iterate_shards(shards):
-            for part in torch.tensor(images).split(batch):
-                found.append(extractor.features(to_float(part.permute(0, 3, 1, 2), device)).cpu())
-                progress.advance(len(part))
+        for _, images in iterate_batches(shards, batch):
+            found.append(extractor.features(to_float(torch.tensor(images).permute(0, 3, 1, 2), device)).cpu())
+            progress.advance(len(images))
     return torch.cat(found).numpy()

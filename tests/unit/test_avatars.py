@@ -129,7 +129,7 @@ def prepare(folder, shards, threads):
         return [folder / name / f"{shard}.parquet" for shard in range(shards)]
 
     prepare_dataset(
-        settings=AvatarData(images=130, held_out=64, resolution=16),
+        settings=AvatarData(images=130, held_out=64, resolution=32),
         run="toy",
         images=paths("dataset"),
         labels=folder / "labels.parquet",
@@ -164,7 +164,7 @@ def test_tables_tell_the_truth_of_the_images_beside_them(tmp_path):
     assert names == labels["image_id"].tolist() == masks["image_id"].tolist()
     assert set(labels["split"]) == {"held_out"}
     face = draw_face(DEFAULTS.seed, HELD_OUT_FROM + 7, DEFAULTS.rates)
-    image, codes = render_face(face, 16, DEFAULTS.crop)
+    image, codes = render_face(face, 32, DEFAULTS.crop)
     np.testing.assert_array_equal(pixels[7], image)
     assert masks["codes"][7] == codes.tobytes()
     assert labels.loc[7, list(AVATAR_ATTRIBUTES)].to_dict() == face.attributes

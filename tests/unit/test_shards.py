@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_lib.data.shards import ROWS_PER_GROUP, count_images, iterate_shards, read_shards, shard_writer
+from pipeline_lib.data.shards import ROWS_PER_GROUP, count_images, iterate_batches, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.runtime.errors import DataError
 
@@ -45,6 +45,20 @@ def test_how_images_are_handed_over_changes_no_byte(tmp_path, chunk):
 def test_a_reader_holds_one_row_group_at_a_time(tmp_path):
     path = write(tmp_path / "0.parquet", *draw(COUNT))
     assert [len(names) for names, _ in iterate_shards([path])] == [ROWS_PER_GROUP, COUNT - ROWS_PER_GROUP]
+
+
+@pytest.mark.parametrize("size", [1, 100, ROWS_PER_GROUP, 5000])
+def test_batches_have_their_size_however_images_are_spread(tmp_path, size):
+    names, images = draw(COUNT)
+    bounds = [0, 3, 550, 550, COUNT]
+    paths = [
+        write(tmp_path / f"{start}-{stop}.parquet", names[start:stop], images[start:stop])
+        for start, stop in zip(bounds, bounds[1:], strict=False)
+    ]
+    batches = list(iterate_batches(paths, size))
+    assert [len(batch_names) for batch_names, _ in batches[:-1]] == [size] * (COUNT // size - (COUNT % size == 0))
+    assert sum((batch_names for batch_names, _ in batches), []) == names
+    np.testing.assert_array_equal(np.concatenate([batch for _, batch in batches]), images)
 
 
 def test_metadata_stays_with_the_images(tmp_path):

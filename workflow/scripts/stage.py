@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(snakemake.scriptdir).parents[1]))  # a conda environment holds no pipeline_lib
+sys.path.insert(0, str(Path(snakemake.scriptdir).resolve().parents[1]))  # a conda environment holds no pipeline_lib
 
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.stages import call_stage

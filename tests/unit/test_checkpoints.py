@@ -1,0 +1,132 @@
+"""Weights come back as they were written, and a file that cannot be used is refused in one clear line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline_lib.networks.checkpoints import ARCHITECTURES, load_weights, read_header, save_weights
+from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.discriminator import Discriminator
+from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.segmenter import UNetSegmenter
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.runtime.errors import WeightsError
+
+EVERY_KIND = {
+    "stylegan2": lambda: StyleGAN2Generator(8, [8, 6], style_dim=8, mapping_layers=1),
+    "progan": lambda: ProGANGenerator(8, [8, 6], z_dim=8, heads=[8]),
+    "residual-discriminator": lambda: Discriminator(8, [8, 6]),
+    "resnet-encoder": lambda: ResNetEncoder((4, 8), width=2, mask_offset=0.5, small=True),
+    "plain-classifier": lambda: PlainClassifier(["smiling", "hat"], width=2),
+    "residual-classifier": lambda: ResidualClassifier(["smiling", "hat"], width=4),
+    "unet-segmenter": lambda: UNetSegmenter(["background", "mouth"], width=2),
+}
+
+
+def make(kind):
+    torch.manual_seed(0)
+    return EVERY_KIND[kind]()
+
+
+def test_every_architecture_is_tried_here():
+    assert set(EVERY_KIND) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_network_comes_back_frozen_with_the_very_same_weights(tmp_path, kind):
+    network = make(kind)
+    save_weights(tmp_path / "a.safetensors", network, {})
+    found = load_weights(tmp_path / "a.safetensors")
+    assert type(found) is type(network)
+    assert found.arguments == network.arguments
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+    for (name, value), other in zip(network.state_dict().items(), found.state_dict().values(), strict=True):
+        assert value.equal(other), name
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_half_precision_rounds_weights_and_leaves_counters_alone(tmp_path, kind):
+    network = make(kind)
+    save_weights(tmp_path / "half.safetensors", network, {}, half=True)
+    for name, value in load_weights(tmp_path / "half.safetensors").state_dict().items():
+        written = network.state_dict()[name]
+        expected = written.half().float() if written.is_floating_point() else written
+        assert value.dtype == written.dtype
+        assert value.equal(expected), name
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    for half in (False, True):
+        save_weights(tmp_path / f"{half}.safetensors", Discriminator(16, [64, 32, 32]), {}, half)
+    sizes = [(tmp_path / f"{half}.safetensors").stat().st_size for half in (True, False)]
+    assert sizes[0] / sizes[1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_header_says_what_the_network_is_and_what_made_it(tmp_path):
+    save_weights(tmp_path / "a.safetensors", make("progan"), {"kimg": 4.0, "key": "0f"})
+    assert read_header(tmp_path / "a.safetensors") == {
+        "architecture": "progan",
+        "arguments": {"resolution": 8, "channels": [8, 6], "z_dim": 8, "heads": [8]},
+        "kimg": 4.0,
+        "key": "0f",
+    }
+
+
+def test_the_same_weights_make_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_weights(tmp_path / name, make("stylegan2"), {"key": "0f", "kimg": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def refusal(path, kind=torch.nn.Module):
+    with pytest.raises(WeightsError) as caught:
+        load_weights(path, kind)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "no such weight file" in refusal(tmp_path / "a.safetensors")
+    assert "no such weight file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_named(tmp_path, share):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, make("stylegan2"), {})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "may be truncated" in refusal(path)
+
+
+def test_a_file_of_another_kind_of_network_is_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, make("residual-discriminator"), {})
+    assert "holds a residual-discriminator, expected a Generator" in refusal(path, Generator)
+    assert "expected a Detector" in refusal(path, Detector)
+
+
+def test_foreign_safetensors_are_no_weights_of_ours(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert "without this project's header" in refusal(tmp_path / "a.safetensors")
+
+
+def test_weights_that_do_not_fit_their_header_are_refused(tmp_path):
+    network = make("progan")
+    network.arguments["channels"] = [8, 4]
+    save_weights(tmp_path / "a.safetensors", network, {})
+    assert "does not fit its own header" in refusal(tmp_path / "a.safetensors")
+
+
+def test_an_architecture_nobody_knows_is_refused(tmp_path):
+    network = make("progan")
+    network.architecture = "transformer"
+    save_weights(tmp_path / "a.safetensors", network, {})
+    assert "holds a transformer" in refusal(tmp_path / "a.safetensors")

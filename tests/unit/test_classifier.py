@@ -1,0 +1,66 @@
+"""Detectors give calibrated probabilities by attribute; selector and referee are different networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.segmenter import UNetSegmenter
+
+ATTRIBUTES = ["smiling", "hat", "beard"]
+BOTH = pytest.mark.parametrize("network", [PlainClassifier, ResidualClassifier])
+
+
+def draw(count, side=32, seed=0):
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def make(network):
+    torch.manual_seed(0)
+    return network(ATTRIBUTES, width=4).requires_grad_(False).eval()
+
+
+@BOTH
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_every_image_gets_a_probability_for_every_attribute(network, side):
+    probabilities = make(network)(draw(2, side))
+    assert probabilities.shape == (2, 3)
+    assert ((0 < probabilities) & (probabilities < 1)).all()
+
+
+@BOTH
+def test_the_temperature_of_an_attribute_divides_its_logit(network):
+    detector, images = make(network), draw(4)
+    before = detector.logits(images)
+    detector.temperature.copy_(torch.tensor([1.0, 2.0, 0.5]))
+    torch.testing.assert_close(detector.logits(images), before / torch.tensor([1.0, 2.0, 0.5]))
+    torch.testing.assert_close(detector(images), detector.logits(images).sigmoid())
+    torch.testing.assert_close(detector.raw_logits(images), before)
+
+
+@BOTH
+def test_an_image_is_judged_by_itself(network):
+    detector, images = make(network), draw(5)
+    torch.testing.assert_close(detector.logits(images)[3:4], detector.logits(images[3:4]))
+
+
+@BOTH
+def test_attributes_are_found_by_name(network):
+    assert [make(network).index(name) for name in ATTRIBUTES] == [0, 1, 2]
+
+
+def test_selector_and_referee_share_no_architecture():
+    plain, residual = make(PlainClassifier), make(ResidualClassifier)
+    assert plain.architecture != residual.architecture
+    shapes = [{tuple(value.shape) for value in network.parameters() if value.ndim == 4} for network in (plain, residual)]
+    assert shapes[0] != shapes[1]
+
+
+def test_the_segmenter_names_the_likeliest_part_of_every_pixel():
+    torch.manual_seed(0)
+    segmenter, images = UNetSegmenter(["background", "skin", "mouth"], width=4).requires_grad_(False).eval(), draw(2)
+    codes = segmenter(images)
+    assert (codes.shape, codes.dtype) == ((2, 32, 32), torch.int64)
+    logits = segmenter.logits(images)
+    assert logits.gather(1, codes[:, None])[:, 0].equal(logits.amax(dim=1))

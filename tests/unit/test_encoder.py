@@ -1,0 +1,157 @@
+"""The encoder sees known pixels alone, and its training resumes to the very same weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from pipeline_lib.config import Encoder as EncoderSection
+from pipeline_lib.config import EncoderTraining, MaskSampling
+from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.training.encoder import EncoderTask, latent_loss, train_encoder
+from pipeline_lib.training.loop import run
+
+CPU = torch.device("cpu")
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make(**arguments):
+    torch.manual_seed(0)
+    return ResNetEncoder((3, 8), **({"width": 4, "small": True} | arguments)).requires_grad_(False).eval()
+
+
+def section(**changes):
+    training = EncoderTraining(**({"kimg": 0.024, "batch": 4} | changes.pop("training", {})))
+    return EncoderSection(**({"width": 4, "training": training} | changes))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_unknown_pixels_have_no_say(offset):
+    encoder, images = make(mask_offset=offset), draw(2, 3, 16, 16)
+    known = (draw(2, 1, 16, 16, seed=1) > 0).float()
+    hidden = torch.where(known.bool(), images, draw(2, 3, 16, 16, seed=2))
+    assert encoder(images, known).shape == (2, 3, 8)
+    assert encoder(images, known).equal(encoder(hidden, known))
+    assert not torch.allclose(encoder(images), encoder(hidden))
+
+
+def test_an_unknown_pixel_is_no_grey_one():
+    encoder, grey = make(), torch.zeros(1, 3, 16, 16)
+    assert not torch.allclose(encoder(grey, torch.ones(1, 1, 16, 16)), encoder(grey, torch.zeros(1, 1, 16, 16)))
+
+
+def test_no_mask_means_that_every_pixel_is_known():
+    encoder, images = make(), draw(2, 3, 16, 16)
+    assert encoder(images).equal(encoder(images, torch.ones(2, 1, 16, 16)))
+
+
+def test_an_encoder_without_a_mask_channel_takes_no_mask():
+    encoder, images = make(masked=False), draw(2, 3, 16, 16)
+    assert encoder(images).shape == (2, 3, 8)
+    with pytest.raises(ValueError, match="trained without masks"):
+        encoder(images, torch.ones(2, 1, 16, 16))
+
+
+def test_small_images_keep_twice_the_resolution():
+    shapes = []
+    for small in (True, False):
+        encoder = make(small=small)
+        encoder.layer1.register_forward_hook(lambda _, inputs, output: shapes.append(output.shape[-1]))
+        encoder(draw(1, 3, 64, 64))
+    assert shapes == [32, 16]
+
+
+def test_latents_of_z_are_compared_by_their_direction_and_those_of_w_by_value():
+    z, w = draw(5, 8), draw(5, 3, 8)
+    assert latent_loss(3 * z, z) == pytest.approx(0, abs=1e-6)
+    assert latent_loss(-z, z) == pytest.approx(2)
+    assert latent_loss(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]])) == pytest.approx(1)
+    assert latent_loss(w + 0.5, w) == pytest.approx(0.25)
+
+
+def make_task(settings=None, stop=None):
+    settings = settings or section()
+    torch.manual_seed(1)
+    generator = StyleGAN2Generator(32, [8] * 4, style_dim=8, mapping_layers=1, noise=False).requires_grad_(False)
+    encoder = ResNetEncoder((8, 8), width=4, masked=settings.mask.kind != "none", small=True)
+    task = EncoderTask(encoder, generator, load_perceptual("alex"), settings, 0, CPU)
+    if stop is not None:
+        take = task.step
+
+        def step(index):
+            if index == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return take(index)
+
+        task.step = step
+    return task
+
+
+def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path):
+    whole, stopped, resumed = (make_task(stop=stop) for stop in (None, 2, None))
+    run(whole, tmp_path / "whole", snapshots=1)
+    with pytest.raises(SystemExit):
+        run(stopped, tmp_path / "stopped", snapshots=1)
+    run(resumed, tmp_path / "stopped", snapshots=1)
+    for (name, value), again in zip(
+        whole.encoder.state_dict().items(), resumed.encoder.state_dict().values(), strict=True
+    ):
+        assert value.equal(again), name
+
+
+def test_a_draw_holds_the_images_of_its_latents_and_its_own_masks():
+    task = make_task()
+    latents, images, mask = task.draw(6, "step", 3)
+    assert images.equal(task.generator.decode(latents))
+    assert mask.unique().tolist() == [0, 1]
+    for one, other in zip(task.draw(6, "step", 3), (latents, images, mask), strict=True):
+        assert one.equal(other)
+    assert not torch.allclose(task.draw(6, "step", 4)[0], latents)
+    rgb = make_task(section(mask=MaskSampling(kind="none")))
+    assert rgb.draw(6, "step", 3)[2] is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_mixed_latents_change_once_between_their_layers(share):
+    latents, _, _ = make_task(section(training={"mixing": share})).draw(40, "step", 0)
+    changes = (latents[:, 1:] != latents[:, :-1]).any(dim=2).sum(dim=1)
+    assert changes.tolist() == [share] * 40
+
+
+def train(networks, folder, settings, **changes):
+    given = {"generator": networks.generator, "source": [], "checkpoints": folder / "checkpoints", "seed": 0}
+    train_encoder(settings=settings, encoder=folder / "encoder.safetensors", device=CPU, **(given | changes))
+    return folder / "encoder.safetensors"
+
+
+def test_without_training_given_weights_are_taken_as_they_are(networks, tmp_path):
+    given = section(weights=networks.encoder, training={"kimg": 0})
+    taken = load_weights(train(networks, tmp_path, given, source=[networks.encoder]))
+    for name, value in load_weights(networks.encoder).state_dict().items():
+        assert value.equal(taken.state_dict()[name]), name
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_new_encoder_of_a_style_generator_starts_near_the_mean_latent(networks, tmp_path):
+    fresh = load_weights(train(networks, tmp_path, section(training={"kimg": 0})))
+    generator = load_weights(networks.generator)
+    assert fresh.fc.bias.equal(generator.latent_avg.expand(6, 8).flatten())
+    assert (fresh.mask_offset, fresh.small, fresh.masked) == (0.0, True, True)
+
+
+def test_an_encoder_of_z_takes_its_mask_as_the_published_ones_do(networks, tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "progan.safetensors", ProGANGenerator(16, [8, 8, 8], z_dim=8), {})
+    settings = section(training={"kimg": 0})
+    encoder = load_weights(train(networks, tmp_path, settings, generator=tmp_path / "progan.safetensors"))
+    assert (encoder.latent_shape, encoder.mask_offset) == ((8,), 0.5)

@@ -1,0 +1,216 @@
+"""Detectors learn from their own half, resume exactly, and are measured by counts one can check by hand."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline_lib.config import DetectorNetwork, Detectors, Parts, SupervisedTraining
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.networks.classifier import PlainClassifier
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import read_json
+from pipeline_lib.training.loop import run
+from pipeline_lib.training.supervised import (
+    SupervisedTask,
+    detector_report,
+    distort,
+    expected_calibration_error,
+    fit_temperatures,
+    intersection_over_union,
+    part_weights,
+    train_detector,
+    train_segmenter,
+)
+
+CPU = torch.device("cpu")
+COUNT = 24
+RANDOM = np.random.default_rng(0)
+SMILING = RANDOM.random(COUNT) < 0.5
+PIXELS = RANDOM.integers(0, 256, (COUNT, 16, 16, 3), np.uint8)
+PIXELS[SMILING, 8:, :, 0] = 255  # what a smile looks like here
+NAMES = [f"image-{number:02d}" for number in range(COUNT)]
+SETTINGS = Detectors(attributes=["smiling", "hat"], training=SupervisedTraining(kimg=0.032, batch=8))
+
+
+def test_temperatures_undo_a_known_overconfidence():
+    random = torch.Generator().manual_seed(0)
+    honest = 2 * torch.randn(40_000, 2, generator=random)
+    truth = (torch.rand(honest.shape, generator=random) < honest.sigmoid()).float()
+    found = fit_temperatures(honest * torch.tensor([3.0, 0.5]), truth)
+    assert found.tolist() == pytest.approx([3.0, 0.5], rel=0.05)
+
+
+def test_calibration_error_is_the_mean_distance_of_confidence_and_frequency():
+    probability = np.array([0.95, 0.95, 0.95, 0.95, 0.25, 0.25])
+    truth = np.array([True, True, True, False, False, False])
+    assert expected_calibration_error(probability, truth) == pytest.approx(4 / 6 * 0.20 + 2 / 6 * 0.25)
+    assert expected_calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
+
+
+def test_a_detectors_report_counts_what_one_can_count_by_hand():
+    probability = np.array([[0.9], [0.8], [0.3], [0.6], [0.1]])
+    truth = np.array([[True], [True], [True], [False], [False]])
+    report = detector_report(probability, truth, ["smiling"])["smiling"]
+    counts = {"n": 5, "positives": 3, "true_positives": 2, "negatives": 2, "false_positives": 1}
+    assert {name: report[name] for name in counts} == counts
+    assert report["accuracy"] == pytest.approx(3 / 5)
+
+
+def test_intersection_over_union_counts_pixels_and_skips_absent_parts():
+    truth, found = np.array([[[0, 1], [1, 1]]]), np.array([[[0, 0], [1, 1]]])
+    report = intersection_over_union(found, truth, ["background", "mouth", "hat"])
+    assert report["intersection_over_union"] == pytest.approx({"background": 1 / 2, "mouth": 2 / 3})
+    assert report["mean"] == pytest.approx(7 / 12)
+    assert report["n"] == 1
+
+
+def test_a_part_weighs_by_the_inverse_root_of_its_share():
+    codes = torch.tensor([0] * 75 + [1] * 24 + [2]).view(1, 10, 10)
+    weights = part_weights(codes, 3)
+    assert weights.mean() == pytest.approx(1)
+    assert (weights[1] / weights[0]).item() == pytest.approx(math.sqrt(75 / 24))
+    assert (weights[2] / weights[0]).item() == pytest.approx(math.sqrt(75))
+
+
+def test_distortion_follows_its_stream_and_can_be_none():
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def distorted(seed, **strength):
+        return distort(images, torch.Generator().manual_seed(seed), **strength)
+
+    some = {"blur": 1.0, "noise": 0.1, "color": 0.2}
+    assert distorted(1, **some).equal(distorted(1, **some))
+    assert not torch.allclose(distorted(1, **some), distorted(2, **some))
+    shifts = distorted(1, blur=1e-9, noise=0, color=0.2) - distorted(1, blur=1e-9, noise=0, color=0)
+    torch.testing.assert_close(shifts, shifts[:, :, :1, :1].expand_as(shifts))  # a colour moves as a whole
+    assert shifts.abs().max() <= 0.2
+
+
+def make_task(stop=None):
+    torch.manual_seed(0)
+    task = SupervisedTask(
+        PlainClassifier(["smiling"], 4),
+        torch.from_numpy(PIXELS).permute(0, 3, 1, 2),
+        torch.from_numpy(SMILING.astype(np.float32))[:, None],
+        lambda network, images, truth: F.binary_cross_entropy_with_logits(network.raw_logits(images), truth),
+        lambda images, random: distort(images, random, blur=1, noise=0.1, color=0.1),
+        SupervisedTraining(kimg=0.08, batch=8),
+        0,
+        CPU,
+        "train",
+    )
+    take = task.step
+
+    def step(index):
+        if index == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(index)
+
+    task.step = step
+    return task
+
+
+def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path):
+    whole, stopped, resumed = make_task(), make_task(stop=4), make_task()
+    run(whole, tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        run(stopped, tmp_path / "stopped")
+    run(resumed, tmp_path / "stopped")
+    for (name, value), again in zip(
+        whole.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
+    ):
+        assert value.equal(again), name
+
+
+@pytest.fixture
+def train(tmp_path, write_shards):
+    """Return a function that trains one detector on given pixels and returns its weights and report."""
+
+    def run_stage(name, pixels, judge="selector", settings=SETTINGS):
+        labels = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": SMILING, "hat": ~SMILING})
+        write_table(tmp_path / "labels.parquet", "labels", labels)
+        images = write_shards(pixels, NAMES, name, 2)
+        train_detector(
+            images=images,
+            labels=tmp_path / "labels.parquet",
+            held_out=images,
+            held_out_labels=tmp_path / "labels.parquet",
+            network=getattr(settings, judge).model_copy(update={"width": 4}),
+            settings=settings,
+            judge=judge,
+            checkpoints=tmp_path / "checkpoints",
+            weights=tmp_path / name / "weights.safetensors",
+            report=tmp_path / name / "report.json",
+            device=CPU,
+        )
+        return load_weights(tmp_path / name / "weights.safetensors"), read_json(tmp_path / name / "report.json")
+
+    return run_stage
+
+
+@pytest.mark.parametrize(("judge", "half"), [("selector", 0), ("referee", 1)])
+def test_a_detector_learns_from_its_own_half_alone(train, judge, half):
+    others, own = PIXELS.copy(), PIXELS.copy()
+    others[1 - half :: 2] = 0
+    own[half::2] = 0
+
+    def parameters(name, pixels):
+        return torch.cat([value.flatten() for value in train(name, pixels, judge)[0].parameters()])
+
+    before = parameters("whole", PIXELS)
+    assert parameters("others_blanked", others).equal(before)
+    assert not torch.allclose(parameters("own_blanked", own), before)
+
+
+def test_a_detector_learns_what_can_be_seen_and_reports_every_attribute(train):
+    settings = SETTINGS.model_copy(update={"training": SupervisedTraining(kimg=0.48, batch=12, learning_rate=1e-2)})
+    detector, report = train("longer", PIXELS, settings=settings)
+    assert detector.attributes == ["smiling", "hat"]
+    assert set(report) == {"smiling", "hat"}
+    assert report["smiling"]["n"] == COUNT // 2  # measured on odd positions, calibrated on even ones
+    assert report["smiling"]["accuracy"] >= 0.9
+
+
+def test_an_attribute_without_truth_is_named(train):
+    with pytest.raises(DataError, match="no column beard"):
+        train("images", PIXELS, settings=SETTINGS.model_copy(update={"attributes": ["smiling", "beard"]}))
+
+
+def test_the_two_detectors_of_a_config_may_share_nothing():
+    with pytest.raises(ValueError, match=r"selector\.architecture equals referee\.architecture"):
+        Detectors(selector=DetectorNetwork(architecture="residual", seed=1, half=0))
+
+
+def test_a_segmenter_is_measured_against_the_true_masks(tmp_path, write_shards):
+    codes = np.zeros((COUNT, 16, 16), np.uint8)
+    codes[:, 8:] = 1
+    pixels = np.where(codes[..., None] == 1, 230, 20).astype(np.uint8).repeat(3, axis=3)
+    images = write_shards(pixels, NAMES)
+    masks = pd.DataFrame({"image_id": NAMES, "codes": [image.tobytes() for image in codes]})
+    write_table(tmp_path / "masks.parquet", "masks", masks)
+    train_segmenter(
+        images=images,
+        masks=tmp_path / "masks.parquet",
+        held_out=images,
+        held_out_masks=tmp_path / "masks.parquet",
+        part_names=["background", "skin", "hat"],
+        settings=Parts(width=4, training=SupervisedTraining(kimg=0.24, batch=8, learning_rate=1e-2)),
+        seed=0,
+        checkpoints=tmp_path / "checkpoints",
+        weights=tmp_path / "segmenter.safetensors",
+        report=tmp_path / "segmenter.json",
+        device=CPU,
+    )
+    report = read_json(tmp_path / "segmenter.json")
+    assert set(report["intersection_over_union"]) >= {"background", "skin"}
+    assert report["intersection_over_union"]["skin"] > 0.8
+    assert load_weights(tmp_path / "segmenter.safetensors").parts == ["background", "skin", "hat"]
