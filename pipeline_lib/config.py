@@ -266,6 +266,9 @@ class Evaluate(Section):
 
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="level of the intervals")
     resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples behind an interval")
+    images: Count = Field(
+        2000, description="images of each set, the first ones, that quality is measured on; distances depend on it"
+    )
     neighbours: Count = Field(5, description="k of density and coverage")
 
 

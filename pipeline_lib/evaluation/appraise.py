@@ -46,7 +46,7 @@ def evaluate_quality(
         device: where to compute.
     """
     extractor = load_perceptual("alex")
-    reference = extract_features(held_out, extractor, device)
+    reference = extract_features(held_out, extractor, device, limit=settings.images)
     tables = [
         measure_quality(
             stage,
@@ -57,6 +57,7 @@ def evaluate_quality(
             settings.neighbours,
             device,
             seed,
+            settings.images,
         )
         for stage in COMPARED
     ]

@@ -25,6 +25,7 @@ def measure_quality(
     neighbours: int = 5,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    limit: int | None = None,
 ) -> pd.DataFrame:
     """Return the rows of one image set in a table of kind `quality`, a row a metric.
 
@@ -37,11 +38,12 @@ def measure_quality(
         neighbours: k of density and coverage.
         device: where to compute.
         seed: of the run, for the kernel distance's subsets.
+        limit: number of images measured, the first of the set; None for all.
 
     Raises:
         DataError: a shard is missing or damaged, or there are too few images.
     """
-    features = extract_features(shards, extractor, device)
+    features = extract_features(shards, extractor, device, limit=limit)
     density, coverage = density_and_coverage(reference_features, features, neighbours, device)
     values = {
         "frechet_distance": frechet_distance(reference_features, features),
