@@ -44,6 +44,11 @@ class Progress:
         elapsed = time.monotonic() - self._started
         logger.info("%s: %s of %s in %.0f s", self._name, f"{self._done:,}", f"{self._total:,} {self._unit}", elapsed)
 
+    @property
+    def done(self) -> int:
+        """Return how many are done."""
+        return self._done
+
     def advance(self, amount: int) -> None:
         """Count `amount` more as done."""
         self._done += amount
