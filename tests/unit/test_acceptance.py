@@ -1,0 +1,79 @@
+"""Every promise is checked by itself: a run that keeps all but one fails that one check."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from pipeline_lib.evaluation.acceptance import check_run
+from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import write_json
+
+GAPS = {
+    "dataset": 0.60,
+    "samples": 0.50,
+    "samples_rebalanced": -0.03,
+    "dataset_rebalanced": 0.02,
+    "retrained": 0.15,
+    "control": 0.45,
+}
+KEPT = {
+    "gap": {"smiling": {stage: {"referee": {"value": value}} for stage, value in GAPS.items()}},
+    "edits": {name: {"share_by_selector": 0.97, "share_by_referee": 0.93} for name in ("samples", "dataset")},
+    "detectors": {judge: {"smiling": {"accuracy": 0.99}} for judge in ("selector", "referee")},
+    "agreement": {stage: {"smiling": 0.97, "hat": 0.2} for stage in COMPARED},
+    "segmenter": {"mean": 0.9},
+    "quality": {stage: {"frechet_distance": {"value": 10.0}} for stage in COMPARED},
+    "timing": {"train_encoder": 600.0, "swap_parts/samples-0": 300.0},
+}
+KEPT["gap"]["smiling"]["dataset"]["truth"] = {"value": 0.62}
+
+
+def failures(folder, metrics):
+    write_json(folder / "evaluation/metrics.json", metrics)
+    return [check.promise for check in check_run(folder) if not check.passed]
+
+
+def test_a_run_that_keeps_every_promise_passes(tmp_path):
+    assert failures(tmp_path, KEPT) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "promise"),
+    [
+        ("gap.smiling.samples.referee.value", 0.3, "gap of the samples as a share"),
+        ("gap.smiling.samples_rebalanced.referee.value", -0.06, "gap| of the rebalanced samples"),
+        ("gap.smiling.dataset_rebalanced.referee.value", 0.06, "gap| of the rebalanced dataset"),
+        ("gap.smiling.control.referee.value", 0.39, "gap of the control"),
+        ("gap.smiling.retrained.referee.value", -0.3, "gap| of the retrained GAN"),
+        ("edits.samples.share_by_selector", 0.94, "swaps of the samples that succeed by the selector"),
+        ("edits.dataset.share_by_referee", 0.89, "swaps of the dataset that succeed by the referee"),
+        ("detectors.referee.smiling.accuracy", 0.97, "accuracy of the referee on `smiling`"),
+        ("agreement.retrained.smiling", 0.94, "agreement of the detectors on retrained"),
+        ("segmenter.mean", 0.84, "intersection over union"),
+        ("quality.retrained.frechet_distance.value", 15.1, "Fréchet distance of the retrained GAN"),
+        ("timing.train_encoder", 901.0, "minutes of all jobs"),
+    ],
+)
+def test_a_broken_promise_is_the_one_that_fails(tmp_path, place, value, promise):
+    metrics = copy.deepcopy(KEPT)
+    *way, last = place.split(".")
+    node = metrics
+    for step in way:
+        node = node[step]
+    node[last] = value
+    (failed,) = failures(tmp_path, metrics)
+    assert promise in failed
+
+
+def test_a_dataset_without_its_bias_fails(tmp_path):
+    metrics = copy.deepcopy(KEPT)
+    metrics["gap"]["smiling"]["dataset"]["truth"]["value"] = 0.29
+    assert "gap of the dataset by truth is at least 0.3" in failures(tmp_path, metrics)
+
+
+def test_a_run_without_figures_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"metrics\.json: no such file"):
+        check_run(tmp_path)

@@ -1,0 +1,225 @@
+"""Rates, gaps, agreement and counts of edits equal what one counts by hand."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from statistics import NormalDist
+
+from pipeline_lib.config import Detectors, Evaluate, RateRule, Rebalance
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.evaluation.assess import collect_metrics, evaluate_bias, evaluate_edits
+from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.runtime.files import read_json, write_json
+
+TARGETS = Rebalance(
+    targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
+)
+LONG, SHORT = "long_hair", "not long_hair"
+# By group: images that smile, and images in all.
+COUNTS = {stage: {LONG: (16 - number, 20), SHORT: (4 + number, 20)} for number, stage in enumerate(COMPARED)}
+
+
+def table_of(counts):
+    """Return what a judge who is never wrong says of images of which so many smile in each group."""
+    rows = [(group == LONG, place < smiling) for group, (smiling, n) in counts.items() for place in range(n)]
+    table = pd.DataFrame(rows, columns=["long_hair", "smiling"])
+    table.insert(0, "image_id", [f"image-{number:03d}" for number in range(len(table))])
+    return table
+
+
+def probabilities(table, wrong=()):
+    scores = table.copy()
+    for name in ("long_hair", "smiling"):
+        scores[name] = np.where(table[name], 0.9, 0.2).astype(np.float32)
+    scores.loc[list(wrong), "smiling"] = 1 - scores.loc[list(wrong), "smiling"]
+    return scores
+
+
+def wilson(positives, n):
+    z = NormalDist().inv_cdf(0.975)
+    centre, spread = positives + z * z / 2, z * np.sqrt(positives * (n - positives) / n + z * z / 4)
+    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    """Return a function that runs the stage, the selector being wrong about the images at some positions."""
+
+    def run(wrong=(), least_agreement=0.95, counts=COUNTS):
+        def write(name, kind, table):
+            write_table(tmp_path / name, kind, table)
+            return tmp_path / name
+
+        def labelled(table):
+            return table.assign(split="train")[["image_id", "split", "long_hair", "smiling"]]
+
+        held_out = table_of({LONG: (100, 200), SHORT: (100, 200)})
+        tables = {stage: table_of(counts[stage]) for stage in COMPARED}
+        evaluate_bias(
+            truth=write("dataset", "labels", labelled(tables["dataset"])),
+            held_out_truth=write("held_out", "labels", labelled(held_out)),
+            held_out_referee=write("held_out_referee", "scores", probabilities(held_out)),
+            selector=[write(f"selector-{name}", "scores", probabilities(tables[name], wrong)) for name in COMPARED],
+            referee=[write(f"referee-{name}", "scores", probabilities(tables[name])) for name in COMPARED],
+            targets=TARGETS,
+            detectors=Detectors(attributes=["smiling", "long_hair"], least_agreement=least_agreement),
+            settings=Evaluate(resamples=300),
+            run="toy",
+            seed=0,
+            bias=tmp_path / "bias.parquet",
+            gaps=tmp_path / "gaps.json",
+            agreement=tmp_path / "agreement.json",
+        )
+        bias = read_table(tmp_path / "bias.parquet", "bias")
+        return bias, read_json(tmp_path / "gaps.json"), read_json(tmp_path / "agreement.json")
+
+    return run
+
+
+def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate):
+    bias, _, _ = evaluate()
+    rates = bias.set_index(["stage", "judge", "group"])
+    for stage, groups in COUNTS.items():
+        for judge in ("truth", "selector", "referee"):
+            for group, (smiling, n) in groups.items():
+                if judge == "truth" and stage != "dataset":
+                    assert (stage, judge, group) not in rates.index
+                    continue
+                row = rates.loc[(stage, judge, group)]
+                assert (row["n"], row["rate"], row["attribute"]) == (n, smiling / n, "smiling")
+                assert (row["ci_low"], row["ci_high"]) == pytest.approx(wilson(smiling, n))
+
+
+def test_gaps_are_the_first_groups_rate_minus_the_seconds(evaluate):
+    _, gaps, _ = evaluate()
+    assert list(gaps) == sorted(COMPARED)
+    assert set(gaps["dataset"]) == {"truth", "selector", "referee", "corrected"}
+    assert set(gaps["samples"]) == {"selector", "referee", "corrected"}
+    for number, stage in enumerate(COMPARED):
+        for judge in ("selector", "referee"):
+            found = gaps[stage][judge]
+            assert found["value"] == pytest.approx((12 - 2 * number) / 20)
+            assert found["ci"][0] < found["value"] < found["ci"][1]
+
+
+def test_a_perfect_referee_is_hardly_corrected(evaluate):
+    bias, gaps, _ = evaluate()
+    corrected = bias[bias["judge"] == "corrected"].set_index(["stage", "group"])["rate"]
+    referee = bias[bias["judge"] == "referee"].set_index(["stage", "group"])["rate"]
+    pd.testing.assert_series_equal(corrected, referee, atol=1e-9)
+    for stage in COMPARED:
+        assert gaps[stage]["corrected"]["value"] == pytest.approx(gaps[stage]["referee"]["value"], abs=1e-6)
+
+
+def test_agreement_is_the_share_of_images_on_which_the_detectors_agree(evaluate, caplog):
+    caplog.set_level(logging.WARNING)
+    _, gaps, agreement = evaluate(wrong=[0, 1, 20])
+    assert agreement == {stage: {"smiling": 37 / 40, "long_hair": 1.0} for stage in COMPARED}
+    assert len(caplog.records) == len(COMPARED)
+    assert "agree on `smiling` in 0.925 of `dataset`, less than 0.95" in caplog.records[0].message
+    # Of the long-haired of the dataset 16 of 20 smile; the selector misses two, and of the others one more smiles not.
+    assert gaps["dataset"]["selector"]["value"] == pytest.approx(14 / 20 - 3 / 20)
+    caplog.clear()
+    evaluate(wrong=[0, 1, 20], least_agreement=0.9)
+    assert not caplog.records
+
+
+def test_a_group_that_nobody_is_in_has_no_gap(evaluate):
+    empty = COUNTS | {"retrained": {LONG: (16, 40), SHORT: (0, 0)}}
+    bias, gaps, _ = evaluate(counts=empty)
+    assert gaps["retrained"]["referee"] == {"value": None, "ci": [None, None]}
+    row = bias[(bias["stage"] == "retrained") & (bias["judge"] == "referee") & (bias["group"] == SHORT)].iloc[0]
+    assert row["n"] == 0
+    assert np.isnan(row["rate"])
+
+
+def count_edits(folder, chosen, referee):
+    """Run the stage on two planned images with two candidates each."""
+    candidates = pd.DataFrame(
+        {
+            "image_id": ["a", "a", "b", "b"],
+            "candidate": [0, 1, 0, 1],
+            "donor_id": ["c", "d", "c", "d"],
+            "logit": [1.0, 2.0, -1.0, 3.0],
+            "success": [True, True, True, False],
+            "chosen": chosen,
+            "masked_l1": [0.5, 0.1, 0.3, 0.5],
+        }
+    )
+    tables = [folder / f"{shard}.parquet" for shard in range(2)]
+    for shard, table in enumerate(tables):
+        write_table(table, "candidates", candidates.iloc[2 * shard : 2 * shard + 2])
+    plan = pd.DataFrame({"image_id": ["a", "b"], "position": [0, 1], "target": 0, "attribute": "smiling"})
+    write_table(folder / "plan.parquet", "plan", plan.assign(wanted=[True, False]))
+    scores = pd.DataFrame({"image_id": ["b", "a", "c"], "smiling": np.float32(referee)})
+    write_table(folder / "scores.parquet", "scores", scores)
+    write_json(folder / "plan.json", {"targets": [{"group": "all"}]})
+    evaluate_edits(
+        candidates=tables,
+        plan=folder / "plan.parquet",
+        referee_scores=folder / "scores.parquet",
+        summary=folder / "plan.json",
+        edits=folder / "edits.json",
+    )
+    return read_json(folder / "edits.json")
+
+
+def test_edits_are_counted_by_selector_and_referee(tmp_path):
+    edits = count_edits(tmp_path, chosen=[False, True, True, False], referee=[0.7, 0.9, 0.9])
+    assert edits == {
+        "planned": 2,
+        "candidates": 4,
+        "candidates_successful": 3,
+        "succeeded_by_selector": 2,
+        "succeeded_by_referee": 1,  # `b` was wanted without a smile, and the referee sees one
+        "share_by_selector": 1.0,
+        "share_by_referee": 0.5,
+        "masked_l1": pytest.approx(0.2),
+        "targets": [{"group": "all"}],
+    }
+
+
+def test_edits_that_all_failed_count_as_none(tmp_path):
+    edits = count_edits(tmp_path, chosen=[False] * 4, referee=[0.1, 0.9, 0.9])
+    assert (edits["succeeded_by_selector"], edits["succeeded_by_referee"], edits["share_by_referee"]) == (0, 0, 0)
+    assert edits["masked_l1"] is None
+
+
+def test_every_figure_ends_in_one_file(evaluate, tmp_path):
+    bias, gaps, agreement = evaluate()
+    quality = pd.DataFrame({"stage": ["samples"], "metric": ["coverage"], "value": [0.5], "extractor": ["alex"]})
+    write_table(tmp_path / "quality.parquet", "quality", quality.assign(reference="held out", n=40, n_reference=30))
+    for name in ("regions", "edits-samples", "edits-dataset", "selector", "referee", "segmenter"):
+        write_json(tmp_path / f"{name}.json", {"name": name})
+    (tmp_path / "benchmarks/swap_parts").mkdir(parents=True)
+    (tmp_path / "benchmarks/train_encoder.tsv").write_text("s\th:m:s\n12.5\t0:00:12\n")
+    (tmp_path / "benchmarks/swap_parts/samples-0.tsv").write_text("s\th:m:s\n3.25\t0:00:03\n")
+    collect_metrics(
+        bias=tmp_path / "bias.parquet",
+        gaps=tmp_path / "gaps.json",
+        agreement=tmp_path / "agreement.json",
+        quality=tmp_path / "quality.parquet",
+        regions=tmp_path / "regions.json",
+        samples_edits=tmp_path / "edits-samples.json",
+        dataset_edits=tmp_path / "edits-dataset.json",
+        detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
+        segmenter=tmp_path / "segmenter.json",
+        targets=TARGETS,
+        benchmarks=tmp_path / "benchmarks",
+        metrics=tmp_path / "metrics.json",
+    )
+    metrics = read_json(tmp_path / "metrics.json")
+    assert metrics["gap"] == {"smiling": gaps}
+    assert metrics["agreement"] == agreement
+    assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
+    assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
+    assert metrics["detectors"]["referee"] == {"name": "referee"}
+    measured = {"extractor": "alex", "reference": "held out", "n": 40, "n_reference": 30}
+    assert metrics["quality"] == {"samples": {"coverage": {"value": 0.5, **measured}}}
+    for row in bias.itertuples():
+        found = metrics["rate"]["smiling"][row.stage][row.judge][row.group]
+        assert (found["value"], found["n"]) == (pytest.approx(row.rate, abs=1e-6), row.n)

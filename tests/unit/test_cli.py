@@ -1,0 +1,103 @@
+"""The command line checks a config, runs a stage and judges a run; bad input ends in one line and status 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib import cli
+from pipeline_lib.cli import main
+from pipeline_lib.evaluation import acceptance
+from pipeline_lib.evaluation.acceptance import Check
+from pipeline_lib.runtime.files import read_json, write_json
+
+TOY = Path(__file__).parents[1] / "workflow" / "toy.yaml"
+
+
+def refusal(capsys, *arguments):
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_check_prints_the_config_with_every_default(capsys):
+    assert main(["check", str(TOY)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["run"], printed["rebalance"]["candidates"]) == ("toy", 4)
+    assert printed["evaluate"]["confidence"] == 0.95
+
+
+def test_check_refuses_a_wrong_key_in_one_line(capsys, tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(TOY.read_text().replace("candidates:", "candidate:"))
+    message = refusal(capsys, "check", str(wrong))
+    assert message.startswith(f"ConfigError: {wrong}: unknown key `rebalance.candidate`; did you mean `candidates`?")
+
+
+def test_a_stage_without_values_says_what_it_takes(capsys):
+    assert main(["stage", "sample_generator"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Sample a generator")
+    assert "generator: 'Path'" in printed or "generator: Path" in printed
+
+
+def test_a_stage_takes_paths_text_and_json(tmp_path):
+    candidates, plan = tmp_path / "candidates.parquet", tmp_path / "plan.parquet"
+    import pandas as pd
+
+    from pipeline_lib.data.tables import SCHEMAS, write_table
+
+    write_table(candidates, "candidates", pd.DataFrame(columns=SCHEMAS["candidates"].names))
+    write_table(plan, "plan", pd.DataFrame(columns=SCHEMAS["plan"].names))
+    write_table(tmp_path / "scores.parquet", "scores", pd.DataFrame({"image_id": ["a"], "smiling": [0.5]}))
+    write_json(tmp_path / "plan.json", {"targets": []})
+    arguments = [
+        f'candidates=["{candidates}"]',
+        f"plan={plan}",
+        f"referee_scores={tmp_path / 'scores.parquet'}",
+        f"summary={tmp_path / 'plan.json'}",
+        f"edits={tmp_path / 'edits.json'}",
+    ]
+    assert main(["stage", "evaluate_edits", *arguments]) == 0
+    assert read_json(tmp_path / "edits.json")["planned"] == 0
+
+
+def test_a_stage_names_the_value_that_is_missing_or_misspelt(capsys):
+    assert "no value for `plan`" in refusal(capsys, "stage", "evaluate_edits", "candidates=a.parquet")
+    assert "`candidates`: give every value as NAME=VALUE" in refusal(capsys, "stage", "evaluate_edits", "candidates")
+
+
+def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):
+    values = [f"{name}={tmp_path / name}" for name in ("candidates", "plan", "referee_scores", "summary", "edits")]
+    message = refusal(capsys, "stage", "evaluate_edits", *values)
+    assert message.startswith(f"DataError: {tmp_path / 'candidates'}: no such table")
+
+
+@pytest.mark.parametrize(("passed", "status"), [((True, True), 0), ((True, False), 1)])
+def test_accept_judges_by_every_promise(capsys, monkeypatch, passed, status):
+    checks = [Check(f"promise {number}", "0.5", kept) for number, kept in enumerate(passed)]
+    monkeypatch.setattr(acceptance, "check_run", lambda results: checks)
+    assert main(["accept", "results/toy"]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["pass" if kept else "FAIL" for kept in passed]
+    assert ("every promise" in lines[2]) == all(passed)
+
+
+def test_accept_names_a_run_that_is_not_there(capsys, tmp_path):
+    assert "metrics.json: no such file" in refusal(capsys, "accept", str(tmp_path))
+
+
+def test_an_unknown_command_is_refused():
+    with pytest.raises(SystemExit) as caught:
+        main(["stage", "sing"])
+    assert caught.value.code == 2
+
+
+def test_the_version_is_that_of_the_library(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == cli.__version__

@@ -1,0 +1,91 @@
+"""A stage is called with plain values, and gets what its signature asks for."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib import stages
+from pipeline_lib.config import Sample
+from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.stages import STAGES, call_stage, find_stage
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_every_stage_takes_named_and_typed_values_and_documents_each(name):
+    stage = find_stage(name)
+    documentation = inspect.getdoc(stage)
+    for parameter in inspect.signature(stage).parameters.values():
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.annotation is not parameter.empty
+        assert f"{parameter.name}:" in documentation
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Return the values that the stage `made_up` was called with."""
+    seen = []
+
+    def made_up(
+        *, images: list[Path], settings: Sample, run: str, seed: int, source: list[Path], weights: Path | None = None
+    ) -> None:
+        seen.append({"images": images, "settings": settings, "run": run, "seed": seed, "source": source})
+        seen[-1]["weights"] = weights
+
+    def with_device(*, device: object, threads: int) -> None:
+        seen.append({"device": str(device), "threads": threads})
+
+    module = types.ModuleType("made_up_module")
+    module.made_up, module.with_device, module.Path, module.Sample = made_up, with_device, Path, Sample
+    monkeypatch.setitem(sys.modules, "made_up_module", module)
+    monkeypatch.setattr(stages, "STAGES", {"made_up": "made_up_module", "with_device": "made_up_module"})
+    return seen
+
+
+VALUES = {"images": ["a", "b"], "settings": {"images": 20}, "run": "toy", "seed": 3, "source": []}
+
+
+def test_plain_values_become_paths_and_config_sections(calls):
+    call_stage("made_up", {**VALUES, "weights": "c"})
+    assert calls == [
+        {
+            "images": [Path("a"), Path("b")],
+            "settings": Sample(images=20),
+            "run": "toy",
+            "seed": 3,
+            "source": [],
+            "weights": Path("c"),
+        }
+    ]
+
+
+@pytest.mark.parametrize("lone", ["a", Path("a")])
+def test_a_lone_value_is_a_list_of_one_where_a_list_is_asked_for(calls, lone):
+    call_stage("made_up", {**VALUES, "images": lone})
+    assert calls[0]["images"] == [Path("a")]
+
+
+def test_a_value_left_out_takes_its_default_and_one_not_asked_for_is_ignored(calls):
+    call_stage("made_up", {**VALUES, "revision": 7})
+    assert calls[0]["weights"] is None
+
+
+def test_a_missing_value_is_named(calls):
+    with pytest.raises(ConfigError, match="stage made_up: no value for `seed`; give it"):
+        call_stage("made_up", {name: value for name, value in VALUES.items() if name != "seed"})
+    assert not calls
+
+
+def test_a_stage_without_a_gpu_gets_the_cpu_and_its_threads(calls, monkeypatch):
+    import torch
+
+    tuned = []
+    monkeypatch.setenv("LATENT_REBALANCE_DEVICES", "")
+    monkeypatch.setattr(stages, "tune_cpu", tuned.append)
+    call_stage("with_device", {}, threads=3)
+    assert calls == [{"device": str(torch.device("cpu")), "threads": 3}]
+    assert tuned == [3]
