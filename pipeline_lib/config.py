@@ -201,7 +201,7 @@ class EncoderTraining(Section):
 class Encoder(Section):
     """The masked regressor into the generator's latent space."""
 
-    width: Count = Field(32, description="channels of the ResNet-18's first stage; the published networks have 64")
+    width: Count = Field(24, description="channels of the ResNet-18's first stage; the published networks have 64")
     weights: Path | None = Field(None, description="encoder weights to start from; none: from scratch")
     mask: MaskSampling = Field(MaskSampling(), description="how unknown pixels are drawn in training")
     training: EncoderTraining = Field(description="how it is trained, or trained on")

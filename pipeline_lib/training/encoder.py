@@ -18,6 +18,7 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.training.loop import run
 
@@ -155,6 +156,7 @@ def train_encoder(
     frozen = load_weights(generator, Generator)
     if source:
         network = load_weights(source[0], ResNetEncoder).requires_grad_(True)
+        _check_fit(network, source[0], frozen, settings)
     else:
         network = _new_encoder(frozen, settings, seed)
     key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(generator, *source)])
@@ -162,6 +164,21 @@ def train_encoder(
     if task.total_steps:
         run(task, checkpoints / f"{task.name}-{key}")
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
+
+
+def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, settings: EncoderSection) -> None:
+    found = {"latent shape": encoder.latent_shape, "width": encoder.arguments["width"], "masked": encoder.masked}
+    wanted = {
+        "latent shape": generator.latent_shape,
+        "width": settings.width,
+        "masked": settings.mask.kind != "none",
+    }
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise WeightsError(
+                f"{path}: an encoder of {name} {found[name]}, but generator and config ask for {value}; "
+                "change `encoder` in the config or give other weights"
+            )
 
 
 def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> ResNetEncoder:
