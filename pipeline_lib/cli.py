@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     stage.set_defaults(command=_stage)
 
+    ship = commands.add_parser("ship", help="write half-precision copies of a run's source weights")
+    ship.add_argument("results", type=Path, help="results/<run>")
+    ship.add_argument("folder", type=Path, help="where to put them: resources/<name>")
+    ship.set_defaults(command=_ship)
+
     accept = commands.add_parser("accept", help="check the figures of the default run against what is promised of it")
     accept.add_argument("results", type=Path, help="results/<run>")
     accept.set_defaults(command=_accept)
@@ -74,6 +79,17 @@ def _value(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _ship(options: argparse.Namespace) -> int:
+    from pipeline_lib.networks.checkpoints import ship_weights
+
+    models = options.results / "models"
+    for source in (models / "source/generator", models / "source/discriminator", models / "encoder"):
+        target = options.folder / f"{source.name}.safetensors"
+        ship_weights(source.with_suffix(".safetensors"), target)
+        print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def _accept(options: argparse.Namespace) -> int:

@@ -51,6 +51,11 @@ def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any
         save_file(tensors, beside, metadata={"latent_rebalance": json.dumps(header, sort_keys=True)})
 
 
+def ship_weights(source: str | Path, target: str | Path) -> None:
+    """Write a half-precision copy of a weight file, header and all, as it is shipped."""
+    save_weights(target, load_weights(source), read_header(source), half=True)
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """Read what a weight file says of itself.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import pytest
-from statistics import NormalDist
 
 from pipeline_lib.config import Detectors, Evaluate, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table

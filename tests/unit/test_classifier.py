@@ -26,7 +26,7 @@ def make(network):
 def test_every_image_gets_a_probability_for_every_attribute(network, side):
     probabilities = make(network)(draw(2, side))
     assert probabilities.shape == (2, 3)
-    assert ((0 < probabilities) & (probabilities < 1)).all()
+    assert ((probabilities > 0) & (probabilities < 1)).all()
 
 
 @BOTH
@@ -53,7 +53,9 @@ def test_attributes_are_found_by_name(network):
 def test_selector_and_referee_share_no_architecture():
     plain, residual = make(PlainClassifier), make(ResidualClassifier)
     assert plain.architecture != residual.architecture
-    shapes = [{tuple(value.shape) for value in network.parameters() if value.ndim == 4} for network in (plain, residual)]
+    shapes = [
+        {tuple(value.shape) for value in network.parameters() if value.ndim == 4} for network in (plain, residual)
+    ]
     assert shapes[0] != shapes[1]
 
 

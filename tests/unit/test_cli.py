@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline_lib import cli
 from pipeline_lib.cli import main
+from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation import acceptance
 from pipeline_lib.evaluation.acceptance import Check
 from pipeline_lib.runtime.files import read_json, write_json
@@ -47,10 +49,6 @@ def test_a_stage_without_values_says_what_it_takes(capsys):
 
 def test_a_stage_takes_paths_text_and_json(tmp_path):
     candidates, plan = tmp_path / "candidates.parquet", tmp_path / "plan.parquet"
-    import pandas as pd
-
-    from pipeline_lib.data.tables import SCHEMAS, write_table
-
     write_table(candidates, "candidates", pd.DataFrame(columns=SCHEMAS["candidates"].names))
     write_table(plan, "plan", pd.DataFrame(columns=SCHEMAS["plan"].names))
     write_table(tmp_path / "scores.parquet", "scores", pd.DataFrame({"image_id": ["a"], "smiling": [0.5]}))

@@ -46,9 +46,11 @@ def make_task(settings=GROWING, kind="stylegan2"):
 
 
 def weights_of(task):
-    return {name: value for network in ("generator", "discriminator", "average") for name, value in (
-        (f"{network}.{key}", value) for key, value in getattr(task, network).state_dict().items()
-    )}
+    return {
+        name: value
+        for network in ("generator", "discriminator", "average")
+        for name, value in ((f"{network}.{key}", value) for key, value in getattr(task, network).state_dict().items())
+    }
 
 
 def stop_at(task, step):

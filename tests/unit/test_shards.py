@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_lib.data.shards import ROWS_PER_GROUP, count_images, iterate_batches, iterate_shards, read_shards, shard_writer
+from pipeline_lib.data.shards import (
+    ROWS_PER_GROUP,
+    count_images,
+    iterate_batches,
+    iterate_shards,
+    read_shards,
+    shard_writer,
+)
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.runtime.errors import DataError
 
@@ -53,11 +62,11 @@ def test_batches_have_their_size_however_images_are_spread(tmp_path, size):
     bounds = [0, 3, 550, 550, COUNT]
     paths = [
         write(tmp_path / f"{start}-{stop}.parquet", names[start:stop], images[start:stop])
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in pairwise(bounds)
     ]
     batches = list(iterate_batches(paths, size))
     assert [len(batch_names) for batch_names, _ in batches[:-1]] == [size] * (COUNT // size - (COUNT % size == 0))
-    assert sum((batch_names for batch_names, _ in batches), []) == names
+    assert [name for batch_names, _ in batches for name in batch_names] == names
     np.testing.assert_array_equal(np.concatenate([batch for _, batch in batches]), images)
 
 

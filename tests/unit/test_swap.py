@@ -116,7 +116,7 @@ def test_the_strongest_success_is_chosen_and_its_composite_written(networks, ima
         best = tried["strength"].max()
         assert tried.loc[tried["chosen"], "strength"].tolist() == ([best] if best > 0 else [])
         assert (image_id in pictures) == (best > 0)
-    assert 0 < len(pictures)
+    assert len(pictures) > 0
     assert rows["success"].any()
     assert not rows["success"].all()
 

@@ -47,7 +47,7 @@ class Run:
 
     def start(self, *arguments: str, config: str = CONFIG) -> subprocess.Popen[str]:
         """Start Snakemake as the head of a process group."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *arguments]
+        command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
         settings = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
         return subprocess.Popen(
             command,
@@ -149,13 +149,20 @@ def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
 def test_another_wanted_rate_remakes_the_plan_and_what_follows_from_it_alone(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     targets = [
-        {"where": {"long_hair": value}, "attribute": "smiling", "rate": rate} for value, rate in ((True, 0.6), (False, 0.5))
+        {"where": {"long_hair": value}, "attribute": "smiling", "rate": rate}
+        for value, rate in ((True, 0.6), (False, 0.5))
     ]
     jobs = jobs_of(run.snakemake("--dry-run", config=run.configure({"rebalance": {"targets": targets}})))
     assert {rule for rule, _ in jobs} == AFTER_THE_PLAN
     made = " ".join(outputs for _, outputs in jobs)
     assert f"{RESULTS}/models/retrained/" in made
-    for untouched in ("models/source/", "models/control/", "images/samples/", "images/control/", "scores/referee/samples.p"):
+    for untouched in (
+        "models/source/",
+        "models/control/",
+        "images/samples/",
+        "images/control/",
+        "scores/referee/samples.p",
+    ):
         assert f"{RESULTS}/{untouched}" not in made, untouched
 
 
