@@ -94,7 +94,7 @@ def test_an_unknown_key_of_a_region_is_answered_by_a_key_of_that_region() -> Non
 @pytest.mark.parametrize(
     ("values", "key", "name", "near"),
     [
-        (changed("rebalance.targets", [target(LONG, "smilling")]), "rebalance.targets", "smilling", "smiling"),
+        (changed("rebalance.targets.0", target(LONG, "smilling")), "rebalance.targets", "smilling", "smiling"),
         (changed("rebalance.targets.0", target({"longhair": True})), "rebalance.targets", "longhair", "long_hair"),
         (changed("detectors.attributes", ["smiling", "long_hair", "bear"]), "detectors.attributes", "bear", "beard"),
         (changed("data.rates", [target({}, "eyeglass")]), "data.rates.attribute", "eyeglass", "eyeglasses"),
@@ -176,25 +176,25 @@ def test_retraining_from_the_source_needs_its_discriminator(tmp_path: Path) -> N
     assert "needs `generator.discriminator`" in refusal(changed("generator", {"weights": str(weights)}))
 
 
-@pytest.mark.parametrize("other", [{}, LONG, {"beard": True}])
+@pytest.mark.parametrize("other", [{}, LONG, {"eyeglasses": True}])
 def test_overlapping_targets_are_refused(other: dict[str, bool]) -> None:
     message = refusal(changed("rebalance.targets.1", target(other)))
     assert f"targets overlap: an image can match both {LONG} and {other}" in message
 
 
 def test_targets_that_differ_in_one_condition_do_not_overlap() -> None:
-    targets = [target({**LONG, "beard": True}), target({**LONG, "beard": False}), target(SHORT)]
+    targets = [target({**LONG, "eyeglasses": True}), target({**LONG, "eyeglasses": False}), target(SHORT)]
     assert len(parse_config(changed("rebalance.targets", targets)).rebalance.targets) == 3
 
 
 def test_a_target_conditioned_on_itself_is_refused() -> None:
-    message = refusal(changed("rebalance.targets", [target({"smiling": True})]))
+    message = refusal(changed("rebalance.targets.0", target({"smiling": True})))
     assert "conditions `smiling` on itself; name another attribute" in message
 
 
 def test_targets_of_two_attributes_are_refused() -> None:
-    message = refusal(changed("rebalance.targets.1", target(SHORT, "beard")))
-    assert "several attributes, beard, smiling" in message
+    message = refusal(changed("rebalance.targets.1", target(SHORT, "eyeglasses")))
+    assert "several attributes, eyeglasses, smiling" in message
 
 
 @pytest.mark.parametrize(("key", "value"), [("architecture", "residual"), ("seed", 2), ("half", 1)])
@@ -232,8 +232,7 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value).startswith(f"{path}: `config`: ")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == f"{path}: holds no keys; start from a copy of config/config.yaml"
 
 
 def test_a_file_that_is_no_yaml_or_no_file_is_named(tmp_path: Path) -> None:
