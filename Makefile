@@ -24,7 +24,7 @@ $(VENV): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(VENV)  ## run config/config.yaml and write its report
-	.venv/bin/snakemake --cores $(CORES)
+	.venv/bin/python -m pipeline_lib run --cores $(CORES)
 	@$(MAKE) --silent --no-print-directory $(REPORT)
 	@echo "Report: $(REPORT)"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import inspect
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,11 @@ from pipeline_lib.stages import STAGES, call_stage, find_stage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 for success, 1 for a check that failed, 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and options.command is not _run:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.snakemake = others
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         return options.command(options)
@@ -43,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("values", nargs="*", metavar="NAME=VALUE", help="VALUE is a path, text, or JSON")
     stage.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     stage.set_defaults(command=_stage)
+
+    run = commands.add_parser(
+        "run", help="run the workflow, going on where a killed run stopped; takes the options of snakemake"
+    )
+    run.set_defaults(command=_run)
 
     ship = commands.add_parser("ship", help="write half-precision copies of a run's source weights")
     ship.add_argument("results", type=Path, help="results/<run>")
@@ -79,6 +90,22 @@ def _value(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run Snakemake under a lock that the kernel frees, so that the lock a killed Snakemake left can be cleared."""
+    command = [sys.executable, "-m", "snakemake", *options.snakemake]
+    folder = Path(".snakemake")
+    folder.mkdir(exist_ok=True)
+    with (folder / "latent-rebalance.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError("the workflow is already running in this folder; wait for it or stop it") from None
+        if any((folder / "locks").glob("*.lock")):
+            logging.info("an earlier run was killed; going on where it stopped")
+            subprocess.run([*command, "--unlock"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.run(command, check=False).returncode
 
 
 def _ship(options: argparse.Namespace) -> int:

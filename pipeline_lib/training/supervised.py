@@ -289,7 +289,7 @@ def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) 
     if missing:
         raise DataError(f"{labels}: no column {', '.join(missing)}; it has {', '.join(table.columns[1:])}")
     truth = table.loc[names, attributes].to_numpy(np.float32)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(truth)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(truth)
 
 
 def _images_with_masks(images: list[Path], masks: Path) -> tuple[Tensor, Tensor]:
