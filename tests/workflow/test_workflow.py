@@ -46,8 +46,8 @@ class Run:
         self.folder, self.results = folder, folder / RESULTS
 
     def start(self, *arguments: str, config: str = CONFIG) -> subprocess.Popen[str]:
-        """Start Snakemake as the head of a process group."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
+        """Start the workflow as the head of a process group."""
+        command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", config, "--cores", "2", *arguments]
         settings = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
         return subprocess.Popen(
             command,
@@ -191,7 +191,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Run, tmp_pa
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     assert not list(run.results.glob("models/source/*.safetensors"))
-    run.snakemake("--unlock")  # what Snakemake itself asks for where it was killed before it could
     assert {rule for rule, _ in jobs_of(run.snakemake(*until))} == {"train_generator"}
     weights = ["models/source/*.safetensors"]
     assert run.digests(weights) == finished.digests(weights)
