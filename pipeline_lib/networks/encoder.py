@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -47,7 +48,7 @@ class ResNetEncoder(nn.Module):
         for stage, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             first = _BasicBlock(inputs, outputs, stride=1 if stage == 1 else 2)
             setattr(self, f"layer{stage}", nn.Sequential(first, _BasicBlock(outputs, outputs)))
-        self.fc = nn.Linear(8 * width, int(torch.tensor(self.latent_shape).prod()))
+        self.fc = nn.Linear(8 * width, math.prod(self.latent_shape))
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Regress latents of shape (n, *latent_shape).
