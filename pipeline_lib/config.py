@@ -125,6 +125,23 @@ class Augmentation(Section):
     until: Share = Field(1.0, description="share of the training after which images vary no more")
 
 
+class LocalDiscriminator(Section):
+    """A second discriminator that sees one square of the image alone, so that a small part is learnt well."""
+
+    top: Share = Field(description="upper edge of the square, as a share of the image's side")
+    left: Share = Field(description="left edge, likewise")
+    side: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="its side, likewise; a power of two of pixels at each resolution trained"
+    )
+    channels: list[Count] = Field(description="feature channels from 4 pixels to the square's resolution")
+
+    @model_validator(mode="after")
+    def _inside(self) -> LocalDiscriminator:
+        if max(self.top, self.left) + self.side > 1:
+            raise ValueError("the square reaches beyond the image: `top` + `side` and `left` + `side` are at most 1")
+        return self
+
+
 class GanTraining(Section):
     """One adversarial training: relativistic loss with R1 and R2."""
 
@@ -147,13 +164,16 @@ class GanTraining(Section):
     )
     blur_share: Share = Field(0.25, description="share of the training over which that blur falls to none")
     augment: Augmentation = Field(Augmentation(), description="how images vary before the discriminator")
+    local: LocalDiscriminator | None = Field(
+        None, description="where a second discriminator looks closer; none: as the given discriminator has it"
+    )
     collapse_loss: Annotated[float, Field(ge=0)] = Field(
         0.02, description="discriminator loss that, ten log rows in a row, stops the training as collapsed"
     )
 
 
 class Generator(Section):
-    """The source generator: shipped or imported weights, or one trained by this run."""
+    """The source generator: weights as they are, trained further on this dataset, or trained from nothing."""
 
     architecture: Literal["stylegan2", "progan"] = Field("stylegan2", description="family of the network")
     channels: list[Count] = Field(
@@ -161,14 +181,14 @@ class Generator(Section):
     )
     z_dim: Count = Field(128, description="size of the Gaussian input")
     mapping_layers: Count = Field(4, description="depth of the mapping network (stylegan2 only)")
-    weights: Path | None = Field(None, description="generator weights to use; none: train from scratch")
-    discriminator: Path | None = Field(None, description="its discriminator, which retraining starts from")
-    training: GanTraining | None = Field(None, description="how to train it; needed where no weights are given")
+    weights: Path | None = Field(None, description="generator weights to start from; none: random ones")
+    discriminator: Path | None = Field(None, description="its discriminator, which any further training starts from")
+    training: GanTraining | None = Field(None, description="how to train it; none: the weights are used as they are")
 
     @model_validator(mode="after")
     def _has_an_origin(self) -> Generator:
-        if (self.weights is None) == (self.training is None):
-            raise ValueError("give exactly one of `weights` and `training`")
+        if self.weights is None and self.training is None:
+            raise ValueError("give `weights`, `training` or both (train the weights further)")
         return self
 
 
@@ -413,6 +433,12 @@ def _check_networks(config: Config) -> None:
             f"`generator.channels` has {len(config.generator.channels)} entries; "
             f"{levels} are needed from 4 to {config.data.resolution} pixels"
         )
+    for key, training in (
+        ("generator.training", config.generator.training),
+        ("retrain.training", config.retrain.training),
+    ):
+        if training is not None and training.local is not None:
+            _check_local(key, training, config.data.resolution)
     for key, path in (
         ("generator.weights", config.generator.weights),
         ("generator.discriminator", config.generator.discriminator),
@@ -420,7 +446,19 @@ def _check_networks(config: Config) -> None:
     ):
         if path is not None and not path.is_file():
             raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")
-    if config.retrain.init == "source" and config.generator.weights and not config.generator.discriminator:
-        raise ValueError("`retrain.init: source` needs `generator.discriminator` beside `generator.weights`")
+    needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
+    if config.generator.weights and needs_discriminator and not config.generator.discriminator:
+        raise ValueError("training from `generator.weights` needs `generator.discriminator` beside them")
     if config.encoder.weights is None and config.encoder.training.kimg == 0:
         raise ValueError("`encoder.training.kimg` is 0 and no `encoder.weights` are given; nothing would be trained")
+
+
+def _check_local(key: str, training: GanTraining, resolution: int) -> None:
+    local = training.local
+    least = local.side * min([resolution, *(phase.resolution for phase in training.growth)])
+    side, fitting = local.side * resolution, 4 * 2 ** (len(local.channels) - 1)
+    if side != fitting or least < 4:
+        raise ValueError(
+            f"`{key}.local`: the square is {side:g} pixels wide at {resolution} pixels and {least:g} "
+            f"while the resolution grows; with {len(local.channels)} `channels` it must be {fitting}, and never below 4"
+        )

@@ -1,9 +1,10 @@
-"""A residual discriminator that grows with either generator."""
+"""A residual discriminator that grows with either generator, and can look at one square more closely."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,26 +19,60 @@ class Discriminator(nn.Module):
     Args:
         resolution: side of the images in pixels, a power of two.
         channels: feature channels of each resolution from 4 pixels on, as in the generator.
+        local: what `add_local` takes, if a second discriminator is to judge one square by itself.
     """
 
     architecture = "residual-discriminator"
 
-    def __init__(self, resolution: int, channels: Sequence[int]):
+    def __init__(self, resolution: int, channels: Sequence[int], local: dict[str, Any] | None = None):
         super().__init__()
         self.resolution = resolution
-        self.arguments = {"resolution": resolution, "channels": list(channels)}
+        self.arguments: dict[str, Any] = {"resolution": resolution, "channels": list(channels)}
+        self.local: Discriminator | None = None
         widths = dict(zip(resolutions_up_to(resolution), channels, strict=True))
         self.from_rgb = nn.ModuleDict({str(r): EqualConv2d(3, c, 1, gain=math.sqrt(2)) for r, c in widths.items()})
         self.blocks = nn.ModuleDict({str(r): _Block(c, widths[r // 2]) for r, c in widths.items() if r > 4})
         self.final_conv = EqualConv2d(widths[4] + 1, widths[4], 3, gain=math.sqrt(2))
         self.final_linear = EqualLinear(widths[4] * 16, widths[4], activate=True)
         self.score = EqualLinear(widths[4], 1)
+        if local is not None:
+            self.add_local(**local)
+
+    def add_local(self, top: float, left: float, side: float, channels: Sequence[int]) -> None:
+        """Add a discriminator with a score of its own that sees one square of the image (Iizuka et al. 2017).
+
+        A part of a few pixels, such as a mouth, has little weight in the score of the whole image.
+
+        Args:
+            top: upper edge of the square as a share of the image's side.
+            left: left edge, likewise.
+            side: its side, likewise; the square of a 64-pixel image must be 4, 8, 16 or 32 pixels wide.
+            channels: feature channels from 4 pixels to the square's resolution.
+        """
+        self.arguments["local"] = {"top": top, "left": left, "side": side, "channels": list(channels)}
+        self.local = Discriminator(round(side * self.resolution), channels)
 
     def forward(self, images: Tensor, fade: float = 1.0) -> Tensor:
-        """Score images of shape (n, 3, r, r), r any resolution of the network; returns (n,) logits.
+        """Score images of shape (n, 3, r, r), r any resolution of the network.
 
-        `fade` is the share of the newest block, which progressive growing raises from 0 to 1.
+        Args:
+            images: real or generated.
+            fade: share of the newest block, which progressive growing raises from 0 to 1.
+
+        Returns:
+            Logits (n, 1), or (n, 2) where there is a local discriminator.
         """
+        score = self._score(images, fade)
+        if self.local is None:
+            return score
+        return torch.cat([score, self.local(self._square(images), fade)], dim=1)
+
+    def _square(self, images: Tensor) -> Tensor:
+        place = self.arguments["local"]
+        top, left, side = (round(place[name] * images.shape[-1]) for name in ("top", "left", "side"))
+        return images[:, :, top : top + side, left : left + side]
+
+    def _score(self, images: Tensor, fade: float) -> Tensor:
         size = images.shape[-1]
         features = F.leaky_relu(self.from_rgb[str(size)](images), 0.2)
         for r in reversed(resolutions_up_to(size)[1:]):
@@ -47,7 +82,7 @@ class Discriminator(nn.Module):
                 features = fade * features + (1 - fade) * coarse
         features = minibatch_standard_deviation(features.float())
         features = F.leaky_relu(self.final_conv(features), 0.2)
-        return self.score(self.final_linear(features.flatten(1))).squeeze(1)
+        return self.score(self.final_linear(features.flatten(1)))
 
 
 class _Block(nn.Module):

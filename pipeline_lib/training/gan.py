@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline_lib.config import Augmentation, GanTraining
+from pipeline_lib.config import Augmentation, GanTraining, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
@@ -71,6 +71,8 @@ class GanTask:
             "generator": torch.optim.Adam(generator.parameters(), **rates),
             "discriminator": torch.optim.Adam(discriminator.parameters(), **rates),
         }
+        local = discriminator.arguments.get("local")
+        self._shares = [1.0] if local is None else [1.0, local["side"] ** 2]
         self._easy_checks = 0
         self._index = 0
 
@@ -86,9 +88,8 @@ class GanTask:
 
         fake = self.generator.synthesize(self.generator.map_latents(z), size, fade)
         difference = self.discriminator(view(real), fade) - self.discriminator(view(fake.detach()), fade)
-        loss_discriminator = F.softplus(-difference).mean()
-        metrics = {"loss_discriminator": loss_discriminator}
-        objective = loss_discriminator
+        loss_discriminator = _loss(difference)
+        objective = loss_discriminator.sum()
         if index % settings.penalty_every == 0:
             penalty = self._penalty(real, view, fade) + self._penalty(fake.detach(), view, fade)
             gamma = settings.gamma * (size / self.generator.resolution) ** 2
@@ -99,12 +100,12 @@ class GanTask:
             score_real = self.discriminator(view(real), fade)
         self.discriminator.requires_grad_(False)
         difference = self.discriminator(view(fake), fade) - score_real
-        loss_generator = F.softplus(-difference).mean()
-        self._update("generator", loss_generator)
+        loss_generator = _loss(difference)
+        self._update("generator", loss_generator.sum())
         self.discriminator.requires_grad_(True)
 
         self._average_weights(index)
-        return metrics | {"loss_generator": loss_generator}
+        return _named("loss_discriminator", loss_discriminator) | _named("loss_generator", loss_generator)
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         """Report a discriminator that has won for good: its loss stays under the threshold for ten checks."""
@@ -159,9 +160,13 @@ class GanTask:
         return images
 
     def _penalty(self, images: Tensor, view: _View, fade: float) -> Tensor:
+        """Return the mean squared gradient of each score, a local one's in proportion to the pixels it sees."""
         images = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.discriminator(view(images), fade).sum(), images, create_graph=True)
-        return gradient.square().sum(dim=(1, 2, 3)).mean()
+        penalty = torch.zeros((), device=self.device)
+        for scores, weight in zip(self.discriminator(view(images), fade).T, self._shares, strict=True):
+            (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+            penalty = penalty + weight * gradient.square().sum(dim=(1, 2, 3)).mean()
+        return penalty
 
     def _update(self, name: str, loss: Tensor) -> None:
         self._optimisers[name].zero_grad(set_to_none=True)
@@ -185,6 +190,16 @@ class GanTask:
             half_life = min(half_life, max(0.1 * index * self.settings.batch, self.settings.batch))
         follow = 1 - 0.5 ** (self.settings.batch / half_life)
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), follow)
+
+
+def _loss(difference: Tensor) -> Tensor:
+    """Return the relativistic loss (scores,) of score differences (n, scores)."""
+    return F.softplus(-difference).mean(dim=0)
+
+
+def _named(name: str, losses: Tensor) -> dict[str, Tensor]:
+    """Name the losses of the whole image and, where there is one, of the local discriminator."""
+    return dict(zip((name, f"{name}_local"), losses, strict=False))
 
 
 class _View:
@@ -265,10 +280,12 @@ def train_generator(
         return
     pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2).contiguous()
     if init == "source":
-        network = load_weights(source[0], Generator).requires_grad_(True)
+        network = _load_source(source[0], settings).requires_grad_(True)
         critic = load_weights(source[1], Discriminator).requires_grad_(True)
     else:
         network, critic = _new_networks(settings, pixels.shape[-1], seed)
+    if training.local is not None:
+        _add_local(critic, training.local, seed)
     key = digest_of([settings.model_dump(), training.model_dump(), init, seed, name, digest_of_files(*images, *source)])
     task = GanTask(network, critic, pixels, training, seed, device, name)
     run(task, checkpoints / f"{name}-{key}")
@@ -287,14 +304,30 @@ def _new_networks(settings: GeneratorSection, resolution: int, seed: int) -> tup
     return StyleGAN2Generator(resolution, settings.channels, settings.z_dim, mapping, noise=False), discriminator
 
 
-def _bring_in(source: list[Path], settings: GeneratorSection, generator: Path, discriminator: Path) -> None:
-    network = load_weights(source[0], Generator)
+def _add_local(discriminator: Discriminator, local: LocalDiscriminator, seed: int) -> None:
+    wanted, found = local.model_dump(), discriminator.arguments.get("local")
+    if found is None:
+        torch.manual_seed(seeding.derive(seed, "local discriminator"))
+        discriminator.add_local(**wanted)
+    elif found != wanted:
+        raise WeightsError(
+            f"the given discriminator has a local one at {found}, but the config's `training.local` asks for {wanted}; "
+            "leave `local` out to train on with the one given"
+        )
+
+
+def _load_source(path: Path, settings: GeneratorSection) -> Generator:
+    network = load_weights(path, Generator)
     if network.arguments["channels"] != settings.channels or network.architecture != settings.architecture:
         raise WeightsError(
-            f"{source[0]}: a {network.architecture} with channels {network.arguments['channels']}, but the config's "
+            f"{path}: a {network.architecture} with channels {network.arguments['channels']}, but the config's "
             f"`generator` asks for a {settings.architecture} with {settings.channels}; change one of them"
         )
-    save_weights(generator, network, read_header(source[0]))
+    return network
+
+
+def _bring_in(source: list[Path], settings: GeneratorSection, generator: Path, discriminator: Path) -> None:
+    save_weights(generator, _load_source(source[0], settings), read_header(source[0]))
     if len(source) > 1:
         save_weights(discriminator, load_weights(source[1], Discriminator), read_header(source[1]))
 

@@ -164,16 +164,38 @@ def test_a_missing_weights_file_is_named(tmp_path: Path, missing: str) -> None:
     assert parse_config(values).generator.weights == tmp_path / "generator.weights.safetensors"
 
 
-@pytest.mark.parametrize("origins", [{}, {"weights": "a.safetensors", "training": {"kimg": 1}}])
-def test_a_generator_has_exactly_one_origin(origins: dict[str, Any]) -> None:
-    message = refusal(changed("generator", origins))
-    assert "`generator`: give exactly one of `weights` and `training`" in message
+def test_a_generator_needs_an_origin() -> None:
+    assert "`generator`: give `weights`, `training` or both" in refusal(changed("generator", {}))
 
 
-def test_retraining_from_the_source_needs_its_discriminator(tmp_path: Path) -> None:
+@pytest.mark.parametrize("further", [{}, {"training": {"kimg": 1}}])
+def test_training_from_given_weights_needs_their_discriminator(tmp_path: Path, further: dict[str, Any]) -> None:
     weights = tmp_path / "generator.safetensors"
     weights.touch()
-    assert "needs `generator.discriminator`" in refusal(changed("generator", {"weights": str(weights)}))
+    values = changed("generator", {"weights": str(weights), **further})
+    assert "needs `generator.discriminator`" in refusal(values)
+    values["generator"]["discriminator"] = str(weights)
+    assert parse_config(values).generator.weights == weights
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"top": 0.75}, "the square reaches beyond the image"),
+        ({"side": 0.4}, "`generator.training.local`: the square is 25.6 pixels wide at 64 pixels"),
+        ({"channels": [8, 8]}, "with 2 `channels` it must be 8"),
+    ],
+)
+def test_a_square_that_does_not_fit_the_local_discriminator_is_refused(change: dict[str, Any], problem: str) -> None:
+    local = {"top": 0.5, "left": 0.25, "side": 0.5, "channels": [8, 8, 8, 8]}
+    assert parse_config(changed("generator.training.local", local)).generator.training is not None
+    assert problem in refusal(changed("generator.training.local", local | change))
+
+
+def test_a_square_keeps_four_pixels_while_the_resolution_grows() -> None:
+    values = changed("generator.training.local", {"top": 0.5, "left": 0.25, "side": 0.5, "channels": [8, 8, 8, 8]})
+    values["generator"]["training"]["growth"] = [{"resolution": 4, "kimg": 1}]
+    assert "2 while the resolution grows; with 4 `channels` it must be 32, and never below 4" in refusal(values)
 
 
 @pytest.mark.parametrize("other", [{}, LONG, {"eyeglasses": True}])

@@ -23,7 +23,7 @@ def draw(count, side, seed=0):
 @pytest.mark.parametrize("side", [4, 8, 16])
 def test_images_of_every_resolution_get_one_score_each(discriminator, side):
     scores = discriminator(draw(8, side))
-    assert scores.shape == (8,)
+    assert scores.shape == (8, 1)
     assert scores.unique().numel() == 8
 
 
@@ -62,3 +62,27 @@ def test_scores_have_a_finite_second_derivative_in_the_images(discriminator):
     found = torch.autograd.grad(gradient.square().sum(), weights, allow_unused=True)
     assert any(one is not None and one.abs().sum() > 0 for one in found)
     assert all(one is None or one.isfinite().all() for one in found)
+
+
+def test_a_local_discriminator_scores_its_square_and_nothing_else(discriminator):
+    before = discriminator(draw(4, 16))
+    discriminator.add_local(top=0.5, left=0.25, side=0.5, channels=[6, 4])
+    images, elsewhere, inside = draw(4, 16), draw(4, 16), draw(4, 16)
+    elsewhere[:, :, 8:16, 4:12] = images[:, :, 8:16, 4:12]
+    inside[:, :, 8:16, 4:12] = images[:, :, 8:16, 4:12] + 0.5
+    scores = discriminator(images)
+    assert scores.shape == (4, 2)
+    assert scores[:, :1].equal(before)
+    assert discriminator(elsewhere)[:, 1].equal(scores[:, 1])
+    assert (discriminator(inside)[:, 1] - scores[:, 1]).abs().min() > 0
+
+
+def test_the_square_shrinks_with_the_resolution_trained(discriminator):
+    discriminator.add_local(top=0.5, left=0.25, side=0.5, channels=[6, 4])
+    small = draw(4, 8)
+    changed = small.clone()
+    changed[:, :, 4:8, 2:6] += 0.5
+    assert (discriminator(changed)[:, 1] - discriminator(small)[:, 1]).abs().min() > 0
+    changed = small + 0.5
+    changed[:, :, 4:8, 2:6] = small[:, :, 4:8, 2:6]
+    assert discriminator(changed)[:, 1].equal(discriminator(small)[:, 1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.config import Augmentation, GanTraining, GrowthPhase
+from pipeline_lib.config import Augmentation, GanTraining, GrowthPhase, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
 from pipeline_lib.networks.checkpoints import load_weights, read_header
 from pipeline_lib.networks.discriminator import Discriminator
@@ -105,9 +105,36 @@ def test_the_penalty_is_the_mean_square_of_the_gradient_at_the_images():
     plain = GROWING.model_copy(update={"augment": Augmentation(brightness=0, contrast=0, shift=0)})
     task = make_task(plain.model_copy(update={"blur_sigma": 0.0}))
     slope = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    task.discriminator = lambda images, fade: (images * slope).sum(dim=(1, 2, 3))
+    task.discriminator = lambda images, fade: (images * slope).sum(dim=(1, 2, 3))[:, None]
     penalty = task._penalty(task._batch(0, 8, 1.0), lambda images: images, 1.0)
     torch.testing.assert_close(penalty, slope.square().sum())
+
+
+def test_a_local_score_is_penalised_by_itself_in_proportion_to_the_pixels_it_sees():
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
+    discriminator = Discriminator(8, [6, 4], local={"top": 0.5, "left": 0.25, "side": 0.5, "channels": [4]})
+    task = GanTask(generator, discriminator, IMAGES, GROWING, 0, CPU, "train")
+    slope, local = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    task.discriminator = lambda images, fade: torch.stack(
+        [(images * one).sum(dim=(1, 2, 3)) for one in (slope, local)], 1
+    )
+    penalty = task._penalty(task._batch(0, 8, 1.0), lambda images: images, 1.0)
+    torch.testing.assert_close(penalty, slope.square().sum() + 0.25 * local.square().sum())
+
+
+def test_both_scores_are_trained_and_logged():
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
+    discriminator = Discriminator(8, [6, 4], local={"top": 0.5, "left": 0.25, "side": 0.5, "channels": [4]})
+    task = GanTask(generator, discriminator, IMAGES, GROWING.model_copy(update={"growth": []}), 0, CPU, "train")
+    before = {name: value.clone() for name, value in discriminator.named_parameters() if name.endswith("weight")}
+    metrics = task.step(0)
+    losses = {f"loss_{network}{square}" for network in ("discriminator", "generator") for square in ("", "_local")}
+    assert set(metrics) == losses
+    after = dict(discriminator.named_parameters())
+    moved = {name for name, value in before.items() if not value.equal(after[name])}
+    assert {"score.weight", "local.score.weight"} <= moved
 
 
 def test_the_learning_rate_rises_and_then_falls_once():
@@ -246,3 +273,30 @@ def test_retraining_starts_from_the_source_weights(tmp_path, write_shards):
     for before, after in zip(source, retrained, strict=True):
         for name, value in load_weights(before).named_parameters():
             torch.testing.assert_close(load_weights(after).get_parameter(name), value)
+
+
+LOCAL = LocalDiscriminator(top=0.5, left=0.25, side=0.5, channels=[4])
+
+
+def test_given_weights_are_trained_further_and_a_local_discriminator_is_added(tmp_path, write_shards):
+    source = train(tmp_path / "source", write_shards)
+    further = GROWING.model_copy(update={"kimg": 0.004, "growth": [], "learning_rate": 1e-12, "local": LOCAL})
+    made = train(tmp_path / "further", write_shards, training=further, init="source", source=source)
+    grown = load_weights(made[1])
+    assert grown.arguments["local"] == LOCAL.model_dump()
+    torch.testing.assert_close(grown.score.weight, load_weights(source[1]).score.weight)
+
+    plain = further.model_copy(update={"local": None})
+    kept = train(tmp_path / "kept", write_shards, training=plain, init="source", source=made)
+    torch.testing.assert_close(load_weights(kept[1]).local.score.weight, grown.local.score.weight)
+
+    elsewhere = further.model_copy(update={"local": LOCAL.model_copy(update={"top": 0.25})})
+    with pytest.raises(WeightsError, match=r"has a local one at .* leave `local` out"):
+        train(tmp_path / "elsewhere", write_shards, training=elsewhere, init="source", source=made)
+
+
+def test_weights_of_another_architecture_are_not_trained_further(tmp_path, write_shards):
+    source = train(tmp_path / "source", write_shards)
+    wider = GeneratorSection(channels=[8, 4], z_dim=6, mapping_layers=1, training=GROWING)
+    with pytest.raises(WeightsError, match=r"stylegan2 with channels \[6, 4\]"):
+        train(tmp_path / "wrong", write_shards, settings=wider, init="source", source=source)

@@ -25,6 +25,7 @@ from pipeline_lib.training.supervised import (
     distort,
     expected_calibration_error,
     fit_temperatures,
+    independence_weights,
     intersection_over_union,
     part_weights,
     train_detector,
@@ -131,6 +132,26 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path):
         assert value.equal(again), name
 
 
+def test_weighted_attributes_are_independent_and_keep_their_rates():
+    random = np.random.default_rng(0)
+    long_hair, hat = random.random(400) < 0.4, random.random(400) < 0.3
+    smiling = random.random(400) < np.where(long_hair, 0.8, 0.2) - 0.1 * hat
+    truth = torch.tensor(np.stack([smiling, long_hair, hat], 1), dtype=torch.float32)
+    weights = independence_weights(truth, [0, 1])
+    weight = weights[:, 0].double().numpy()
+    assert np.average(smiling, weights=weight) == pytest.approx(smiling.mean())
+    assert np.average(smiling[long_hair], weights=weight[long_hair]) == pytest.approx(smiling.mean())
+    assert np.average(smiling[~long_hair], weights=weight[~long_hair]) == pytest.approx(smiling.mean())
+    by_hat = [np.average(hat[cell], weights=weights[cell, 2].numpy()) for cell in (smiling & long_hair, ~smiling)]
+    assert by_hat == pytest.approx([hat.mean()] * 2)
+    assert weights.mean(dim=0).numpy() == pytest.approx(np.ones(3))
+
+
+def test_without_related_attributes_every_image_counts_alike():
+    truth = torch.tensor(np.random.default_rng(0).integers(0, 2, (50, 3)), dtype=torch.float32)
+    assert independence_weights(truth, []).equal(torch.ones(50, 3))
+
+
 @pytest.fixture
 def train(tmp_path, write_shards):
     """Return a function that trains one detector on given pixels and returns its weights and report."""
@@ -146,6 +167,7 @@ def train(tmp_path, write_shards):
             held_out_labels=tmp_path / "labels.parquet",
             network=getattr(settings, judge).model_copy(update={"width": 4}),
             settings=settings,
+            related=[],
             judge=judge,
             checkpoints=tmp_path / "checkpoints",
             weights=tmp_path / name / "weights.safetensors",

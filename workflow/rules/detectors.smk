@@ -20,6 +20,7 @@ rule train_detector:
         stage="train_detector",
         network=lambda wildcards: settings["detectors"][wildcards.judge],
         settings=settings["detectors"],
+        related=RELATED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
     script:

@@ -18,7 +18,7 @@ rule train_generator:
         stage="train_generator",
         settings=settings["generator"],
         training=settings["generator"]["training"],
-        init="scratch",
+        init="source" if settings["generator"]["weights"] else "scratch",
         name="train_generator",
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
