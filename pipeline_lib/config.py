@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline_lib.runtime.errors import ConfigError
 
 KINDS = ("part", "box")  # of regions
+LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -86,7 +87,8 @@ class Detectors(Section):
         DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
         description="judges the result, never steers",
     )
-    training: SupervisedTraining = Field(SupervisedTraining(kimg=12), description="how both are trained")
+    training: SupervisedTraining = Field(SupervisedTraining(kimg=24), description="how both are trained")
+    mirror: bool = Field(True, description="learn from and judge mirror images too; false if an attribute has a side")
     blur: Positive = Field(1.0, description="largest Gaussian blur in training, in pixels")
     noise: Share = Field(0.1, description="largest noise in training, standard deviation on [-1, 1]")
     color: Share = Field(0.2, description="largest shift of each colour channel in training")
@@ -125,21 +127,30 @@ class Augmentation(Section):
     until: Share = Field(1.0, description="share of the training after which images vary no more")
 
 
-class LocalDiscriminator(Section):
-    """A second discriminator that sees one square of the image alone, so that a small part is learnt well."""
+class Square(Section):
+    """A square of the image that matters more than its few pixels weigh in the whole."""
 
     top: Share = Field(description="upper edge of the square, as a share of the image's side")
     left: Share = Field(description="left edge, likewise")
-    side: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="its side, likewise; a power of two of pixels at each resolution trained"
-    )
-    channels: list[Count] = Field(description="feature channels from 4 pixels to the square's resolution")
+    side: Annotated[float, Field(gt=0, lt=1)] = Field(description="its side, likewise")
 
     @model_validator(mode="after")
-    def _inside(self) -> LocalDiscriminator:
+    def _inside(self) -> Square:
         if max(self.top, self.left) + self.side > 1:
             raise ValueError("the square reaches beyond the image: `top` + `side` and `left` + `side` are at most 1")
         return self
+
+
+class LocalDiscriminator(Square):
+    """A second discriminator that sees one square alone; a power of two of pixels at each resolution trained."""
+
+    channels: list[Count] = Field(description="feature channels from 4 pixels to the square's resolution")
+
+
+class LocalLoss(Square):
+    """Pixel and perceptual loss once more, over one square alone."""
+
+    weight: Positive = Field(1.0, description="of their sum in the whole loss")
 
 
 class GanTraining(Section):
@@ -215,6 +226,7 @@ class EncoderTraining(Section):
         1.0, description="side of the random crop that the perceptual loss sees, as a share of the image's side"
     )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
+    local: LocalLoss | None = Field(None, description="where images must match more closely, such as round the mouth")
     mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
 
 
@@ -439,6 +451,13 @@ def _check_networks(config: Config) -> None:
     ):
         if training is not None and training.local is not None:
             _check_local(key, training, config.data.resolution)
+    encoder = config.encoder.training
+    for key, side in (("perceptual_crop", encoder.perceptual_crop), ("local", encoder.local and encoder.local.side)):
+        if side is not None and round(side * config.data.resolution) < LEAST_PERCEPTUAL_SIDE:
+            raise ValueError(
+                f"`encoder.training.{key}`: {side:g} of {config.data.resolution} pixels is less than the "
+                f"{LEAST_PERCEPTUAL_SIDE} that the perceptual distance needs; make it larger"
+            )
     for key, path in (
         ("generator.weights", config.generator.weights),
         ("generator.discriminator", config.generator.discriminator),

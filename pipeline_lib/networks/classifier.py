@@ -16,14 +16,16 @@ class Detector(nn.Module):
     Args:
         attributes: names of the outputs, in their order.
         width: channels of the first layer.
+        mirror: judge an image by itself and its mirror image together, which halves what is peculiar to one view.
     """
 
     architecture: str
 
-    def __init__(self, attributes: Sequence[str], width: int):
+    def __init__(self, attributes: Sequence[str], width: int, mirror: bool = True):
         super().__init__()
         self.attributes = list(attributes)
-        self.arguments = {"attributes": self.attributes, "width": width}
+        self.mirror = mirror
+        self.arguments = {"attributes": self.attributes, "width": width, "mirror": mirror}
         #: Divides the logits; fitted on held-out images (Guo et al. 2017).
         self.register_buffer("temperature", torch.ones(len(self.attributes)))
 
@@ -33,6 +35,12 @@ class Detector(nn.Module):
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Score images before calibration."""
+        if not self.mirror:
+            return self.view_logits(images)
+        return (self.view_logits(images) + self.view_logits(images.flip(-1))) / 2
+
+    def view_logits(self, images: Tensor) -> Tensor:
+        """Score images as they stand, which is what the network is trained on."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,8 +57,8 @@ class PlainClassifier(Detector):
 
     architecture = "plain-classifier"
 
-    def __init__(self, attributes: Sequence[str], width: int):
-        super().__init__(attributes, width)
+    def __init__(self, attributes: Sequence[str], width: int, mirror: bool = True):
+        super().__init__(attributes, width, mirror)
         widths = [3, width, width, 2 * width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
         for layer, (inputs, outputs) in enumerate(pairwise(widths)):
@@ -63,7 +71,7 @@ class PlainClassifier(Detector):
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(4 * width * 16, len(self.attributes))
 
-    def raw_logits(self, images: Tensor) -> Tensor:
+    def view_logits(self, images: Tensor) -> Tensor:
         features = self.body(images.contiguous(memory_format=torch.channels_last))
         return self.head(F.adaptive_avg_pool2d(features, 4).flatten(1))
 
@@ -73,14 +81,14 @@ class ResidualClassifier(Detector):
 
     architecture = "residual-classifier"
 
-    def __init__(self, attributes: Sequence[str], width: int):
-        super().__init__(attributes, width)
+    def __init__(self, attributes: Sequence[str], width: int, mirror: bool = True):
+        super().__init__(attributes, width, mirror)
         self.stem = nn.Conv2d(3, width, 5, 2, 2)
         widths = [width, 2 * width, 4 * width, 4 * width, 4 * width]
         self.blocks = nn.ModuleList(_PreActivationBlock(a, b) for a, b in pairwise(widths))
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(4 * width * 16, len(self.attributes)))
 
-    def raw_logits(self, images: Tensor) -> Tensor:
+    def view_logits(self, images: Tensor) -> Tensor:
         features = self.stem(images.contiguous(memory_format=torch.channels_last))
         for number, block in enumerate(self.blocks):
             features = block(features)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_lib.config import Encoder as EncoderSection
+from pipeline_lib.config import LocalLoss
 from pipeline_lib.editing.masks import random_masks
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
@@ -70,10 +71,20 @@ class EncoderTask:
             "perceptual": self.perceptual(*self._crop(rebuilt, images, index)).mean(),
             "latent": latent_loss(predicted, latents),
         }
+        objective = sum(getattr(training, name) * loss for name, loss in losses.items())
+        if training.local is not None:
+            losses["local"] = self._local_loss(rebuilt, images, training.local)
+            objective = objective + training.local.weight * losses["local"]
         self._optimiser.zero_grad(set_to_none=True)
-        sum(getattr(training, name) * loss for name, loss in losses.items()).backward()
+        objective.backward()
         self._optimiser.step()
         return losses
+
+    def _local_loss(self, rebuilt: Tensor, images: Tensor, square: LocalLoss) -> Tensor:
+        """Compare one square alone: over the whole image a mouth is a few pixels among thousands."""
+        top, left, side = (round(share * images.shape[-1]) for share in (square.top, square.left, square.side))
+        window = (..., slice(top, top + side), slice(left, left + side))
+        return F.mse_loss(rebuilt[window], images[window]) + self.perceptual(rebuilt[window], images[window]).mean()
 
     def _crop(self, rebuilt: Tensor, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Cut the same random square out of both: most of a step's time on a CPU goes into the perceptual loss."""

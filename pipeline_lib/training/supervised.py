@@ -146,13 +146,13 @@ def train_detector(
     balance = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
     kind = PlainClassifier if network.architecture == "plain" else ResidualClassifier
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
-    detector = kind(settings.attributes, network.width)
+    detector = kind(settings.attributes, network.width, settings.mirror)
     task = SupervisedTask(
         detector,
         pixels[own],
         torch.stack([targets[own], balance], dim=1),
         _weighted_loss,
-        lambda batch, random: distort(batch, random, blur=settings.blur, noise=settings.noise, color=settings.color),
+        lambda batch, random: _vary(batch, random, settings),
         settings.training,
         network.seed,
         device,
@@ -170,9 +170,16 @@ def train_detector(
     write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
 
 
+def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tensor:
+    if settings.mirror:
+        mirrored = torch.rand(len(images), 1, 1, 1, generator=random).to(images.device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    return distort(images, random, blur=settings.blur, noise=settings.noise, color=settings.color)
+
+
 def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights: Tensor) -> Tensor:
     truth, weights = truth_and_weights.unbind(dim=1)
-    return F.binary_cross_entropy_with_logits(detector.raw_logits(images), truth, weights)
+    return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth, weights)
 
 
 def independence_weights(truth: Tensor, related: list[int]) -> Tensor:

@@ -46,6 +46,16 @@ def test_an_image_is_judged_by_itself(network):
 
 
 @BOTH
+def test_an_image_and_its_mirror_image_are_judged_alike_unless_an_attribute_has_a_side(network):
+    detector, images = make(network), draw(4)
+    one, other = detector.view_logits(images), detector.view_logits(images.flip(-1))
+    assert not torch.allclose(one, other)
+    torch.testing.assert_close(detector.logits(images), (one + other) / 2)
+    detector.mirror = False
+    torch.testing.assert_close(detector.logits(images), one)
+
+
+@BOTH
 def test_attributes_are_found_by_name(network):
     assert [make(network).index(name) for name in ATTRIBUTES] == [0, 1, 2]
 

@@ -192,6 +192,13 @@ def test_a_square_that_does_not_fit_the_local_discriminator_is_refused(change: d
     assert problem in refusal(changed("generator.training.local", local | change))
 
 
+@pytest.mark.parametrize("change", [{"perceptual_crop": 0.3}, {"local": {"top": 0.5, "left": 0.5, "side": 0.3}}])
+def test_the_perceptual_distance_needs_enough_pixels(change: dict[str, Any]) -> None:
+    (key,) = change
+    message = refusal(changed("encoder.training", {"kimg": 1, **change}))
+    assert f"`encoder.training.{key}`: 0.3 of 64 pixels is less than the 22" in message
+
+
 def test_a_square_keeps_four_pixels_while_the_resolution_grows() -> None:
     values = changed("generator.training.local", {"top": 0.5, "left": 0.25, "side": 0.5, "channels": [8, 8, 8, 8]})
     values["generator"]["training"]["growth"] = [{"resolution": 4, "kimg": 1}]

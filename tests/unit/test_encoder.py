@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline_lib.config import Encoder as EncoderSection
-from pipeline_lib.config import EncoderTraining, MaskSampling
+from pipeline_lib.config import EncoderTraining, LocalLoss, MaskSampling
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.perceptual import load_perceptual
@@ -107,6 +107,23 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path):
         whole.encoder.state_dict().items(), resumed.encoder.state_dict().values(), strict=True
     ):
         assert value.equal(again), name
+
+
+def test_the_local_loss_sees_one_square_and_is_weighed_into_the_step():
+    square = LocalLoss(top=0.25, left=0.0, side=0.75, weight=1000.0)
+    task = make_task(section(training={"local": square}))
+    images = draw(2, 3, 32, 32).clamp(-1, 1)
+    outside, inside = images.clone(), images.clone()
+    outside[:, :, :8] = 0
+    inside[:, :, 8:, :24] += 0.5
+    assert task._local_loss(outside, images, square) == 0
+    perceptual = task.perceptual(inside[:, :, 8:, :24], images[:, :, 8:, :24]).mean()
+    torch.testing.assert_close(task._local_loss(inside, images, square), 0.25 + perceptual)
+
+    plain = make_task(section())
+    assert "local" in task.step(0)
+    assert "local" not in plain.step(0)
+    assert not task.encoder.fc.bias.equal(plain.encoder.fc.bias)
 
 
 def test_a_draw_holds_the_images_of_its_latents_and_its_own_masks():
