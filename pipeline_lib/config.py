@@ -227,7 +227,16 @@ class EncoderTraining(Section):
     )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
     local: LocalLoss | None = Field(None, description="where images must match more closely, such as round the mouth")
+    collages: Share = Field(
+        0.0, description="share of images that get the square of `local` from another, so that it is seen by itself"
+    )
     mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
+
+    @model_validator(mode="after")
+    def _collages_have_a_place(self) -> EncoderTraining:
+        if self.collages and self.local is None:
+            raise ValueError("`collages` needs `local`, the square that they exchange")
+        return self
 
 
 class Encoder(Section):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import LocalLoss
-from pipeline_lib.editing.masks import random_masks
+from pipeline_lib.editing.inversion import make_collage
+from pipeline_lib.editing.masks import grow, random_masks
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
@@ -64,12 +65,17 @@ class EncoderTask:
         for group in self._optimiser.param_groups:  # cosine decay to nothing
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
         latents, images, mask = self.draw(training.batch, "step", index)
+        collages = round(training.collages * training.batch)
+        seam = torch.zeros_like(images[:, :1])
+        if collages:
+            images, mask, seam = self._make_collages(images, mask, collages, index)
         predicted = self.encoder(images, mask)
         rebuilt = self.generator.synthesize(predicted)
+        images = torch.where(seam.bool(), rebuilt.detach(), images)  # nobody knows what should be there
         losses = {
             "mse": F.mse_loss(rebuilt, images),
             "perceptual": self.perceptual(*self._crop(rebuilt, images, index)).mean(),
-            "latent": latent_loss(predicted, latents),
+            "latent": latent_loss(predicted[collages:], latents[collages:]),
         }
         objective = sum(getattr(training, name) * loss for name, loss in losses.items())
         if training.local is not None:
@@ -79,6 +85,25 @@ class EncoderTask:
         objective.backward()
         self._optimiser.step()
         return losses
+
+    def _make_collages(
+        self, images: Tensor, mask: Tensor | None, count: int, index: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Give the first images the local square, cut down at random, of the next one, within an unknown seam.
+
+        The generator's images are biased, and an encoder that is trained on them alone learns to guess a mouth by the
+        hair. In a collage the two have nothing to do with each other. Its latents are unknown.
+        """
+        resolution, place = images.shape[-1], self.settings.training.local
+        side = round(place.side * resolution)
+        random = seeding.torch_generator(self.seed, self.name, "collage", index)
+        cut_top, cut_left, cut_bottom, cut_right = torch.randint(0, side // 4 + 1, (4,), generator=random).tolist()
+        top, left = round(place.top * resolution), round(place.left * resolution)
+        pasted = torch.zeros_like(images[:, :1])
+        pasted[:count, :, top + cut_top : top + side - cut_bottom, left + cut_left : left + side - cut_right] = 1
+        seam = grow(pasted, 1) - pasted
+        images = make_collage(images, images.roll(-1, dims=0), pasted)
+        return images, None if mask is None else torch.maximum(mask, pasted) * (1 - seam), seam
 
     def _local_loss(self, rebuilt: Tensor, images: Tensor, square: LocalLoss) -> Tensor:
         """Compare one square alone: over the whole image a mouth is a few pixels among thousands."""

@@ -199,6 +199,10 @@ def test_the_perceptual_distance_needs_enough_pixels(change: dict[str, Any]) -> 
     assert f"`encoder.training.{key}`: 0.3 of 64 pixels is less than the 22" in message
 
 
+def test_collages_need_a_square_to_exchange() -> None:
+    assert "`collages` needs `local`" in refusal(changed("encoder.training", {"kimg": 1, "collages": 0.5}))
+
+
 def test_a_square_keeps_four_pixels_while_the_resolution_grows() -> None:
     values = changed("generator.training.local", {"top": 0.5, "left": 0.25, "side": 0.5, "channels": [8, 8, 8, 8]})
     values["generator"]["training"]["growth"] = [{"resolution": 4, "kimg": 1}]

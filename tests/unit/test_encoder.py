@@ -10,6 +10,7 @@ import torch
 
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, LocalLoss, MaskSampling
+from pipeline_lib.editing.masks import grow
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.perceptual import load_perceptual
@@ -124,6 +125,33 @@ def test_the_local_loss_sees_one_square_and_is_weighed_into_the_step():
     assert "local" in task.step(0)
     assert "local" not in plain.step(0)
     assert not task.encoder.fc.bias.equal(plain.encoder.fc.bias)
+
+
+def test_a_collage_shows_the_next_image_in_its_square_within_an_unknown_seam():
+    square = LocalLoss(top=0.25, left=0.0, side=0.75)
+    task = make_task(section(training={"local": square, "collages": 0.5}))
+    images, known = draw(4, 3, 32, 32), torch.zeros(4, 1, 32, 32)
+    collages, mask, seam = task._make_collages(images, known, 2, 5)
+    assert collages[2:].equal(images[2:])
+    assert mask[2:].equal(known[2:])
+    assert not seam[2:].any()
+    for number in (0, 1):
+        pasted = mask[number, 0].bool()  # nothing else was known
+        assert pasted[8:, :24].sum() == pasted.sum() > 12 * 12
+        assert collages[number][:, pasted].equal(images[number + 1][:, pasted])
+        assert collages[number][:, ~pasted].equal(images[number][:, ~pasted])
+        assert not (pasted & seam[number, 0].bool()).any()
+        assert grow(mask[number : number + 1], 1).equal(mask[number : number + 1] + seam[number : number + 1])
+    assert not task._make_collages(images, known, 2, 6)[1].equal(mask)
+
+
+def test_no_latent_is_asked_of_a_collage(monkeypatch):
+    task = make_task(section(training={"local": LocalLoss(top=0.25, left=0.0, side=0.75), "collages": 0.5}))
+    asked = []
+    monkeypatch.setattr("pipeline_lib.training.encoder.latent_loss", lambda *pair: asked.append(pair) or pair[0].mean())
+    task.step(0)
+    assert [len(latents) for latents in asked[0]] == [2, 2]
+    assert asked[0][1].equal(task.draw(4, "step", 0)[0][2:])
 
 
 def test_a_draw_holds_the_images_of_its_latents_and_its_own_masks():
