@@ -56,6 +56,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("candidate", pa.int16()),
             ("donor_id", pa.string()),
             ("logit", pa.float32()),
+            ("in_group", pa.bool_()),
             ("success", pa.bool_()),
             ("chosen", pa.bool_()),
             ("masked_l1", pa.float32()),

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import BoxRegion, PartRegion, Rebalance
+from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.inversion import Inverter, make_collage
@@ -118,8 +118,10 @@ def swap_parts(
 ) -> None:
     """Carry out this shard's share of a plan.
 
-    Every candidate is scored by the selector and stored. The one with the strongest logit towards the wanted value
-    is chosen if it succeeds; if none succeeds the image stays as it is, and no candidate is marked as chosen.
+    Every candidate is scored by the selector and stored. It succeeds if the selector sees the wanted value and still
+    finds the image in the group of its target: a smile given to a face that thereby loses its long hair would balance
+    nothing. The success with the strongest logit is chosen; if there is none the image stays as it is, and no
+    candidate is marked as chosen.
 
     Args:
         images: all shards of the image set: donors come from any of them.
@@ -161,7 +163,7 @@ def swap_parts(
             if chosen:
                 writer.add(chosen, pictures)
             progress.advance(len(table))
-    columns = ["image_id", "candidate", "donor_id", "logit", "success", "chosen", "masked_l1"]
+    columns = ["image_id", "candidate", "donor_id", "logit", "in_group", "success", "chosen", "masked_l1"]
     rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     write_table(candidates, "candidates", rows, metadata)
 
@@ -180,10 +182,11 @@ def _swap_batch(
     positions = np.array([image_set.position[image_id] for image_id in edits["image_id"]])
     donors = np.concatenate([image_set.donors(position, count, seed, name) for position in edits["position"]])
     swaps = swap(image_set, positions.repeat(count), donors, settings.region, inverter, device)
-    column = detector.index(edits["attribute"].iloc[0])
-    logits = detector.logits(swaps.composite)[:, column].view(len(edits), count)
+    scores = detector.logits(swaps.composite).view(len(edits), count, -1)
+    logits = scores[..., detector.index(edits["attribute"].iloc[0])]
     wanted = torch.tensor(edits["wanted"].to_numpy(), device=device)
-    strength = torch.where(wanted[:, None], logits, -logits)
+    kept = _in_their_groups(scores, edits["target"], settings.targets, detector)
+    strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
     best = strength.argmax(dim=1)
     succeeded = strength.gather(1, best[:, None]).squeeze(1) > 0
     is_chosen = torch.zeros_like(strength, dtype=torch.bool)
@@ -194,6 +197,7 @@ def _swap_batch(
             "candidate": np.tile(np.arange(count, dtype=np.int16), len(edits)),
             "donor_id": [image_set.names[donor] for donor in donors],
             "logit": logits.flatten().cpu().numpy(),
+            "in_group": kept.flatten().cpu().numpy(),
             "success": (strength > 0).flatten().cpu().numpy(),
             "chosen": is_chosen.flatten().cpu().numpy(),
             "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.known).cpu().numpy(),
@@ -202,3 +206,12 @@ def _swap_batch(
     pictures = to_uint8(swaps.composite[is_chosen.flatten()]).numpy()
     chosen = edits["image_id"].to_numpy()[succeeded.cpu().numpy()].tolist()
     return table, chosen, pictures
+
+
+def _in_their_groups(scores: Tensor, targets: pd.Series, rules: list[RateRule], detector: Detector) -> Tensor:
+    """Return which candidates, given logits (n, candidates, attributes), the selector finds in their target's group."""
+    kept = torch.ones_like(scores[..., 0], dtype=torch.bool)
+    for row, target in enumerate(targets):
+        for attribute, value in rules[target].where.items():
+            kept[row] &= (scores[row, :, detector.index(attribute)] > 0) == value
+    return kept

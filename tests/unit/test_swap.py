@@ -43,11 +43,11 @@ def image_set(tmp_path, write_shards):
 
 @pytest.fixture
 def detector(networks, tmp_path):
-    """Return a function that writes the detector with every logit moved by `bias`."""
+    """Return a function that writes the detector with its logits of smiling and long hair moved."""
 
-    def write(bias):
+    def write(smiling, long_hair=1e3):
         network = load_weights(networks.detector)
-        network.head.bias += bias
+        network.head.bias += torch.tensor([smiling, long_hair])
         save_weights(tmp_path / "selector.safetensors", network, {})
         return tmp_path / "selector.safetensors"
 
@@ -128,6 +128,24 @@ def test_where_no_candidate_succeeds_nothing_is_chosen_or_written(networks, imag
     assert not rows["success"][gave_up].any()
     assert not rows["chosen"][gave_up].any()
     assert set(pictures) == set(wanted.index[wanted])
+
+
+def test_a_composite_that_leaves_its_group_is_no_success(networks, image_set, detector, tmp_path):
+    rows, pictures = run(networks, image_set, detector(1e3, long_hair=-1e3), tmp_path / "bald")
+    assert not rows[["in_group", "success", "chosen"]].any(axis=None)
+    assert not pictures
+
+    low, high = -1e3, 1e3
+    for _ in range(60):  # until the detector finds long hair in some of the composites
+        middle = (low + high) / 2
+        rows, pictures = run(networks, image_set, detector(1e3, long_hair=middle), tmp_path / f"{middle}")
+        if 0 < rows["in_group"].mean() < 1:
+            break
+        low, high = (middle, high) if not rows["in_group"].any() else (low, middle)
+    wanted = rows["image_id"].map(read_table(image_set["plan"], "plan").set_index("image_id")["wanted"])
+    assert 0 < rows["in_group"].mean() < 1
+    assert rows["success"].equals(rows["in_group"] & wanted)
+    assert rows.loc[rows["chosen"], "in_group"].all()
 
 
 @pytest.mark.parametrize("shards", [2, 3, 20])
