@@ -15,7 +15,9 @@ RUN = settings["run"]
 SEED = settings["seed"]
 ROOT = f"results/{RUN}"
 # attributes of the targets and of their conditions, without the rates: those change nothing before the plan
-RELATED = sorted({name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])})
+RELATED = sorted(
+    {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
+)
 ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU
 
 
