@@ -140,6 +140,11 @@ class Square(Section):
             raise ValueError("the square reaches beyond the image: `top` + `side` and `left` + `side` are at most 1")
         return self
 
+    def window(self, resolution: int) -> tuple[slice, slice]:
+        """Return rows and columns of the square in an image of `resolution` pixels."""
+        top, left, side = (round(share * resolution) for share in (self.top, self.left, self.side))
+        return slice(top, top + side), slice(left, left + side)
+
 
 class LocalDiscriminator(Square):
     """A second discriminator that sees one square alone; a power of two of pixels at each resolution trained."""

@@ -19,6 +19,7 @@ from pipeline_lib.editing.parts import read_part_masks
 from pipeline_lib.evaluation.distances import masked_l1
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.rebalance.plan import in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
@@ -210,8 +211,9 @@ def _swap_batch(
 
 def _in_their_groups(scores: Tensor, targets: pd.Series, rules: list[RateRule], detector: Detector) -> Tensor:
     """Return which candidates, given logits (n, candidates, attributes), the selector finds in their target's group."""
-    kept = torch.ones_like(scores[..., 0], dtype=torch.bool)
-    for row, target in enumerate(targets):
-        for attribute, value in rules[target].where.items():
-            kept[row] &= (scores[row, :, detector.index(attribute)] > 0) == value
-    return kept
+    holds = (scores > 0).cpu().numpy()
+    kept = [
+        in_group(dict(zip(detector.attributes, seen.T, strict=True)), rules[target].where)
+        for seen, target in zip(holds, targets, strict=True)
+    ]
+    return torch.from_numpy(np.stack(kept)).to(scores.device)

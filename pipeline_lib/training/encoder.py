@@ -94,21 +94,21 @@ class EncoderTask:
         The generator's images are biased, and an encoder that is trained on them alone learns to guess a mouth by the
         hair. In a collage the two have nothing to do with each other. Its latents are unknown.
         """
-        resolution, place = images.shape[-1], self.settings.training.local
-        side = round(place.side * resolution)
+        rows, columns = self.settings.training.local.window(images.shape[-1])
+        most = (rows.stop - rows.start) // 4
         random = seeding.torch_generator(self.seed, self.name, "collage", index)
-        cut_top, cut_left, cut_bottom, cut_right = torch.randint(0, side // 4 + 1, (4,), generator=random).tolist()
-        top, left = round(place.top * resolution), round(place.left * resolution)
+        cut_top, cut_left, cut_bottom, cut_right = torch.randint(0, most + 1, (4,), generator=random).tolist()
         pasted = torch.zeros_like(images[:, :1])
-        pasted[:count, :, top + cut_top : top + side - cut_bottom, left + cut_left : left + side - cut_right] = 1
+        rows = slice(rows.start + cut_top, rows.stop - cut_bottom)
+        columns = slice(columns.start + cut_left, columns.stop - cut_right)
+        pasted[:count, :, rows, columns] = 1
         seam = grow(pasted, 1) - pasted
         images = make_collage(images, images.roll(-1, dims=0), pasted)
         return images, None if mask is None else torch.maximum(mask, pasted) * (1 - seam), seam
 
     def _local_loss(self, rebuilt: Tensor, images: Tensor, square: LocalLoss) -> Tensor:
         """Compare one square alone: over the whole image a mouth is a few pixels among thousands."""
-        top, left, side = (round(share * images.shape[-1]) for share in (square.top, square.left, square.side))
-        window = (..., slice(top, top + side), slice(left, left + side))
+        window = (..., *square.window(images.shape[-1]))
         return F.mse_loss(rebuilt[window], images[window]) + self.perceptual(rebuilt[window], images[window]).mean()
 
     def _crop(self, rebuilt: Tensor, images: Tensor, index: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from pipeline_lib.training.loop import run
 
 CPU = torch.device("cpu")
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), np.uint8))
+LOCAL = LocalDiscriminator(top=0.5, left=0.25, side=0.5, channels=[4])
 GROWING = GanTraining(
     kimg=0.048,
     batch=4,
@@ -36,13 +37,13 @@ GROWING = GanTraining(
 )  # twelve steps: four at 4 pixels, four that fade to 8, four at 8
 
 
-def make_task(settings=GROWING, kind="stylegan2"):
+def make_task(settings=GROWING, kind="stylegan2", local=None):
     torch.manual_seed(0)
     if kind == "progan":
         generator = ProGANGenerator(8, [6, 4], z_dim=6)
     else:
         generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
-    return GanTask(generator, Discriminator(8, [6, 4]), IMAGES, settings, 0, CPU, "train")
+    return GanTask(generator, Discriminator(8, [6, 4], local), IMAGES, settings, 0, CPU, "train")
 
 
 def weights_of(task):
@@ -111,10 +112,7 @@ def test_the_penalty_is_the_mean_square_of_the_gradient_at_the_images():
 
 
 def test_a_local_score_is_penalised_by_itself_in_proportion_to_the_pixels_it_sees():
-    torch.manual_seed(0)
-    generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
-    discriminator = Discriminator(8, [6, 4], local={"top": 0.5, "left": 0.25, "side": 0.5, "channels": [4]})
-    task = GanTask(generator, discriminator, IMAGES, GROWING, 0, CPU, "train")
+    task = make_task(local=LOCAL.model_dump())
     slope, local = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     task.discriminator = lambda images, fade: torch.stack(
         [(images * one).sum(dim=(1, 2, 3)) for one in (slope, local)], 1
@@ -124,15 +122,12 @@ def test_a_local_score_is_penalised_by_itself_in_proportion_to_the_pixels_it_see
 
 
 def test_both_scores_are_trained_and_logged():
-    torch.manual_seed(0)
-    generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
-    discriminator = Discriminator(8, [6, 4], local={"top": 0.5, "left": 0.25, "side": 0.5, "channels": [4]})
-    task = GanTask(generator, discriminator, IMAGES, GROWING.model_copy(update={"growth": []}), 0, CPU, "train")
-    before = {name: value.clone() for name, value in discriminator.named_parameters() if name.endswith("weight")}
+    task = make_task(GROWING.model_copy(update={"growth": []}), local=LOCAL.model_dump())
+    before = {name: value.clone() for name, value in task.discriminator.named_parameters() if name.endswith("weight")}
     metrics = task.step(0)
     losses = {f"loss_{network}{square}" for network in ("discriminator", "generator") for square in ("", "_local")}
     assert set(metrics) == losses
-    after = dict(discriminator.named_parameters())
+    after = dict(task.discriminator.named_parameters())
     moved = {name for name, value in before.items() if not value.equal(after[name])}
     assert {"score.weight", "local.score.weight"} <= moved
 
@@ -273,9 +268,6 @@ def test_retraining_starts_from_the_source_weights(tmp_path, write_shards):
     for before, after in zip(source, retrained, strict=True):
         for name, value in load_weights(before).named_parameters():
             torch.testing.assert_close(load_weights(after).get_parameter(name), value)
-
-
-LOCAL = LocalDiscriminator(top=0.5, left=0.25, side=0.5, channels=[4])
 
 
 def test_given_weights_are_trained_further_and_a_local_discriminator_is_added(tmp_path, write_shards):
