@@ -236,11 +236,16 @@ class EncoderTraining(Section):
         0.0, description="share of images that get the square of `local` from another, so that it is seen by itself"
     )
     mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 autocasts the step: faster on GPUs, and on CPUs with such instructions"
+    )
 
     @model_validator(mode="after")
     def _collages_have_a_place(self) -> EncoderTraining:
         if self.collages and self.local is None:
             raise ValueError("`collages` needs `local`, the square that they exchange")
+        if round(self.collages * self.batch) == self.batch:
+            raise ValueError("`collages` leaves no image of known latents in a batch; take a smaller share")
         return self
 
 

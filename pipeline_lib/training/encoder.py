@@ -69,18 +69,21 @@ class EncoderTask:
         seam = torch.zeros_like(images[:, :1])
         if collages:
             images, mask, seam = self._make_collages(images, mask, collages, index)
-        predicted = self.encoder(images, mask)
-        rebuilt = self.generator.synthesize(predicted)
-        images = torch.where(seam.bool(), rebuilt.detach(), images)  # nobody knows what should be there
-        losses = {
-            "mse": F.mse_loss(rebuilt, images),
-            "perceptual": self.perceptual(*self._crop(rebuilt, images, index)).mean(),
-            "latent": latent_loss(predicted[collages:], latents[collages:]),
-        }
-        objective = sum(getattr(training, name) * loss for name, loss in losses.items())
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+            predicted = self.encoder(images, mask).float()
+            rebuilt = self.generator.synthesize(predicted).float()
+            images = torch.where(seam.bool(), rebuilt.detach(), images)  # nobody knows what should be there
+            losses = {
+                "mse": F.mse_loss(rebuilt, images),
+                "perceptual": self.perceptual(*self._crop(rebuilt, images, index)).mean(),
+                "latent": latent_loss(predicted[collages:], latents[collages:]),
+            }
+            if training.local is not None:
+                losses["local"] = self._local_loss(rebuilt, images, training.local)
+        weights = training.model_dump(include={"mse", "perceptual", "latent"})
         if training.local is not None:
-            losses["local"] = self._local_loss(rebuilt, images, training.local)
-            objective = objective + training.local.weight * losses["local"]
+            weights["local"] = training.local.weight
+        objective = sum(weights[name] * loss.float() for name, loss in losses.items())
         self._optimiser.zero_grad(set_to_none=True)
         objective.backward()
         self._optimiser.step()
@@ -89,19 +92,21 @@ class EncoderTask:
     def _make_collages(
         self, images: Tensor, mask: Tensor | None, count: int, index: int
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Give the first images the local square, cut down at random, of the next one, within an unknown seam.
+        """Give each of the first images a random box of the next one, within the local square and an unknown seam.
 
         The generator's images are biased, and an encoder that is trained on them alone learns to guess a mouth by the
         hair. In a collage the two have nothing to do with each other. Its latents are unknown.
         """
-        rows, columns = self.settings.training.local.window(images.shape[-1])
-        most = (rows.stop - rows.start) // 4
+        size = images.shape[-1]
+        rows, columns = self.settings.training.local.window(size)
+        most = (rows.stop - rows.start) * 7 // 16  # leaves boxes as small as a mouth
         random = seeding.torch_generator(self.seed, self.name, "collage", index)
-        cut_top, cut_left, cut_bottom, cut_right = torch.randint(0, most + 1, (4,), generator=random).tolist()
+        top, bottom, left, right = torch.randint(0, most + 1, (4, count, 1), generator=random)
+        pixel = torch.arange(size)
+        tall = (pixel >= rows.start + top) & (pixel < rows.stop - bottom)
+        wide = (pixel >= columns.start + left) & (pixel < columns.stop - right)
         pasted = torch.zeros_like(images[:, :1])
-        rows = slice(rows.start + cut_top, rows.stop - cut_bottom)
-        columns = slice(columns.start + cut_left, columns.stop - cut_right)
-        pasted[:count, :, rows, columns] = 1
+        pasted[:count, 0] = (tall[:, :, None] & wide[:, None, :]).to(pasted)
         seam = grow(pasted, 1) - pasted
         images = make_collage(images, images.roll(-1, dims=0), pasted)
         return images, None if mask is None else torch.maximum(mask, pasted) * (1 - seam), seam

@@ -201,6 +201,8 @@ def test_the_perceptual_distance_needs_enough_pixels(change: dict[str, Any]) -> 
 
 def test_collages_need_a_square_to_exchange() -> None:
     assert "`collages` needs `local`" in refusal(changed("encoder.training", {"kimg": 1, "collages": 0.5}))
+    all_of_them = {"kimg": 1, "collages": 1.0, "local": {"top": 0.5, "left": 0.25, "side": 0.5}}
+    assert "leaves no image of known latents" in refusal(changed("encoder.training", all_of_them))
 
 
 def test_a_square_keeps_four_pixels_while_the_resolution_grows() -> None:
