@@ -285,7 +285,7 @@ def train_generator(
     else:
         network, critic = _new_networks(settings, pixels.shape[-1], seed)
     if training.local is not None:
-        _add_local(critic, training.local, seed)
+        _add_local(critic, training.local, seed, source)
     key = digest_of([settings.model_dump(), training.model_dump(), init, seed, name, digest_of_files(*images, *source)])
     task = GanTask(network, critic, pixels, training, seed, device, name)
     run(task, checkpoints / f"{name}-{key}")
@@ -304,14 +304,14 @@ def _new_networks(settings: GeneratorSection, resolution: int, seed: int) -> tup
     return StyleGAN2Generator(resolution, settings.channels, settings.z_dim, mapping, noise=False), discriminator
 
 
-def _add_local(discriminator: Discriminator, local: LocalDiscriminator, seed: int) -> None:
+def _add_local(discriminator: Discriminator, local: LocalDiscriminator, seed: int, source: list[Path]) -> None:
     wanted, found = local.model_dump(), discriminator.arguments.get("local")
     if found is None:
         torch.manual_seed(seeding.derive(seed, "local discriminator"))
         discriminator.add_local(**wanted)
     elif found != wanted:
         raise WeightsError(
-            f"the given discriminator has a local one at {found}, but the config's `training.local` asks for {wanted}; "
+            f"{source[1]}: has a local discriminator at {found}, but the config's `training.local` asks for {wanted}; "
             "leave `local` out to train on with the one given"
         )
 

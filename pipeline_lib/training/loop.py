@@ -70,6 +70,7 @@ def run(
     if start >= task.total_steps:
         return
     snapshot_every = max(1, task.total_steps // max(1, snapshots))
+    _drop_rows_after(start, folder / "log.jsonl")
     totals: dict[str, torch.Tensor] = {}  # since the last log row
     summed = 0  # steps in them
     saved_at = time.monotonic()
@@ -124,6 +125,16 @@ def _resume(task: Task, checkpoint: Path) -> int:
     task.load_state_dict(state["task"])
     logger.info("%s: resumed from step %d of %d", task.name, state["step"], task.total_steps)
     return int(state["step"])
+
+
+def _drop_rows_after(step: int, log: Path) -> None:
+    """Forget what a killed run logged after its last checkpoint: those steps are taken, and logged, again."""
+    if not log.exists():
+        return
+    lines = log.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    with atomic_path(log) as beside:
+        beside.write_text("".join(kept))
 
 
 class _StopSignal:

@@ -283,7 +283,7 @@ def test_given_weights_are_trained_further_and_a_local_discriminator_is_added(tm
     torch.testing.assert_close(load_weights(kept[1]).local.score.weight, grown.local.score.weight)
 
     elsewhere = further.model_copy(update={"local": LOCAL.model_copy(update={"top": 0.25})})
-    with pytest.raises(WeightsError, match=r"has a local one at .* leave `local` out"):
+    with pytest.raises(WeightsError, match=r"discriminator.*: has a local discriminator at .* leave `local` out"):
         train(tmp_path / "elsewhere", write_shards, training=elsewhere, init="source", source=made)
 
 

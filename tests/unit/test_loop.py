@@ -85,10 +85,13 @@ def test_a_run_killed_between_checkpoints_repeats_the_steps_since_the_last(tmp_p
 
     with pytest.raises(MemoryError):
         run(Descent(events={23: die}), tmp_path, log_every=10, checkpoint_seconds=0)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 22, "loss": 1.0}\n{"step": 23, "lo')  # of steps that no checkpoint holds
     resumed = Descent()
     run(resumed, tmp_path, log_every=10)
     assert resumed.taken == list(range(20, 40))
     assert resumed.weight.equal(undisturbed)
+    assert [row["step"] for row in rows_of(tmp_path)] == [10, 20, 30, 40]
 
 
 def test_signal_handlers_are_as_they_were_before(tmp_path):
