@@ -1,4 +1,4 @@
-"""The command line: check a config, run one stage, check what a run reached."""
+"""The command line: check a config, run one stage or the workflow, bring weights in, check what a run reached."""
 
 from __future__ import annotations
 
@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     ship.add_argument("folder", type=Path, help="where to put them: resources/<name>")
     ship.set_defaults(command=_ship)
 
+    bring_in = commands.add_parser("import", help="make a weight file of weights as they were published")
+    bring_in.add_argument("source", type=Path, help=".pth or .pt, as published")
+    bring_in.add_argument("target", type=Path, help=".safetensors to make")
+    bring_in.add_argument("--resolution", type=int, help="of the images; asked for by encoders into z")
+    bring_in.set_defaults(command=_import)
+
     accept = commands.add_parser("accept", help="check the figures of the default run against what is promised of it")
     accept.add_argument("results", type=Path, help="results/<run>")
     accept.set_defaults(command=_accept)
@@ -116,6 +122,14 @@ def _ship(options: argparse.Namespace) -> int:
         target = options.folder / f"{source.name}.safetensors"
         ship_weights(source.with_suffix(".safetensors"), target)
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from pipeline_lib.networks.checkpoints import import_weights
+
+    network = import_weights(options.source, options.target, options.resolution)
+    print(f"{options.target}: {network.architecture}, {json.dumps(network.arguments)}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.published import recognise
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.errors import WeightsError
-from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.files import atomic_path, digest_of_files
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     network.architecture: network
@@ -95,6 +97,50 @@ def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: st
     except RuntimeError as error:
         raise WeightsError(f"{path}: does not fit its own header: {' '.join(str(error).split())}") from None
     return network.to(device).requires_grad_(False).eval()
+
+
+def import_weights(source: str | Path, target: str | Path, resolution: int | None = None) -> nn.Module:
+    """Bring published weights in: ProGAN and StyleGAN2 generators, and the masked encoders of either.
+
+    Args:
+        source: a `.pth` or `.pt` file as it was published.
+        target: the safetensors file to make; its header holds the source's name and digest.
+        resolution: of the images, where the weights do not say it: ProGAN's encoders stride less under 150 pixels.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is missing, damaged, carries more than tensors, or holds no network that is known.
+    """
+    if not Path(source).is_file():
+        raise WeightsError(f"{source}: no such weight file; correct the path")
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{source}: carries something other than tensors, which loading could run, and is refused ({reason})"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{source}: not a readable PyTorch file ({error}); it may be truncated") from None
+    network, state = recognise(content, str(source), resolution)
+    try:
+        missing, left_over = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{source}: does not fit a {network.architecture}: {' '.join(str(error).split())}") from None
+    if missing or left_over:
+        raise WeightsError(
+            f"{source}: does not fit a {network.architecture}; "
+            f"missing are {_some(missing)}, left over are {_some(left_over)}"
+        )
+    save_weights(target, network, {"imported_from": Path(source).name, "source_digest": digest_of_files(source)})
+    return network.requires_grad_(False).eval()
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most]) or "none"
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _open(path: str | Path) -> Any:

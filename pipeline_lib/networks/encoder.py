@@ -1,4 +1,4 @@
-"""The latent regressor: a ResNet-18 from an image and its mask to a latent (paper Eq. 3 and A.1.1)."""
+"""The latent regressor: a ResNet from an image and its mask to a latent (paper Eq. 3 and A.1.1)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # basic blocks of each stage, by depth
+SMALL_BELOW = 150  # pixels; the published encoders of smaller images stride less
+
 
 class ResNetEncoder(nn.Module):
-    """ResNet-18 with the state-dict keys of torchvision's, four stages of two basic blocks.
+    """ResNet with the state-dict keys of torchvision's, four stages of basic blocks.
 
     Args:
         latent_shape: shape of one latent: (z_dim,) for z, (layers, style_dim) for W+.
@@ -20,6 +23,8 @@ class ResNetEncoder(nn.Module):
         masked: whether a mask channel comes in beside the image (RGBM), or the image alone (RGB).
         mask_offset: subtracted from the mask: 0.5 gives {-0.5, 0.5} (ProGAN's encoders), 0 gives {0, 1} (StyleGAN's).
         small: strides of 1 in the stem's max pool, for images under 150 pixels.
+        depth: 18 (published for ProGAN) or 34 (published for StyleGAN2).
+        resize: side in pixels to which images and masks are brought first, by averaging areas; None leaves them.
     """
 
     architecture = "resnet-encoder"
@@ -31,23 +36,28 @@ class ResNetEncoder(nn.Module):
         masked: bool = True,
         mask_offset: float = 0.0,
         small: bool = False,
+        depth: int = 18,
+        resize: int | None = None,
     ):
         super().__init__()
         self.latent_shape = tuple(latent_shape)
-        self.masked, self.mask_offset, self.small = masked, mask_offset, small
+        self.masked, self.mask_offset, self.small, self.resize = masked, mask_offset, small, resize
         self.arguments = {
             "latent_shape": list(latent_shape),
             "width": width,
             "masked": masked,
             "mask_offset": mask_offset,
             "small": small,
+            "depth": depth,
+            "resize": resize,
         }
         self.conv1 = nn.Conv2d(4 if masked else 3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         for stage, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             first = _BasicBlock(inputs, outputs, stride=1 if stage == 1 else 2)
-            setattr(self, f"layer{stage}", nn.Sequential(first, _BasicBlock(outputs, outputs)))
+            others = [_BasicBlock(outputs, outputs) for _ in range(BLOCKS[depth][stage - 1] - 1)]
+            setattr(self, f"layer{stage}", nn.Sequential(first, *others))
         self.fc = nn.Linear(8 * width, math.prod(self.latent_shape))
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -65,6 +75,8 @@ class ResNetEncoder(nn.Module):
             images = torch.cat([images * mask, mask - self.mask_offset], dim=1)
         elif mask is not None:
             raise ValueError("this encoder was trained without masks (RGB); train one with mask.kind: random")
+        if self.resize:
+            images = F.interpolate(images, size=(self.resize, self.resize), mode="area")
         x = F.relu(self.bn1(self.conv1(images.contiguous(memory_format=torch.channels_last))))
         x = F.max_pool2d(x, 3, stride=1 if self.small else 2, padding=1)
         for stage in range(1, 5):

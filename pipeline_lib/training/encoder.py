@@ -15,7 +15,7 @@ from pipeline_lib.config import LocalLoss
 from pipeline_lib.editing.inversion import make_collage
 from pipeline_lib.editing.masks import grow, random_masks
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
-from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.report.grids import save_grid
@@ -229,7 +229,7 @@ def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> R
         width=settings.width,
         masked=settings.mask.kind != "none",
         mask_offset=0.0 if len(generator.latent_shape) == 2 else 0.5,
-        small=generator.resolution < 150,
+        small=generator.resolution < SMALL_BELOW,
     )
     if len(generator.latent_shape) == 2:  # start from the mean latent, where every layer is plausible
         with torch.no_grad():

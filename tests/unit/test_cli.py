@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from pipeline_lib import cli
 from pipeline_lib.cli import main
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation import acceptance
 from pipeline_lib.evaluation.acceptance import Check
+from pipeline_lib.networks.checkpoints import read_header
+from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.runtime.files import read_json, write_json
 
 TOY = Path(__file__).parents[1] / "workflow" / "toy.yaml"
@@ -45,6 +48,17 @@ def test_a_stage_without_values_says_what_it_takes(capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("Sample a generator")
     assert "generator: 'Path'" in printed or "generator: Path" in printed
+
+
+def test_import_makes_a_weight_file_of_published_weights(capsys, tmp_path):
+    source, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
+    torch.save({"state_dict": ResNetEncoder((4,), width=2).state_dict()}, source)
+    assert "give the resolution" in refusal(capsys, "import", str(source), str(target))
+    assert main(["import", str(source), str(target), "--resolution", "64"]) == 0
+    assert capsys.readouterr().out.startswith(f"{target}: resnet-encoder")
+    header = read_header(target)
+    assert header["imported_from"] == "a.pth"
+    assert header["arguments"]["small"]
 
 
 def test_a_stage_takes_paths_text_and_json(tmp_path):
