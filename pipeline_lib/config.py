@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline_lib.runtime.errors import ConfigError
 
-KINDS = ("part", "box")  # of regions
+KINDS = {"region": ("part", "box"), "data": ("avatars", "folder")}  # of the sections that come in several
 LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -51,6 +52,34 @@ class AvatarData(Section):
         description="the dataset's own rates, its bias among them; a later rule overrides an earlier one",
     )
     shards: Count = Field(2, description="files that each image set is spread over")
+
+
+class FolderData(Section):
+    """A folder of images with a table of labels, and part masks if there are any."""
+
+    reader: Literal["folder"] = Field(description="what reads the images")
+    folder: Path = Field(description="where the images lie; others in it are left alone")
+    labels: Path = Field(description="table of labels, .csv or .parquet, a row an image")
+    id_column: str = Field("image", description="column that names the image's file, relative to `folder`")
+    attributes: list[str] = Field(min_length=1, description="columns that are true or false of each image: 1 or 0")
+    split_column: str | None = Field(None, description="column that says `train` or `held_out`; none: drawn at random")
+    held_out: Share = Field(0.1, description="share that no network is trained on, where no column says which")
+    masks: Path | None = Field(
+        None, description="folder of part masks, <image>.png, whose pixel values are part codes; none: swap a box"
+    )
+    parts: list[str] = Field([], description="names of the part codes, from 0 on")
+    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(
+        256, description="side in pixels to which the middle square of each image is scaled"
+    )
+    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    seed: int = Field(0, description="of the split")
+    shards: Count = Field(2, description="files that each image set is spread over")
+
+    @model_validator(mode="after")
+    def _masks_have_names(self) -> FolderData:
+        if (self.masks is None) != (not self.parts):
+            raise ValueError("`masks` and `parts` go together: a folder of masks and the names of its codes")
+        return self
 
 
 class DetectorNetwork(Section):
@@ -283,6 +312,9 @@ class BoxRegion(Section):
     left: Share = Field(0.25, description="left edge, from the left")
     right: Share = Field(0.75, description="right edge, from the left")
     buffer: Share = Field(0.0, description="width of the unknown ring round it, as a share of the image's side")
+    shows: str | None = Field(
+        "mouth", description="part that a donor must show; null: any image is a donor, and no segmenter is trained"
+    )
 
     @model_validator(mode="after")
     def _has_an_inside(self) -> BoxRegion:
@@ -330,7 +362,9 @@ class Config(Section):
         "avatars", description="name of the run; everything it makes lies under results/<run>/"
     )
     seed: int = Field(0, description="of every random draw of the run")
-    data: AvatarData = Field(AvatarData(), description="the images")
+    data: Annotated[AvatarData | FolderData, Field(discriminator="reader")] = Field(
+        AvatarData(), description="the images"
+    )
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: Parts = Field(Parts(), description="the segmenter")
     generator: Generator = Field(description="the source generator")
@@ -339,6 +373,12 @@ class Config(Section):
     rebalance: Rebalance = Field(description="the rates wanted, and how they are reached")
     retrain: Retrain = Field(description="the secondary GAN and the control")
     evaluate: Evaluate = Field(Evaluate(), description="the final figures")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _avatars_unless_said_otherwise(cls, values: Any) -> Any:
+        data = values.get("data") if isinstance(values, dict) else None
+        return values | {"data": {"reader": "avatars"} | data} if isinstance(data, dict) else values
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
@@ -381,12 +421,14 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
 def _describe(problem: dict[str, Any]) -> str:
     steps = [str(step) for step in problem["loc"]]
     # after a union's key comes the kind that was chosen, which is no key of the file
-    place = [step for before, step in zip(["", *steps], steps, strict=False) if before != "region" or step not in KINDS]
+    place = [step for before, step in zip(["", *steps], steps, strict=False) if step not in KINDS.get(before, ())]
     key = ".".join(place)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
         return f"unknown key `{key}`; did you mean `{near[0]}`?" if near else f"unknown key `{key}`; remove it"
+    if problem["type"] == "union_tag_not_found":
+        key, problem = f"{key}.kind", problem | {"type": "missing"}
     if problem["type"] == "missing":
         return f"`{key}` is missing; add it"
     message = problem["msg"].removeprefix("Value error, ")
@@ -419,25 +461,60 @@ def _alternatives(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str
 
 
 def _check_attributes(config: Config) -> None:
+    attributes, parts = _check_avatars(config.data) if config.data.reader == "avatars" else _check_folder(config.data)
+    for name in config.detectors.attributes:
+        _known("detectors.attributes", name, attributes)
+    for target in config.rebalance.targets:
+        for name in (target.attribute, *target.where):
+            _known("rebalance.targets", name, config.detectors.attributes)
+    region = config.rebalance.region
+    key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
+    if part is not None and not parts:
+        raise ValueError(
+            f"`rebalance.region.{key}` names the part `{part}`, but without `data.masks` no part is known; "
+            "give masks, or swap a box: {kind: box, shows: null}"
+        )
+    if part is not None:
+        _known(f"rebalance.region.{key}", part, parts[1:])
+
+
+def _check_avatars(data: AvatarData) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the attributes and parts of the embedded dataset."""
     from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
 
-    for rule in config.data.rates:
+    for rule in data.rates:
         order = list(AVATAR_SETTABLE)
         _known("data.rates.attribute", rule.attribute, order)
         for name in rule.where:
             _known("data.rates.where", name, order[: order.index(rule.attribute)])
-    for name in config.detectors.attributes:
-        _known("detectors.attributes", name, AVATAR_ATTRIBUTES)
-    for target in config.rebalance.targets:
-        for name in (target.attribute, *target.where):
-            _known("rebalance.targets", name, config.detectors.attributes)
-    if isinstance(config.rebalance.region, PartRegion):
-        _known("rebalance.region.name", config.rebalance.region.name, AVATAR_PARTS[1:])
+    return AVATAR_ATTRIBUTES, AVATAR_PARTS
 
 
-def _known(key: str, name: str, known: list[str] | tuple[str, ...]) -> None:
+def _check_folder(data: FolderData) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the attributes and parts of a folder of images, whose table of labels must have the columns named."""
+    from pipeline_lib.data.folder import label_columns
+    from pipeline_lib.runtime.errors import DataError
+
+    for key, folder in (("folder", data.folder), ("masks", data.masks)):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"`data.{key}`: no folder {folder}; correct the path")
+    try:
+        columns = label_columns(data.labels)
+    except DataError as error:
+        raise ValueError(f"`data.labels`: {error}") from None
+    for key, names in (
+        ("id_column", [data.id_column]),
+        ("attributes", data.attributes),
+        ("split_column", [data.split_column]),
+    ):
+        for name in filter(None, names):
+            _known(f"data.{key}", name, columns)
+    return data.attributes, data.parts
+
+
+def _known(key: str, name: str, known: Sequence[str]) -> None:
     if not known:
-        raise ValueError(f"`{key}` names `{name}`, but no attribute is drawn before it; remove the condition")
+        raise ValueError(f"`{key}` names `{name}`, but there is nothing to choose from; remove it")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f"; did you mean `{near[0]}`?" if near else ""

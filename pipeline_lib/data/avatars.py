@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,9 +17,12 @@ import python_avatars as parts
 import resvg_py
 from PIL import Image
 
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import AvatarData, RateRule
 from pipeline_lib.data.attributes import AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.data.sources import Item, Record, Source
 from pipeline_lib.runtime import seeding
+
+HELD_OUT_FROM = 10_000_000  # index of the first held-out face: no training set, however large, reaches it
 
 LONG_HAIR = (
     "BOB",
@@ -61,6 +65,25 @@ class Face:
     avatar: parts.Avatar
     background: str
     attributes: dict[str, bool]
+
+
+def open_avatars(settings: AvatarData) -> Source:
+    """List the faces of the training and of the held-out set; they are drawn when they are read."""
+
+    def items(indices: range) -> list[Item]:
+        return [Item(f"avatar-{index:08d}", index) for index in indices]
+
+    return Source(
+        train=items(range(settings.images)),
+        held_out=items(range(HELD_OUT_FROM, HELD_OUT_FROM + settings.held_out)),
+        read=partial(_read, settings),
+    )
+
+
+def _read(settings: AvatarData, item: Item) -> Record:
+    face = draw_face(settings.seed, item.origin, settings.rates)
+    image, codes = render_face(face, settings.resolution, settings.crop)
+    return Record(image, codes, face.attributes)
 
 
 def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:

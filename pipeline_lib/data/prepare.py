@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import AvatarData
-from pipeline_lib.data.avatars import draw_face, render_face
+from pipeline_lib.config import AvatarData, FolderData
+from pipeline_lib.data.avatars import open_avatars
+from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.data.tables import write_table
+from pipeline_lib.data.sources import BadImageError, Item, Record, Source
+from pipeline_lib.data.tables import SCHEMAS, write_table
+from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT_FROM = 10_000_000  # index of the first held-out face: no training set, however large, reaches it
 CHUNK = 128
+READERS = {"avatars": open_avatars, "folder": open_folder}
 
 
 def prepare_dataset(
     *,
-    settings: AvatarData,
+    settings: AvatarData | FolderData,
     run: str,
     images: list[Path],
     labels: Path,
@@ -34,27 +37,38 @@ def prepare_dataset(
     held_out: list[Path],
     held_out_labels: Path,
     held_out_masks: Path,
+    quarantine: Path,
     threads: int,
 ) -> None:
-    """Render the training and the held-out set.
+    """Read the training and the held-out set.
+
+    An image that cannot be used is left out, and named with the reason in the quarantine.
 
     Args:
         settings: the config section.
         run: name of the run, kept in the files.
         images: shards of the training set to make.
         labels: its table of true attributes to make.
-        masks: its table of part codes to make.
+        masks: its table of part codes to make; empty where the dataset has no masks.
         held_out: shards of the held-out set to make.
         held_out_labels: its table of true attributes to make.
         held_out_masks: its table of part codes to make.
-        threads: processes that render.
+        quarantine: table of the images left out to make.
+        threads: processes that read.
+
+    Raises:
+        DataError: labels cannot be read, or more images are bad than the config tolerates.
     """
     metadata = {"run": run, "config_digest": digest_of(settings.model_dump())}
+    source = READERS[settings.reader](settings)
+    for split, items in (("train", source.train), ("held_out", source.held_out)):
+        if not items:
+            raise DataError(f"data: no image in the split {split}; give more images or another `held_out`")
     with ProcessPoolExecutor(threads) as pool:
-        train = range(settings.images)
-        _render_split("train", train, settings, images, labels, masks, metadata, pool)
-        unseen = range(HELD_OUT_FROM, HELD_OUT_FROM + settings.held_out)
-        _render_split("held_out", unseen, settings, held_out, held_out_labels, held_out_masks, metadata, pool)
+        fill = partial(_fill_split, source, settings.resolution, metadata, pool)
+        bad = fill("train", source.train, images, labels, masks)
+        bad += fill("held_out", source.held_out, held_out, held_out_labels, held_out_masks)
+    write_table(quarantine, "quarantine", pd.DataFrame(bad, columns=SCHEMAS["quarantine"].names), metadata)
 
 
 def shard_of(position: int, count: int, shards: int) -> int:
@@ -62,34 +76,54 @@ def shard_of(position: int, count: int, shards: int) -> int:
     return min(position * shards // count, shards - 1)
 
 
-def _render_split(
+def _fill_split(
+    source: Source,
+    resolution: int,
+    metadata: dict[str, str],
+    pool: ProcessPoolExecutor,
     split: str,
-    indices: range,
-    settings: AvatarData,
+    items: Sequence[Item],
     images: list[Path],
     labels: Path,
     masks: Path,
-    metadata: dict[str, str],
-    pool: ProcessPoolExecutor,
-) -> None:
-    rows, codes = [], []
-    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+) -> list[dict[str, str]]:
+    rows, codes, bad = [], [], []
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with ExitStack() as stack:
-        writers = [stack.enter_context(shard_writer(path, settings.resolution, metadata)) for path in images]
-        progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(indices)))
-        for chunk, rendered in zip(chunks, pool.map(partial(_render_chunk, settings), chunks), strict=True):
-            for index, (image, part_codes, attributes) in zip(chunk, rendered, strict=True):
-                name = f"avatar-{index:08d}"
-                position = index - indices.start
-                writer = writers[shard_of(position, len(indices), len(writers))]
-                writer.add([name], image[None])
-                rows.append({"image_id": name, "split": split, **attributes})
-                codes.append({"image_id": name, "codes": part_codes.tobytes()})
-            progress.advance(len(chunk))
+        writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
+        progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(items)))
+        for number, records in enumerate(pool.map(partial(_read_chunk, source.read), chunks)):
+            for place, (item, record) in enumerate(zip(chunks[number], records, strict=True)):
+                if isinstance(record, str):
+                    logger.warning("%s is left out: %s", item.image_id, record)
+                    bad.append({"image_id": item.image_id, "split": split, "reason": record})
+                    continue
+                shard = shard_of(number * CHUNK + place, len(items), len(writers))
+                writers[shard].add([item.image_id], record.image[None])
+                rows.append({"image_id": item.image_id, "split": split, **record.attributes})
+                if record.codes is not None:
+                    codes.append({"image_id": item.image_id, "codes": record.codes.tobytes()})
+            progress.advance(len(records))
+        _check_bad(bad, split, len(items), source.tolerated)
         write_table(labels, "labels", pd.DataFrame(rows), metadata)
-        write_table(masks, "masks", pd.DataFrame(codes), metadata)
+        write_table(masks, "masks", pd.DataFrame(codes, columns=SCHEMAS["masks"].names), metadata)
+    return bad
 
 
-def _render_chunk(settings: AvatarData, indices: range) -> list[tuple[np.ndarray, np.ndarray, dict[str, bool]]]:
-    faces = [draw_face(settings.seed, index, settings.rates) for index in indices]
-    return [(*render_face(face, settings.resolution, settings.crop), face.attributes) for face in faces]
+def _check_bad(bad: list[dict[str, str]], split: str, count: int, tolerated: float) -> None:
+    if len(bad) > tolerated * count or len(bad) == count:
+        raise DataError(
+            f"data: {len(bad)} of {count} {split} images cannot be used, more than `data.bad_images` tolerates; "
+            f"the first: {bad[0]['image_id']}: {bad[0]['reason']}"
+        )
+
+
+def _read_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | str]:
+    """Read items in a worker process; a reason stands for an image that cannot be used."""
+    records: list[Record | str] = []
+    for item in items:
+        try:
+            records.append(read(item))
+        except BadImageError as reason:
+            records.append(str(reason))
+    return records

@@ -18,6 +18,8 @@ SCHEMA_VERSION = "1"
 SCHEMAS: dict[str, pa.Schema] = {
     # One row an image: what is true of it, null where nobody can know. Open: a bool an attribute.
     "labels": pa.schema([("image_id", pa.string()), ("split", pa.string())]),
+    # One row for each image of the source that could not be used, and why.
+    "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
     # One row an image of an assembled set. Open: a bool an attribute, null for edited images.
     "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_())]),
     # One row an image: a detector's calibrated probabilities. Open: a float an attribute.

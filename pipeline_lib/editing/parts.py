@@ -1,37 +1,50 @@
-"""Parts of images: found by the segmenter, kept as one row a part with a packed mask."""
+"""Parts of images: found by the segmenter, or one box in each; kept as one row a part with a packed mask."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from pipeline_lib.config import BoxRegion
 from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.editing.masks import box_mask
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.training.batches import to_float
 
+BOX = "box"  # the only part of images that no segmenter looked at
+
 
 @torch.no_grad()
 def extract_parts(
-    *, images: list[Path], weights: Path, run: str, parts: Path, device: torch.device, batch: int = 128
+    *,
+    images: list[Path],
+    weights: list[Path],
+    box: BoxRegion | None,
+    run: str,
+    parts: Path,
+    device: torch.device,
+    batch: int = 128,
 ) -> None:
     """Find the parts of every image of a set.
 
     Args:
         images: shards of the set.
-        weights: the segmenter's weight file.
+        weights: the segmenter's weight file; empty: every image has one part, the box.
+        box: the config's region, where there is no segmenter.
         run: name of the run, kept in the file.
         parts: table to make.
         device: where to segment.
         batch: images segmented at a time.
     """
-    segmenter = load_weights(weights, UNetSegmenter, device)
+    segmenter = load_weights(weights[0], UNetSegmenter, device) if weights else _BoxSegmenter(box)
     rows: list[dict[str, object]] = []
     with Progress("extract_parts", count_images(images)) as progress:
         for names, pixels in iterate_batches(images, batch):
@@ -40,10 +53,22 @@ def extract_parts(
             for name, image_codes in zip(names, codes, strict=True):
                 rows += part_rows(name, image_codes, segmenter.parts)
             progress.advance(len(chunk))
-    write_table(parts, "parts", pd.DataFrame(rows), {"run": run, "segmenter_digest": digest_of_files(weights)})
+    write_table(parts, "parts", pd.DataFrame(rows), {"run": run, "segmenter_digest": digest_of_files(*weights)})
 
 
-def part_rows(image_id: str, codes: np.ndarray, part_names: list[str]) -> list[dict[str, object]]:
+class _BoxSegmenter:
+    """Stands in for a segmenter: the same box in every image."""
+
+    parts = ("background", BOX)
+
+    def __init__(self, region: BoxRegion):
+        self._region = region
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return box_mask(self._region, images.shape[-1])[0].to(torch.uint8).expand(len(images), -1, -1)
+
+
+def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> list[dict[str, object]]:
     """Return a table row for each part but the background (code 0) in the part codes (H, W) of an image."""
     rows: list[dict[str, object]] = []
     for code in np.unique(codes):

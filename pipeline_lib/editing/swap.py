@@ -15,7 +15,7 @@ from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.inversion import Inverter, make_collage
 from pipeline_lib.editing.masks import region_masks
-from pipeline_lib.editing.parts import read_part_masks
+from pipeline_lib.editing.parts import BOX, read_part_masks
 from pipeline_lib.evaluation.distances import masked_l1
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
@@ -25,8 +25,6 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.training.batches import to_float, to_uint8
-
-DEFAULT_PART = "mouth"  # whose pixels tell a box's donors from images that show no such part
 
 
 class ImageSet:
@@ -94,8 +92,8 @@ def swap(
 
 
 def part_of(region: PartRegion | BoxRegion) -> str:
-    """Return the part whose masks a region needs; a box only asks that donors show a mouth."""
-    return region.name if isinstance(region, PartRegion) else DEFAULT_PART
+    """Return the part whose masks a region needs: of a box, what donors must show, or else the box itself."""
+    return region.name if isinstance(region, PartRegion) else region.shows or BOX
 
 
 @torch.no_grad()

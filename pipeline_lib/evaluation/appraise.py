@@ -97,9 +97,10 @@ def compare_regions(
         gallery: PNG to make: context, donor, then collage and composite of part and box.
         device: where to compute.
     """
-    part = settings.region if isinstance(settings.region, PartRegion) else PartRegion()
-    box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion()
-    image_set = ImageSet(images, parts, part_of(part))
+    name = part_of(settings.region)
+    part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=name)
+    box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=name)
+    image_set = ImageSet(images, parts, name)
     inverter = Inverter(encoder, generator, device)
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
@@ -111,10 +112,10 @@ def compare_regions(
     wanted = torch.tensor(edits["wanted"].to_numpy(), device=device)
     result: dict[str, dict[str, float]] = {}
     shown = []
-    for name, region in (("part", part), ("box", box)):
+    for kind, region in (("part", part), ("box", box)):
         done = swap(image_set, contexts, donors, region, inverter, device)
         outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
-        result[name] = {
+        result[kind] = {
             "n": len(edits),
             "masked_l1": float(masked_l1(done.collage, done.composite, done.known).mean()),
             "perceptual_distance_to_context_outside": float(

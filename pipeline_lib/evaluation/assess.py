@@ -180,11 +180,11 @@ def collect_metrics(
     gaps: Path,
     agreement: Path,
     quality: Path,
-    regions: Path,
+    regions: list[Path],
     samples_edits: Path,
     dataset_edits: Path,
     detectors: list[Path],
-    segmenter: Path,
+    segmenter: list[Path],
     targets: Rebalance,
     benchmarks: Path,
     metrics: Path,
@@ -196,11 +196,11 @@ def collect_metrics(
         gaps: JSON of `evaluate_bias`.
         agreement: JSON of `evaluate_bias`.
         quality: table of `evaluate_quality`.
-        regions: JSON of `compare_regions`.
+        regions: JSON of `compare_regions`; none where there are no parts to compare with a box.
         samples_edits: JSON of `evaluate_edits` for the samples.
         dataset_edits: the same for the dataset.
         detectors: reports of selector and referee.
-        segmenter: report of the segmenter.
+        segmenter: report of the segmenter; none where there is none.
         targets: the config section that names the attribute.
         benchmarks: folder of Snakemake's benchmark files; empty when run without it.
         metrics: JSON to make.
@@ -224,9 +224,9 @@ def collect_metrics(
             "agreement": read_json(agreement),
             "quality": by_stage,
             "edits": {"samples": read_json(samples_edits), "dataset": read_json(dataset_edits)},
-            "regions": read_json(regions),
+            "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},
-            "segmenter": read_json(segmenter),
+            "segmenter": read_json(*segmenter) if segmenter else None,
             "timing": _timing(benchmarks),
         },
     )

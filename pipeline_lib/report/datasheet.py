@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline_lib.config import AvatarData, Rebalance
+from pipeline_lib.config import AvatarData, FolderData, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.report.tables import as_estimate, gap_text, rates_text, read_metrics, readable, share_text
@@ -44,9 +44,7 @@ $corrected_before and $corrected_after. The two detectors agree on $attribute in
 
 ## Collection
 
-The images are rendered, not photographed: cartoon faces put together from the parts of `python-avatars` (MIT) at random
-(data seed $seed), so no person is depicted and what is true of an unedited image is known without labelling. The
-dataset's own bias was set: $bias.
+$collection
 
 ## Processing
 
@@ -72,8 +70,20 @@ Made by the run `$run` of Latent Rebalance. The config of the run makes it anew;
 which should bear another name.
 """)
 
+RENDERED = Template("""\
+The images are rendered, not photographed: cartoon faces put together from the parts of `python-avatars` (MIT) at random
+(data seed $seed), so no person is depicted and what is true of an unedited image is known without labelling. The
+dataset's own bias was set: $bias.""")
 
-def write_datasheet(*, metrics: Path, labels: Path, run: str, data: AvatarData, targets: Rebalance, card: Path) -> None:
+GIVEN = Template("""\
+The images and their labels were given: the middle square of each file in `$folder`, scaled to $resolution pixels, with
+the columns $attributes of `$labels`. Their licence, their origin and the consent of whoever they show are for the owner
+of that folder to state here.""")
+
+
+def write_datasheet(
+    *, metrics: Path, labels: Path, run: str, data: AvatarData | FolderData, targets: Rebalance, card: Path
+) -> None:
     """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 
     Args:
@@ -85,21 +95,23 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: AvatarData, 
         card: Markdown file to make.
     """
     table = read_table(labels, "assembled")
-    title = f"Avatars with {readable(targets.targets[0].attribute)} rebalanced ({run})"
+    subject = "Avatars" if data.reader == "avatars" else "Images"
+    title = f"{subject} with {readable(targets.targets[0].attribute)} rebalanced ({run})"
     body = BODY.substitute(title=title, run=run, **_facts(read_metrics(metrics), table, data, targets))
     with atomic_path(card) as beside:
-        beside.write_text(f"---\n{front_matter(title, len(table))}---\n\n{body}", encoding="utf-8")
+        beside.write_text(f"---\n{front_matter(title, len(table), data.reader)}---\n\n{body}", encoding="utf-8")
 
 
-def front_matter(title: str, images: int) -> str:
+def front_matter(title: str, images: int, reader: str) -> str:
     """Return the YAML that the Hugging Face Hub reads: https://huggingface.co/docs/hub/datasets-cards."""
+    rendered = reader == "avatars"
     return yaml.safe_dump(
         {
             "pretty_name": title,
-            "license": "mit",
+            "license": "mit" if rendered else "unknown",
             "task_categories": ["unconditional-image-generation", "image-classification"],
             "size_categories": [size_category(images)],
-            "tags": ["synthetic", "faces", "fairness", "rebalanced", "gan-edited"],
+            "tags": [*(["synthetic", "faces"] if rendered else []), "fairness", "rebalanced", "gan-edited"],
         },
         sort_keys=False,
     )
@@ -110,7 +122,18 @@ def size_category(images: int) -> str:
     return next((name for limit, name in SIZES.items() if images < limit), "n>10M")
 
 
-def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData, targets: Rebalance) -> dict[str, object]:
+def _collection(data: AvatarData | FolderData) -> str:
+    if data.reader == "avatars":
+        return RENDERED.substitute(seed=data.seed, bias=rates_text(data.rates) or "none")
+    attributes = ", ".join(map(readable, data.attributes))
+    return GIVEN.substitute(
+        folder=data.folder.name, labels=data.labels.name, resolution=data.resolution, attributes=attributes
+    )
+
+
+def _facts(
+    metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData | FolderData, targets: Rebalance
+) -> dict[str, object]:
     attribute = targets.targets[0].attribute
     edited = int(labels["edited"].sum())
     before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
@@ -120,7 +143,6 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData, t
     return {
         "attribute": readable(attribute),
         "rates": rates_text(targets.targets),
-        "bias": rates_text(data.rates) or "none",
         "groups": " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2]),
         "images": f"{len(labels):,}",
         "edited": f"{edited:,}",
@@ -135,7 +157,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData, t
         "agreement": share_text(metrics["agreement"]["dataset_rebalanced"][attribute]),
         "accuracy": share_text(metrics["detectors"]["referee"][attribute]["accuracy"]),
         "resolution": data.resolution,
-        "seed": data.seed,
+        "collection": _collection(data),
         "candidates": targets.candidates,
         "region": f"the donor's {readable(targets.region.name)}"
         if targets.region.kind == "part"

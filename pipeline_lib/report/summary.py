@@ -251,7 +251,9 @@ def _groups(targets: Rebalance) -> str:
     return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
 
 
-def _describe_segmenter(segmenter: Mapping[str, Any]) -> str:
+def _describe_segmenter(segmenter: Mapping[str, Any] | None) -> str:
+    if segmenter is None:
+        return "No segmenter: the same box is swapped in every image."
     by_part = segmenter["intersection_over_union"]
     parts = ", ".join(f"{readable(part)} {share:.2f}" for part, share in by_part.items())
     return f"Intersection over union of the segmenter on {segmenter['n']:,} held-out images: {parts}."

@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 
 from pipeline_lib.config import AvatarData, RateRule
 from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
-from pipeline_lib.data.avatars import OTHER_MOUTHS, SMILING_MOUTHS, draw_face, render_face
-from pipeline_lib.data.prepare import HELD_OUT_FROM, prepare_dataset, shard_of
+from pipeline_lib.data.avatars import HELD_OUT_FROM, OTHER_MOUTHS, SMILING_MOUTHS, draw_face, render_face
+from pipeline_lib.data.prepare import prepare_dataset, shard_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.editing.masks import grow
@@ -137,6 +137,7 @@ def prepare(folder, shards, threads):
         held_out=paths("held_out"),
         held_out_labels=folder / "held_out_labels.parquet",
         held_out_masks=folder / "held_out_masks.parquet",
+        quarantine=folder / "quarantine.parquet",
         threads=threads,
     )
     return paths("dataset"), paths("held_out")

@@ -278,3 +278,64 @@ def test_a_file_that_is_no_yaml_or_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not valid YAML") as caught:
         load_config(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "labels.csv").write_text("image,smiling,long_hair\na.png,1,0\n")
+    data = {
+        "reader": "folder",
+        "folder": str(tmp_path / "faces"),
+        "labels": str(tmp_path / "labels.csv"),
+        "attributes": ["smiling", "long_hair"],
+        "resolution": 64,
+    }
+    values = changed("data", data) | {"detectors": {"attributes": ["smiling", "long_hair"]}}
+    values["rebalance"]["region"] = {"kind": "box", "shows": None}
+    return values
+
+
+def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any]) -> None:
+    assert parse_config(folder).data.id_column == "image"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("data.folder", "nowhere", "`data.folder`: no folder nowhere; correct the path"),
+        ("data.labels", "nowhere.csv", "`data.labels`: nowhere.csv: not readable as a table of labels"),
+        (
+            "data.id_column",
+            "imag",
+            "`data.id_column` names `imag`, which is none of image, smiling, long_hair; did you",
+        ),
+        ("data.attributes", ["smilin"], "`data.attributes` names `smilin`"),
+        ("data.split_column", "split", "`data.split_column` names `split`"),
+        ("data.parts", ["background", "mouth"], "`masks` and `parts` go together"),
+        ("data.masks", "nowhere", "`masks` and `parts` go together"),
+        ("data.shard", 3, "unknown key `data.shard`; did you mean `shards`?"),
+        (
+            "data.reader",
+            "celeb",
+            "`data`: Input tag 'celeb' found using 'reader' does not match any of the expected tags",
+        ),
+        (
+            "rebalance.region",
+            {"kind": "part"},
+            "`rebalance.region.name` names the part `mouth`, but without `data.masks`",
+        ),
+        (
+            "rebalance.region",
+            {"kind": "box"},
+            "`rebalance.region.shows` names the part `mouth`, but without `data.masks`",
+        ),
+        ("detectors.attributes", ["smiling", "beard"], "`detectors.attributes` names `beard`"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_before_anything_runs(
+    folder: dict[str, Any], key: str, value: Any, complaint: str
+) -> None:
+    section, name = key.split(".")
+    folder[section][name] = value
+    assert complaint in refusal(folder)

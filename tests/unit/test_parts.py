@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline_lib.config import BoxRegion
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.editing.parts import extract_parts, part_rows, read_part_masks
+from pipeline_lib.editing.parts import BOX, extract_parts, part_rows, read_part_masks
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.training.batches import to_float
@@ -55,7 +56,8 @@ def test_the_table_holds_what_the_segmenter_says_of_each_image(tmp_path, write_s
     names = [f"image-{number}" for number in range(7)]
     extract_parts(
         images=write_shards(pixels, names, shards=shards),
-        weights=tmp_path / "segmenter.safetensors",
+        weights=[tmp_path / "segmenter.safetensors"],
+        box=None,
         run="toy",
         parts=tmp_path / "parts.parquet",
         device=torch.device("cpu"),
@@ -68,3 +70,20 @@ def test_the_table_holds_what_the_segmenter_says_of_each_image(tmp_path, write_s
         for name, expected in zip(names, codes == code, strict=True):
             np.testing.assert_array_equal(found.get(name, np.zeros((16, 16), bool)), expected)
     assert read_table(tmp_path / "parts.parquet", "parts")["part"].isin(PARTS[1:]).all()
+
+
+def test_without_a_segmenter_every_image_has_one_part_the_box(tmp_path, write_shards):
+    extract_parts(
+        images=write_shards(np.zeros((3, 16, 16, 3), np.uint8), list("abc")),
+        weights=[],
+        box=BoxRegion(top=0.5, bottom=0.75, left=0.25, right=1.0, shows=None),
+        run="toy",
+        parts=tmp_path / "parts.parquet",
+        device=torch.device("cpu"),
+        batch=2,
+    )
+    found = read_part_masks(tmp_path / "parts.parquet", BOX, 16)
+    assert sorted(found) == ["a", "b", "c"]
+    for mask in found.values():
+        assert mask[8:12, 4:].all()
+        assert mask.sum() == 4 * 12

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline_lib.config import AvatarData, BoxRegion, Detectors, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import AvatarData, BoxRegion, Detectors, FolderData, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.bias import gap, rate_rows
@@ -518,6 +518,24 @@ def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):
     assert "$" not in body
     for heading in ("Motivation", "Composition", "Collection", "Processing", "Uses and cautions", "Maintenance"):
         assert f"\n## {heading}\n" in body
+
+
+def test_the_card_of_given_images_claims_nothing_of_their_origin(tmp_path, metrics_file):
+    write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [False]}))
+    datasheet.write_datasheet(
+        metrics=metrics_file,
+        labels=tmp_path / "labels.parquet",
+        run="tiny",
+        data=FolderData(reader="folder", folder="faces", labels="faces.csv", attributes=["smiling", "long_hair"]),
+        targets=EVEN,
+        card=tmp_path / "card.md",
+    )
+    _, front, body = (tmp_path / "card.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "unknown"
+    assert "synthetic" not in yaml.safe_load(front)["tags"]
+    assert "avatars" not in body
+    assert "the middle square of each file in `faces`, scaled to 256 pixels" in body
+    assert "$" not in body
 
 
 @pytest.mark.parametrize(

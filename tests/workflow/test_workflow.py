@@ -14,8 +14,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
+
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
 
 pytestmark = pytest.mark.workflow
 
@@ -164,6 +169,47 @@ def test_another_wanted_rate_remakes_the_plan_and_what_follows_from_it_alone(fin
         "scores/referee/samples.p",
     ):
         assert f"{RESULTS}/{untouched}" not in made, untouched
+
+
+def test_a_folder_of_labelled_images_is_rebalanced_by_a_box_without_masks(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    labels = []
+    for name in ("dataset", "held_out"):
+        names, pixels = read_shards(sorted((run.results / "images" / name).glob("*.parquet")))
+        for image_id, image in zip(names, pixels, strict=True):
+            (run.folder / "faces").mkdir(exist_ok=True)
+            Image.fromarray(image).save(run.folder / f"faces/{image_id}.png")
+        labels.append(read_table(run.results / f"labels/{name}.parquet", "labels"))
+    table = pd.concat(labels)
+    table["image_id"] += ".png"
+    table.to_csv(run.folder / "labels.csv", index=False)
+    values = yaml.safe_load((run.folder / CONFIG).read_text()) | {
+        "run": "folder",
+        "data": {
+            "reader": "folder",
+            "folder": "faces",
+            "labels": "labels.csv",
+            "id_column": "image_id",
+            "split_column": "split",
+            "attributes": ["smiling", "long_hair"],
+            "resolution": 32,
+        },
+    }
+    values["generator"] |= {"weights": f"{RESULTS}/models/source/generator.safetensors", "training": None}
+    values["generator"]["discriminator"] = f"{RESULTS}/models/source/discriminator.safetensors"
+    values["rebalance"]["region"] = {"kind": "box", "shows": None}
+    (run.folder / "folder.yaml").write_text(yaml.safe_dump(values))
+
+    jobs = {rule for rule, _ in jobs_of(run.snakemake(config="folder.yaml"))}
+    assert not jobs & {"train_segmenter", "compare_regions"}
+    metrics = json.loads((run.folder / "results/folder/evaluation/metrics.json").read_text())
+    assert metrics["segmenter"] is None
+    shown = labels[0]
+    gap = shown[shown["long_hair"]]["smiling"].mean() - shown[~shown["long_hair"]]["smiling"].mean()
+    assert metrics["gap"]["smiling"]["dataset"]["truth"]["value"] == pytest.approx(gap)
+    assert metrics["edits"]["dataset"]["planned"] > 0
+    for name in ("summary.html", "datasheet.md", "edits-dataset.png"):
+        assert (run.folder / "results/folder/report" / name).stat().st_size > 0
 
 
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:

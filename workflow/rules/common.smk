@@ -18,6 +18,9 @@ ROOT = f"results/{RUN}"
 RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
+PARTS = AVATAR_PARTS if settings["data"]["reader"] == "avatars" else settings["data"]["parts"]
+REGION = settings["rebalance"]["region"]
+SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part that a segmenter must find; none: a box in any image
 ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU
 
 

@@ -1,4 +1,6 @@
 rule prepare_dataset:
+    input:
+        table=given(settings["data"].get("labels")),
     output:
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
@@ -6,6 +8,7 @@ rule prepare_dataset:
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
+        quarantine=f"{ROOT}/labels/quarantine.parquet",
     log:
         f"{ROOT}/logs/prepare_dataset.log",
     benchmark:

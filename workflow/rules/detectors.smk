@@ -47,7 +47,7 @@ rule train_segmenter:
         gpu=1,
     params:
         stage="train_segmenter",
-        part_names=AVATAR_PARTS,
+        part_names=PARTS,
         settings=settings["parts"],
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
@@ -59,7 +59,7 @@ rule train_segmenter:
 rule extract_parts:
     input:
         images=images("{name}"),
-        weights=f"{ROOT}/models/segmenter.safetensors",
+        weights=f"{ROOT}/models/segmenter.safetensors" if SEGMENTED else [],
     output:
         parts=f"{ROOT}/parts/{{name}}.parquet",
     log:
@@ -73,6 +73,7 @@ rule extract_parts:
         gpu=1,
     params:
         stage="extract_parts",
+        box=None if SEGMENTED else REGION,
         run=RUN,
         revision=1,
     script:

@@ -114,11 +114,11 @@ rule collect_metrics:
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
         quality=f"{ROOT}/evaluation/quality.parquet",
-        regions=f"{ROOT}/evaluation/regions.json",
+        regions=f"{ROOT}/evaluation/regions.json" if SEGMENTED else [],
         samples_edits=f"{ROOT}/evaluation/edits-samples.json",
         dataset_edits=f"{ROOT}/evaluation/edits-dataset.json",
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
-        segmenter=f"{ROOT}/models/segmenter.json",
+        segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
         metrics=f"{ROOT}/evaluation/metrics.json",
     log:

@@ -1,0 +1,176 @@
+"""A folder of images with a table of labels, and part masks if there are any."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline_lib.config import FolderData
+from pipeline_lib.data.sources import BadImageError, Item, Record, Source
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+
+TRUTH = {"1": True, "0": False, "-1": False, "1.0": True, "0.0": False, "-1.0": False, "true": True, "false": False}
+SPLITS = ("train", "held_out")
+
+
+def open_folder(settings: FolderData) -> Source:
+    """Read the table of labels and divide its images.
+
+    Raises:
+        DataError: the table cannot be read, names an image twice, or leaves a value out.
+    """
+    table = read_labels(settings)
+    truth = _truth(table, settings)
+    held_out = _held_out(table, settings)
+    names = table[settings.id_column].astype(str)
+    items = [Item(name, row) for name, row in zip(names, truth.to_dict("records"), strict=True)]
+    return Source(
+        train=[item for item, held in zip(items, held_out, strict=True) if not held],
+        held_out=[item for item, held in zip(items, held_out, strict=True) if held],
+        read=partial(_read, settings),
+        tolerated=settings.bad_images,
+    )
+
+
+def label_columns(path: Path) -> list[str]:
+    """Read the column names of a CSV or Parquet table, and nothing more.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_schema(path).names
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file), [])
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
+
+
+def read_labels(settings: FolderData) -> pd.DataFrame:
+    """Read the table of labels, every cell of a CSV file as text.
+
+    Raises:
+        DataError: the table cannot be read, or names an image twice or not at all.
+    """
+    path = settings.labels
+    try:
+        read = pd.read_parquet if path.suffix == ".parquet" else partial(pd.read_csv, dtype=str, encoding="utf-8-sig")
+        table = read(path)
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
+    names = table[settings.id_column]
+    if names.isna().any():
+        row = int(names.isna().to_numpy().argmax()) + 1
+        raise DataError(f"{path}: row {row} has no `{settings.id_column}`; name the image or remove the row")
+    if names.duplicated().any():
+        raise DataError(f"{path}: `{names[names.duplicated()].iloc[0]}` stands in two rows; remove one")
+    return table
+
+
+def load_square(path: Path, resolution: int) -> np.ndarray:
+    """Read an image, cut out the largest square in its middle and scale it.
+
+    Returns:
+        uint8 of shape (resolution, resolution, 3).
+
+    Raises:
+        BadImageError: the file is missing, damaged, too large, or its colours have no one meaning in 8-bit RGB.
+    """
+    image = _open(path)
+    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+        image = image.convert("RGB")
+    if image.mode not in ("RGB", "L"):
+        raise BadImageError(f"its colours are stored as {image.mode}; convert it to 8-bit RGB")
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    side = min(image.size)
+    if side < resolution:
+        raise BadImageError(f"{image.width} by {image.height} pixels, smaller than the {resolution} wanted")
+    return np.asarray(image.resize((resolution, resolution), Image.Resampling.LANCZOS, _middle(image.size)))
+
+
+def load_codes(path: Path, resolution: int, parts: int) -> np.ndarray:
+    """Read a mask whose pixel values are part codes, cut and scaled like its image, without mixing codes.
+
+    Returns:
+        uint8 of shape (resolution, resolution).
+
+    Raises:
+        BadImageError: the file is missing, damaged, or holds a code of no part.
+    """
+    mask = _open(path)
+    if mask.mode not in ("L", "P", "1"):
+        raise BadImageError(f"the mask {path.name} is stored as {mask.mode}; its pixels must be part codes")
+    codes = np.asarray(mask.resize((resolution, resolution), Image.Resampling.NEAREST, _middle(mask.size)), np.uint8)
+    if codes.max() >= parts:
+        raise BadImageError(f"the mask {path.name} has the code {codes.max()}, but `data.parts` names {parts} parts")
+    return codes
+
+
+def _read(settings: FolderData, item: Item) -> Record:
+    image = load_square(settings.folder / item.image_id, settings.resolution)
+    codes = None
+    if settings.masks is not None:
+        mask = (settings.masks / item.image_id).with_suffix(".png")
+        codes = load_codes(mask, settings.resolution, len(settings.parts))
+    return Record(image, codes, item.origin)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            image.load()
+    except FileNotFoundError:
+        raise BadImageError(f"no file {path}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadImageError(f"{path.name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise BadImageError(f"{path.name} cannot be read ({error})") from None
+    return image
+
+
+def _middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    width, height = size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _truth(table: pd.DataFrame, settings: FolderData) -> pd.DataFrame:
+    """Return the attributes as booleans; `TRUTH` lists the spellings that are understood."""
+    columns = {}
+    for name in settings.attributes:
+        values = table[name].map(lambda value: TRUTH.get(str(value).strip().lower()))
+        if values.isna().any():
+            row = int(values.isna().to_numpy().argmax())
+            raise DataError(
+                f"{settings.labels}: `{name}` of {table[settings.id_column].iloc[row]} is {table[name].iloc[row]!r}, "
+                "neither true nor false; write 1 or 0, or leave the attribute out of `data.attributes`"
+            )
+        columns[name] = values.astype(bool)
+    return pd.DataFrame(columns)
+
+
+def _held_out(table: pd.DataFrame, settings: FolderData) -> np.ndarray:
+    if settings.split_column is None:
+        order = seeding.numpy_generator(settings.seed, "held out").permutation(len(table))
+        return order < round(settings.held_out * len(table))
+    split = table[settings.split_column].astype(str)
+    other = ~split.isin(SPLITS)
+    if other.any():
+        raise DataError(
+            f"{settings.labels}: `{settings.split_column}` is {split[other].iloc[0]!r} for "
+            f"{table[settings.id_column][other].iloc[0]}; it must be train or held_out"
+        )
+    return (split == "held_out").to_numpy()

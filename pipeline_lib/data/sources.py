@@ -1,0 +1,53 @@
+"""What a reader of any dataset gives the first stage: items by split, and how an item becomes an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image and what is true of it.
+
+    Attributes:
+        image: uint8 (resolution, resolution, 3).
+        codes: part of every pixel, uint8 (resolution, resolution); None where the dataset has no masks.
+        attributes: truth by name.
+    """
+
+    image: np.ndarray
+    codes: np.ndarray | None
+    attributes: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image that has not been read yet: its name, and what the reader needs to find it."""
+
+    image_id: str
+    origin: Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, open for reading.
+
+    Attributes:
+        train: images that networks may learn from.
+        held_out: images that no network is trained on.
+        read: makes a `Record` of an item, in a process of its own; raises `BadImageError` where it cannot.
+        tolerated: largest share of unreadable images.
+    """
+
+    train: Sequence[Item]
+    held_out: Sequence[Item]
+    read: Callable[[Item], Record]
+    tolerated: float = 0.0
+
+
+class BadImageError(Exception):
+    """An image that cannot be used; the message is the reason."""
