@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from xml.etree import ElementTree
 
 import numpy as np
@@ -77,6 +78,7 @@ def open_avatars(settings: AvatarData) -> Source:
         train=items(range(settings.images)),
         held_out=items(range(HELD_OUT_FROM, HELD_OUT_FROM + settings.held_out)),
         read=partial(_read, settings),
+        preprocessing=f"rendered by resvg-py {version('resvg-py')}",
     )
 
 

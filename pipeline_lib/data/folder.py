@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.data.sources import BadImageError, Item, Record, Source
+from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
+from pipeline_lib.data.sources import Item, Record, Source
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 
@@ -37,6 +36,7 @@ def open_folder(settings: FolderData) -> Source:
         train=[item for item, held in zip(items, held_out, strict=True) if not held],
         held_out=[item for item, held in zip(items, held_out, strict=True) if held],
         read=partial(_read, settings),
+        preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
     )
 
@@ -77,45 +77,6 @@ def read_labels(settings: FolderData) -> pd.DataFrame:
     return table
 
 
-def load_square(path: Path, resolution: int) -> np.ndarray:
-    """Read an image, cut out the largest square in its middle and scale it.
-
-    Returns:
-        uint8 of shape (resolution, resolution, 3).
-
-    Raises:
-        BadImageError: the file is missing, damaged, too large, or its colours have no one meaning in 8-bit RGB.
-    """
-    image = _open(path)
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
-        image = image.convert("RGB")
-    if image.mode not in ("RGB", "L"):
-        raise BadImageError(f"its colours are stored as {image.mode}; convert it to 8-bit RGB")
-    image = ImageOps.exif_transpose(image).convert("RGB")
-    side = min(image.size)
-    if side < resolution:
-        raise BadImageError(f"{image.width} by {image.height} pixels, smaller than the {resolution} wanted")
-    return np.asarray(image.resize((resolution, resolution), Image.Resampling.LANCZOS, _middle(image.size)))
-
-
-def load_codes(path: Path, resolution: int, parts: int) -> np.ndarray:
-    """Read a mask whose pixel values are part codes, cut and scaled like its image, without mixing codes.
-
-    Returns:
-        uint8 of shape (resolution, resolution).
-
-    Raises:
-        BadImageError: the file is missing, damaged, or holds a code of no part.
-    """
-    mask = _open(path)
-    if mask.mode not in ("L", "P", "1"):
-        raise BadImageError(f"the mask {path.name} is stored as {mask.mode}; its pixels must be part codes")
-    codes = np.asarray(mask.resize((resolution, resolution), Image.Resampling.NEAREST, _middle(mask.size)), np.uint8)
-    if codes.max() >= parts:
-        raise BadImageError(f"the mask {path.name} has the code {codes.max()}, but `data.parts` names {parts} parts")
-    return codes
-
-
 def _read(settings: FolderData, item: Item) -> Record:
     image = load_square(settings.folder / item.image_id, settings.resolution)
     codes = None
@@ -123,28 +84,6 @@ def _read(settings: FolderData, item: Item) -> Record:
         mask = (settings.masks / item.image_id).with_suffix(".png")
         codes = load_codes(mask, settings.resolution, len(settings.parts))
     return Record(image, codes, item.origin)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            image.load()
-    except FileNotFoundError:
-        raise BadImageError(f"no file {path}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise BadImageError(f"{path.name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise BadImageError(f"{path.name} cannot be read ({error})") from None
-    return image
-
-
-def _middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    width, height = size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
 
 
 def _truth(table: pd.DataFrame, settings: FolderData) -> pd.DataFrame:

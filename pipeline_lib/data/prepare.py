@@ -59,8 +59,12 @@ def prepare_dataset(
     Raises:
         DataError: labels cannot be read, or more images are bad than the config tolerates.
     """
-    metadata = {"run": run, "config_digest": digest_of(settings.model_dump())}
     source = READERS[settings.reader](settings)
+    metadata = {
+        "run": run,
+        "config_digest": digest_of(settings.model_dump()),
+        "preprocessing": source.preprocessing,
+    }
     for split, items in (("train", source.train), ("held_out", source.held_out)):
         if not items:
             raise DataError(f"data: no image in the split {split}; give more images or another `held_out`")

@@ -39,6 +39,7 @@ class Source:
     Attributes:
         train: images that networks may learn from.
         held_out: images that no network is trained on.
+        preprocessing: how an image file becomes pixels, kept in the shards.
         read: makes a `Record` of an item, in a process of its own; raises `BadImageError` where it cannot.
         tolerated: largest share of unreadable images.
     """
@@ -46,6 +47,7 @@ class Source:
     train: Sequence[Item]
     held_out: Sequence[Item]
     read: Callable[[Item], Record]
+    preprocessing: str
     tolerated: float = 0.0
 
 

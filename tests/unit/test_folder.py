@@ -11,9 +11,10 @@ from PIL import Image
 
 from pipeline_lib.config import FolderData
 from pipeline_lib.data import folder as reader
-from pipeline_lib.data.folder import load_codes, load_square, open_folder
+from pipeline_lib.data.folder import open_folder
+from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
 from pipeline_lib.data.prepare import prepare_dataset
-from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.shards import open_shard, read_shards
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.runtime.errors import DataError
@@ -80,6 +81,7 @@ def test_every_image_lands_once_in_one_split_with_its_own_label(tmp_path):
             assert smiling == number % 2
             seen[name] = split
     assert len(seen) == 20
+    assert open_shard(shards["images"][0]).schema_arrow.metadata[b"preprocessing"].decode() == PREPROCESSING
     assert list(seen.values()).count("held_out") == 5
     assert read_table(made["masks"], "masks").empty
     assert read_table(made["quarantine"], "quarantine").empty
