@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline_lib.runtime.errors import ConfigError
 
-KINDS = {"region": ("part", "box"), "data": ("avatars", "folder")}  # of the sections that come in several
+#: What stands, in the places that pydantic names, for the kind of a section that comes in several.
+KINDS = {"region": ("part", "box"), "data": ("avatars", "folder", "celeba", "celeba-hq")}
 LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -53,6 +54,13 @@ class AvatarData(Section):
     )
     shards: Count = Field(2, description="files that each image set is spread over")
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the part codes in the masks, the background first."""
+        from pipeline_lib.data.attributes import AVATAR_PARTS
+
+        return AVATAR_PARTS
+
 
 class FolderData(Section):
     """A folder of images with a table of labels, and part masks if there are any."""
@@ -80,6 +88,55 @@ class FolderData(Section):
         if (self.masks is None) != (not self.parts):
             raise ValueError("`masks` and `parts` go together: a folder of masks and the names of its codes")
         return self
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the part codes in the masks; empty without masks."""
+        return tuple(self.parts)
+
+
+class CelebAData(Section):
+    """CelebA's aligned images as they were published; validation and test are held out."""
+
+    reader: Literal["celeba"] = Field(description="what reads the images")
+    folder: Path = Field(description="holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
+    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
+    images: Count | None = Field(None, description="training images, the first ones; none: all")
+    held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
+    resolution: Literal[32, 64, 128] = Field(
+        128, description="side in pixels to which the middle square of 178 is scaled"
+    )
+    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    shards: Count = Field(8, description="files that each image set is spread over")
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """No names: CelebA has no masks."""
+        return ()
+
+
+class CelebAHQData(Section):
+    """CelebA-HQ as CelebAMask-HQ was published, with its part masks; CelebA's validation and test are held out."""
+
+    reader: Literal["celeba-hq"] = Field(description="what reads the images")
+    folder: Path = Field(description="of CelebAMask-HQ: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two lists")
+    partition: Path = Field(description="CelebA's list_eval_partition.txt")
+    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
+    images: Count | None = Field(None, description="training images, the first ones; none: all")
+    held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
+    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(256, description="side of the images in pixels")
+    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    shards: Count = Field(8, description="files that each image set is spread over")
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the part codes in the masks, the background first."""
+        from pipeline_lib.data.attributes import CELEBA_HQ_PARTS
+
+        return CELEBA_HQ_PARTS
+
+
+Data = AvatarData | FolderData | CelebAData | CelebAHQData
 
 
 class DetectorNetwork(Section):
@@ -362,9 +419,7 @@ class Config(Section):
         "avatars", description="name of the run; everything it makes lies under results/<run>/"
     )
     seed: int = Field(0, description="of every random draw of the run")
-    data: Annotated[AvatarData | FolderData, Field(discriminator="reader")] = Field(
-        AvatarData(), description="the images"
-    )
+    data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: Parts = Field(Parts(), description="the segmenter")
     generator: Generator = Field(description="the source generator")
@@ -461,43 +516,40 @@ def _alternatives(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str
 
 
 def _check_attributes(config: Config) -> None:
-    attributes, parts = _check_avatars(config.data) if config.data.reader == "avatars" else _check_folder(config.data)
+    attributes = _KNOWN_ATTRIBUTES[config.data.reader](config.data)
     for name in config.detectors.attributes:
         _known("detectors.attributes", name, attributes)
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
             _known("rebalance.targets", name, config.detectors.attributes)
-    region = config.rebalance.region
+    region, parts = config.rebalance.region, config.data.part_names
     key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
     if part is not None and not parts:
         raise ValueError(
-            f"`rebalance.region.{key}` names the part `{part}`, but without `data.masks` no part is known; "
+            f"`rebalance.region.{key}` names the part `{part}`, but these images have no masks and no part is known; "
             "give masks, or swap a box: {kind: box, shows: null}"
         )
     if part is not None:
         _known(f"rebalance.region.{key}", part, parts[1:])
 
 
-def _check_avatars(data: AvatarData) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the attributes and parts of the embedded dataset."""
-    from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
+def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
+    from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_SETTABLE
 
     for rule in data.rates:
         order = list(AVATAR_SETTABLE)
         _known("data.rates.attribute", rule.attribute, order)
         for name in rule.where:
             _known("data.rates.where", name, order[: order.index(rule.attribute)])
-    return AVATAR_ATTRIBUTES, AVATAR_PARTS
+    return AVATAR_ATTRIBUTES
 
 
-def _check_folder(data: FolderData) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the attributes and parts of a folder of images, whose table of labels must have the columns named."""
+def _attributes_of_folder(data: FolderData) -> Sequence[str]:
+    """Return the attributes of a folder of images, whose table of labels must have the columns that are named."""
     from pipeline_lib.data.folder import label_columns
     from pipeline_lib.runtime.errors import DataError
 
-    for key, folder in (("folder", data.folder), ("masks", data.masks)):
-        if folder is not None and not folder.is_dir():
-            raise ValueError(f"`data.{key}`: no folder {folder}; correct the path")
+    _check_folders(folder=data.folder, masks=data.masks)
     try:
         columns = label_columns(data.labels)
     except DataError as error:
@@ -509,7 +561,30 @@ def _check_folder(data: FolderData) -> tuple[Sequence[str], Sequence[str]]:
     ):
         for name in filter(None, names):
             _known(f"data.{key}", name, columns)
-    return data.attributes, data.parts
+    return data.attributes
+
+
+def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
+    from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES
+
+    _check_folders(folder=data.folder)
+    for name in data.attributes:
+        _known("data.attributes", name, CELEBA_ATTRIBUTES)
+    return data.attributes
+
+
+_KNOWN_ATTRIBUTES = {
+    "avatars": _attributes_of_avatars,
+    "folder": _attributes_of_folder,
+    "celeba": _attributes_of_celeba,
+    "celeba-hq": _attributes_of_celeba,
+}
+
+
+def _check_folders(**folders: Path | None) -> None:
+    for key, folder in folders.items():
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"`data.{key}`: no folder {folder}; correct the path")
 
 
 def _known(key: str, name: str, known: Sequence[str]) -> None:

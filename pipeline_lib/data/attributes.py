@@ -1,4 +1,4 @@
-"""Names of the embedded dataset's attributes and parts, kept apart so that checking a config imports no renderer."""
+"""Names of attributes and parts by dataset, kept apart so that checking a config imports no reader."""
 
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
@@ -28,3 +28,65 @@ AVATAR_SETTABLE = {
     "dark_skin": 0.4,
     "smiling": 0.5,
 }
+
+#: CelebA's forty attributes, as its list names them.
+CELEBA_ATTRIBUTES = (
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+)
+
+#: Parts of CelebAMask-HQ, left and right and the lips put together, in the order of their integer code.
+CELEBA_HQ_PARTS = (
+    "background",
+    "skin",
+    "hair",
+    "brows",
+    "eyes",
+    "nose",
+    "mouth",
+    "ears",
+    "glasses",
+    "hat",
+    "earrings",
+    "neck",
+    "necklace",
+    "clothes",
+)

@@ -24,7 +24,7 @@ def load_square(path: Path, resolution: int) -> np.ndarray:
     Raises:
         BadImageError: the file is missing, damaged, too large, or its colours have no one meaning in 8-bit RGB.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
         image = image.convert("RGB")
     if image.mode not in ("RGB", "L"):
@@ -45,7 +45,7 @@ def load_codes(path: Path, resolution: int, parts: int) -> np.ndarray:
     Raises:
         BadImageError: the file is missing, damaged, or holds a code of no part.
     """
-    mask = _open(path)
+    mask = open_image(path)
     if mask.mode not in ("L", "P", "1"):
         raise BadImageError(f"the mask {path.name} is stored as {mask.mode}; its pixels must be part codes")
     codes = np.asarray(mask.resize((resolution, resolution), Image.Resampling.NEAREST, _middle(mask.size)), np.uint8)
@@ -54,7 +54,12 @@ def load_codes(path: Path, resolution: int, parts: int) -> np.ndarray:
     return codes
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Read an image file whole.
+
+    Raises:
+        BadImageError: the file is missing, damaged, or too large to be an image of a dataset.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline_lib.config import AvatarData, FolderData
+from pipeline_lib.config import Data
 from pipeline_lib.data.avatars import open_avatars
+from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
@@ -24,12 +25,17 @@ from pipeline_lib.runtime.progress import Progress
 logger = logging.getLogger(__name__)
 
 CHUNK = 128
-READERS = {"avatars": open_avatars, "folder": open_folder}
+READERS = {
+    "avatars": open_avatars,
+    "folder": open_folder,
+    "celeba": open_celeba,
+    "celeba-hq": open_celeba_hq,
+}
 
 
 def prepare_dataset(
     *,
-    settings: AvatarData | FolderData,
+    settings: Data,
     run: str,
     images: list[Path],
     labels: Path,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline_lib.config import AvatarData, FolderData, Rebalance
+from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.report.tables import as_estimate, gap_text, rates_text, read_metrics, readable, share_text
@@ -77,13 +77,11 @@ dataset's own bias was set: $bias.""")
 
 GIVEN = Template("""\
 The images and their labels were given: the middle square of each file in `$folder`, scaled to $resolution pixels, with
-the columns $attributes of `$labels`. Their licence, their origin and the consent of whoever they show are for the owner
-of that folder to state here.""")
+the attributes $attributes of its labels. Their licence, their origin and the consent of whoever they show are for the
+owner of that folder to state here.""")
 
 
-def write_datasheet(
-    *, metrics: Path, labels: Path, run: str, data: AvatarData | FolderData, targets: Rebalance, card: Path
-) -> None:
+def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
     """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 
     Args:
@@ -122,18 +120,14 @@ def size_category(images: int) -> str:
     return next((name for limit, name in SIZES.items() if images < limit), "n>10M")
 
 
-def _collection(data: AvatarData | FolderData) -> str:
+def _collection(data: Data) -> str:
     if data.reader == "avatars":
         return RENDERED.substitute(seed=data.seed, bias=rates_text(data.rates) or "none")
     attributes = ", ".join(map(readable, data.attributes))
-    return GIVEN.substitute(
-        folder=data.folder.name, labels=data.labels.name, resolution=data.resolution, attributes=attributes
-    )
+    return GIVEN.substitute(folder=data.folder.name, resolution=data.resolution, attributes=attributes)
 
 
-def _facts(
-    metrics: Mapping[str, Any], labels: pd.DataFrame, data: AvatarData | FolderData, targets: Rebalance
-) -> dict[str, object]:
+def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
     attribute = targets.targets[0].attribute
     edited = int(labels["edited"].sum())
     before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))

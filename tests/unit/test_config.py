@@ -323,12 +323,12 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
         (
             "rebalance.region",
             {"kind": "part"},
-            "`rebalance.region.name` names the part `mouth`, but without `data.masks`",
+            "`rebalance.region.name` names the part `mouth`, but these images have no masks",
         ),
         (
             "rebalance.region",
             {"kind": "box"},
-            "`rebalance.region.shows` names the part `mouth`, but without `data.masks`",
+            "`rebalance.region.shows` names the part `mouth`, but these images have no masks",
         ),
         ("detectors.attributes", ["smiling", "beard"], "`detectors.attributes` names `beard`"),
     ],

@@ -2,15 +2,15 @@
 from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import parse_config
-from pipeline_lib.data.attributes import AVATAR_PARTS
 from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.runtime.errors import ConfigError
 
 try:
-    settings = parse_config(config).model_dump(mode="json")
+    checked = parse_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
+settings = checked.model_dump(mode="json")
 RUN = settings["run"]
 SEED = settings["seed"]
 ROOT = f"results/{RUN}"
@@ -18,7 +18,7 @@ ROOT = f"results/{RUN}"
 RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
-PARTS = AVATAR_PARTS if settings["data"]["reader"] == "avatars" else settings["data"]["parts"]
+PARTS = checked.data.part_names
 REGION = settings["rebalance"]["region"]
 SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part that a segmenter must find; none: a box in any image
 ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU

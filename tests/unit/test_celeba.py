@@ -1,0 +1,140 @@
+"""CelebA and CelebA-HQ are read from the folders as they were published, every label and mask with its own image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline_lib.config import CelebAData, CelebAHQData
+from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES, CELEBA_HQ_PARTS
+from pipeline_lib.data.celeba import MASKS, load_parts, open_celeba, open_celeba_hq
+from pipeline_lib.data.sources import BadImageError
+from pipeline_lib.runtime.errors import DataError
+
+SMILING = {"000001.jpg": True, "000002.jpg": False, "000003.jpg": True, "000004.jpg": False}
+
+
+def attribute_list(smiling):
+    """Write a list as CelebA's: a count, forty names, and 1 or -1 for each image; only Smiling is ever 1."""
+    rows = [
+        f"{name}  {'  '.join('1' if held and attribute == 'Smiling' else '-1' for attribute in CELEBA_ATTRIBUTES)}"
+        for name, held in smiling.items()
+    ]
+    return "\n".join([str(len(rows)), " ".join(CELEBA_ATTRIBUTES) + " ", *rows]) + "\n"
+
+
+@pytest.fixture
+def celeba(tmp_path):
+    root = tmp_path / "celeba"
+    for folder in ("Anno", "Eval", "Img/img_align_celeba"):
+        (root / folder).mkdir(parents=True)
+    (root / "Anno/list_attr_celeba.txt").write_text(attribute_list(SMILING))
+    partition = "".join(f"{name} {number}\n" for name, number in zip(SMILING, "0012", strict=True))
+    (root / "Eval/list_eval_partition.txt").write_text(partition)
+    for number, name in enumerate(SMILING):
+        Image.new("RGB", (178, 218), (60 * number, 0, 0)).save(root / "Img/img_align_celeba" / name)
+    return root
+
+
+@pytest.fixture
+def celeba_hq(tmp_path, celeba):
+    """Two images: 0.jpg was made from the third of CelebA (validation), 2001.jpg from the first (train)."""
+    root = tmp_path / "CelebAMask-HQ"
+    (root / "CelebA-HQ-img").mkdir(parents=True)
+    (root / "CelebAMask-HQ-attribute-anno.txt").write_text(attribute_list({"0.jpg": True, "2001.jpg": False}))
+    (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text(
+        "idx    orig_idx    orig_file\n0    2    000003.jpg\n2001    0    000001.jpg\n"
+    )
+    for number, folder in ((0, "0"), (2001, "1")):
+        Image.new("RGB", (1024, 1024), (0, 90, 0)).save(root / f"CelebA-HQ-img/{number}.jpg")
+        masks = root / "CelebAMask-HQ-mask-anno" / folder
+        masks.mkdir(parents=True)
+        for part, box in {"skin": (0, 0, 512, 512), "u_lip": (200, 300, 300, 350), "hair": (0, 0, 512, 100)}.items():
+            mask = Image.new("RGB", (512, 512))
+            mask.paste((255, 255, 255), box)
+            mask.save(masks / f"{number:05d}_{part}.png")
+    return root
+
+
+def settings_of(celeba, **changes):
+    return CelebAData(**({"reader": "celeba", "folder": celeba, "resolution": 32} | changes))
+
+
+def settings_of_hq(root, celeba, **changes):
+    partition = celeba / "Eval/list_eval_partition.txt"
+    return CelebAHQData(**({"reader": "celeba-hq", "folder": root, "partition": partition, "resolution": 64} | changes))
+
+
+def test_celeba_is_divided_by_its_own_partition(celeba):
+    source = open_celeba(settings_of(celeba))
+    assert [item.image_id for item in source.train] == ["000001.jpg", "000002.jpg"]
+    assert [item.image_id for item in source.held_out] == ["000003.jpg", "000004.jpg"]
+    for item in (*source.train, *source.held_out):
+        record = source.read(item)
+        assert record.attributes == {"Smiling": SMILING[item.image_id], "Male": False}
+        assert record.codes is None
+        assert record.image.shape == (32, 32, 3)
+        assert abs(int(record.image[0, 0, 0]) - 60 * list(SMILING).index(item.image_id)) < 4  # JPEG
+
+
+def test_the_first_images_may_be_enough(celeba):
+    source = open_celeba(settings_of(celeba, images=1, held_out=1))
+    assert [item.image_id for item in (*source.train, *source.held_out)] == ["000001.jpg", "000003.jpg"]
+
+
+def test_celeba_hq_is_divided_as_the_images_it_was_made_from(celeba, celeba_hq):
+    source = open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+    (train,), (held_out,) = source.train, source.held_out
+    assert (train.image_id, held_out.image_id) == ("2001.jpg", "0.jpg")
+    record = source.read(train)
+    assert record.attributes == {"Smiling": False, "Male": False}
+    assert {CELEBA_HQ_PARTS[code] for code in np.unique(record.codes)} == {"skin", "mouth", "hair"}
+
+
+def test_masks_lie_over_each_other_in_the_published_order(celeba_hq):
+    codes = load_parts(celeba_hq / "CelebAMask-HQ-mask-anno", 0, 512)
+    assert CELEBA_HQ_PARTS[codes[50, 250]] == "hair"
+    assert CELEBA_HQ_PARTS[codes[320, 250]] == "mouth"
+    assert CELEBA_HQ_PARTS[codes[320, 50]] == "skin"
+    assert set(MASKS.values()) | {"background"} == set(CELEBA_HQ_PARTS)
+
+
+def test_an_image_without_masks_is_named(celeba_hq):
+    with pytest.raises(BadImageError, match=r"no masks .*/1/02002_\*.png"):
+        load_parts(celeba_hq / "CelebAMask-HQ-mask-anno", 2002, 64)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "complaint"),
+    [
+        (
+            "Anno/list_attr_celeba.txt",
+            lambda text: text.replace("Smiling", "Smilin"),
+            "no attribute Smiling; it has 5_o",
+        ),
+        ("Anno/list_attr_celeba.txt", lambda text: text[:-9], "line 6 is not a file name and 40 values of 1 or -1"),
+        ("Anno/list_attr_celeba.txt", lambda text: text.replace("  1  ", "  0  "), "line 3 is not a file name and 40"),
+        ("Eval/list_eval_partition.txt", lambda text: text.replace(" 1", ""), "line 3 is not a file name and a number"),
+        ("Eval/list_eval_partition.txt", lambda text: text[:39], "000004.jpg has attributes but no partition"),
+        ("Anno/list_attr_celeba.txt", None, r"no list_attr_celeba.txt here or in Anno, Eval or Img"),
+    ],
+)
+def test_lists_that_are_not_the_published_ones_are_refused(celeba, file, change, complaint):
+    path = celeba / file
+    text = path.read_text()
+    path.unlink()
+    if change:
+        path.write_text(change(text))
+    with pytest.raises(DataError, match=complaint):
+        open_celeba(settings_of(celeba))
+
+
+def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_hq):
+    path = celeba_hq / "CelebA-HQ-to-CelebA-mapping.txt"
+    path.write_text(path.read_text().replace("2001 ", "2002 "))
+    with pytest.raises(DataError, match=r"2001.jpg has attributes but no line in"):
+        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+    path.write_text(path.read_text().replace("orig_idx", "index"))
+    with pytest.raises(DataError, match="the first line must name the columns"):
+        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
