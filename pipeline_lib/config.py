@@ -283,7 +283,9 @@ class Generator(Section):
     )
     z_dim: Count = Field(128, description="size of the Gaussian input")
     mapping_layers: Count = Field(4, description="depth of the mapping network (stylegan2 only)")
-    weights: Path | None = Field(None, description="generator weights to start from; none: random ones")
+    weights: Path | None = Field(
+        None, description="generator weights to start from, .safetensors or a published .pth or .pt; none: random ones"
+    )
     discriminator: Path | None = Field(None, description="its discriminator, which any further training starts from")
     training: GanTraining | None = Field(None, description="how to train it; none: the weights are used as they are")
 
@@ -338,8 +340,13 @@ class EncoderTraining(Section):
 class Encoder(Section):
     """The masked regressor into the generator's latent space."""
 
-    width: Count = Field(24, description="channels of the ResNet-18's first stage; the published networks have 64")
-    weights: Path | None = Field(None, description="encoder weights to start from; none: from scratch")
+    width: Count = Field(
+        24, description="channels of the first stage, if trained from scratch; the published networks have 64"
+    )
+    depth: Literal[18, 34] = Field(18, description="of the ResNet, if trained from scratch; published: 34 into W+")
+    weights: Path | None = Field(
+        None, description="encoder weights to start from, .safetensors or a published .pth; none: from scratch"
+    )
     mask: MaskSampling = Field(MaskSampling(), description="how unknown pixels are drawn in training")
     training: EncoderTraining = Field(description="how it is trained, or trained on")
 

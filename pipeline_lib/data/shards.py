@@ -83,6 +83,11 @@ def open_shard(path: str | Path) -> pq.ParquetFile:
     return file
 
 
+def resolution_of(path: str | Path) -> int:
+    """Return the side in pixels of a shard's images."""
+    return int(open_shard(path).schema_arrow.metadata[b"resolution"])
+
+
 def iterate_shards(paths: Sequence[str | Path]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield image ids and uint8 images (n, resolution, resolution, 3) of one row group after another."""
     for path in paths:

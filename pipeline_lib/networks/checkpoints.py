@@ -100,15 +100,52 @@ def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: st
 
 
 def import_weights(source: str | Path, target: str | Path, resolution: int | None = None) -> nn.Module:
-    """Bring published weights in: ProGAN and StyleGAN2 generators, and the masked encoders of either.
+    """Make a weight file of published weights; its header holds the source's name and digest.
 
     Args:
         source: a `.pth` or `.pt` file as it was published.
-        target: the safetensors file to make; its header holds the source's name and digest.
+        target: the safetensors file to make.
+        resolution: of the images, see `read_published`.
+
+    Returns:
+        The network, frozen and in evaluation mode.
+
+    Raises:
+        WeightsError: the source cannot be used.
+    """
+    network = read_published(source, resolution)
+    save_weights(target, network, {"imported_from": Path(source).name, "source_digest": digest_of_files(source)})
+    return network
+
+
+def load_given(path: Path, kind: type[nn.Module], resolution: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Load weights that a config names, ours (.safetensors) or published ones, and what is known of their origin.
+
+    Args:
+        path: the file.
+        kind: class that the network must be of.
+        resolution: of the images, see `read_published`.
+
+    Raises:
+        WeightsError: the file cannot be used, or holds another kind of network.
+    """
+    if path.suffix == ".safetensors":
+        return load_weights(path, kind), read_header(path)
+    network = read_published(path, resolution)
+    if not isinstance(network, kind):
+        raise WeightsError(f"{path}: holds a {network.architecture}, expected a {kind.__name__}; give the right file")
+    return network, {"imported_from": path.name, "source_digest": digest_of_files(path)}
+
+
+def read_published(source: str | Path, resolution: int | None = None) -> nn.Module:
+    """Read published weights: ProGAN and StyleGAN2 generators, and the masked encoders of either.
+
+    Args:
+        source: a `.pth` or `.pt` file as it was published.
         resolution: of the images, where the weights do not say it: ProGAN's encoders stride less under 150 pixels.
 
     Returns:
-        The network, in evaluation mode.
+        The network, frozen and in evaluation mode.
 
     Raises:
         WeightsError: the file is missing, damaged, carries more than tensors, or holds no network that is known.
@@ -134,7 +171,6 @@ def import_weights(source: str | Path, target: str | Path, resolution: int | Non
             f"{source}: does not fit a {network.architecture}; "
             f"missing are {_some(missing)}, left over are {_some(left_over)}"
         )
-    save_weights(target, network, {"imported_from": Path(source).name, "source_digest": digest_of_files(source)})
     return network.requires_grad_(False).eval()
 
 

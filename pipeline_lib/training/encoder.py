@@ -14,7 +14,7 @@ from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import LocalLoss
 from pipeline_lib.editing.inversion import make_collage
 from pipeline_lib.editing.masks import grow, random_masks
-from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
@@ -196,7 +196,8 @@ def train_encoder(
     """
     frozen = load_weights(generator, Generator)
     if source:
-        network = load_weights(source[0], ResNetEncoder).requires_grad_(True)
+        network, _ = load_given(source[0], ResNetEncoder, frozen.resolution)
+        network.requires_grad_(True)
         _check_fit(network, source[0], frozen, settings)
     else:
         network = _new_encoder(frozen, settings, seed)
@@ -208,12 +209,8 @@ def train_encoder(
 
 
 def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, settings: EncoderSection) -> None:
-    found = {"latent shape": encoder.latent_shape, "width": encoder.arguments["width"], "masked": encoder.masked}
-    wanted = {
-        "latent shape": generator.latent_shape,
-        "width": settings.width,
-        "masked": settings.mask.kind != "none",
-    }
+    found = {"latent shape": encoder.latent_shape, "masked": encoder.masked}
+    wanted = {"latent shape": generator.latent_shape, "masked": settings.mask.kind != "none"}
     for name, value in wanted.items():
         if found[name] != value:
             raise WeightsError(
@@ -230,6 +227,7 @@ def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> R
         masked=settings.mask.kind != "none",
         mask_offset=0.0 if len(generator.latent_shape) == 2 else 0.5,
         small=generator.resolution < SMALL_BELOW,
+        depth=settings.depth,
     )
     if len(generator.latent_shape) == 2:  # start from the mean latent, where every layer is plausible
         with torch.no_grad():

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pipeline_lib.config import Augmentation, GanTraining, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
-from pipeline_lib.data.shards import read_shards
-from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
+from pipeline_lib.data.shards import read_shards, resolution_of
+from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.progan import ProGANGenerator
@@ -256,7 +256,7 @@ def train_generator(
     seed: int,
     checkpoints: Path,
     generator: Path,
-    discriminator: Path,
+    discriminator: list[Path],
     device: torch.device,
 ) -> None:
     """Train a generator and its discriminator, or bring given weights into the run.
@@ -272,11 +272,11 @@ def train_generator(
         seed: of the run.
         checkpoints: folder of resumable states; a subfolder named by everything the result depends on is used.
         generator: weight file to make, the averaged generator.
-        discriminator: weight file to make.
+        discriminator: weight file to make; none where a given generator has none.
         device: where to train.
     """
     if training is None:
-        _bring_in(source, settings, generator, discriminator)
+        _bring_in(images, source, generator, discriminator)
         return
     pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2).contiguous()
     if init == "source":
@@ -291,7 +291,7 @@ def train_generator(
     run(task, checkpoints / f"{name}-{key}")
     _remember_mean_latent(task.average, seed)
     provenance = {"kimg": training.kimg, "training": training.model_dump(), "key": key, "images": len(pixels)}
-    save_weights(discriminator, task.discriminator, provenance)
+    save_weights(*discriminator, task.discriminator, provenance)
     save_weights(generator, task.average, provenance)
 
 
@@ -326,10 +326,15 @@ def _load_source(path: Path, settings: GeneratorSection) -> Generator:
     return network
 
 
-def _bring_in(source: list[Path], settings: GeneratorSection, generator: Path, discriminator: Path) -> None:
-    save_weights(generator, _load_source(source[0], settings), read_header(source[0]))
-    if len(source) > 1:
-        save_weights(discriminator, load_weights(source[1], Discriminator), read_header(source[1]))
+def _bring_in(images: list[Path], source: list[Path], generator: Path, discriminator: list[Path]) -> None:
+    side = resolution_of(images[0])
+    for path, target, kind in zip(source, [generator, *discriminator], (Generator, Discriminator), strict=False):
+        network, provenance = load_given(path, kind)
+        if network.resolution != side:
+            raise WeightsError(
+                f"{path}: makes images of {network.resolution} pixels, but `data.resolution` is {side}; change it"
+            )
+        save_weights(target, network, provenance)
 
 
 @torch.no_grad()

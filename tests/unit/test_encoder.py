@@ -185,7 +185,12 @@ def test_mixed_latents_change_once_between_their_layers(share):
 
 
 def train(networks, folder, settings, **changes):
-    given = {"generator": networks.generator, "source": [], "checkpoints": folder / "checkpoints", "seed": 0}
+    given = {
+        "generator": networks.generator,
+        "source": [],
+        "checkpoints": folder / "checkpoints",
+        "seed": 0,
+    }
     train_encoder(settings=settings, encoder=folder / "encoder.safetensors", device=CPU, **(given | changes))
     return folder / "encoder.safetensors"
 
@@ -196,6 +201,19 @@ def test_without_training_given_weights_are_taken_as_they_are(networks, tmp_path
     for name, value in load_weights(networks.encoder).state_dict().items():
         assert value.equal(taken.state_dict()[name]), name
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_published_encoder_is_trained_further(networks, tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "progan.safetensors", ProGANGenerator(32, [8] * 4, z_dim=8), {})
+    published = tmp_path / "encoder.pth"
+    torch.save({"state_dict": ResNetEncoder((8,), width=4).state_dict()}, published)
+    settings = section(weights=published, training={"kimg": 0})
+    given = {"generator": tmp_path / "progan.safetensors", "source": [published]}
+    taken = load_weights(train(networks, tmp_path, settings, **given))
+    assert (taken.small, taken.mask_offset, taken.arguments["width"]) == (True, 0.5, 4)
+    longer = load_weights(train(networks, tmp_path, section(weights=published), **given))
+    assert not longer.fc.weight.equal(taken.fc.weight)
 
 
 def test_a_new_encoder_of_a_style_generator_starts_near_the_mean_latent(networks, tmp_path):

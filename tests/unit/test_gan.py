@@ -13,7 +13,7 @@ import torch
 
 from pipeline_lib.config import Augmentation, GanTraining, GrowthPhase, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
-from pipeline_lib.networks.checkpoints import load_weights, read_header
+from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
@@ -221,7 +221,7 @@ def train(folder, write_shards, **changes):
         "seed": 0,
         "checkpoints": folder / "checkpoints",
         "generator": folder / "generator.safetensors",
-        "discriminator": folder / "discriminator.safetensors",
+        "discriminator": [folder / "discriminator.safetensors"],
         "device": CPU,
     }
     train_generator(**(given | changes))
@@ -256,9 +256,20 @@ def test_given_weights_come_into_the_run_as_they_are(tmp_path, write_shards):
     section = GeneratorSection(channels=[6, 4], z_dim=6, mapping_layers=1, weights=source[0], discriminator=source[1])
     brought = train(tmp_path / "run", write_shards, settings=section, training=None, source=source)
     assert digests(brought) == digests(source)
-    wrong = section.model_copy(update={"channels": [8, 4]})
-    with pytest.raises(WeightsError, match=r"stylegan2 with channels \[6, 4\]"):
-        train(tmp_path / "wrong", write_shards, settings=wrong, training=None, source=source)
+    save_weights(source[0], StyleGAN2Generator(16, [6, 4, 4], 6, 1), {})
+    with pytest.raises(WeightsError, match=r"makes images of 16 pixels, but `data.resolution` is 8"):
+        train(tmp_path / "wrong", write_shards, settings=section, training=None, source=source)
+
+
+def test_published_weights_come_into_the_run_without_a_discriminator(tmp_path, write_shards):
+    published = tmp_path / "published.pth"
+    torch.save(ProGANGenerator(8, [6, 4], 5, heads=[8]).state_dict(), published)
+    section = GeneratorSection(weights=published)
+    made = train(tmp_path, write_shards, settings=section, training=None, source=[published], discriminator=[])
+    generator = load_weights(made[0])
+    assert (generator.resolution, generator.z_dim) == (8, 5)
+    assert read_header(made[0])["imported_from"] == "published.pth"
+    assert not made[1].exists()
 
 
 def test_retraining_starts_from_the_source_weights(tmp_path, write_shards):

@@ -1,10 +1,14 @@
+# Weights that are used as they are may come without one.
+HAS_DISCRIMINATOR = settings["generator"]["training"] or settings["generator"]["discriminator"]
+
+
 rule train_generator:
     input:
         images=images("dataset"),
         source=given(settings["generator"]["weights"], settings["generator"]["discriminator"]),
     output:
         generator=f"{ROOT}/models/source/generator.safetensors",
-        discriminator=f"{ROOT}/models/source/discriminator.safetensors",
+        discriminator=f"{ROOT}/models/source/discriminator.safetensors" if HAS_DISCRIMINATOR else [],
     log:
         f"{ROOT}/logs/train_generator.log",
     benchmark:
