@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline_lib.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline_lib.networks.domains import Domain
 
 #: What stands, in the places that pydantic names, for the kind of a section that comes in several.
 KINDS = {"region": ("part", "box"), "data": ("avatars", "folder", "celeba", "celeba-hq")}
@@ -351,6 +354,31 @@ class Encoder(Section):
     training: EncoderTraining = Field(description="how it is trained, or trained on")
 
 
+class Published(Section):
+    """Weights of the paper's own generators and encoders, fetched when they are not there yet."""
+
+    family: Literal["progan", "stylegan2"] = Field(description="of the generator")
+    domain: str = Field(description="celebahq, celebahq-small, church, livingroom; or ffhq, church, car, horse")
+    folder: Path = Field(Path("pretrained"), description="where the files are kept, with their checksums")
+
+    @model_validator(mode="after")
+    def _is_published(self) -> Published:
+        from pipeline_lib.networks.domains import DOMAINS
+
+        _known("published.domain", self.domain, list(DOMAINS[self.family]))
+        return self
+
+    def of_domain(self) -> Domain:
+        """Return what is published."""
+        from pipeline_lib.networks.domains import DOMAINS
+
+        return DOMAINS[self.family][self.domain]
+
+    def files(self) -> dict[str, Path]:
+        """Return the paths of `generator` and `encoder`."""
+        return {role: self.folder / Path(getattr(self.of_domain(), role)).name for role in ("generator", "encoder")}
+
+
 class Sample(Section):
     """What is sampled from each generator."""
 
@@ -429,6 +457,7 @@ class Config(Section):
     data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: Parts = Field(Parts(), description="the segmenter")
+    published: Published | None = Field(None, description="published weights, for `generator` and `encoder` alike")
     generator: Generator = Field(description="the source generator")
     encoder: Encoder = Field(description="the regressor into its latent space")
     sample: Sample = Field(Sample(), description="what is sampled")
@@ -441,6 +470,16 @@ class Config(Section):
     def _avatars_unless_said_otherwise(cls, values: Any) -> Any:
         data = values.get("data") if isinstance(values, dict) else None
         return values | {"data": {"reader": "avatars"} | data} if isinstance(data, dict) else values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_published_weights(cls, values: Any) -> Any:
+        """Name the published files in `generator` and `encoder`, where no others are given."""
+        try:
+            files = Published.model_validate(values["published"]).files()
+            return values | {role: {"weights": str(path)} | values[role] for role, path in files.items()}
+        except (KeyError, TypeError, ValidationError):  # what is wrong is said where it stands
+            return values
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
@@ -636,12 +675,18 @@ def _check_networks(config: Config) -> None:
                 f"`encoder.training.{key}`: {side:g} of {config.data.resolution} pixels is less than the "
                 f"{LEAST_PERCEPTUAL_SIDE} that the perceptual distance needs; make it larger"
             )
+    fetched = config.published.files().values() if config.published else ()
+    if config.published and config.published.of_domain().resolution != config.data.resolution:
+        raise ValueError(
+            f"`data.resolution` is {config.data.resolution}, but {config.published.domain} makes images of "
+            f"{config.published.of_domain().resolution} pixels; change `data.resolution`"
+        )
     for key, path in (
         ("generator.weights", config.generator.weights),
         ("generator.discriminator", config.generator.discriminator),
         ("encoder.weights", config.encoder.weights),
     ):
-        if path is not None and not path.is_file():
+        if path is not None and not path.is_file() and path not in fetched:
             raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")
     needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
     if config.generator.weights and needs_discriminator and not config.generator.discriminator:

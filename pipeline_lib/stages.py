@@ -16,6 +16,7 @@ from pipeline_lib.runtime.devices import lease_device, tune_cpu
 from pipeline_lib.runtime.errors import ConfigError
 
 STAGES = {
+    "fetch_published": "pipeline_lib.runtime.fetch",
     "prepare_dataset": "pipeline_lib.data.prepare",
     "train_detector": "pipeline_lib.training.supervised",
     "train_segmenter": "pipeline_lib.training.supervised",

@@ -339,3 +339,40 @@ def test_a_folder_that_does_not_fit_is_refused_before_anything_runs(
     section, name = key.split(".")
     folder[section][name] = value
     assert complaint in refusal(folder)
+
+
+PUBLISHED = {"family": "progan", "domain": "celebahq-small"}
+
+
+def published(**sections: Any) -> dict[str, Any]:
+    values = changed("published", PUBLISHED) | {"generator": {}, "encoder": {"training": {"kimg": 0}}}
+    values["data"] = {"resolution": 128}
+    values["generator"] = {"channels": [128, 128, 64, 48, 32, 16]}
+    values["retrain"] = {"init": "scratch", "training": {"kimg": 1}}
+    return values | sections
+
+
+def test_published_weights_are_named_without_being_there_yet() -> None:
+    config = parse_config(published())
+    assert config.generator.weights == Path("pretrained/pgans_celebahq-small_generator.pth")
+    assert config.encoder.weights == Path("pretrained/pgan_encoders_celebahq-small_RGBM_model_final.pth")
+
+
+def test_a_file_given_by_path_stands_in_for_the_published_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").touch()
+    config = parse_config(published(encoder={"weights": str(tmp_path / "mine.pth"), "training": {"kimg": 0}}))
+    assert config.encoder.weights == tmp_path / "mine.pth"
+    assert config.generator.weights == Path("pretrained/pgans_celebahq-small_generator.pth")
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ({"published": PUBLISHED | {"domain": "celebahq-smal"}}, "`published.domain` names `celebahq-smal`"),
+        ({"published": PUBLISHED | {"family": "stylegan3"}}, "`published.family`"),
+        ({"published": {"family": "progan"}}, "`published.domain` is missing; add it"),
+        ({"data": {"resolution": 64}, "generator": {}}, "celebahq-small makes images of 128 pixels"),
+    ],
+)
+def test_weights_that_nobody_published_are_refused(sections: dict[str, Any], complaint: str) -> None:
+    assert complaint in refusal(published(**sections))

@@ -212,6 +212,28 @@ def test_a_folder_of_labelled_images_is_rebalanced_by_a_box_without_masks(finish
         assert (run.folder / "results/folder/report" / name).stat().st_size > 0
 
 
+def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    values = yaml.safe_load((run.folder / CONFIG).read_text())
+    values["published"] = {"family": "progan", "domain": "celebahq-small"}
+    values["data"]["resolution"] = 128
+    values["generator"] = {"channels": [16] * 6}
+    values["encoder"]["training"]["kimg"] = 0
+    values["retrain"]["init"] = "scratch"
+    (run.folder / "published.yaml").write_text(yaml.safe_dump(values))
+
+    def fetched() -> set[str]:
+        return {
+            made for rule, made in jobs_of(run.snakemake("-n", config="published.yaml")) if rule.startswith("fetch")
+        }
+
+    generator, encoder = "pgans_celebahq-small_generator.pth", "pgan_encoders_celebahq-small_RGBM_model_final.pth"
+    assert fetched() == {f"pretrained/{generator}", f"pretrained/{encoder}"}
+    (run.folder / "pretrained").mkdir()
+    (run.folder / "pretrained" / generator).touch()
+    assert fetched() == {f"pretrained/{encoder}"}
+
+
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     steered = ["plan/*", "swaps/*/*", "images/*_rebalanced/*", "models/retrained/*"]

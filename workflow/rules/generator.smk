@@ -1,3 +1,29 @@
+if checked.published:
+    # Addresses of the published files that the config takes; one that lies there already is never fetched.
+    ADDRESSES = {
+        path.name: getattr(checked.published.of_domain(), role)
+        for role, path in checked.published.files().items()
+        if settings[role]["weights"] == str(path)
+    }
+
+    rule fetch_published:
+        output:
+            file=f"{checked.published.folder}/{{published}}",
+        log:
+            f"{ROOT}/logs/fetch_published/{{published}}.log",
+        wildcard_constraints:
+            published="|".join(ADDRESSES),
+        retries: 3
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            stage="fetch_published",
+            url=lambda wildcards: ADDRESSES[wildcards.published],
+            revision=1,
+        script:
+            "../scripts/stage.py"
+
+
 # Weights that are used as they are may come without one.
 HAS_DISCRIMINATOR = settings["generator"]["training"] or settings["generator"]["discriminator"]
 

@@ -1,0 +1,99 @@
+"""Downloads that can be trusted: taken up where they broke off, and checked against what was fetched the first time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.txt"  # beside the files: "<sha256>  <name>" a line, as sha256sum writes and checks them
+CHUNK = 1 << 20
+
+
+def fetch_published(*, url: str, file: Path) -> None:
+    """Fetch a file, unless it is there already.
+
+    The first time its checksum is recorded in `checksums.txt` beside it; whoever fetches it again gets the same bytes
+    or an error. A download that breaks off is kept as `<file>.part` and taken up by the next call.
+
+    Args:
+        url: where it is published.
+        file: where to put it.
+
+    Raises:
+        DataError: it cannot be fetched, is not what was recorded, or the package for it is not installed.
+    """
+    if file.exists():
+        logger.info("%s is there already; nothing is fetched", file)
+        return
+    try:
+        import pooch
+        import requests
+    except ImportError:
+        raise DataError(
+            f"{file}: fetching needs pooch; run `pip install latent-rebalance[fetch]`, or get {url} and put it there"
+        ) from None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = read_checksums(file.parent).get(file.name)
+    part = file.with_name(f"{file.name}.part")
+    try:
+        pooch.retrieve(url, known, fname=file.name, path=file.parent, downloader=_Resuming(part))
+    except requests.RequestException as error:
+        raise DataError(f"{file}: {url} could not be fetched ({error}); try again, or put the file there") from None
+    except ValueError:
+        raise DataError(
+            f"{file}: what {url} holds now is not what was fetched before (checksum {known}); "
+            f"if that is right, remove its line from {file.parent / CHECKSUMS}"
+        ) from None
+    if known is None:
+        _record(file)
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Return the recorded SHA-256 digest of each file name."""
+    path = folder / CHECKSUMS
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def _record(file: Path) -> None:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    known = read_checksums(file.parent) | {file.name: digest}
+    with atomic_path(file.parent / CHECKSUMS) as beside:
+        beside.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(known.items())))
+
+
+class _Resuming:
+    """A downloader for pooch that goes on where the last one broke off."""
+
+    def __init__(self, part: Path):
+        self._part = part
+
+    def __call__(self, url: str, output_file: str, _: Any) -> None:
+        import requests
+
+        done = self._part.stat().st_size if self._part.exists() else 0
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with requests.get(url, stream=True, timeout=30, headers=headers) as answer:
+            if answer.status_code == requests.codes.range_not_satisfiable:  # the part is no shorter than the file
+                self._part.unlink()
+                return self(url, output_file, _)
+            answer.raise_for_status()
+            resumed = answer.status_code == requests.codes.partial_content
+            done = done if resumed else 0
+            total = done + int(answer.headers.get("Content-Length", 0))
+            with self._part.open("ab" if resumed else "wb") as file, Progress(url, total, done, "bytes") as progress:
+                for chunk in answer.iter_content(CHUNK):
+                    file.write(chunk)
+                    progress.advance(len(chunk))
+        shutil.move(self._part, output_file)
+        return None
