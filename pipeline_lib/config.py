@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: What stands, in the places that pydantic names, for the kind of a section that comes in several.
 KINDS = {"region": ("part", "box"), "data": ("avatars", "folder", "celeba", "celeba-hq")}
 LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
+PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg", "lpips-squeeze"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -318,6 +319,12 @@ class EncoderTraining(Section):
     learning_rate: Positive = Field(1e-3, description="largest step of Adam")
     mse: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the pixel loss")
     perceptual: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the perceptual loss")
+    distance: PerceptualName = Field(
+        "stlpips-alex", description="the perceptual distance; the published encoders were trained with lpips-vgg"
+    )
+    trunk: Path | None = Field(
+        None, description="weights of an LPIPS trunk, as torchvision publishes them; none: torchvision's cache"
+    )
     perceptual_crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="side of the random crop that the perceptual loss sees, as a share of the image's side"
     )
@@ -445,6 +452,10 @@ class Evaluate(Section):
         2000, description="images of each set, the first ones, that quality is measured on; distances depend on it"
     )
     neighbours: Count = Field(5, description="k of density and coverage")
+    distance: PerceptualName = Field(
+        "stlpips-alex", description="perceptual distance of composites; the paper's is lpips-alex"
+    )
+    trunk: Path | None = Field(None, description="weights of an LPIPS trunk; none: torchvision's cache")
 
 
 class Config(Section):

@@ -18,6 +18,7 @@ from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.quality import measure_quality
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.networks.distances import open_distance
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime import seeding
@@ -76,6 +77,7 @@ def compare_regions(
     selector: Path,
     referee: Path,
     settings: Rebalance,
+    evaluate: Evaluate,
     seed: int,
     comparison: Path,
     gallery: Path,
@@ -92,6 +94,7 @@ def compare_regions(
         selector: weight file.
         referee: weight file.
         settings: the config section.
+        evaluate: the config section that names the perceptual distance.
         seed: of the run.
         comparison: JSON to make.
         gallery: PNG to make: context, donor, then collage and composite of part and box.
@@ -105,7 +108,7 @@ def compare_regions(
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
-    perceptual = load_perceptual("alex").to(device)
+    perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
     edits = read_table(plan, "plan").head(settings.compare)
     contexts = edits["position"].to_numpy()
     donors = _donors_with_attribute(edits, image_set, judges["selector"], seed, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline_lib.networks.perceptual import Perceptual
+from pipeline_lib.networks.distances import PerceptualDistance
 
 
 def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def perceptual_distances(
-    perceptual: Perceptual, images: Tensor, reconstructions: Tensor, mask: Tensor | None = None, batch: int = 64
+    perceptual: PerceptualDistance, images: Tensor, reconstructions: Tensor, mask: Tensor | None = None, batch: int = 64
 ) -> Tensor:
     """Return the perceptual distance of each pair, float (n,), without gradients and a batch at a time.
 

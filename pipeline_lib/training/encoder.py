@@ -15,9 +15,9 @@ from pipeline_lib.config import LocalLoss
 from pipeline_lib.editing.inversion import make_collage
 from pipeline_lib.editing.masks import grow, random_masks
 from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
+from pipeline_lib.networks.distances import PerceptualDistance, open_distance
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import WeightsError
@@ -45,7 +45,7 @@ class EncoderTask:
         self,
         encoder: ResNetEncoder,
         generator: Generator,
-        perceptual: Perceptual,
+        perceptual: PerceptualDistance,
         settings: EncoderSection,
         seed: int,
         device: torch.device,
@@ -202,7 +202,8 @@ def train_encoder(
     else:
         network = _new_encoder(frozen, settings, seed)
     key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(generator, *source)])
-    task = EncoderTask(network, frozen, load_perceptual("alex"), settings, seed, device)
+    distance = open_distance(settings.training.distance, settings.training.trunk)
+    task = EncoderTask(network, frozen, distance, settings, seed, device)
     if task.total_steps:
         run(task, checkpoints / f"{task.name}-{key}")
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})

@@ -102,6 +102,7 @@ rule compare_regions:
     params:
         stage="compare_regions",
         settings=settings["rebalance"],
+        evaluate=settings["evaluate"],
         seed=SEED,
         revision=1,
     script:

@@ -1,0 +1,92 @@
+"""Perceptual distances by name: the shift-tolerant ones that come with a wheel, and LPIPS with a trunk that is given."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
+from pipeline_lib.runtime.errors import WeightsError
+
+#: Files of the trunks in torchvision's cache, and the constructors that fetch them.
+TRUNKS = {
+    "alex": ("alexnet-owt-7be5be79.pth", "alexnet"),
+    "vgg": ("vgg16-397923af.pth", "vgg16"),
+    "squeeze": ("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1"),
+}
+
+
+class Lpips(nn.Module):
+    """The distance of Zhang et al. 2018 by the package `lpips`, whose channel weights come with it.
+
+    Args:
+        network: the trunk.
+        trunk: its weights, as torchvision publishes them.
+
+    Raises:
+        WeightsError: the trunk's file cannot be used.
+    """
+
+    def __init__(self, network: Literal["alex", "vgg", "squeeze"], trunk: Path):
+        import lpips
+
+        super().__init__()
+        self.name = f"LPIPS {network} 0.1"
+        with warnings.catch_warnings():  # of torchvision, at an argument that lpips names as it was
+            warnings.simplefilter("ignore", UserWarning)
+            self._distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
+        self._load_trunk(trunk)
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the distance of each pair, float (n,), 0 for equal images.
+
+        Args:
+            a: images (n, 3, H, W) in [-1, 1], H and W of at least 32.
+            b: images of the same shape.
+        """
+        return self._distance(a, b).flatten()
+
+    def _load_trunk(self, path: Path) -> None:
+        """Load torchvision's `features.<layer>` into the slices of layers that lpips cuts a trunk into."""
+        try:
+            given = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load documents no closed set of errors for a damaged file
+            raise WeightsError(f"{path}: not a readable weight file ({error}); get it again") from error
+        wanted = self._distance.net.state_dict()
+        state = {name: given.get(f"features.{name.partition('.')[2]}") for name in wanted}
+        unfit = [name for name, value in state.items() if value is None or value.shape != wanted[name].shape]
+        if unfit:
+            missing = f"features.{unfit[0].partition('.')[2]}"
+            raise WeightsError(f"{path}: not the trunk of {self.name}; {missing} is missing or of another shape")
+        self._distance.net.load_state_dict(state)
+
+
+PerceptualDistance = Perceptual | Lpips
+
+
+def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
+    """Open a perceptual distance.
+
+    Args:
+        name: stlpips-alex, stlpips-vgg, lpips-alex, lpips-vgg or lpips-squeeze.
+        trunk: weights of an LPIPS trunk; None looks where torchvision keeps what it fetched.
+
+    Raises:
+        WeightsError: the weights are not there, or cannot be used.
+    """
+    family, network = name.split("-")
+    if family == "stlpips":
+        return load_perceptual(network)
+    file, constructor = TRUNKS[network]
+    path = trunk or Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no trunk for {name}; give its path, or fetch it where there is a network by "
+            f"`python -c \"import torchvision; torchvision.models.{constructor}(weights='IMAGENET1K_V1')\"`"
+        )
+    return Lpips(network, path)
