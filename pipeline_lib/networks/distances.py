@@ -1,4 +1,4 @@
-"""Perceptual distances by name: the shift-tolerant ones that come with a wheel, and LPIPS with a trunk that is given."""
+"""Perceptual distances by name: the shift-tolerant ones that come with a wheel, and LPIPS on a trunk that is given."""
 
 from __future__ import annotations
 
