@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from pipeline_lib.networks.domains import Domain
 
 #: What stands, in the places that pydantic names, for the kind of a section that comes in several.
-KINDS = {"region": ("part", "box"), "data": ("avatars", "folder", "celeba", "celeba-hq")}
+KINDS = {
+    "region": ("part", "box"),
+    "data": ("avatars", "folder", "celeba", "celeba-hq"),
+    "selector": ("trained", "onnx"),
+    "referee": ("trained", "onnx"),
+}
 LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
 PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg", "lpips-squeeze"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -144,14 +149,30 @@ Data = AvatarData | FolderData | CelebAData | CelebAHQData
 
 
 class DetectorNetwork(Section):
-    """One attribute classifier."""
+    """An attribute classifier that is trained here."""
 
+    backend: Literal["trained"] = Field("trained", description="trained on the dataset's labels")
     architecture: Literal["plain", "residual"] = Field(description="the two detectors must differ in this")
     width: Count = Field(24, description="channels of the first layer")
     seed: int = Field(description="of weights and batches; the two detectors must differ in this")
     half: Literal[0, 1] = Field(
         description="which half of the training images it learns from; they must differ in this"
     )
+
+
+class OnnxNetwork(Section):
+    """An attribute classifier that somebody else trained, as an ONNX file; it is only calibrated here."""
+
+    backend: Literal["onnx"] = Field(description="an ONNX file, run by onnxruntime")
+    path: Path = Field(description="the model: one input, images (n, 3, side, side)")
+    columns: dict[str, Annotated[int, Field(ge=0)]] = Field(description="column of its first output for each attribute")
+    side: Count | None = Field(None, description="to which images are scaled for it, in pixels; none: left as they are")
+    mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="subtracted from colours in [0, 1]")
+    std: tuple[Positive, Positive, Positive] = Field((0.5, 0.5, 0.5), description="by which they are then divided")
+    gives: Literal["logits", "probabilities"] = Field("logits", description="what its columns hold")
+
+
+DetectorBackend = Annotated[DetectorNetwork | OnnxNetwork, Field(discriminator="backend")]
 
 
 class SupervisedTraining(Section):
@@ -170,10 +191,10 @@ class Detectors(Section):
         min_length=1,
         description="attributes that both learn; those of the targets must be among them",
     )
-    selector: DetectorNetwork = Field(
+    selector: DetectorBackend = Field(
         DetectorNetwork(architecture="plain", width=24, seed=1, half=0), description="chooses which images are edited"
     )
-    referee: DetectorNetwork = Field(
+    referee: DetectorBackend = Field(
         DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
         description="judges the result, never steers",
     )
@@ -186,10 +207,32 @@ class Detectors(Section):
 
     @model_validator(mode="after")
     def _detectors_differ(self) -> Detectors:
-        for key in ("architecture", "seed", "half"):
+        alike = {
+            ("trained", "trained"): ("architecture", "seed", "half"),
+            ("onnx", "onnx"): ("path",),
+        }
+        for key in alike.get((self.selector.backend, self.referee.backend), ()):
             if getattr(self.selector, key) == getattr(self.referee, key):
                 raise ValueError(f"selector.{key} equals referee.{key}; a referee must be independent of the selector")
         return self
+
+    @model_validator(mode="after")
+    def _onnx_files_know_the_attributes(self) -> Detectors:
+        for judge in ("selector", "referee"):
+            network = getattr(self, judge)
+            known = network.columns if isinstance(network, OnnxNetwork) else self.attributes
+            missing = [name for name in self.attributes if name not in known]
+            if missing:
+                raise ValueError(f"{judge}.columns gives no column for {', '.join(missing)}; add it")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trained_unless_said_otherwise(cls, values: Any) -> Any:
+        given = values if isinstance(values, dict) else {}
+        networks = {judge: given[judge] for judge in ("selector", "referee") if isinstance(given.get(judge), dict)}
+        filled = {judge: {"backend": "trained"} | network for judge, network in networks.items()}
+        return given | filled if filled else values
 
 
 class Parts(Section):
@@ -692,10 +735,12 @@ def _check_networks(config: Config) -> None:
             f"`data.resolution` is {config.data.resolution}, but {config.published.domain} makes images of "
             f"{config.published.of_domain().resolution} pixels; change `data.resolution`"
         )
+    judges = {"selector": config.detectors.selector, "referee": config.detectors.referee}
     for key, path in (
         ("generator.weights", config.generator.weights),
         ("generator.discriminator", config.generator.discriminator),
         ("encoder.weights", config.encoder.weights),
+        *((f"detectors.{judge}.path", getattr(network, "path", None)) for judge, network in judges.items()),
     ):
         if path is not None and not path.is_file() and path not in fetched:
             raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")

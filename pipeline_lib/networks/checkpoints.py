@@ -15,6 +15,7 @@ from torch import nn
 from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.onnx_classifier import OnnxClassifier
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.published import recognise
 from pipeline_lib.networks.segmenter import UNetSegmenter
@@ -31,6 +32,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
         ResNetEncoder,
         PlainClassifier,
         ResidualClassifier,
+        OnnxClassifier,
         UNetSegmenter,
     )
 }

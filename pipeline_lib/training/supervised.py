@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from pipeline_lib.config import DetectorNetwork, Detectors, Parts, SupervisedTraining
+from pipeline_lib.config import DetectorNetwork, Detectors, OnnxNetwork, Parts, SupervisedTraining
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.networks.checkpoints import save_weights
-from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.onnx_classifier import OnnxClassifier
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -113,7 +114,7 @@ def train_detector(
     labels: Path,
     held_out: list[Path],
     held_out_labels: Path,
-    network: DetectorNetwork,
+    network: DetectorNetwork | OnnxNetwork,
     settings: Detectors,
     related: list[str],
     judge: str,
@@ -124,15 +125,15 @@ def train_detector(
 ) -> None:
     """Train, calibrate and measure one detector.
 
-    It learns from one half of the training images, weighted so that the dataset's bias tells it nothing, is
-    calibrated on the held-out images at even positions and measured on those at odd positions.
+    It learns from one half of the training images, weighted so that the dataset's bias tells it nothing, or comes as
+    an ONNX file; is calibrated on the held-out images at even positions and measured on those at odd positions.
 
     Args:
         images: shards of the training set.
         labels: its table of true attributes.
         held_out: shards of the held-out set.
         held_out_labels: its table of true attributes.
-        network: architecture, seed and half of this detector.
+        network: architecture, seed and half of this detector, or its ONNX file.
         settings: the config section of both.
         related: attributes of the targets and of their conditions, whose association is weighted away.
         judge: "selector" or "referee".
@@ -141,6 +142,37 @@ def train_detector(
         report: JSON to make: accuracy, error counts and expected calibration error by attribute.
         device: where to train.
     """
+    if isinstance(network, OnnxNetwork):
+        detector, provenance = _given_detector(network, settings)
+    else:
+        detector, provenance = _trained_detector(images, labels, network, settings, related, judge, checkpoints, device)
+    detector = detector.to(device).requires_grad_(False).eval()
+
+    test_pixels, test_truth = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
+    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
+    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid()
+    save_weights(weights, detector, {"judge": judge, **provenance})
+    write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
+
+
+def _given_detector(network: OnnxNetwork, settings: Detectors) -> tuple[Detector, dict[str, Any]]:
+    columns = [network.columns[name] for name in settings.attributes]
+    options = network.model_dump(include={"side", "mean", "std", "gives"}) | {"mirror": settings.mirror}
+    detector = OnnxClassifier.from_file(network.path, settings.attributes, columns, **options)
+    return detector, {"imported_from": network.path.name, "source_digest": digest_of_files(network.path)}
+
+
+def _trained_detector(
+    images: list[Path],
+    labels: Path,
+    network: DetectorNetwork,
+    settings: Detectors,
+    related: list[str],
+    judge: str,
+    checkpoints: Path,
+    device: torch.device,
+) -> tuple[Detector, dict[str, Any]]:
     pixels, targets = _images_with_truth(images, labels, settings.attributes)
     own = torch.arange(network.half, len(pixels), 2)
     balance = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
@@ -160,14 +192,7 @@ def train_detector(
     )
     key = digest_of([settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)])
     run(task, checkpoints / f"{task.name}-{key}")
-    detector.requires_grad_(False).eval()
-
-    test_pixels, test_truth = _images_with_truth(held_out, held_out_labels, settings.attributes)
-    logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
-    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
-    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid()
-    save_weights(weights, detector, {"judge": judge, "key": key, "kimg": settings.training.kimg})
-    write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
+    return detector, {"key": key, "kimg": settings.training.kimg}
 
 
 def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tensor:

@@ -11,6 +11,7 @@ from pipeline_lib.networks.classifier import Detector, PlainClassifier, Residual
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.onnx_classifier import OnnxClassifier
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
@@ -23,6 +24,7 @@ EVERY_KIND = {
     "resnet-encoder": lambda: ResNetEncoder((4, 8), width=2, mask_offset=0.5, small=True),
     "plain-classifier": lambda: PlainClassifier(["smiling", "hat"], width=2),
     "residual-classifier": lambda: ResidualClassifier(["smiling", "hat"], width=4),
+    "onnx-classifier": lambda: OnnxClassifier(["smiling", "hat"], [3, 1], model_bytes=7),
     "unet-segmenter": lambda: UNetSegmenter(["background", "mouth"], width=2),
 }
 

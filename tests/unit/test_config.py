@@ -376,3 +376,32 @@ def test_a_file_given_by_path_stands_in_for_the_published_one(tmp_path: Path) ->
 )
 def test_weights_that_nobody_published_are_refused(sections: dict[str, Any], complaint: str) -> None:
     assert complaint in refusal(published(**sections))
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> str:
+    (tmp_path / "judge.onnx").touch()
+    return str(tmp_path / "judge.onnx")
+
+
+def detectors(**networks: Any) -> dict[str, Any]:
+    return changed("detectors", {"attributes": ["smiling", "long_hair"], **networks})
+
+
+def test_a_detector_may_be_an_onnx_file(onnx_file: str) -> None:
+    network = {"backend": "onnx", "path": onnx_file, "columns": {"smiling": 31, "long_hair": 5, "young": 39}}
+    config = parse_config(detectors(selector=network))
+    assert config.detectors.selector.side is None
+    assert config.detectors.referee.backend == "trained"
+
+
+def test_an_onnx_file_must_know_the_attributes_and_not_judge_itself(onnx_file: str) -> None:
+    network = {"backend": "onnx", "path": onnx_file, "columns": {"smiling": 31}}
+    assert "selector.columns gives no column for long_hair; add it" in refusal(detectors(selector=network))
+    network["columns"]["long_hair"] = 5
+    message = refusal(detectors(selector=network, referee=network))
+    assert "selector.path equals referee.path; a referee must be independent" in message
+    missing = network | {"path": "nowhere.onnx"}
+    assert "`detectors.referee.path`: no file nowhere.onnx" in refusal(detectors(referee=missing))
+    wrong = refusal(detectors(referee=network | {"mena": [0, 0, 0]}))
+    assert "unknown key `detectors.referee.mena`; did you mean `mean`?" in wrong

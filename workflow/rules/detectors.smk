@@ -4,6 +4,7 @@ rule train_detector:
         labels=f"{ROOT}/labels/dataset.parquet",
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
+        model=lambda wildcards: given(settings["detectors"][wildcards.judge].get("path")),
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
         report=f"{ROOT}/models/{{judge}}.json",

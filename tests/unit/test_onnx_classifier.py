@@ -1,0 +1,124 @@
+"""An ONNX file judges as it would alone, from inside a weight file, and one that cannot is refused."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from pipeline_lib.config import Detectors
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
+from pipeline_lib.networks.onnx_classifier import OnnxClassifier
+from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.runtime.files import read_json
+from pipeline_lib.training.supervised import train_detector
+
+IMAGES = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def write_model(path, side="side", squash=False):
+    """Write a model whose three outputs are the means of the colour channels, or their sigmoids."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Sigmoid" if squash else "Identity", ["flat"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, side, side])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    return path
+
+
+def test_columns_are_taken_by_attribute_of_normalised_images(tmp_path):
+    options = {"mean": (0.2, 0.4, 0.6), "std": (0.5, 1.0, 2.0), "mirror": False}
+    model = write_model(tmp_path / "a.onnx")
+    detector = OnnxClassifier.from_file(model, ["blue", "red"], [2, 0], **options).eval()
+    means = ((IMAGES + 1) / 2).mean(dim=(2, 3))
+    expected = torch.stack([(means[:, 2] - 0.6) / 2, (means[:, 0] - 0.2) / 0.5], dim=1)
+    torch.testing.assert_close(detector.logits(IMAGES), expected)
+    detector.temperature.copy_(torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(detector(IMAGES), (expected / torch.tensor([2.0, 1.0])).sigmoid())
+
+
+def test_probabilities_become_logits(tmp_path):
+    raw = OnnxClassifier.from_file(write_model(tmp_path / "a.onnx"), ["red"], [0])
+    squashed = write_model(tmp_path / "b.onnx", squash=True)
+    found = OnnxClassifier.from_file(squashed, ["red"], [0], gives="probabilities")
+    torch.testing.assert_close(found.logits(IMAGES), raw.logits(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_images_are_scaled_to_the_side_that_the_model_takes(tmp_path):
+    model = write_model(tmp_path / "a.onnx", side=8)
+    detector = OnnxClassifier.from_file(model, ["red"], [0], side=8)
+    assert detector.logits(IMAGES).shape == (5, 1)
+    with pytest.raises(WeightsError, match=r"a.onnx: does not run on an image of 64 pixels"):
+        OnnxClassifier.from_file(model, ["red"], [0])
+
+
+def test_the_model_travels_inside_the_weight_file(tmp_path):
+    model = write_model(tmp_path / "a.onnx")
+    detector = OnnxClassifier.from_file(model, ["green"], [1]).eval()
+    save_weights(tmp_path / "a.safetensors", detector, {})
+    model.unlink()
+    again = load_weights(tmp_path / "a.safetensors")
+    assert again.logits(IMAGES).equal(detector.logits(IMAGES))
+
+
+def test_a_file_that_cannot_judge_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"a.onnx: No such file or directory; correct the path"):
+        OnnxClassifier.from_file(tmp_path / "a.onnx", ["red"], [0])
+    (tmp_path / "a.onnx").write_bytes(b"no model")
+    with pytest.raises(WeightsError, match=r"a.onnx: does not run"):
+        OnnxClassifier.from_file(tmp_path / "a.onnx", ["red"], [0])
+    with pytest.raises(WeightsError, match=r"gives \(1, 3\) for one image, but column 3 is wanted"):
+        OnnxClassifier.from_file(write_model(tmp_path / "b.onnx"), ["red"], [3])
+
+
+def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch):
+    model = write_model(tmp_path / "a.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(WeightsError, match=r"pip install latent-rebalance\[onnx\]"):
+        OnnxClassifier.from_file(model, ["red"], [0])
+
+
+def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_path, write_shards):
+    random = np.random.default_rng(0)
+    smiling = random.random(40) < 0.5
+    pixels = random.integers(0, 256, (40, 16, 16, 3), np.uint8)
+    pixels[smiling, 8:, :, 0] = 255  # the mean of red is about 0.75 in these and 0.5 in the others
+    names = [f"image-{number:02d}" for number in range(40)]
+    labels = pd.DataFrame({"image_id": names, "split": "train", "smiling": smiling})
+    write_table(tmp_path / "labels.parquet", "labels", labels)
+    model = write_model(tmp_path / "a.onnx")
+    network = {"backend": "onnx", "path": model, "columns": {"smiling": 0}, "mean": [0.625] * 3, "std": [0.125] * 3}
+    settings = Detectors(attributes=["smiling"], selector=network)
+    images = write_shards(pixels, names)
+    train_detector(
+        images=images,
+        labels=tmp_path / "labels.parquet",
+        held_out=images,
+        held_out_labels=tmp_path / "labels.parquet",
+        network=settings.selector,
+        settings=settings,
+        related=["smiling"],
+        judge="selector",
+        checkpoints=tmp_path / "checkpoints",
+        weights=tmp_path / "weights.safetensors",
+        report=tmp_path / "report.json",
+        device=torch.device("cpu"),
+    )
+    detector = load_weights(tmp_path / "weights.safetensors")
+    assert read_json(tmp_path / "report.json")["smiling"]["accuracy"] == 1
+    assert detector.temperature < 1  # it is never wrong, so it may be surer
+    assert read_header(tmp_path / "weights.safetensors")["imported_from"] == "a.onnx"
+    assert not (tmp_path / "checkpoints").exists()
