@@ -66,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     bring_in.add_argument("--resolution", type=int, help="of the images; asked for by encoders into z")
     bring_in.set_defaults(command=_import)
 
+    adapt = commands.add_parser("adapt", help="fit an encoder to one image, so that edits of it start closer")
+    adapt.add_argument("encoder", type=Path, help="weight file to start from")
+    adapt.add_argument("generator", type=Path, help="weight file of its generator")
+    adapt.add_argument("image", type=Path, help="image file; its middle square is taken")
+    adapt.add_argument("adapted", type=Path, help="weight file to make, with a picture beside it")
+    adapt.add_argument("--steps", type=int, default=30, help="of Adam (default: 30, as in the paper)")
+    adapt.set_defaults(command=_adapt)
+
     accept = commands.add_parser("accept", help="check the figures of the default run against what is promised of it")
     accept.add_argument("results", type=Path, help="results/<run>")
     accept.set_defaults(command=_accept)
@@ -130,6 +138,25 @@ def _import(options: argparse.Namespace) -> int:
 
     network = import_weights(options.source, options.target, options.resolution)
     print(f"{options.target}: {network.architecture}, {json.dumps(network.arguments)}")
+    return 0
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    import torch
+
+    from pipeline_lib.runtime.devices import lease_device
+    from pipeline_lib.training.adapt import adapt_to_file
+
+    with lease_device() as device:
+        adapt_to_file(
+            encoder=options.encoder,
+            generator=options.generator,
+            image=options.image,
+            adapted=options.adapted,
+            device=torch.device(device),
+            steps=options.steps,
+        )
+    print(f"{options.adapted} and {options.adapted.with_suffix('.png')}")
     return 0
 
 
