@@ -234,6 +234,18 @@ def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_p
     assert fetched() == {f"pretrained/{encoder}"}
 
 
+@pytest.mark.parametrize("example", sorted(path.name for path in (REPOSITORY / "config/examples").glob("*.yaml")))
+def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str) -> None:
+    run = sources.copy(tmp_path / "run")
+    for folder in ("faces", "celeba", "CelebAMask-HQ"):
+        (run.folder / "data" / folder).mkdir(parents=True)
+    (run.folder / "data/faces.csv").write_text("image,smiling,long_hair\n")
+    rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
+    assert {"prepare_dataset", "train_encoder", "swap_parts", "retrain_generator", "write_summary"} <= rules
+    assert ("fetch_published" in rules) == (example == "celebahq-progan.yaml")
+    assert ("train_segmenter" in rules) == (example != "custom-folder.yaml")
+
+
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     steered = ["plan/*", "swaps/*/*", "images/*_rebalanced/*", "models/retrained/*"]
