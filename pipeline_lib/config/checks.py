@@ -1,0 +1,164 @@
+"""What the sections of a config must agree on; each check raises a ValueError that names the key and its mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline_lib.config.messages import check_name
+from pipeline_lib.config.sections import (
+    AvatarData,
+    CelebAData,
+    CelebAHQData,
+    FolderData,
+    GanTraining,
+    PartRegion,
+    RateRule,
+)
+
+if TYPE_CHECKING:
+    from pipeline_lib.config import Config
+
+LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
+
+
+def check_attributes(config: Config) -> None:
+    """Check that every attribute and part that is named exists."""
+    attributes = _KNOWN_ATTRIBUTES[config.data.reader](config.data)
+    for name in config.detectors.attributes:
+        check_name("detectors.attributes", name, attributes)
+    for target in config.rebalance.targets:
+        for name in (target.attribute, *target.where):
+            check_name("rebalance.targets", name, config.detectors.attributes)
+    region, parts = config.rebalance.region, config.data.part_names
+    key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
+    if part is not None and not parts:
+        raise ValueError(
+            f"`rebalance.region.{key}` names the part `{part}`, but these images have no masks and no part is known; "
+            "give masks, or swap a box: {kind: box, shows: null}"
+        )
+    if part is not None:
+        check_name(f"rebalance.region.{key}", part, parts[1:])
+
+
+def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
+    from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_SETTABLE
+
+    for rule in data.rates:
+        order = list(AVATAR_SETTABLE)
+        check_name("data.rates.attribute", rule.attribute, order)
+        for name in rule.where:
+            check_name("data.rates.where", name, order[: order.index(rule.attribute)])
+    return AVATAR_ATTRIBUTES
+
+
+def _attributes_of_folder(data: FolderData) -> Sequence[str]:
+    """Return the attributes of a folder of images, whose table of labels must have the columns that are named."""
+    from pipeline_lib.data.folder import label_columns
+    from pipeline_lib.runtime.errors import DataError
+
+    _check_folders(folder=data.folder, masks=data.masks)
+    try:
+        columns = label_columns(data.labels)
+    except DataError as error:
+        raise ValueError(f"`data.labels`: {error}") from None
+    for key, names in (
+        ("id_column", [data.id_column]),
+        ("attributes", data.attributes),
+        ("split_column", [data.split_column]),
+    ):
+        for name in filter(None, names):
+            check_name(f"data.{key}", name, columns)
+    return data.attributes
+
+
+def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
+    from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES
+
+    _check_folders(folder=data.folder)
+    for name in data.attributes:
+        check_name("data.attributes", name, CELEBA_ATTRIBUTES)
+    return data.attributes
+
+
+_KNOWN_ATTRIBUTES = {
+    "avatars": _attributes_of_avatars,
+    "folder": _attributes_of_folder,
+    "celeba": _attributes_of_celeba,
+    "celeba-hq": _attributes_of_celeba,
+}
+
+
+def _check_folders(**folders: Path | None) -> None:
+    for key, folder in folders.items():
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"`data.{key}`: no folder {folder}; correct the path")
+
+
+def check_targets(targets: list[RateRule]) -> None:
+    """Check that the targets share an attribute and no image."""
+    attributes = sorted({target.attribute for target in targets})
+    if len(attributes) > 1:
+        raise ValueError(f"`rebalance.targets` name several attributes, {', '.join(attributes)}; a run rebalances one")
+    for number, target in enumerate(targets):
+        if target.attribute in target.where:
+            raise ValueError(f"target {number} conditions `{target.attribute}` on itself; name another attribute")
+        for other in targets[:number]:
+            shared = set(target.where) & set(other.where)
+            if not any(target.where[name] is not other.where[name] for name in shared):
+                raise ValueError(f"targets overlap: an image can match both {other.where} and {target.where}")
+
+
+def check_networks(config: Config) -> None:
+    """Check that widths, squares and resolutions fit each other, and that every file that is named exists."""
+    levels = config.data.resolution.bit_length() - 2
+    if len(config.generator.channels) != levels:
+        raise ValueError(
+            f"`generator.channels` has {len(config.generator.channels)} entries; "
+            f"{levels} are needed from 4 to {config.data.resolution} pixels"
+        )
+    for key, training in (
+        ("generator.training", config.generator.training),
+        ("retrain.training", config.retrain.training),
+    ):
+        if training is not None and training.local is not None:
+            _check_local(key, training, config.data.resolution)
+    encoder = config.encoder.training
+    for key, side in (("perceptual_crop", encoder.perceptual_crop), ("local", encoder.local and encoder.local.side)):
+        if side is not None and round(side * config.data.resolution) < LEAST_PERCEPTUAL_SIDE:
+            raise ValueError(
+                f"`encoder.training.{key}`: {side:g} of {config.data.resolution} pixels is less than the "
+                f"{LEAST_PERCEPTUAL_SIDE} that the perceptual distance needs; make it larger"
+            )
+    fetched = config.published.files().values() if config.published else ()
+    if config.published and config.published.of_domain().resolution != config.data.resolution:
+        raise ValueError(
+            f"`data.resolution` is {config.data.resolution}, but {config.published.domain} makes images of "
+            f"{config.published.of_domain().resolution} pixels; change `data.resolution`"
+        )
+    judges = {"selector": config.detectors.selector, "referee": config.detectors.referee}
+    for key, path in (
+        ("generator.weights", config.generator.weights),
+        ("generator.discriminator", config.generator.discriminator),
+        ("encoder.weights", config.encoder.weights),
+        *((f"detectors.{judge}.path", getattr(network, "path", None)) for judge, network in judges.items()),
+    ):
+        if path is not None and not path.is_file() and path not in fetched:
+            raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")
+    needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
+    if config.generator.weights and needs_discriminator and not config.generator.discriminator:
+        raise ValueError("training from `generator.weights` needs `generator.discriminator` beside them")
+    if config.encoder.weights is None and config.encoder.training.kimg == 0:
+        raise ValueError("`encoder.training.kimg` is 0 and no `encoder.weights` are given; nothing would be trained")
+
+
+def _check_local(key: str, training: GanTraining, resolution: int) -> None:
+    local = training.local
+    least = local.side * min([resolution, *(phase.resolution for phase in training.growth)])
+    side, fitting = local.side * resolution, 4 * 2 ** (len(local.channels) - 1)
+    if side != fitting or least < 4:
+        raise ValueError(
+            f"`{key}.local`: the square is {side:g} pixels wide at {resolution} pixels and {least:g} "
+            f"while the resolution grows; with {len(local.channels)} `channels` it must be {fitting}, and never below 4"
+        )
