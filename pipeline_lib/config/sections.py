@@ -187,10 +187,10 @@ class Detectors(Section):
         DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
         description="judges the result, never steers",
     )
-    training: SupervisedTraining = Field(SupervisedTraining(kimg=24), description="how both are trained")
+    training: SupervisedTraining = Field(SupervisedTraining(kimg=18, batch=32), description="how both are trained")
     mirror: bool = Field(True, description="learn from and judge mirror images too; false if an attribute has a side")
-    blur: Positive = Field(1.0, description="largest Gaussian blur in training, in pixels")
-    noise: Share = Field(0.1, description="largest noise in training, standard deviation on [-1, 1]")
+    blur: Positive = Field(1.5, description="largest Gaussian blur in training, in pixels")
+    noise: Share = Field(0.2, description="largest noise in training, standard deviation on [-1, 1]")
     color: Share = Field(0.2, description="largest shift of each colour channel in training")
     least_agreement: Share = Field(0.95, description="agreement on a set under which the report rejects its gaps")
 
