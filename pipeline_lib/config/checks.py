@@ -13,6 +13,7 @@ from pipeline_lib.config.sections import (
     CelebAHQData,
     FolderData,
     GanTraining,
+    HuggingFaceData,
     PartRegion,
     RateRule,
 )
@@ -82,11 +83,17 @@ def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
     return data.attributes
 
 
+def _attributes_of_huggingface(data: HuggingFaceData) -> Sequence[str]:
+    _check_folders(folder=data.folder)
+    return data.attributes
+
+
 _KNOWN_ATTRIBUTES = {
     "avatars": _attributes_of_avatars,
     "folder": _attributes_of_folder,
     "celeba": _attributes_of_celeba,
     "celeba-hq": _attributes_of_celeba,
+    "huggingface": _attributes_of_huggingface,
 }
 
 

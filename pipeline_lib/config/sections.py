@@ -134,7 +134,28 @@ class CelebAHQData(Section):
         return CELEBA_HQ_PARTS
 
 
-Data = AvatarData | FolderData | CelebAData | CelebAHQData
+class HuggingFaceData(Section):
+    """A Hugging Face dataset of images, saved to disk or as Parquet files; it needs no package of theirs."""
+
+    reader: Literal["huggingface"] = Field(description="what reads the images")
+    folder: Path = Field(description="holds <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub")
+    image_column: str = Field("image", description="column that holds the images")
+    attributes: list[str] = Field(min_length=1, description="columns that are true or false: booleans, 1 and 0 or -1")
+    train: str = Field("train", description="split that networks learn from")
+    held_out: str = Field("test", description="split that no network is trained on")
+    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(
+        256, description="side in pixels to which the middle square of each image is scaled"
+    )
+    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    shards: Count = Field(8, description="files that each image set is spread over")
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """No names: there are no masks."""
+        return ()
+
+
+Data = AvatarData | FolderData | CelebAData | CelebAHQData | HuggingFaceData
 
 
 class DetectorNetwork(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline_lib.data.sources import BadImageError
 PREPROCESSING = f"middle square, Lanczos, Pillow {PIL.__version__}"
 
 
-def load_square(path: Path, resolution: int) -> np.ndarray:
+def load_square(path: Path | BytesIO, resolution: int) -> np.ndarray:
     """Read an image, cut out the largest square in its middle and scale it.
 
     Returns:
@@ -54,12 +55,13 @@ def load_codes(path: Path, resolution: int, parts: int) -> np.ndarray:
     return codes
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an image file whole.
+def open_image(path: Path | BytesIO) -> Image.Image:
+    """Read an image whole, from a file or from its bytes.
 
     Raises:
         BadImageError: the file is missing, damaged, or too large to be an image of a dataset.
     """
+    name = path.name if isinstance(path, Path) else "the image"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -68,9 +70,9 @@ def open_image(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise BadImageError(f"no file {path}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise BadImageError(f"{path.name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
+        raise BadImageError(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise BadImageError(f"{path.name} cannot be read ({error})") from None
+        raise BadImageError(f"{name} cannot be read ({error})") from None
     return image
 
 

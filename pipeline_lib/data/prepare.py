@@ -15,6 +15,7 @@ from pipeline_lib.config import Data
 from pipeline_lib.data.avatars import open_avatars
 from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
 from pipeline_lib.data.folder import open_folder
+from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.data.tables import SCHEMAS, write_table
@@ -30,6 +31,7 @@ READERS = {
     "folder": open_folder,
     "celeba": open_celeba,
     "celeba-hq": open_celeba_hq,
+    "huggingface": open_huggingface,
 }
 
 

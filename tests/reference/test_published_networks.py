@@ -16,6 +16,8 @@ import torch
 
 from pipeline_lib.networks.checkpoints import import_weights, load_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.errors import WeightsError
 
 FOLDER = Path(__file__).parent
@@ -168,3 +170,24 @@ def test_a_truncated_file_is_refused(tmp_path, share):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"nowhere\.pth: no such weight file"):
         import_weights(tmp_path / "nowhere.pth", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StyleGAN2Generator(1024, [512, 512, 512, 512, 512, 256, 128, 64, 32]),
+        lambda: ProGANGenerator(1024, [512, 512, 512, 512, 256, 128, 64, 32, 16], heads=[1024]),
+    ],
+)
+@torch.no_grad()
+def test_the_largest_published_networks_run_on_a_cpu(tmp_path, make):
+    torch.manual_seed(0)
+    drawn = make().eval()
+    state = drawn.state_dict()
+    mean = state.pop("latent_avg", None)
+    generator = bring_in(tmp_path, state if mean is None else {"g_ema": state, "latent_avg": mean})
+    assert type(generator) is type(drawn)
+    image = generator.synthesize(generator.sample_latents([0], 0))
+    assert image.shape == (1, 3, 1024, 1024)
+    assert image.isfinite().all()
+    assert image.std() > 0.01
