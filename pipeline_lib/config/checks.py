@@ -11,6 +11,8 @@ from pipeline_lib.config.sections import (
     AvatarData,
     CelebAData,
     CelebAHQData,
+    ClassFolderData,
+    FFHQData,
     FolderData,
     GanTraining,
     HuggingFaceData,
@@ -55,23 +57,40 @@ def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
 
 
 def _attributes_of_folder(data: FolderData) -> Sequence[str]:
-    """Return the attributes of a folder of images, whose table of labels must have the columns that are named."""
+    _check_folders(folder=data.folder, masks=data.masks)
+    _check_columns(
+        data.labels, id_column=[data.id_column], attributes=data.attributes, split_column=[data.split_column]
+    )
+    return data.attributes
+
+
+def _attributes_of_ffhq(data: FFHQData) -> Sequence[str]:
+    _check_folders(folder=data.folder)
+    _check_columns(data.labels, id_column=[data.id_column], attributes=data.attributes)
+    if not data.metadata.is_file():
+        raise ValueError(f"`data.metadata`: no file {data.metadata}; it is FFHQ's ffhq-dataset-v2.json")
+    return data.attributes
+
+
+def _attributes_of_class_folders(data: ClassFolderData) -> Sequence[str]:
+    for attribute, folders in data.attributes.items():
+        _check_folders(**{f"attributes.{attribute}": data.folder / name for name in folders})
+    _check_folders(**{f"others.{number}": data.folder / name for number, name in enumerate(data.others)})
+    return list(data.attributes)
+
+
+def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
+    """Check that a table of labels has the columns that the config names."""
     from pipeline_lib.data.folder import label_columns
     from pipeline_lib.runtime.errors import DataError
 
-    _check_folders(folder=data.folder, masks=data.masks)
     try:
-        columns = label_columns(data.labels)
+        columns = label_columns(labels)
     except DataError as error:
         raise ValueError(f"`data.labels`: {error}") from None
-    for key, names in (
-        ("id_column", [data.id_column]),
-        ("attributes", data.attributes),
-        ("split_column", [data.split_column]),
-    ):
+    for key, names in named.items():
         for name in filter(None, names):
             check_name(f"data.{key}", name, columns)
-    return data.attributes
 
 
 def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
@@ -94,6 +113,8 @@ _KNOWN_ATTRIBUTES = {
     "celeba": _attributes_of_celeba,
     "celeba-hq": _attributes_of_celeba,
     "huggingface": _attributes_of_huggingface,
+    "ffhq": _attributes_of_ffhq,
+    "class-folders": _attributes_of_class_folders,
 }
 
 

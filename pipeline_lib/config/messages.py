@@ -9,7 +9,7 @@ from typing import Any
 #: What stands, in the places that pydantic names, for the kind of a section that comes in several.
 KINDS = {
     "region": ("part", "box"),
-    "data": ("avatars", "folder", "celeba", "celeba-hq", "huggingface"),
+    "data": ("avatars", "folder", "celeba", "celeba-hq", "ffhq", "class-folders", "huggingface"),
     "selector": ("trained", "onnx"),
     "referee": ("trained", "onnx"),
 }

@@ -155,7 +155,50 @@ class HuggingFaceData(Section):
         return ()
 
 
-Data = AvatarData | FolderData | CelebAData | CelebAHQData | HuggingFaceData
+class FFHQData(Section):
+    """FFHQ as it was published, with a table of labels; its validation images are held out."""
+
+    reader: Literal["ffhq"] = Field(description="what reads the images")
+    folder: Path = Field(description="holds images1024x1024/ or thumbnails128x128/")
+    metadata: Path = Field(description="ffhq-dataset-v2.json")
+    images: Literal["images", "thumbnails"] = Field("images", description="of 1024 pixels, or of 128")
+    labels: Path = Field(description="table of labels, .csv or .parquet, a row an image; FFHQ itself has none")
+    id_column: str = Field("image_number", description="column that holds the image's number")
+    attributes: list[str] = Field(min_length=1, description="columns that are true or false of each image: 1 or 0")
+    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(256, description="side of the images in pixels")
+    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    shards: Count = Field(8, description="files that each image set is spread over")
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """No names: there are no masks."""
+        return ()
+
+
+class ClassFolderData(Section):
+    """One folder for each class, as LSUN's scenes are exported: the folder's name is the label."""
+
+    reader: Literal["class-folders"] = Field(description="what reads the images")
+    folder: Path = Field(description="holds a folder for each class")
+    attributes: dict[str, list[str]] = Field(
+        min_length=1, description="folders in which an attribute holds, by its name"
+    )
+    others: list[str] = Field([], description="further folders, in which no attribute holds")
+    held_out: Share = Field(0.1, description="share that no network is trained on, drawn at random")
+    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(
+        256, description="side in pixels to which the middle square of each image is scaled"
+    )
+    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    seed: int = Field(0, description="of the split")
+    shards: Count = Field(8, description="files that each image set is spread over")
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """No names: there are no masks."""
+        return ()
+
+
+Data = AvatarData | FolderData | CelebAData | CelebAHQData | FFHQData | ClassFolderData | HuggingFaceData
 
 
 class DetectorNetwork(Section):

@@ -27,11 +27,11 @@ def open_folder(settings: FolderData) -> Source:
     Raises:
         DataError: the table cannot be read, names an image twice, or leaves a value out.
     """
-    table = read_labels(settings)
-    truth = _truth(table, settings)
+    table = read_labels(settings.labels, settings.id_column)
+    truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
     held_out = _held_out(table, settings)
     names = table[settings.id_column].astype(str)
-    items = [Item(name, row) for name, row in zip(names, truth.to_dict("records"), strict=True)]
+    items = [Item(name, row) for name, row in zip(names, truth, strict=True)]
     return Source(
         train=[item for item, held in zip(items, held_out, strict=True) if not held],
         held_out=[item for item, held in zip(items, held_out, strict=True) if held],
@@ -56,25 +56,43 @@ def label_columns(path: Path) -> list[str]:
         raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
 
 
-def read_labels(settings: FolderData) -> pd.DataFrame:
-    """Read the table of labels, every cell of a CSV file as text.
+def read_labels(path: Path, id_column: str) -> pd.DataFrame:
+    """Read a table of labels, every cell of a CSV file as text.
 
     Raises:
         DataError: the table cannot be read, or names an image twice or not at all.
     """
-    path = settings.labels
     try:
         read = pd.read_parquet if path.suffix == ".parquet" else partial(pd.read_csv, dtype=str, encoding="utf-8-sig")
         table = read(path)
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
-    names = table[settings.id_column]
+    names = table[id_column]
     if names.isna().any():
         row = int(names.isna().to_numpy().argmax()) + 1
-        raise DataError(f"{path}: row {row} has no `{settings.id_column}`; name the image or remove the row")
+        raise DataError(f"{path}: row {row} has no `{id_column}`; name the image or remove the row")
     if names.duplicated().any():
         raise DataError(f"{path}: `{names[names.duplicated()].iloc[0]}` stands in two rows; remove one")
     return table
+
+
+def read_truth(table: pd.DataFrame, path: Path, id_column: str, attributes: list[str]) -> list[dict[str, bool]]:
+    """Return the attributes of each row as booleans; `TRUTH` lists the spellings that are understood.
+
+    Raises:
+        DataError: a value is none of them.
+    """
+    columns = {}
+    for name in attributes:
+        values = table[name].map(lambda value: TRUTH.get(str(value).strip().lower()))
+        if values.isna().any():
+            row = int(values.isna().to_numpy().argmax())
+            raise DataError(
+                f"{path}: `{name}` of {table[id_column].iloc[row]} is {table[name].iloc[row]!r}, "
+                "neither true nor false; write 1 or 0, or leave the attribute out of `data.attributes`"
+            )
+        columns[name] = values.astype(bool)
+    return pd.DataFrame(columns).to_dict("records")
 
 
 def _read(settings: FolderData, item: Item) -> Record:
@@ -84,21 +102,6 @@ def _read(settings: FolderData, item: Item) -> Record:
         mask = (settings.masks / item.image_id).with_suffix(".png")
         codes = load_codes(mask, settings.resolution, len(settings.parts))
     return Record(image, codes, item.origin)
-
-
-def _truth(table: pd.DataFrame, settings: FolderData) -> pd.DataFrame:
-    """Return the attributes as booleans; `TRUTH` lists the spellings that are understood."""
-    columns = {}
-    for name in settings.attributes:
-        values = table[name].map(lambda value: TRUTH.get(str(value).strip().lower()))
-        if values.isna().any():
-            row = int(values.isna().to_numpy().argmax())
-            raise DataError(
-                f"{settings.labels}: `{name}` of {table[settings.id_column].iloc[row]} is {table[name].iloc[row]!r}, "
-                "neither true nor false; write 1 or 0, or leave the attribute out of `data.attributes`"
-            )
-        columns[name] = values.astype(bool)
-    return pd.DataFrame(columns)
 
 
 def _held_out(table: pd.DataFrame, settings: FolderData) -> np.ndarray:

@@ -14,6 +14,8 @@ import pandas as pd
 from pipeline_lib.config import Data
 from pipeline_lib.data.avatars import open_avatars
 from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
+from pipeline_lib.data.class_folders import open_class_folders
+from pipeline_lib.data.ffhq import open_ffhq
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
@@ -32,6 +34,8 @@ READERS = {
     "celeba": open_celeba,
     "celeba-hq": open_celeba_hq,
     "huggingface": open_huggingface,
+    "ffhq": open_ffhq,
+    "class-folders": open_class_folders,
 }
 
 

@@ -405,3 +405,30 @@ def test_an_onnx_file_must_know_the_attributes_and_not_judge_itself(onnx_file: s
     assert "`detectors.referee.path`: no file nowhere.onnx" in refusal(detectors(referee=missing))
     wrong = refusal(detectors(referee=network | {"mena": [0, 0, 0]}))
     assert "unknown key `detectors.referee.mena`; did you mean `mean`?" in wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"metadata": "nowhere.json"}, "`data.metadata`: no file nowhere.json; it is FFHQ's ffhq-dataset-v2.json"),
+        ({"folder": "nowhere"}, "`data.folder`: no folder nowhere"),
+        ({"attributes": ["smiling", "long_hare"]}, "`data.attributes` names `long_hare`"),
+        ({"id_column": "number"}, "`data.id_column` names `number`"),
+    ],
+)
+def test_ffhq_that_does_not_fit_is_refused(folder: dict[str, Any], changes: dict[str, Any], complaint: str) -> None:
+    labels = Path(folder["data"]["labels"])
+    folder["data"] |= {"reader": "ffhq", "metadata": str(labels), "id_column": "image"}
+    parse_config(folder)
+    folder["data"] |= changes
+    assert complaint in refusal(folder)
+
+
+def test_class_folders_must_be_there(folder: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("smiling", "long"):
+        (tmp_path / name).mkdir()
+    attributes = {"smiling": ["smiling"], "long_hair": ["long"]}
+    folder["data"] = {"reader": "class-folders", "folder": str(tmp_path), "attributes": attributes, "resolution": 64}
+    assert parse_config(folder).data.others == []
+    folder["data"]["attributes"]["long_hair"] = ["longer"]
+    assert f"`data.attributes.long_hair`: no folder {tmp_path}/longer" in refusal(folder)

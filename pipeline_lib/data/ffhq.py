@@ -1,0 +1,54 @@
+"""FFHQ (Karras et al. 2019) as it was published, with a table of labels: the dataset itself names no attributes."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from pipeline_lib.config import FFHQData
+from pipeline_lib.data.folder import read_labels, read_truth
+from pipeline_lib.data.images import PREPROCESSING, load_square
+from pipeline_lib.data.sources import Item, Record, Source
+from pipeline_lib.runtime.errors import DataError
+
+PARTS_OF_ENTRY = {"images": "image", "thumbnails": "thumbnail"}  # folder on disk -> entry in the JSON
+
+
+def open_ffhq(settings: FFHQData) -> Source:
+    """List the labelled images; `training` learns, `validation` is held out, as the dataset's JSON says.
+
+    Raises:
+        DataError: the JSON or the labels cannot be read, or a label is of an image that the JSON does not name.
+    """
+    entries = _read_entries(settings.metadata)
+    table = read_labels(settings.labels, settings.id_column)
+    truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
+    split: dict[str, list[Item]] = {"training": [], "validation": []}
+    for number, attributes in zip(table[settings.id_column].astype(str), truth, strict=True):
+        entry = entries.get(str(int(number)) if number.isdigit() else number)
+        try:
+            path = settings.folder / entry[PARTS_OF_ENTRY[settings.images]]["file_path"]
+            split[entry["category"]].append(Item(f"{int(number):05d}", (path, attributes)))
+        except (TypeError, KeyError):
+            raise DataError(f"{settings.labels}: image {number} has no entry in {settings.metadata}") from None
+    return Source(
+        train=split["training"],
+        held_out=split["validation"],
+        read=partial(_read, settings.resolution),
+        preprocessing=PREPROCESSING,
+        tolerated=settings.bad_images,
+    )
+
+
+def _read(resolution: int, item: Item) -> Record:
+    path, truth = item.origin
+    return Record(load_square(path, resolution), None, truth)
+
+
+def _read_entries(path: Path) -> dict[str, dict[str, dict[str, str]]]:
+    try:
+        with path.open() as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}); get ffhq-dataset-v2.json again") from None

@@ -1,0 +1,91 @@
+"""FFHQ is divided as its JSON says, and class folders as they are named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from pipeline_lib.config import ClassFolderData, FFHQData
+from pipeline_lib.data.class_folders import open_class_folders
+from pipeline_lib.data.ffhq import open_ffhq
+from pipeline_lib.runtime.errors import DataError
+
+NUMBERS = (0, 1, 60000)
+
+
+@pytest.fixture
+def ffhq(tmp_path):
+    """Three images in FFHQ's layout; the last one is of its validation split."""
+    entries = {}
+    for number in NUMBERS:
+        entries[str(number)] = {"category": "training" if number < 60000 else "validation"}
+        for entry, folder, side in (("image", "images1024x1024", 64), ("thumbnail", "thumbnails128x128", 32)):
+            path = f"{folder}/{number // 1000 * 1000:05d}/{number:05d}.png"
+            entries[str(number)][entry] = {"file_path": path}
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (side, side), (number % 200, side, 0)).save(tmp_path / path)
+    (tmp_path / "ffhq-dataset-v2.json").write_text(json.dumps(entries))
+    (tmp_path / "labels.csv").write_text("image_number,smiling\n00000,1\n1,0\n60000,1\n")
+    return tmp_path
+
+
+def settings_of(folder, **changes):
+    given = {"reader": "ffhq", "folder": folder, "metadata": folder / "ffhq-dataset-v2.json"}
+    given |= {"labels": folder / "labels.csv", "attributes": ["smiling"], "resolution": 32}
+    return FFHQData(**(given | changes))
+
+
+@pytest.mark.parametrize(("images", "side"), [("images", 64), ("thumbnails", 32)])
+def test_ffhq_is_divided_as_its_json_says(ffhq, images, side):
+    source = open_ffhq(settings_of(ffhq, images=images))
+    assert [item.image_id for item in source.train] == ["00000", "00001"]
+    assert [item.image_id for item in source.held_out] == ["60000"]
+    record = source.read(source.train[1])
+    assert record.image[0, 0].tolist() == [1, side, 0]
+    assert record.attributes == {"smiling": False}
+
+
+def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):
+    (ffhq / "labels.csv").write_text("image_number,smiling\n7,1\n")
+    with pytest.raises(DataError, match=r"image 7 has no entry in .*ffhq-dataset-v2.json"):
+        open_ffhq(settings_of(ffhq))
+    (ffhq / "ffhq-dataset-v2.json").write_text("{")
+    with pytest.raises(DataError, match=r"ffhq-dataset-v2.json: not readable as JSON"):
+        open_ffhq(settings_of(ffhq))
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    for name, count in (("church_outdoor_train", 6), ("tower_train", 4), ("bridge_train", 2)):
+        (tmp_path / name / "a").mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 40)).save(tmp_path / name / "a" / f"{number}.webp")
+        (tmp_path / name / "notes.txt").touch()
+    return tmp_path
+
+
+def test_the_folder_is_the_label(scenes):
+    attributes = {"church": ["church_outdoor_train"], "tall": ["church_outdoor_train", "tower_train"]}
+    settings = ClassFolderData(
+        reader="class-folders",
+        folder=scenes,
+        attributes=attributes,
+        others=["bridge_train"],
+        held_out=0.25,
+        resolution=32,
+    )
+    source = open_class_folders(settings)
+    assert (len(source.train), len(source.held_out)) == (9, 3)
+    for item in (*source.train, *source.held_out):
+        folder = item.image_id.split("/")[0]
+        truth = {"church": folder.startswith("church"), "tall": not folder.startswith("bridge")}
+        assert source.read(item).attributes == truth
+
+
+def test_a_folder_without_images_is_refused(scenes):
+    (scenes / "empty").mkdir()
+    settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
+    with pytest.raises(DataError, match=r"empty: no image \(.bmp, .jpeg"):
+        open_class_folders(settings)
