@@ -8,27 +8,30 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline_lib.config.base import RateRule, Section
 from pipeline_lib.config.checks import check_attributes, check_networks, check_targets
-from pipeline_lib.config.messages import describe
-from pipeline_lib.config.sections import (
-    Augmentation,
+from pipeline_lib.config.data import (
     AvatarData,
-    BoxRegion,
     CelebAData,
     CelebAHQData,
     ClassFolderData,
     Data,
+    FFHQData,
+    FolderData,
+    HuggingFaceData,
+)
+from pipeline_lib.config.messages import describe
+from pipeline_lib.config.sections import (
+    Augmentation,
+    BoxRegion,
     DetectorNetwork,
     Detectors,
     Encoder,
     EncoderTraining,
     Evaluate,
-    FFHQData,
-    FolderData,
     GanTraining,
     Generator,
     GrowthPhase,
-    HuggingFaceData,
     LocalDiscriminator,
     LocalLoss,
     MaskSampling,
@@ -36,11 +39,9 @@ from pipeline_lib.config.sections import (
     PartRegion,
     Parts,
     Published,
-    RateRule,
     Rebalance,
     Retrain,
     Sample,
-    Section,
     Square,
     SupervisedTraining,
 )

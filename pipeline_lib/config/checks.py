@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline_lib.config.messages import check_name
-from pipeline_lib.config.sections import (
+from pipeline_lib.config.base import RateRule
+from pipeline_lib.config.data import (
     AvatarData,
     CelebAData,
     CelebAHQData,
     ClassFolderData,
     FFHQData,
     FolderData,
-    GanTraining,
     HuggingFaceData,
-    PartRegion,
-    RateRule,
 )
+from pipeline_lib.config.messages import check_name
+from pipeline_lib.config.sections import GanTraining, PartRegion
 
 if TYPE_CHECKING:
     from pipeline_lib.config import Config

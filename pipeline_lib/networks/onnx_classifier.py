@@ -61,8 +61,10 @@ class OnnxClassifier(Detector):
         self._session: Any = None
 
     @classmethod
-    def from_file(cls, path: Path, attributes: Sequence[str], columns: Sequence[int], **options: Any) -> OnnxClassifier:
-        """Take a model from its file, and try it on one image.
+    def from_file(
+        cls, path: Path, attributes: Sequence[str], columns: Sequence[int], trial: int = 64, **options: Any
+    ) -> OnnxClassifier:
+        """Take a model from its file, and try it on one image of `trial` pixels, or of its own side.
 
         Raises:
             WeightsError: the file is missing or no ONNX model of this kind, or has too few columns.
@@ -73,7 +75,7 @@ class OnnxClassifier(Detector):
             raise WeightsError(f"{path}: {error.strerror}; correct the path") from None
         detector = cls(attributes, columns, len(content), **options)
         detector.model.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        side = detector.arguments["side"] or 64
+        side = detector.arguments["side"] or trial
         try:
             found = detector._run(torch.zeros(1, 3, side, side))
         except WeightsError:

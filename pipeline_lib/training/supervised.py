@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from pipeline_lib.config import DetectorNetwork, Detectors, OnnxNetwork, Parts, SupervisedTraining
-from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
@@ -143,7 +143,7 @@ def train_detector(
         device: where to train.
     """
     if isinstance(network, OnnxNetwork):
-        detector, provenance = _given_detector(network, settings)
+        detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
         detector, provenance = _trained_detector(images, labels, network, settings, related, judge, checkpoints, device)
     detector = detector.to(device).requires_grad_(False).eval()
@@ -156,10 +156,10 @@ def train_detector(
     write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
 
 
-def _given_detector(network: OnnxNetwork, settings: Detectors) -> tuple[Detector, dict[str, Any]]:
+def _given_detector(network: OnnxNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:
     columns = [network.columns[name] for name in settings.attributes]
     options = network.model_dump(include={"side", "mean", "std", "gives"}) | {"mirror": settings.mirror}
-    detector = OnnxClassifier.from_file(network.path, settings.attributes, columns, **options)
+    detector = OnnxClassifier.from_file(network.path, settings.attributes, columns, resolution, **options)
     return detector, {"imported_from": network.path.name, "source_digest": digest_of_files(network.path)}
 
 

@@ -63,6 +63,7 @@ def test_images_are_scaled_to_the_side_that_the_model_takes(tmp_path):
     assert detector.logits(IMAGES).shape == (5, 1)
     with pytest.raises(WeightsError, match=r"a.onnx: does not run on an image of 64 pixels"):
         OnnxClassifier.from_file(model, ["red"], [0])
+    OnnxClassifier.from_file(model, ["red"], [0], trial=8)
 
 
 def test_the_model_travels_inside_the_weight_file(tmp_path):

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import yaml
-from PIL import Image
-
-from pipeline_lib.data.shards import read_shards
-from pipeline_lib.data.tables import read_table
+from harness import RESULTS, Run, jobs_of
 
 pytestmark = pytest.mark.workflow
 
-REPOSITORY = Path(__file__).parents[2]
-SOURCES = ("Snakefile", "workflow", "pipeline_lib", "profiles", "config", "envs", "tests/workflow")
-CONFIG, RESULTS = "tests/workflow/toy.yaml", "results/toy"
 
 #: What `rule all` asks for, by the layout that the documentation promises.
 WANTED = [
@@ -42,81 +30,6 @@ AFTER_THE_PLAN = {
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "compare_regions", "collect_metrics"),
     *("plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
-
-
-class Run:
-    """A copy of the repository in which Snakemake runs the toy config."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.results = folder, folder / RESULTS
-
-    def start(self, *arguments: str, config: str = CONFIG) -> subprocess.Popen[str]:
-        """Start the workflow as the head of a process group."""
-        command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", config, "--cores", "2", *arguments]
-        settings = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**os.environ, **settings},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def snakemake(self, *arguments: str, config: str = CONFIG, fails: bool = False) -> str:
-        """Run Snakemake to its end and return what it printed."""
-        with self.start(*arguments, config=config) as process:
-            output, _ = process.communicate()
-        assert (process.returncode != 0) == fails, output
-        return output
-
-    def copy(self, folder: Path) -> Run:
-        """Copy the repository with everything that was made in it."""
-        shutil.copytree(self.folder, folder)
-        return Run(folder)
-
-    def configure(self, change: dict) -> str:
-        """Write the toy config with some sections changed beside it; return its name."""
-        values = yaml.safe_load((self.folder / CONFIG).read_text())
-        for section, keys in change.items():
-            values[section] = {**values[section], **keys}
-        (self.folder / "changed.yaml").write_text(yaml.safe_dump(values))
-        return "changed.yaml"
-
-    def digests(self, patterns: Iterable[str] = ("**/*",)) -> dict[str, str]:
-        """Return the digest of every file under the results that matches a pattern."""
-        paths = [path for pattern in patterns for path in self.results.glob(pattern) if path.is_file()]
-        return {str(path.relative_to(self.results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-@pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The repository before anything has run."""
-    folder = tmp_path_factory.mktemp("sources") / "repository"
-    for name in SOURCES:
-        source, target = REPOSITORY / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, target)
-    return Run(folder)
-
-
-@pytest.fixture(scope="session")
-def finished(sources: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that has made everything; tests read it and copy it, and change nothing in it."""
-    run = sources.copy(tmp_path_factory.mktemp("finished") / "repository")
-    run.snakemake()
-    return run
-
-
-def jobs_of(dry_run: str) -> list[tuple[str, str]]:
-    """Return rule and outputs of every job that a dry run names."""
-    blocks = re.split(r"^(?:local)?rule (\w+):$", dry_run, flags=re.MULTILINE)[1:]
-    outputs = [re.search(r"^ +output: (.*)$", text, flags=re.MULTILINE) for text in blocks[1::2]]
-    return [(rule, found[1] if found else "") for rule, found in zip(blocks[::2], outputs, strict=True)]
 
 
 def lines_with(text: str, wanted: str) -> set[str]:
@@ -169,81 +82,6 @@ def test_another_wanted_rate_remakes_the_plan_and_what_follows_from_it_alone(fin
         "scores/referee/samples.p",
     ):
         assert f"{RESULTS}/{untouched}" not in made, untouched
-
-
-def test_a_folder_of_labelled_images_is_rebalanced_by_a_box_without_masks(finished: Run, tmp_path: Path) -> None:
-    run = finished.copy(tmp_path / "run")
-    labels = []
-    for name in ("dataset", "held_out"):
-        names, pixels = read_shards(sorted((run.results / "images" / name).glob("*.parquet")))
-        for image_id, image in zip(names, pixels, strict=True):
-            (run.folder / "faces").mkdir(exist_ok=True)
-            Image.fromarray(image).save(run.folder / f"faces/{image_id}.png")
-        labels.append(read_table(run.results / f"labels/{name}.parquet", "labels"))
-    table = pd.concat(labels)
-    table["image_id"] += ".png"
-    table.to_csv(run.folder / "labels.csv", index=False)
-    values = yaml.safe_load((run.folder / CONFIG).read_text()) | {
-        "run": "folder",
-        "data": {
-            "reader": "folder",
-            "folder": "faces",
-            "labels": "labels.csv",
-            "id_column": "image_id",
-            "split_column": "split",
-            "attributes": ["smiling", "long_hair"],
-            "resolution": 32,
-        },
-    }
-    values["generator"] |= {"weights": f"{RESULTS}/models/source/generator.safetensors", "training": None}
-    values["generator"]["discriminator"] = f"{RESULTS}/models/source/discriminator.safetensors"
-    values["rebalance"]["region"] = {"kind": "box", "shows": None}
-    (run.folder / "folder.yaml").write_text(yaml.safe_dump(values))
-
-    jobs = {rule for rule, _ in jobs_of(run.snakemake(config="folder.yaml"))}
-    assert not jobs & {"train_segmenter", "compare_regions"}
-    metrics = json.loads((run.folder / "results/folder/evaluation/metrics.json").read_text())
-    assert metrics["segmenter"] is None
-    shown = labels[0]
-    gap = shown[shown["long_hair"]]["smiling"].mean() - shown[~shown["long_hair"]]["smiling"].mean()
-    assert metrics["gap"]["smiling"]["dataset"]["truth"]["value"] == pytest.approx(gap)
-    assert metrics["edits"]["dataset"]["planned"] > 0
-    for name in ("summary.html", "datasheet.md", "edits-dataset.png"):
-        assert (run.folder / "results/folder/report" / name).stat().st_size > 0
-
-
-def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:
-    run = sources.copy(tmp_path / "run")
-    values = yaml.safe_load((run.folder / CONFIG).read_text())
-    values["published"] = {"family": "progan", "domain": "celebahq-small"}
-    values["data"]["resolution"] = 128
-    values["generator"] = {"channels": [16] * 6}
-    values["encoder"]["training"]["kimg"] = 0
-    values["retrain"]["init"] = "scratch"
-    (run.folder / "published.yaml").write_text(yaml.safe_dump(values))
-
-    def fetched() -> set[str]:
-        return {
-            made for rule, made in jobs_of(run.snakemake("-n", config="published.yaml")) if rule.startswith("fetch")
-        }
-
-    generator, encoder = "pgans_celebahq-small_generator.pth", "pgan_encoders_celebahq-small_RGBM_model_final.pth"
-    assert fetched() == {f"pretrained/{generator}", f"pretrained/{encoder}"}
-    (run.folder / "pretrained").mkdir()
-    (run.folder / "pretrained" / generator).touch()
-    assert fetched() == {f"pretrained/{encoder}"}
-
-
-@pytest.mark.parametrize("example", sorted(path.name for path in (REPOSITORY / "config/examples").glob("*.yaml")))
-def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str) -> None:
-    run = sources.copy(tmp_path / "run")
-    for folder in ("faces", "celeba", "CelebAMask-HQ"):
-        (run.folder / "data" / folder).mkdir(parents=True)
-    (run.folder / "data/faces.csv").write_text("image,smiling,long_hair\n")
-    rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
-    assert {"prepare_dataset", "train_encoder", "swap_parts", "retrain_generator", "write_summary"} <= rules
-    assert ("fetch_published" in rules) == (example == "celebahq-progan.yaml")
-    assert ("train_segmenter" in rules) == (example != "custom-folder.yaml")
 
 
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:

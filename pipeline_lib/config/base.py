@@ -1,0 +1,25 @@
+"""What every section of a config is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the config; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RateRule(Section):
+    """A rate of an attribute among the images where a condition holds."""
+
+    where: dict[str, bool] = Field({}, description="attribute: value pairs that must all hold; empty means every image")
+    attribute: str = Field(description="name of the attribute")
+    rate: Share = Field(description="share of those images that have the attribute")

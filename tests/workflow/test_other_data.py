@@ -1,0 +1,191 @@
+"""Other images, other weights, other detectors: the same rules run on them, and every example can be planned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pandas as pd
+import pytest
+import torch
+import yaml
+from harness import CONFIG, REPOSITORY, RESULTS, Run, jobs_of
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.networks.checkpoints import load_weights, read_header
+from pipeline_lib.networks.classifier import PlainClassifier
+from pipeline_lib.networks.progan import ProGANGenerator
+
+pytestmark = pytest.mark.workflow
+
+
+def test_a_folder_of_labelled_images_is_rebalanced_by_a_box_without_masks(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    labels = []
+    for name in ("dataset", "held_out"):
+        names, pixels = read_shards(sorted((run.results / "images" / name).glob("*.parquet")))
+        for image_id, image in zip(names, pixels, strict=True):
+            (run.folder / "faces").mkdir(exist_ok=True)
+            Image.fromarray(image).save(run.folder / f"faces/{image_id}.png")
+        labels.append(read_table(run.results / f"labels/{name}.parquet", "labels"))
+    table = pd.concat(labels)
+    table["image_id"] += ".png"
+    table.to_csv(run.folder / "labels.csv", index=False)
+    values = yaml.safe_load((run.folder / CONFIG).read_text()) | {
+        "run": "folder",
+        "data": {
+            "reader": "folder",
+            "folder": "faces",
+            "labels": "labels.csv",
+            "id_column": "image_id",
+            "split_column": "split",
+            "attributes": ["smiling", "long_hair"],
+            "resolution": 32,
+        },
+    }
+    values["generator"] |= {"weights": f"{RESULTS}/models/source/generator.safetensors", "training": None}
+    values["generator"]["discriminator"] = f"{RESULTS}/models/source/discriminator.safetensors"
+    values["rebalance"]["region"] = {"kind": "box", "shows": None}
+    (run.folder / "folder.yaml").write_text(yaml.safe_dump(values))
+
+    jobs = {rule for rule, _ in jobs_of(run.snakemake(config="folder.yaml"))}
+    assert not jobs & {"train_segmenter", "compare_regions"}
+    metrics = json.loads((run.folder / "results/folder/evaluation/metrics.json").read_text())
+    assert metrics["segmenter"] is None
+    shown = labels[0]
+    gap = shown[shown["long_hair"]]["smiling"].mean() - shown[~shown["long_hair"]]["smiling"].mean()
+    assert metrics["gap"]["smiling"]["dataset"]["truth"]["value"] == pytest.approx(gap)
+    assert metrics["edits"]["dataset"]["planned"] > 0
+    for name in ("summary.html", "datasheet.md", "edits-dataset.png"):
+        assert (run.folder / "results/folder/report" / name).stat().st_size > 0
+
+
+def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    values = yaml.safe_load((run.folder / CONFIG).read_text())
+    values["published"] = {"family": "progan", "domain": "celebahq-small"}
+    values["data"]["resolution"] = 128
+    values["generator"] = {"channels": [16] * 6}
+    values["encoder"]["training"]["kimg"] = 0
+    values["retrain"]["init"] = "scratch"
+    (run.folder / "published.yaml").write_text(yaml.safe_dump(values))
+
+    def fetched() -> set[str]:
+        return {
+            made for rule, made in jobs_of(run.snakemake("-n", config="published.yaml")) if rule.startswith("fetch")
+        }
+
+    generator, encoder = "pgans_celebahq-small_generator.pth", "pgan_encoders_celebahq-small_RGBM_model_final.pth"
+    assert fetched() == {f"pretrained/{generator}", f"pretrained/{encoder}"}
+    (run.folder / "pretrained").mkdir()
+    (run.folder / "pretrained" / generator).touch()
+    assert fetched() == {f"pretrained/{encoder}"}
+
+
+def write_onnx(detector: PlainClassifier, path: Path) -> None:
+    """Write a plain classifier of 32-pixel images, whose last features are 4 by 4 already, layer by layer."""
+    nodes, weights = [], []
+    here = "images"
+
+    def add(kind: str, *given: torch.Tensor, **options: object) -> None:
+        nonlocal here
+        names = [f"weight_{len(weights) + number}" for number in range(len(given))]
+        weights.extend(numpy_helper.from_array(value.numpy(), name) for value, name in zip(given, names, strict=True))
+        nodes.append(helper.make_node(kind, [here, *names], [f"{here}_"], **options))
+        here += "_"
+
+    for layer in detector.body:
+        if isinstance(layer, torch.nn.Conv2d):
+            add("Conv", layer.weight, strides=list(layer.stride), pads=[1, 1, 1, 1])
+        elif isinstance(layer, torch.nn.BatchNorm2d):
+            add("BatchNormalization", layer.weight, layer.bias, layer.running_mean, layer.running_var)
+        else:
+            add("Relu")
+    add("Flatten")
+    add("Gemm", detector.head.weight, detector.head.bias, transB=1)
+    shapes = [("images", ["n", 3, 32, 32]), (here, ["n", len(detector.attributes)])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
+    graph = helper.make_graph(nodes, "detector", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+
+
+def write_celeba(run: Run, folder: Path) -> None:
+    """Lay the avatars of a run out as CelebA is published, Smiling for smiling and Male for long hair."""
+    for place in ("Anno", "Eval", "Img/img_align_celeba"):
+        (folder / place).mkdir(parents=True)
+    attributes, partition = [], []
+    for name, part in (("dataset", 0), ("held_out", 2)):
+        _, pixels = read_shards(sorted((run.results / "images" / name).glob("*.parquet")))
+        table = read_table(run.results / f"labels/{name}.parquet", "labels")
+        for image, smiling, long_hair in zip(pixels, table["smiling"], table["long_hair"], strict=True):
+            number = f"{len(attributes) + 1:06d}.jpg"
+            canvas = Image.new("RGB", (178, 218))
+            canvas.paste(Image.fromarray(image).resize((178, 178)), (0, 20))
+            canvas.save(folder / "Img/img_align_celeba" / number, quality=95)
+            truth = {"Smiling": smiling, "Male": long_hair}
+            values = " ".join("1" if truth.get(attribute) else "-1" for attribute in CELEBA_ATTRIBUTES)
+            attributes.append(f"{number} {values}")
+            partition.append(f"{number} {part}")
+    header = [str(len(attributes)), " ".join(CELEBA_ATTRIBUTES)]
+    (folder / "Anno/list_attr_celeba.txt").write_text("\n".join(header + attributes))
+    (folder / "Eval/list_eval_partition.txt").write_text("\n".join(partition))
+
+
+def test_celeba_with_published_networks_and_an_onnx_detector(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    changes = {"generator": {"architecture": "progan"}}
+    run.snakemake("--until", "train_encoder", "--rerun-triggers", "params", config=run.configure(changes))
+    generator = load_weights(run.results / "models/source/generator.safetensors", ProGANGenerator).state_dict()
+    kept = {
+        name: value for name, value in generator.items() if not name.startswith(("output_4x", "output_8", "output_1"))
+    }
+    torch.save(kept, run.folder / "progan.pth")
+    encoder = load_weights(run.results / "models/encoder.safetensors").state_dict()
+    torch.save({"state_dict": encoder}, run.folder / "encoder.pth")
+    write_onnx(load_weights(run.results / "models/selector.safetensors", PlainClassifier), run.folder / "judge.onnx")
+    write_celeba(run, run.folder / "celeba")
+
+    values = yaml.safe_load((run.folder / CONFIG).read_text())
+    values |= {
+        "run": "celeba",
+        "data": {"reader": "celeba", "folder": "celeba", "resolution": 32, "shards": 2},
+        "generator": {"channels": [16] * 4, "z_dim": 16, "mapping_layers": 2, "weights": "progan.pth"},
+    }
+    values["detectors"] |= {
+        "attributes": ["Smiling", "Male"],
+        "selector": {"backend": "onnx", "path": "judge.onnx", "columns": {"Smiling": 0, "Male": 1}},
+    }
+    values["encoder"] |= {"weights": "encoder.pth", "training": {"kimg": 0.1, "batch": 16}}
+    values["rebalance"]["targets"] = [
+        {"where": {"Male": value}, "attribute": "Smiling", "rate": 0.5} for value in (True, False)
+    ]
+    values["rebalance"]["region"] = {"kind": "box", "shows": None}
+    values["retrain"]["init"] = "scratch"
+    (run.folder / "celeba.yaml").write_text(yaml.safe_dump(values))
+    run.snakemake(config="celeba.yaml")
+
+    results = run.folder / "results/celeba"
+    for name, source in (("source/generator", "progan.pth"), ("selector", "judge.onnx")):
+        assert read_header(results / f"models/{name}.safetensors")["imported_from"] == source
+    assert load_weights(results / "models/encoder.safetensors").latent_shape == (16,)
+    metrics = json.loads((results / "evaluation/metrics.json").read_text())
+    assert metrics["detectors"]["selector"]["Smiling"]["accuracy"] > 0.8
+    assert metrics["edits"]["samples"]["candidates"] > 0
+    assert (results / "report/summary.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (REPOSITORY / "config/examples").glob("*.yaml")))
+def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str) -> None:
+    run = sources.copy(tmp_path / "run")
+    for folder in ("faces", "celeba", "CelebAMask-HQ"):
+        (run.folder / "data" / folder).mkdir(parents=True)
+    (run.folder / "data/faces.csv").write_text("image,smiling,long_hair\n")
+    rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
+    assert {"prepare_dataset", "train_encoder", "swap_parts", "retrain_generator", "write_summary"} <= rules
+    assert ("fetch_published" in rules) == (example == "celebahq-progan.yaml")
+    assert ("train_segmenter" in rules) == (example != "custom-folder.yaml")
