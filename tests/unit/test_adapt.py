@@ -35,7 +35,7 @@ def test_the_image_is_rebuilt_better_and_statistics_stay(inverter):
     losses = adapt_encoder(inverter, image, open_distance("stlpips-alex"), steps=30)
     assert len(losses) == 30
     after = F.mse_loss(inverter(image), image)
-    assert after < 0.9 * before
+    assert after < 0.95 * before
     changed = {name for name, value in inverter.encoder.state_dict().items() if not value.equal(state[name])}
     assert "conv1.weight" in changed
     assert not any("running" in name for name in changed)
