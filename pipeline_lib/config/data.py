@@ -9,6 +9,22 @@ from pydantic import Field, model_validator
 
 from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
 
+Resolution = Annotated[
+    Literal[32, 64, 128, 256, 512, 1024],
+    Field(description="side in pixels to which the middle square of each image is scaled"),
+]
+BadImages = Annotated[Share, Field(description="share of unusable images that is left out rather than an error")]
+Shards = Annotated[Count, Field(description="files that each image set is spread over")]
+
+
+class FilesWithoutMasks(Section):
+    """Images of which no part is known."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """No names: there are no masks."""
+        return ()
+
 
 class AvatarData(Section):
     """The embedded dataset: rendered cartoon faces whose truth is known."""
@@ -28,7 +44,7 @@ class AvatarData(Section):
         ],
         description="the dataset's own rates, its bias among them; a later rule overrides an earlier one",
     )
-    shards: Count = Field(2, description="files that each image set is spread over")
+    shards: Shards = 2
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -52,12 +68,10 @@ class FolderData(Section):
         None, description="folder of part masks, <image>.png, whose pixel values are part codes; none: swap a box"
     )
     parts: list[str] = Field([], description="names of the part codes, from 0 on")
-    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(
-        256, description="side in pixels to which the middle square of each image is scaled"
-    )
-    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    resolution: Resolution = 256
+    bad_images: BadImages = 0.01
     seed: int = Field(0, description="of the split")
-    shards: Count = Field(2, description="files that each image set is spread over")
+    shards: Shards = 2
 
     @model_validator(mode="after")
     def _masks_have_names(self) -> FolderData:
@@ -71,7 +85,7 @@ class FolderData(Section):
         return tuple(self.parts)
 
 
-class CelebAData(Section):
+class CelebAData(FilesWithoutMasks):
     """CelebA's aligned images as they were published; validation and test are held out."""
 
     reader: Literal["celeba"] = Field(description="what reads the images")
@@ -82,13 +96,8 @@ class CelebAData(Section):
     resolution: Literal[32, 64, 128] = Field(
         128, description="side in pixels to which the middle square of 178 is scaled"
     )
-    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
-    shards: Count = Field(8, description="files that each image set is spread over")
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """No names: CelebA has no masks."""
-        return ()
+    bad_images: BadImages = 0.01
+    shards: Shards = 8
 
 
 class CelebAHQData(Section):
@@ -100,9 +109,9 @@ class CelebAHQData(Section):
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
     images: Count | None = Field(None, description="training images, the first ones; none: all")
     held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
-    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(256, description="side of the images in pixels")
-    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
-    shards: Count = Field(8, description="files that each image set is spread over")
+    resolution: Resolution = 256
+    bad_images: BadImages = 0.01
+    shards: Shards = 8
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -112,7 +121,7 @@ class CelebAHQData(Section):
         return CELEBA_HQ_PARTS
 
 
-class HuggingFaceData(Section):
+class HuggingFaceData(FilesWithoutMasks):
     """A Hugging Face dataset of images, saved to disk or as Parquet files; it needs no package of theirs."""
 
     reader: Literal["huggingface"] = Field(description="what reads the images")
@@ -121,19 +130,12 @@ class HuggingFaceData(Section):
     attributes: list[str] = Field(min_length=1, description="columns that are true or false: booleans, 1 and 0 or -1")
     train: str = Field("train", description="split that networks learn from")
     held_out: str = Field("test", description="split that no network is trained on")
-    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(
-        256, description="side in pixels to which the middle square of each image is scaled"
-    )
-    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
-    shards: Count = Field(8, description="files that each image set is spread over")
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """No names: there are no masks."""
-        return ()
+    resolution: Resolution = 256
+    bad_images: BadImages = 0.01
+    shards: Shards = 8
 
 
-class FFHQData(Section):
+class FFHQData(FilesWithoutMasks):
     """FFHQ as it was published, with a table of labels; its validation images are held out."""
 
     reader: Literal["ffhq"] = Field(description="what reads the images")
@@ -143,17 +145,12 @@ class FFHQData(Section):
     labels: Path = Field(description="table of labels, .csv or .parquet, a row an image; FFHQ itself has none")
     id_column: str = Field("image_number", description="column that holds the image's number")
     attributes: list[str] = Field(min_length=1, description="columns that are true or false of each image: 1 or 0")
-    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(256, description="side of the images in pixels")
-    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
-    shards: Count = Field(8, description="files that each image set is spread over")
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """No names: there are no masks."""
-        return ()
+    resolution: Resolution = 256
+    bad_images: BadImages = 0.01
+    shards: Shards = 8
 
 
-class ClassFolderData(Section):
+class ClassFolderData(FilesWithoutMasks):
     """One folder for each class, as LSUN's scenes are exported: the folder's name is the label."""
 
     reader: Literal["class-folders"] = Field(description="what reads the images")
@@ -163,17 +160,10 @@ class ClassFolderData(Section):
     )
     others: list[str] = Field([], description="further folders, in which no attribute holds")
     held_out: Share = Field(0.1, description="share that no network is trained on, drawn at random")
-    resolution: Literal[32, 64, 128, 256, 512, 1024] = Field(
-        256, description="side in pixels to which the middle square of each image is scaled"
-    )
-    bad_images: Share = Field(0.01, description="share of unusable images that is left out rather than an error")
+    resolution: Resolution = 256
+    bad_images: BadImages = 0.01
     seed: int = Field(0, description="of the split")
-    shards: Count = Field(8, description="files that each image set is spread over")
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """No names: there are no masks."""
-        return ()
+    shards: Shards = 8
 
 
 Data = AvatarData | FolderData | CelebAData | CelebAHQData | FFHQData | ClassFolderData | HuggingFaceData

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
@@ -20,7 +19,7 @@ from pipeline_lib.data.images import PREPROCESSING, load_square, open_image
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
-PARTITIONS = {0: "train", 1: "validation", 2: "test"}
+TRAIN = 0  # in CelebA's partition; 1 is validation, 2 is test
 IMAGES_PER_MASK_FOLDER = 2000
 MASK_SIDE = 512
 
@@ -54,7 +53,7 @@ def open_celeba(settings: CelebAData) -> Source:
         DataError: a list file is missing or is not what was published.
     """
     attributes = read_attributes(_find(settings.folder, "list_attr_celeba.txt"), settings.attributes)
-    partition = read_pairs(_find(settings.folder, "list_eval_partition.txt")).map(_partition)
+    partition = read_pairs(_find(settings.folder, "list_eval_partition.txt"))
     images = _find(settings.folder, "img_align_celeba")
     items = [Item(name, (images / name, None, truth)) for name, truth in attributes.items()]
     return _source([(item, partition.get(item.image_id)) for item in items], settings)
@@ -68,7 +67,7 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
     """
     attributes = read_attributes(_find(settings.folder, "CelebAMask-HQ-attribute-anno.txt"), settings.attributes)
     original = read_mapping(_find(settings.folder, "CelebA-HQ-to-CelebA-mapping.txt"))
-    partition = read_pairs(_find(settings.partition.parent, settings.partition.name)).map(_partition)
+    partition = read_pairs(settings.partition)
     images, masks = _find(settings.folder, "CelebA-HQ-img"), _find(settings.folder, "CelebAMask-HQ-mask-anno")
     rows = []
     for name, truth in attributes.items():
@@ -100,7 +99,7 @@ def read_attributes(path: Path, wanted: list[str]) -> dict[str, dict[str, bool]]
     return found
 
 
-def read_pairs(path: Path) -> pd.Series:
+def read_pairs(path: Path) -> dict[str, int]:
     """Read a list of file names with one whole number each, such as the partition.
 
     Raises:
@@ -110,7 +109,7 @@ def read_pairs(path: Path) -> pd.Series:
     for number, row in enumerate(rows, start=1):
         if len(row) != 2 or not row[1].isdigit():
             raise DataError(f"{path}: line {number} is not a file name and a number")
-    return pd.Series({name: int(value) for name, value in rows})
+    return {name: int(value) for name, value in rows}
 
 
 def read_mapping(path: Path) -> dict[int, str]:
@@ -148,12 +147,12 @@ def load_parts(masks: Path, number: int, resolution: int) -> np.ndarray:
     return np.asarray(Image.fromarray(codes).resize((resolution, resolution), Image.Resampling.NEAREST))
 
 
-def _source(items: Iterable[tuple[Item, str | None]], settings: CelebAData | CelebAHQData) -> Source:
+def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | CelebAHQData) -> Source:
     split: dict[str, list[Item]] = {"train": [], "held_out": []}
     for item, partition in items:
         if partition is None:
             raise DataError(f"{settings.folder}: {item.image_id} has attributes but no partition; get the lists again")
-        split["train" if partition == "train" else "held_out"].append(item)
+        split["train" if partition == TRAIN else "held_out"].append(item)
     return Source(
         train=split["train"][: settings.images],
         held_out=split["held_out"][: settings.held_out],
@@ -166,10 +165,6 @@ def _source(items: Iterable[tuple[Item, str | None]], settings: CelebAData | Cel
 def _read(resolution: int, item: Item) -> Record:
     path, masks, truth = item.origin
     return Record(load_square(path, resolution), None if masks is None else load_parts(*masks, resolution), truth)
-
-
-def _partition(number: int) -> str:
-    return PARTITIONS.get(number, f"partition {number}")
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from pipeline_lib.config import ClassFolderData
-from pipeline_lib.data.images import PREPROCESSING, load_square
-from pipeline_lib.data.sources import Item, Record, Source
-from pipeline_lib.runtime import seeding
+from pipeline_lib.data.images import PREPROCESSING, read_file
+from pipeline_lib.data.sources import Item, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -20,9 +19,7 @@ def open_class_folders(settings: ClassFolderData) -> Source:
         DataError: a folder is missing or holds no image.
     """
     items = []
-    for name in sorted(
-        {folder for folders in settings.attributes.values() for folder in folders} | set(settings.others)
-    ):
+    for name in sorted(set(settings.others).union(*settings.attributes.values())):
         folder = settings.folder / name
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
@@ -31,17 +28,11 @@ def open_class_folders(settings: ClassFolderData) -> Source:
             )
         truth = {attribute: name in folders for attribute, folders in settings.attributes.items()}
         items += [Item(path.relative_to(settings.folder).as_posix(), (path, truth)) for path in paths]
-    order = seeding.numpy_generator(settings.seed, "held out").permutation(len(items))
-    held_out = order < round(settings.held_out * len(items))
+    train, held_out = divide(items, hold_out(len(items), settings.held_out, settings.seed))
     return Source(
-        train=[item for item, held in zip(items, held_out, strict=True) if not held],
-        held_out=[item for item, held in zip(items, held_out, strict=True) if held],
-        read=partial(_read, settings.resolution),
+        train=train,
+        held_out=held_out,
+        read=partial(read_file, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
     )
-
-
-def _read(resolution: int, item: Item) -> Record:
-    path, truth = item.origin
-    return Record(load_square(path, resolution), None, truth)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline_lib.config import FFHQData
 from pipeline_lib.data.folder import read_labels, read_truth
-from pipeline_lib.data.images import PREPROCESSING, load_square
-from pipeline_lib.data.sources import Item, Record, Source
+from pipeline_lib.data.images import PREPROCESSING, read_file
+from pipeline_lib.data.sources import Item, Source
 from pipeline_lib.runtime.errors import DataError
 
 PARTS_OF_ENTRY = {"images": "image", "thumbnails": "thumbnail"}  # folder on disk -> entry in the JSON
@@ -35,15 +35,10 @@ def open_ffhq(settings: FFHQData) -> Source:
     return Source(
         train=split["training"],
         held_out=split["validation"],
-        read=partial(_read, settings.resolution),
+        read=partial(read_file, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
     )
-
-
-def _read(resolution: int, item: Item) -> Record:
-    path, truth = item.origin
-    return Record(load_square(path, resolution), None, truth)
 
 
 def _read_entries(path: Path) -> dict[str, dict[str, dict[str, str]]]:

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline_lib.config import FolderData
 from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
-from pipeline_lib.data.sources import Item, Record, Source
-from pipeline_lib.runtime import seeding
+from pipeline_lib.data.sources import Item, Record, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
 
 TRUTH = {"1": True, "0": False, "-1": False, "1.0": True, "0.0": False, "-1.0": False, "true": True, "false": False}
@@ -29,12 +28,13 @@ def open_folder(settings: FolderData) -> Source:
     """
     table = read_labels(settings.labels, settings.id_column)
     truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
-    held_out = _held_out(table, settings)
+    held = _held_out(table, settings)
     names = table[settings.id_column].astype(str)
     items = [Item(name, row) for name, row in zip(names, truth, strict=True)]
+    train, held_out = divide(items, held)
     return Source(
-        train=[item for item, held in zip(items, held_out, strict=True) if not held],
-        held_out=[item for item, held in zip(items, held_out, strict=True) if held],
+        train=train,
+        held_out=held_out,
         read=partial(_read, settings),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
@@ -106,8 +106,7 @@ def _read(settings: FolderData, item: Item) -> Record:
 
 def _held_out(table: pd.DataFrame, settings: FolderData) -> np.ndarray:
     if settings.split_column is None:
-        order = seeding.numpy_generator(settings.seed, "held out").permutation(len(table))
-        return order < round(settings.held_out * len(table))
+        return hold_out(len(table), settings.held_out, settings.seed)
     split = table[settings.split_column].astype(str)
     other = ~split.isin(SPLITS)
     if other.any():

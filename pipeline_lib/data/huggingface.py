@@ -14,7 +14,7 @@ from pipeline_lib.data.images import PREPROCESSING, load_square
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
-ROWS = 256  # images that a worker holds at a time
+ROWS = 256  # of an Arrow file that a worker looks at together; of a Parquet file it reads whole row groups
 
 
 def open_huggingface(settings: HuggingFaceData) -> Source:
@@ -52,18 +52,18 @@ def _items(settings: HuggingFaceData, split: str) -> list[Item]:
         if missing:
             raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
         labels = _labels(path, settings.attributes)
-        for row, values in enumerate(labels):
+        for (row, values), place in zip(enumerate(labels), _places(path, len(labels)), strict=True):
             wrong = [name for name, value in values.items() if value not in (True, False, 1, 0, -1)]
             if wrong:
                 raise DataError(f"{path}: `{wrong[0]}` of row {row} is {values[wrong[0]]!r}, neither true nor false")
             truth = {name: value in (True, 1) for name, value in values.items()}
-            items.append(Item(f"{split}-{len(items):08d}", (path, row, truth)))
+            items.append(Item(f"{split}-{len(items):08d}", (path, row, place, truth)))
     return items
 
 
 def _read(settings: HuggingFaceData, item: Item) -> Record:
-    path, row, truth = item.origin
-    stored = _rows(path, settings.image_column, row // ROWS)[row % ROWS].as_py()
+    path, row, (block, within), truth = item.origin
+    stored = _rows(path, settings.image_column, block)[within].as_py()
     if isinstance(stored, bytes):
         stored = {"bytes": stored}
     if not stored or not (stored.get("bytes") or stored.get("path")):
@@ -100,8 +100,13 @@ def _rows(path: Path, column: str, block: int) -> pa.ChunkedArray:
     """Return `ROWS` images from one file: workers are given runs of neighbours."""
     if path.suffix == ".arrow":
         return _table(path)[column].slice(block * ROWS, ROWS)
-    batches = pq.ParquetFile(path).iter_batches(ROWS, columns=[column])
-    for number, batch in enumerate(batches):
-        if number == block:
-            return pa.chunked_array([batch[column]])
-    raise BadImageError(f"{path.name} has fewer rows than when it was listed")
+    return pq.ParquetFile(path).read_row_group(block, columns=[column])[column]
+
+
+def _places(path: Path, count: int) -> list[tuple[int, int]]:
+    """Return for each row the block that it is read with, and its place within."""
+    if path.suffix == ".arrow":
+        return [divmod(row, ROWS) for row in range(count)]
+    metadata = pq.read_metadata(path)
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return [(group, within) for group, size in enumerate(sizes) for within in range(size)]

@@ -10,10 +10,16 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline_lib.data.sources import BadImageError
+from pipeline_lib.data.sources import BadImageError, Item, Record
 
 #: Kept in every shard: distances between image sets depend on how they were scaled.
 PREPROCESSING = f"middle square, Lanczos, Pillow {PIL.__version__}"
+
+
+def read_file(resolution: int, item: Item) -> Record:
+    """Read an item whose origin is its path and what is true of it."""
+    path, truth = item.origin
+    return Record(load_square(path, resolution), None, truth)
 
 
 def load_square(path: Path | BytesIO, resolution: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_lib.runtime import seeding
+
 
 @dataclass(frozen=True)
 class Record:
@@ -49,6 +51,17 @@ class Source:
     read: Callable[[Item], Record]
     preprocessing: str
     tolerated: float = 0.0
+
+
+def hold_out(count: int, share: float, seed: int) -> np.ndarray:
+    """Draw which of `count` images are held out, bool (count,)."""
+    return seeding.numpy_generator(seed, "held out").permutation(count) < round(share * count)
+
+
+def divide(items: Sequence[Item], held_out: np.ndarray) -> tuple[list[Item], list[Item]]:
+    """Return the items to train on, and those that are held out."""
+    pairs = list(zip(items, held_out, strict=True))
+    return [item for item, held in pairs if not held], [item for item, held in pairs if held]
 
 
 class BadImageError(Exception):
