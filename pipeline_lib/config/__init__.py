@@ -8,6 +8,22 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline_lib.config.backends import (
+    BackboneNetwork,
+    DetectorNetwork,
+    GivenNetwork,
+    GivenParts,
+    OnnxNetwork,
+    OnnxParts,
+    Parts,
+    PartsBackend,
+    SaliencyParts,
+    SupervisedTraining,
+    TrainedHere,
+    TransformersNetwork,
+    TransformersParts,
+    fill_backend,
+)
 from pipeline_lib.config.base import RateRule, Section
 from pipeline_lib.config.checks import check_attributes, check_networks, check_targets
 from pipeline_lib.config.data import (
@@ -24,7 +40,6 @@ from pipeline_lib.config.messages import describe
 from pipeline_lib.config.sections import (
     Augmentation,
     BoxRegion,
-    DetectorNetwork,
     Detectors,
     Encoder,
     EncoderTraining,
@@ -32,24 +47,23 @@ from pipeline_lib.config.sections import (
     GanTraining,
     Generator,
     GrowthPhase,
+    IdentityLoss,
     LocalDiscriminator,
     LocalLoss,
     MaskSampling,
-    OnnxNetwork,
     PartRegion,
-    Parts,
     Published,
     Rebalance,
     Retrain,
     Sample,
     Square,
-    SupervisedTraining,
 )
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
     "Augmentation",
     "AvatarData",
+    "BackboneNetwork",
     "BoxRegion",
     "CelebAData",
     "CelebAHQData",
@@ -65,21 +79,29 @@ __all__ = [
     "FolderData",
     "GanTraining",
     "Generator",
+    "GivenNetwork",
+    "GivenParts",
     "GrowthPhase",
     "HuggingFaceData",
+    "IdentityLoss",
     "LocalDiscriminator",
     "LocalLoss",
     "MaskSampling",
     "OnnxNetwork",
+    "OnnxParts",
     "PartRegion",
     "Parts",
     "Published",
     "RateRule",
     "Rebalance",
     "Retrain",
+    "SaliencyParts",
     "Sample",
     "Square",
     "SupervisedTraining",
+    "TrainedHere",
+    "TransformersNetwork",
+    "TransformersParts",
     "load_config",
     "parse_config",
 ]
@@ -94,7 +116,7 @@ class Config(Section):
     seed: int = Field(0, description="of every random draw of the run")
     data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
-    parts: Parts = Field(Parts(), description="the segmenter")
+    parts: PartsBackend = Field(Parts(), description="the segmenter that finds the parts of an image")
     published: Published | None = Field(None, description="published weights, for `generator` and `encoder` alike")
     generator: Generator = Field(description="the source generator")
     encoder: Encoder = Field(description="the regressor into its latent space")
@@ -105,9 +127,15 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _avatars_unless_said_otherwise(cls, values: Any) -> Any:
-        data = values.get("data") if isinstance(values, dict) else None
-        return values | {"data": {"reader": "avatars"} | data} if isinstance(data, dict) else values
+    def _avatars_and_training_unless_said_otherwise(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        if isinstance(values.get("data"), dict):
+            filled["data"] = {"reader": "avatars"} | values["data"]
+        if "parts" in values:
+            filled["parts"] = fill_backend(values["parts"])
+        return filled
 
     @model_validator(mode="before")
     @classmethod
@@ -118,6 +146,11 @@ class Config(Section):
             return values | {role: {"weights": str(path)} | values[role] for role, path in files.items()}
         except (KeyError, TypeError, ValidationError):  # what is wrong is said where it stands
             return values
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts that can be found in an image, the background first; empty if none can."""
+        return self.data.part_names if isinstance(self.parts, Parts) else self.parts.part_names
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

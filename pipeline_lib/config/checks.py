@@ -33,12 +33,12 @@ def check_attributes(config: Config) -> None:
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
             check_name("rebalance.targets", name, config.detectors.attributes)
-    region, parts = config.rebalance.region, config.data.part_names
+    region, parts = config.rebalance.region, config.part_names
     key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
     if part is not None and not parts:
         raise ValueError(
             f"`rebalance.region.{key}` names the part `{part}`, but these images have no masks and no part is known; "
-            "give masks, or swap a box: {kind: box, shows: null}"
+            "give masks, name a segmenter under `parts`, or swap a box: {kind: box, shows: null}"
         )
     if part is not None:
         check_name(f"rebalance.region.{key}", part, parts[1:])
@@ -170,8 +170,11 @@ def check_networks(config: Config) -> None:
         ("generator.discriminator", config.generator.discriminator),
         ("encoder.weights", config.encoder.weights),
         *((f"detectors.{judge}.path", getattr(network, "path", None)) for judge, network in judges.items()),
+        *((f"detectors.{judge}.weights", getattr(network, "weights", None)) for judge, network in judges.items()),
+        ("parts.path", getattr(config.parts, "path", None)),
+        ("encoder.training.identity.path", encoder.identity and encoder.identity.path),
     ):
-        if path is not None and not path.is_file() and path not in fetched:
+        if path is not None and not path.exists() and path not in fetched:
             raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")
     needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
     if config.generator.weights and needs_discriminator and not config.generator.discriminator:

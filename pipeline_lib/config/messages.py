@@ -10,8 +10,9 @@ from typing import Any
 KINDS = {
     "region": ("part", "box"),
     "data": ("avatars", "folder", "celeba", "celeba-hq", "ffhq", "class-folders", "huggingface"),
-    "selector": ("trained", "onnx"),
-    "referee": ("trained", "onnx"),
+    "selector": ("trained", "backbone", "onnx", "transformers"),
+    "referee": ("trained", "backbone", "onnx", "transformers"),
+    "parts": ("trained", "onnx", "transformers", "saliency"),
 }
 
 

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline_lib.config.backends import (
+    DetectorBackend,
+    DetectorNetwork,
+    Deviation,
+    Mean,
+    SupervisedTraining,
+    fill_backend,
+)
 from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
 from pipeline_lib.config.messages import check_name
 
@@ -14,41 +22,6 @@ if TYPE_CHECKING:
     from pipeline_lib.networks.domains import Domain
 
 PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg", "lpips-squeeze"]
-
-
-class DetectorNetwork(Section):
-    """An attribute classifier that is trained here."""
-
-    backend: Literal["trained"] = Field("trained", description="trained on the dataset's labels")
-    architecture: Literal["plain", "residual"] = Field(description="the two detectors must differ in this")
-    width: Count = Field(24, description="channels of the first layer")
-    seed: int = Field(description="of weights and batches; the two detectors must differ in this")
-    half: Literal[0, 1] = Field(
-        description="which half of the training images it learns from; they must differ in this"
-    )
-
-
-class OnnxNetwork(Section):
-    """An attribute classifier that somebody else trained, as an ONNX file; it is only calibrated here."""
-
-    backend: Literal["onnx"] = Field(description="an ONNX file, run by onnxruntime")
-    path: Path = Field(description="the model: one input, images (n, 3, side, side)")
-    columns: dict[str, Annotated[int, Field(ge=0)]] = Field(description="column of its first output for each attribute")
-    side: Count | None = Field(None, description="to which images are scaled for it, in pixels; none: left as they are")
-    mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="subtracted from colours in [0, 1]")
-    std: tuple[Positive, Positive, Positive] = Field((0.5, 0.5, 0.5), description="by which they are then divided")
-    gives: Literal["logits", "probabilities"] = Field("logits", description="what its columns hold")
-
-
-DetectorBackend = Annotated[DetectorNetwork | OnnxNetwork, Field(discriminator="backend")]
-
-
-class SupervisedTraining(Section):
-    """Training of a detector or a segmenter."""
-
-    kimg: Positive = Field(description="thousands of images shown")
-    batch: Count = Field(64, description="images a step")
-    learning_rate: Positive = Field(2e-3, description="largest step of Adam")
 
 
 class Detectors(Section):
@@ -75,41 +48,28 @@ class Detectors(Section):
 
     @model_validator(mode="after")
     def _detectors_differ(self) -> Detectors:
-        alike = {
-            ("trained", "trained"): ("architecture", "seed", "half"),
-            ("onnx", "onnx"): ("path",),
-        }
-        for key in alike.get((self.selector.backend, self.referee.backend), ()):
-            if getattr(self.selector, key) == getattr(self.referee, key):
+        for key in ("architecture", "name", "path", "seed", "half"):
+            values = [getattr(network, key, None) for network in (self.selector, self.referee)]
+            if values[0] == values[1] is not None:
                 raise ValueError(f"selector.{key} equals referee.{key}; a referee must be independent of the selector")
         return self
 
     @model_validator(mode="after")
-    def _onnx_files_know_the_attributes(self) -> Detectors:
+    def _given_networks_know_the_attributes(self) -> Detectors:
         for judge in ("selector", "referee"):
             network = getattr(self, judge)
-            known = network.columns if isinstance(network, OnnxNetwork) else self.attributes
-            missing = [name for name in self.attributes if name not in known]
+            key = {"onnx": "columns", "transformers": "classes"}.get(network.backend)
+            missing = [name for name in self.attributes if key and name not in getattr(network, key)]
             if missing:
-                raise ValueError(f"{judge}.columns gives no column for {', '.join(missing)}; add it")
+                raise ValueError(f"{judge}.{key} says nothing of {', '.join(missing)}; add it")
         return self
 
     @model_validator(mode="before")
     @classmethod
     def _trained_unless_said_otherwise(cls, values: Any) -> Any:
-        given = values if isinstance(values, dict) else {}
-        networks = {judge: given[judge] for judge in ("selector", "referee") if isinstance(given.get(judge), dict)}
-        filled = {judge: {"backend": "trained"} | network for judge, network in networks.items()}
-        return given | filled if filled else values
-
-
-class Parts(Section):
-    """The segmenter that finds the parts of a face."""
-
-    width: Count = Field(16, description="channels of the segmenter's first layer")
-    training: SupervisedTraining = Field(
-        SupervisedTraining(kimg=12, batch=16, learning_rate=4e-3), description="how the segmenter is trained"
-    )
+        if not isinstance(values, dict):
+            return values
+        return values | {judge: fill_backend(values[judge]) for judge in ("selector", "referee") if judge in values}
 
 
 class GrowthPhase(Section):
@@ -222,6 +182,17 @@ class MaskSampling(Section):
     )
 
 
+class IdentityLoss(Section):
+    """Whether a rebuilt face is still the same person's, as a face embedding sees it (paper A.1.1, for FFHQ)."""
+
+    path: Path = Field(description="the embedding network, images (n, 3, side, side) to vectors: TorchScript or .onnx")
+    weight: Positive = Field(1.0, description="of the loss, one minus the cosine of both embeddings")
+    crop: Square | None = Field(None, description="the square that the network sees; none: the whole image")
+    side: Count = Field(112, description="to which the square is scaled, in pixels")
+    mean: Mean = (0.5, 0.5, 0.5)
+    std: Deviation = (0.5, 0.5, 0.5)
+
+
 class EncoderTraining(Section):
     """Latent regression by the paper's Eq. 3; a kimg of 0 takes the weights as they are."""
 
@@ -240,6 +211,7 @@ class EncoderTraining(Section):
         1.0, description="side of the random crop that the perceptual loss sees, as a share of the image's side"
     )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
+    identity: IdentityLoss | None = Field(None, description="identity loss, for faces; none: left out")
     local: LocalLoss | None = Field(None, description="where images must match more closely, such as round the mouth")
     collages: Share = Field(
         0.0, description="share of images that get the square of `local` from another, so that it is seen by itself"

@@ -14,7 +14,7 @@ from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.masks import box_mask
 from pipeline_lib.networks.checkpoints import load_weights
-from pipeline_lib.networks.segmenter import UNetSegmenter
+from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.training.batches import to_float
@@ -44,7 +44,7 @@ def extract_parts(
         device: where to segment.
         batch: images segmented at a time.
     """
-    segmenter = load_weights(weights[0], UNetSegmenter, device) if weights else _BoxSegmenter(box)
+    segmenter = load_weights(weights[0], Segmenter, device) if weights else _BoxSegmenter(box)
     rows: list[dict[str, object]] = []
     with Progress("extract_parts", count_images(images)) as progress:
         for names, pixels in iterate_batches(images, batch):

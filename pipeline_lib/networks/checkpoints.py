@@ -12,14 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
-from pipeline_lib.networks.onnx_classifier import OnnxClassifier
+from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.published import recognise
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import atomic_path, digest_of_files
 
@@ -32,8 +34,12 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
         ResNetEncoder,
         PlainClassifier,
         ResidualClassifier,
+        BackboneClassifier,
         OnnxClassifier,
+        TransformersClassifier,
         UNetSegmenter,
+        OnnxSegmenter,
+        TransformersSegmenter,
     )
 }
 
@@ -52,7 +58,7 @@ def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     header = {"architecture": network.architecture, "arguments": network.arguments, **provenance}
     with atomic_path(path) as beside:
-        save_file(tensors, beside, metadata={"latent_rebalance": json.dumps(header, sort_keys=True)})
+        save_file(tensors, beside, metadata={"latent_rebalance": json.dumps(header)})
 
 
 def ship_weights(source: str | Path, target: str | Path) -> None:

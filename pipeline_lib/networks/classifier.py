@@ -1,13 +1,16 @@
-"""Attribute detectors: two small classifiers of different architecture, with a temperature per attribute."""
+"""Attribute detectors: what all have in common, and two small ones of different architecture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SMALLEST_PROBABILITY = 1e-6  # a probability of 0 or 1 has no logit
 
 
 class Detector(nn.Module):
@@ -108,3 +111,24 @@ class _PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(F.relu(self.norm1(x)))
         return self.skip(x) + self.conv2(F.relu(self.norm2(y)))
+
+
+def as_logits(
+    outputs: Tensor, columns: Sequence[int], gives: Literal["logits", "probabilities", "exclusive"]
+) -> Tensor:
+    """Return the logits (n, columns) of some columns of a classifier's outputs (n, classes).
+
+    Args:
+        outputs: of a classifier that was trained elsewhere.
+        columns: which ones.
+        gives: what the outputs are: logits, probabilities, or logits of exclusive classes, each of which is then
+            read against all others together.
+    """
+    if gives == "probabilities":
+        return torch.logit(outputs[:, columns], eps=SMALLEST_PROBABILITY)
+    if gives == "exclusive":
+        log_probability = outputs.log_softmax(dim=1)
+        rest = [log_probability[:, [c for c in range(outputs.shape[1]) if c != column]] for column in columns]
+        others = torch.stack([log_probabilities.logsumexp(dim=1) for log_probabilities in rest], dim=1)
+        return log_probability[:, columns] - others
+    return outputs[:, columns]

@@ -1,4 +1,4 @@
-"""The part segmenter: a small U-Net over part labels."""
+"""The part segmenter: what all have in common, and a small U-Net over part labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class UNetSegmenter(nn.Module):
+class Segmenter(nn.Module):
+    """Images to the part of each pixel.
+
+    Args:
+        parts: names of the parts, in the order of their code; the first is the background.
+    """
+
+    architecture: str
+
+    def __init__(self, parts: Sequence[str]):
+        super().__init__()
+        self.parts = list(parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the part code of each pixel, int64 (n, H, W), of images (n, 3, H, W) in [-1, 1]."""
+        raise NotImplementedError
+
+
+class UNetSegmenter(Segmenter):
     """Three levels down and up, with skip connections.
 
     Args:
@@ -20,8 +38,7 @@ class UNetSegmenter(nn.Module):
     architecture = "unet-segmenter"
 
     def __init__(self, parts: Sequence[str], width: int):
-        super().__init__()
-        self.parts = list(parts)
+        super().__init__(parts)
         self.arguments = {"parts": self.parts, "width": width}
         self.down1, self.down2 = _Stage(3, width), _Stage(width, 2 * width)
         self.down3 = _Stage(2 * width, 4 * width)
@@ -42,7 +59,6 @@ class UNetSegmenter(nn.Module):
         return self.head(x)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the part code of each pixel, int64 (n, H, W)."""
         return self.logits(images).argmax(dim=1)
 
 
@@ -51,3 +67,17 @@ class _Stage(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
         )
+
+
+def group_codes(found: Tensor, groups: Sequence[Sequence[int]], classes: int) -> Tensor:
+    """Turn class numbers, int64 of any shape, into part codes: 1 for classes of the first group, 0 for those of none.
+
+    Args:
+        found: class numbers below `classes`.
+        groups: class numbers of each part; where two share a class, the later lies in front (paper A.1.2).
+        classes: how many classes there are.
+    """
+    codes = torch.zeros(classes, dtype=torch.int64, device=found.device)
+    for code, group in enumerate(groups, start=1):
+        codes[list(group)] = code
+    return codes[found]

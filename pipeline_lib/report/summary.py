@@ -255,6 +255,8 @@ def _describe_segmenter(segmenter: Mapping[str, Any] | None) -> str:
     if segmenter is None:
         return "No segmenter: the same box is swapped in every image."
     by_part = segmenter["intersection_over_union"]
+    if not by_part:
+        return "How well the segmenter finds parts is unknown: the dataset has no masks of them."
     parts = ", ".join(f"{readable(part)} {share:.2f}" for part, share in by_part.items())
     return f"Intersection over union of the segmenter on {segmenter['n']:,} held-out images: {parts}."
 

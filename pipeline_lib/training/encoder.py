@@ -18,6 +18,7 @@ from pipeline_lib.networks.checkpoints import load_given, load_weights, save_wei
 from pipeline_lib.networks.distances import PerceptualDistance, open_distance
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.identity import Identity
 from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import WeightsError
@@ -58,6 +59,7 @@ class EncoderTask:
         self.encoder = encoder.to(device).train()
         self.generator = generator.to(device)
         self.perceptual = perceptual.to(device)
+        self.identity = Identity(settings.training.identity).to(device) if settings.training.identity else None
         self._optimiser = torch.optim.Adam(encoder.parameters(), settings.training.learning_rate, fused=True)
 
     def step(self, index: int) -> dict[str, Tensor]:
@@ -78,11 +80,13 @@ class EncoderTask:
                 "perceptual": self.perceptual(*self._crop(rebuilt, images, index)).mean(),
                 "latent": latent_loss(predicted[collages:], latents[collages:]),
             }
+            if self.identity is not None:
+                losses["identity"] = self.identity(rebuilt, images).mean()
             if training.local is not None:
                 losses["local"] = self._local_loss(rebuilt, images, training.local)
         weights = training.model_dump(include={"mse", "perceptual", "latent"})
-        if training.local is not None:
-            weights["local"] = training.local.weight
+        for name in ("identity", "local"):
+            weights[name] = getattr(training, name) and getattr(training, name).weight
         objective = sum(weights[name] * loss.float() for name, loss in losses.items())
         self._optimiser.zero_grad(set_to_none=True)
         objective.backward()

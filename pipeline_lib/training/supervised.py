@@ -12,13 +12,27 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from pipeline_lib.config import DetectorNetwork, Detectors, OnnxNetwork, Parts, SupervisedTraining
+from pipeline_lib.config import (
+    BackboneNetwork,
+    Detectors,
+    GivenNetwork,
+    GivenParts,
+    OnnxNetwork,
+    OnnxParts,
+    Parts,
+    PartsBackend,
+    SaliencyParts,
+    SupervisedTraining,
+    TrainedHere,
+)
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
+from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
-from pipeline_lib.networks.onnx_classifier import OnnxClassifier
-from pipeline_lib.networks.segmenter import UNetSegmenter
+from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
+from pipeline_lib.networks.segmenter import Segmenter, UNetSegmenter
+from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
@@ -114,7 +128,7 @@ def train_detector(
     labels: Path,
     held_out: list[Path],
     held_out_labels: Path,
-    network: DetectorNetwork | OnnxNetwork,
+    network: TrainedHere | GivenNetwork,
     settings: Detectors,
     related: list[str],
     judge: str,
@@ -125,15 +139,15 @@ def train_detector(
 ) -> None:
     """Train, calibrate and measure one detector.
 
-    It learns from one half of the training images, weighted so that the dataset's bias tells it nothing, or comes as
-    an ONNX file; is calibrated on the held-out images at even positions and measured on those at odd positions.
+    It learns from one half of the training images, weighted so that the dataset's bias tells it nothing, or is given;
+    is calibrated on the held-out images at even positions and measured on those at odd positions.
 
     Args:
         images: shards of the training set.
         labels: its table of true attributes.
         held_out: shards of the held-out set.
         held_out_labels: its table of true attributes.
-        network: architecture, seed and half of this detector, or its ONNX file.
+        network: architecture, seed and half of this detector, or its file.
         settings: the config section of both.
         related: attributes of the targets and of their conditions, whose association is weighted away.
         judge: "selector" or "referee".
@@ -142,7 +156,7 @@ def train_detector(
         report: JSON to make: accuracy, error counts and expected calibration error by attribute.
         device: where to train.
     """
-    if isinstance(network, OnnxNetwork):
+    if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
         detector, provenance = _trained_detector(images, labels, network, settings, related, judge, checkpoints, device)
@@ -156,17 +170,28 @@ def train_detector(
     write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
 
 
-def _given_detector(network: OnnxNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:
-    columns = [network.columns[name] for name in settings.attributes]
-    options = network.model_dump(include={"side", "mean", "std", "gives"}) | {"mirror": settings.mirror}
-    detector = OnnxClassifier.from_file(network.path, settings.attributes, columns, resolution, **options)
-    return detector, {"imported_from": network.path.name, "source_digest": digest_of_files(network.path)}
+def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:
+    attributes, mirror = settings.attributes, settings.mirror
+    if isinstance(network, OnnxNetwork):
+        columns = [network.columns[name] for name in attributes]
+        options = network.model_dump(include={"side", "mean", "std", "gives"})
+        detector = OnnxClassifier.from_file(network.path, attributes, columns, resolution, **options, mirror=mirror)
+    else:
+        classes = [network.classes[name] for name in attributes]
+        detector = TransformersClassifier.from_folder(network.path, attributes, classes, mirror)
+    return detector, _origin(network.path)
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """Return what is kept of a model that somebody else trained: its name and digest."""
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return {"imported_from": path.name, "source_digest": digest_of_files(*files)}
 
 
 def _trained_detector(
     images: list[Path],
     labels: Path,
-    network: DetectorNetwork,
+    network: TrainedHere,
     settings: Detectors,
     related: list[str],
     judge: str,
@@ -176,9 +201,8 @@ def _trained_detector(
     pixels, targets = _images_with_truth(images, labels, settings.attributes)
     own = torch.arange(network.half, len(pixels), 2)
     balance = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
-    kind = PlainClassifier if network.architecture == "plain" else ResidualClassifier
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
-    detector = kind(settings.attributes, network.width, settings.mirror)
+    detector = _new_detector(network, settings)
     task = SupervisedTask(
         detector,
         pixels[own],
@@ -193,6 +217,16 @@ def _trained_detector(
     key = digest_of([settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)])
     run(task, checkpoints / f"{task.name}-{key}")
     return detector, {"key": key, "kimg": settings.training.kimg}
+
+
+def _new_detector(network: TrainedHere, settings: Detectors) -> Detector:
+    if isinstance(network, BackboneNetwork):
+        detector = BackboneClassifier(settings.attributes, network.library, network.name, settings.mirror)
+        if network.weights is not None:
+            detector.load_pretrained(network.weights)
+        return detector
+    kind = PlainClassifier if network.architecture == "plain" else ResidualClassifier
+    return kind(settings.attributes, network.width, settings.mirror)
 
 
 def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tensor:
@@ -284,21 +318,21 @@ def train_segmenter(
     held_out: list[Path],
     held_out_masks: Path,
     part_names: list[str],
-    settings: Parts,
+    settings: PartsBackend,
     seed: int,
     checkpoints: Path,
     weights: Path,
     report: Path,
     device: torch.device,
 ) -> None:
-    """Train the segmenter on true part masks and measure its intersection over union on held-out images.
+    """Train the segmenter on true part masks, or take the given one, and measure its overlap on held-out images.
 
     Args:
         images: shards of the training set.
         masks: its table of part codes.
         held_out: shards of the held-out set.
         held_out_masks: its table of part codes.
-        part_names: names of the codes.
+        part_names: names of the codes; empty where the dataset has no masks, and a given segmenter goes unmeasured.
         settings: the config section.
         seed: of the run.
         checkpoints: folder of resumable states.
@@ -306,6 +340,39 @@ def train_segmenter(
         report: JSON to make: intersection over union by part and their mean.
         device: where to train.
     """
+    if isinstance(settings, Parts):
+        segmenter, provenance = _trained_segmenter(images, masks, part_names, settings, seed, checkpoints, device)
+    else:
+        segmenter, provenance = _given_segmenter(settings, resolution_of(held_out[0]))
+    segmenter = segmenter.to(device).requires_grad_(False).eval()
+    save_weights(weights, segmenter, provenance)
+    if not part_names:
+        write_json(report, {"n": 0, "intersection_over_union": {}, "mean": None})
+        return
+    test_pixels, test_codes = _images_with_masks(held_out, held_out_masks)
+    found = torch.cat([segmenter(to_float(batch, device)).cpu() for batch in test_pixels.split(128)])
+    write_json(report, intersection_over_union(found.numpy(), segmenter.parts, test_codes.numpy(), part_names))
+
+
+def _given_segmenter(settings: GivenParts, resolution: int) -> tuple[Segmenter, dict[str, Any]]:
+    if isinstance(settings, OnnxParts | SaliencyParts):
+        groups = settings.groups if isinstance(settings, OnnxParts) else None
+        options = settings.model_dump(include={"threshold", "side", "mean", "std"})
+        segmenter = OnnxSegmenter.from_file(settings.path, groups, resolution, **options)
+    else:
+        segmenter = TransformersSegmenter.from_folder(settings.path, settings.groups)
+    return segmenter, _origin(settings.path)
+
+
+def _trained_segmenter(
+    images: list[Path],
+    masks: Path,
+    part_names: list[str],
+    settings: Parts,
+    seed: int,
+    checkpoints: Path,
+    device: torch.device,
+) -> tuple[Segmenter, dict[str, Any]]:
     pixels, codes = _images_with_masks(images, masks)
     torch.manual_seed(seeding.derive(seed, "segmenter", "weights"))
     segmenter = UNetSegmenter(part_names, settings.width)
@@ -323,11 +390,7 @@ def train_segmenter(
     )
     key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(*images, masks)])
     run(task, checkpoints / f"{task.name}-{key}")
-    segmenter.requires_grad_(False).eval()
-    test_pixels, test_codes = _images_with_masks(held_out, held_out_masks)
-    found = torch.cat([segmenter(to_float(batch, device)).cpu() for batch in test_pixels.split(128)])
-    save_weights(weights, segmenter, {"key": key, "kimg": settings.training.kimg})
-    write_json(report, intersection_over_union(found.numpy(), test_codes.numpy(), part_names))
+    return segmenter, {"key": key, "kimg": settings.training.kimg}
 
 
 def part_weights(codes: Tensor, parts: int) -> Tensor:
@@ -340,14 +403,24 @@ def part_weights(codes: Tensor, parts: int) -> Tensor:
     return weight / weight.mean()
 
 
-def intersection_over_union(found: np.ndarray, truth: np.ndarray, part_names: list[str]) -> dict[str, Any]:
-    """Measure part codes (n, H, W) against the truth; a part that never occurs in either has no figure."""
+def intersection_over_union(
+    found: np.ndarray, found_names: list[str], truth: np.ndarray, true_names: list[str]
+) -> dict[str, Any]:
+    """Measure the parts that both know, by name, in part codes (n, H, W); one that is in neither has no figure.
+
+    The background, which is what no part is, counts only where both know the same parts.
+    """
+    shared = [name for name in found_names if name in true_names]
+    if set(found_names) != set(true_names):
+        shared.remove("background")
     by_part = {}
-    for code, name in enumerate(part_names):
-        union = int(((found == code) | (truth == code)).sum())
+    for name in shared:
+        here, there = found == found_names.index(name), truth == true_names.index(name)
+        union = int((here | there).sum())
         if union:
-            by_part[name] = float(((found == code) & (truth == code)).sum() / union)
-    return {"n": len(truth), "intersection_over_union": by_part, "mean": float(np.mean(list(by_part.values())))}
+            by_part[name] = float((here & there).sum() / union)
+    mean = float(np.mean(list(by_part.values()))) if by_part else None
+    return {"n": len(truth), "intersection_over_union": by_part, "mean": mean}
 
 
 def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor]:

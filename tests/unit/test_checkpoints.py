@@ -6,16 +6,36 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import ARCHITECTURES, load_weights, read_header, save_weights
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.onnx_classifier import OnnxClassifier
+from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
 from pipeline_lib.runtime.errors import WeightsError
+
+PREPROCESS = {"side": None, "mean": [0.5] * 3, "std": [0.5] * 3}
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+    "id2label": {"0": "man", "1": "woman"},
+}
+SEGFORMER = {
+    "model_type": "segformer",
+    "hidden_sizes": [8] * 4,
+    "depths": [1] * 4,
+    "num_attention_heads": [1] * 4,
+    "decoder_hidden_size": 8,
+    "id2label": {"0": "wall", "1": "hair"},
+}
 
 EVERY_KIND = {
     "stylegan2": lambda: StyleGAN2Generator(8, [8, 6], style_dim=8, mapping_layers=1),
@@ -25,6 +45,10 @@ EVERY_KIND = {
     "plain-classifier": lambda: PlainClassifier(["smiling", "hat"], width=2),
     "residual-classifier": lambda: ResidualClassifier(["smiling", "hat"], width=4),
     "onnx-classifier": lambda: OnnxClassifier(["smiling", "hat"], [3, 1], model_bytes=7),
+    "backbone-classifier": lambda: BackboneClassifier(["smiling"], "timm", "resnet10t"),
+    "transformers-classifier": lambda: TransformersClassifier(["Male"], ["man"], VIT, PREPROCESS),
+    "onnx-segmenter": lambda: OnnxSegmenter({"hair": [3]}, model_bytes=7),
+    "transformers-segmenter": lambda: TransformersSegmenter({"hair": ["hair"]}, SEGFORMER, PREPROCESS),
     "unet-segmenter": lambda: UNetSegmenter(["background", "mouth"], width=2),
 }
 

@@ -397,7 +397,7 @@ def test_a_detector_may_be_an_onnx_file(onnx_file: str) -> None:
 
 def test_an_onnx_file_must_know_the_attributes_and_not_judge_itself(onnx_file: str) -> None:
     network = {"backend": "onnx", "path": onnx_file, "columns": {"smiling": 31}}
-    assert "selector.columns gives no column for long_hair; add it" in refusal(detectors(selector=network))
+    assert "selector.columns says nothing of long_hair; add it" in refusal(detectors(selector=network))
     network["columns"]["long_hair"] = 5
     message = refusal(detectors(selector=network, referee=network))
     assert "selector.path equals referee.path; a referee must be independent" in message
@@ -405,6 +405,19 @@ def test_an_onnx_file_must_know_the_attributes_and_not_judge_itself(onnx_file: s
     assert "`detectors.referee.path`: no file nowhere.onnx" in refusal(detectors(referee=missing))
     wrong = refusal(detectors(referee=network | {"mena": [0, 0, 0]}))
     assert "unknown key `detectors.referee.mena`; did you mean `mean`?" in wrong
+
+
+def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
+    values = changed("parts", {"backend": "onnx", "path": onnx_file, "groups": {"lips": [11, 12]}})
+    values["rebalance"] |= {"region": {"kind": "part", "name": "lips"}}
+    assert parse_config(values).part_names == ("background", "lips")
+    values["rebalance"]["region"]["name"] = "mouth"
+    assert "`rebalance.region.name` names `mouth`, which is none of lips" in refusal(values)
+    values["parts"] = {"backend": "saliency", "path": "nowhere.onnx"}
+    values["rebalance"]["region"]["name"] = "salient"
+    assert "`parts.path`: no file nowhere.onnx" in refusal(values)
+    values["parts"] |= {"path": onnx_file, "treshold": 0.4}
+    assert "unknown key `parts.treshold`; did you mean `threshold`?" in refusal(values)
 
 
 @pytest.mark.parametrize(

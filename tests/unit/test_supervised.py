@@ -68,10 +68,19 @@ def test_a_detectors_report_counts_what_one_can_count_by_hand():
 
 def test_intersection_over_union_counts_pixels_and_skips_absent_parts():
     truth, found = np.array([[[0, 1], [1, 1]]]), np.array([[[0, 0], [1, 1]]])
-    report = intersection_over_union(found, truth, ["background", "mouth", "hat"])
+    names = ["background", "mouth", "hat"]
+    report = intersection_over_union(found, names, truth, names)
     assert report["intersection_over_union"] == pytest.approx({"background": 1 / 2, "mouth": 2 / 3})
     assert report["mean"] == pytest.approx(7 / 12)
     assert report["n"] == 1
+
+
+def test_parts_are_compared_by_name_and_the_background_only_where_it_means_the_same():
+    truth, found = np.array([[[0, 1], [1, 2]]]), np.array([[[2, 2], [1, 0]]])
+    report = intersection_over_union(found, ["background", "hat", "mouth"], truth, ["background", "mouth", "skin"])
+    assert report["intersection_over_union"] == pytest.approx({"mouth": 1 / 3})
+    nothing = intersection_over_union(found, ["background", "hat", "mouth"], truth, ["background", "nose", "skin"])
+    assert nothing == {"n": 1, "intersection_over_union": {}, "mean": None}
 
 
 def test_a_part_weighs_by_the_inverse_root_of_its_share():

@@ -18,7 +18,6 @@ ROOT = f"results/{RUN}"
 RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
-PARTS = checked.data.part_names
 REGION = settings["rebalance"]["region"]
 SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part that a segmenter must find; none: a box in any image
 ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU

@@ -4,7 +4,7 @@ rule train_detector:
         labels=f"{ROOT}/labels/dataset.parquet",
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
-        model=lambda wildcards: given(settings["detectors"][wildcards.judge].get("path")),
+        model=lambda wildcards: given(*(settings["detectors"][wildcards.judge].get(key) for key in ("path", "weights"))),
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
         report=f"{ROOT}/models/{{judge}}.json",
@@ -34,6 +34,7 @@ rule train_segmenter:
         masks=f"{ROOT}/true_parts/dataset.parquet",
         held_out=images("held_out"),
         held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
+        model=given(settings["parts"].get("path")),
     output:
         weights=f"{ROOT}/models/segmenter.safetensors",
         report=f"{ROOT}/models/segmenter.json",
@@ -48,7 +49,7 @@ rule train_segmenter:
         gpu=1,
     params:
         stage="train_segmenter",
-        part_names=PARTS,
+        part_names=checked.data.part_names,
         settings=settings["parts"],
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",

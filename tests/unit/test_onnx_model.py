@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from pipeline_lib.config import Detectors
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
-from pipeline_lib.networks.onnx_classifier import OnnxClassifier
+from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.training.supervised import train_detector
@@ -57,13 +57,79 @@ def test_probabilities_become_logits(tmp_path):
     torch.testing.assert_close(found.logits(IMAGES), raw.logits(IMAGES), rtol=1e-4, atol=1e-5)
 
 
+def test_exclusive_classes_are_read_against_all_others(tmp_path):
+    model = write_model(tmp_path / "a.onnx")
+    found = OnnxClassifier.from_file(model, ["red", "blue"], [0, 2], gives="exclusive", mirror=False).eval()
+    means = IMAGES.mean(dim=(2, 3))
+    torch.testing.assert_close(found(IMAGES), means.softmax(dim=1)[:, [0, 2]])
+
+
+def write_map(path, classes):
+    """Write a model that scores every second pixel: the first colour channels as they are."""
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Slice", ["pooled", "zero", "classes", "axis"], ["scores"]),
+    ]
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64, [1], [value])
+        for name, value in (("zero", 0), ("classes", classes), ("axis", 1))
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "map",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "side", "side"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes, "h", "w"])],
+        constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    return path
+
+
+def halves():
+    """Return an image that is red above, and blue to the right below and green to the left."""
+    image = torch.full((1, 3, 12, 12), -1.0)
+    image[:, 0, :6] = 1
+    image[:, 2, 6:, 6:] = 1
+    image[:, 1, 6:, :6] = 1
+    return image
+
+
+def test_a_segmenter_puts_classes_together_to_parts(tmp_path):
+    segmenter = OnnxSegmenter.from_file(write_map(tmp_path / "a.onnx", 3), {"sky": [2], "ground": [0]})
+    assert segmenter.parts == ["background", "sky", "ground"]
+    wanted = torch.zeros(1, 12, 12, dtype=torch.int64)
+    wanted[:, :6], wanted[:, 6:, 6:] = 2, 1
+    assert segmenter(halves()).equal(wanted)
+    save_weights(tmp_path / "a.safetensors", segmenter, {})
+    assert load_weights(tmp_path / "a.safetensors")(halves()).equal(wanted)
+
+
+def test_saliency_is_what_scores_from_the_threshold_on(tmp_path):
+    model = write_map(tmp_path / "a.onnx", 1)
+    segmenter = OnnxSegmenter.from_file(model, None, threshold=0.5, mean=(0, 0, 0), std=(1, 1, 1))
+    assert segmenter.parts == ["background", "salient"]
+    found = segmenter(halves())
+    assert found[:, :5].all() and not found[:, 7:].any()
+    assert not OnnxSegmenter.from_file(model, None, threshold=1.5, mean=(0, 0, 0), std=(1, 1, 1))(halves()).any()
+
+
+def test_a_model_that_segments_nothing_is_refused(tmp_path):
+    flat, three = write_model(tmp_path / "flat.onnx"), write_map(tmp_path / "three.onnx", 3)
+    with pytest.raises(WeightsError, match=r"flat.onnx: gives \(1, 3\) for one image, not"):
+        OnnxSegmenter.from_file(flat, {"sky": [0]})
+    with pytest.raises(WeightsError, match=r"three.onnx: gives .* with class 3"):
+        OnnxSegmenter.from_file(three, {"sky": [3]})
+    with pytest.raises(WeightsError, match=r"three.onnx: gives .*, not one score a pixel"):
+        OnnxSegmenter.from_file(three, None)
+
+
 def test_images_are_scaled_to_the_side_that_the_model_takes(tmp_path):
     model = write_model(tmp_path / "a.onnx", side=8)
     detector = OnnxClassifier.from_file(model, ["red"], [0], side=8)
     assert detector.logits(IMAGES).shape == (5, 1)
     with pytest.raises(WeightsError, match=r"a.onnx: does not run on an image of 64 pixels"):
         OnnxClassifier.from_file(model, ["red"], [0])
-    OnnxClassifier.from_file(model, ["red"], [0], trial=8)
+    OnnxClassifier.from_file(model, ["red"], [0], resolution=8)
 
 
 def test_the_model_travels_inside_the_weight_file(tmp_path):

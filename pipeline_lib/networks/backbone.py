@@ -1,0 +1,76 @@
+"""An attribute detector on a network of torchvision or timm."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.networks.preprocess import Preprocess
+from pipeline_lib.runtime.errors import WeightsError
+
+
+class BackboneClassifier(Detector):
+    """A network of a library with a last layer of one output an attribute, on images normalised as ImageNet's.
+
+    Args:
+        attributes: names of the outputs, in their order.
+        library: where the network is from.
+        name: of the network in that library, such as resnet18.
+        mirror: judge an image by itself and its mirror image together.
+
+    Raises:
+        WeightsError: the library is not there, or has no such network.
+    """
+
+    architecture = "backbone-classifier"
+
+    def __init__(
+        self, attributes: Sequence[str], library: Literal["torchvision", "timm"], name: str, mirror: bool = True
+    ):
+        super().__init__(attributes, 0, mirror)
+        self.arguments = {"attributes": self.attributes, "library": library, "name": name, "mirror": mirror}
+        self.preprocess = Preprocess(None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        self.network = _create(library, name, len(self.attributes))
+
+    def load_pretrained(self, path: Path) -> None:
+        """Start from published weights of the network; its last layer, of other classes, stays as drawn.
+
+        Raises:
+            WeightsError: the file cannot be used, or is of another network.
+        """
+        try:
+            given = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            raise WeightsError(f"{path}: no readable weights ({str(error).partition(chr(10))[0]})") from None
+        own = self.network.state_dict()
+        fitting = {name: value for name, value in given.items() if name in own and value.shape == own[name].shape}
+        new = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+        other = [name for name in new if own[name].shape[:1] != (len(self.attributes),) or name not in given]
+        if other or not fitting:
+            name, shown = self.arguments["name"], ", ".join(other[:3] or new[:3])
+            raise WeightsError(f"{path}: no weights of {name}; {shown} are missing or of another shape")
+        self.network.load_state_dict(fitting, strict=False)
+
+    def view_logits(self, images: Tensor) -> Tensor:
+        return self.network(self.preprocess(images))
+
+
+def _create(library: str, name: str, outputs: int) -> nn.Module:
+    try:
+        if library == "torchvision":
+            import torchvision
+
+            return torchvision.models.get_model(name, weights=None, num_classes=outputs)
+        import timm
+
+        return timm.create_model(name, pretrained=False, num_classes=outputs)
+    except ImportError:
+        raise WeightsError(f"the network {name} needs timm; run `pip install latent-rebalance[timm]`") from None
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f"{library} has no network {name} ({error}); correct its name") from None

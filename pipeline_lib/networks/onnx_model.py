@@ -1,0 +1,201 @@
+"""An ONNX file that somebody else trained, as a module: an attribute detector or a segmenter on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline_lib.networks.classifier import Detector, as_logits
+from pipeline_lib.networks.preprocess import Preprocess
+from pipeline_lib.networks.segmenter import Segmenter, group_codes
+from pipeline_lib.runtime.errors import WeightsError
+
+
+class OnnxModel(nn.Module):
+    """Runs a model with one input, images (n, 3, side, side), and gives its first output.
+
+    Args:
+        model_bytes: length of the model, which is kept in a buffer and so travels inside our weight files.
+        preprocess: what it wants of images.
+    """
+
+    def __init__(self, model_bytes: int, preprocess: Preprocess):
+        super().__init__()
+        self.preprocess = preprocess
+        self.register_buffer("content", torch.zeros(model_bytes, dtype=torch.uint8))
+        self._session: Any = None
+
+    def load(self, path: Path, content: bytes, resolution: int) -> Tensor:
+        """Take the bytes of a model, and return what it makes of one black image of `resolution` pixels.
+
+        Raises:
+            WeightsError: they are no ONNX model of this kind.
+        """
+        self.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        try:
+            return self(torch.full((1, 3, resolution, resolution), -1.0))
+        except WeightsError:
+            raise
+        except Exception as error:  # onnxruntime documents no closed set of errors
+            reason = str(error).partition("\n")[0]
+            side = self.preprocess.side or resolution
+            raise WeightsError(f"{path}: does not run on an image of {side} pixels ({reason})") from None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the model's first output for images (n, 3, H, W) in [-1, 1], float32 on their device."""
+        if self._session is None:
+            self._session = _open_session(self.content.cpu().numpy().tobytes())
+        name = self._session.get_inputs()[0].name
+        inputs = self.preprocess(images).float().cpu().numpy()
+        return torch.from_numpy(np.asarray(self._session.run(None, {name: inputs})[0])).to(images.device)
+
+
+class OnnxClassifier(Detector):
+    """Takes one output column of a model for each attribute.
+
+    Args:
+        attributes: names of the outputs, in their order.
+        columns: column of the model's first output for each attribute.
+        model_bytes: length of the model.
+        side: to which images are scaled in pixels; None leaves them.
+        mean: of each colour channel, subtracted from values in [0, 1].
+        std: by which they are then divided.
+        gives: what the columns hold, see `as_logits`.
+        mirror: judge an image by itself and its mirror image together.
+    """
+
+    architecture = "onnx-classifier"
+
+    def __init__(
+        self,
+        attributes: Sequence[str],
+        columns: Sequence[int],
+        model_bytes: int,
+        side: int | None = None,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        gives: Literal["logits", "probabilities", "exclusive"] = "logits",
+        mirror: bool = True,
+    ):
+        super().__init__(attributes, 0, mirror)
+        self.arguments = {
+            "attributes": self.attributes,
+            "columns": list(columns),
+            "model_bytes": model_bytes,
+            "side": side,
+            "mean": list(mean),
+            "std": list(std),
+            "gives": gives,
+            "mirror": mirror,
+        }
+        self.network = OnnxModel(model_bytes, Preprocess(side, mean, std))
+
+    @classmethod
+    def from_file(
+        cls, path: Path, attributes: Sequence[str], columns: Sequence[int], resolution: int = 64, **options: Any
+    ) -> OnnxClassifier:
+        """Take a model from its file, and try it on one image of `resolution` pixels.
+
+        Raises:
+            WeightsError: the file is missing or no ONNX model of this kind, or has too few columns.
+        """
+        content = read_model(path)
+        detector = cls(attributes, columns, len(content), **options)
+        found = detector.network.load(path, content, resolution)
+        if found.ndim != 2 or found.shape[1] <= max(columns):
+            raise WeightsError(f"{path}: gives {tuple(found.shape)} for one image, but column {max(columns)} is wanted")
+        return detector
+
+    def view_logits(self, images: Tensor) -> Tensor:
+        return as_logits(self.network(images), self.arguments["columns"], self.arguments["gives"])
+
+
+class OnnxSegmenter(Segmenter):
+    """Puts the classes that a model scores at each pixel together to parts, or finds what is salient.
+
+    Args:
+        groups: the model's classes of each part; all others are background. None for a model of one class, whose
+            pixels from `threshold` on are the part `salient`.
+        model_bytes: length of the model.
+        threshold: of the score, for a model of one class.
+        side: to which images are scaled in pixels; None leaves them.
+        mean: of each colour channel, subtracted from values in [0, 1].
+        std: by which they are then divided.
+    """
+
+    architecture = "onnx-segmenter"
+
+    def __init__(
+        self,
+        groups: Mapping[str, Sequence[int]] | None,
+        model_bytes: int,
+        threshold: float = 0.5,
+        side: int | None = None,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+    ):
+        super().__init__(["background", *(["salient"] if groups is None else groups)])
+        self.arguments = {
+            "groups": groups and {name: list(classes) for name, classes in groups.items()},
+            "model_bytes": model_bytes,
+            "threshold": threshold,
+            "side": side,
+            "mean": list(mean),
+            "std": list(std),
+        }
+        self.network = OnnxModel(model_bytes, Preprocess(side, mean, std))
+
+    @classmethod
+    def from_file(
+        cls, path: Path, groups: Mapping[str, Sequence[int]] | None, resolution: int = 64, **options: Any
+    ) -> OnnxSegmenter:
+        """Take a model from its file, and try it on one image of `resolution` pixels.
+
+        Raises:
+            WeightsError: the file is missing or no ONNX model of this kind, or has too few classes.
+        """
+        content = read_model(path)
+        segmenter = cls(groups, len(content), **options)
+        found = segmenter.network.load(path, content, resolution)
+        shape = tuple(found.shape)
+        if groups is None and (found.ndim != 4 or shape[1] != 1):
+            raise WeightsError(f"{path}: gives {shape} for one image, not one score a pixel, (1, 1, h, w)")
+        last = max((number for classes in (groups or {}).values() for number in classes), default=0)
+        if found.ndim != 4 or shape[1] <= last:
+            raise WeightsError(f"{path}: gives {shape} for one image, not (1, classes, h, w) with class {last}")
+        return segmenter
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = F.interpolate(self.network(images), size=images.shape[-2:], mode="bilinear")
+        groups = self.arguments["groups"]
+        if groups is None:
+            return (scores[:, 0] >= self.arguments["threshold"]).long()
+        return group_codes(scores.argmax(dim=1), list(groups.values()), scores.shape[1])
+
+
+def read_model(path: Path) -> bytes:
+    """Read the bytes of a model.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}; correct the path") from None
+
+
+def _open_session(model: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise WeightsError("an ONNX model needs onnxruntime; run `pip install latent-rebalance[onnx]`") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings name no file and mend nothing
+    return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())

@@ -1,0 +1,161 @@
+"""Models of the library transformers, from a local folder: an attribute detector and a semantic segmenter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline_lib.networks.classifier import Detector, as_logits
+from pipeline_lib.networks.preprocess import Preprocess
+from pipeline_lib.networks.segmenter import Segmenter, group_codes
+from pipeline_lib.runtime.errors import WeightsError
+
+CLASSIFIER, SEGMENTER = "AutoModelForImageClassification", "AutoModelForSemanticSegmentation"
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+class TransformersClassifier(Detector):
+    """Takes one class of an image classifier for each attribute.
+
+    A model of exclusive classes is read as each class against all others, one of independent labels as it is.
+
+    Args:
+        attributes: names of the outputs, in their order.
+        classes: names of the model's classes for each attribute.
+        config: of the model, as transformers keeps it.
+        preprocess: arguments of `Preprocess`.
+        mirror: judge an image by itself and its mirror image together.
+    """
+
+    architecture = "transformers-classifier"
+
+    def __init__(
+        self,
+        attributes: Sequence[str],
+        classes: Sequence[str],
+        config: Mapping[str, Any],
+        preprocess: Mapping[str, Any],
+        mirror: bool = True,
+    ):
+        super().__init__(attributes, 0, mirror)
+        self.arguments = {
+            "attributes": self.attributes,
+            "classes": list(classes),
+            "config": dict(config),
+            "preprocess": dict(preprocess),
+            "mirror": mirror,
+        }
+        numbers = class_numbers(config)
+        self._columns = [numbers[name] for name in classes]
+        self._gives = "logits" if config.get("problem_type") == "multi_label_classification" else "exclusive"
+        self.preprocess = Preprocess(**preprocess)
+        self.network = _build(CLASSIFIER, config)
+
+    @classmethod
+    def from_folder(
+        cls, path: Path, attributes: Sequence[str], classes: Sequence[str], mirror: bool = True
+    ) -> TransformersClassifier:
+        """Take a model from its folder.
+
+        Raises:
+            WeightsError: it cannot be used, or has no such class.
+        """
+        network, preprocess = _read(CLASSIFIER, path, classes)
+        detector = cls(attributes, classes, network.config.to_dict(), preprocess, mirror)
+        detector.network.load_state_dict(network.state_dict())
+        return detector
+
+    def view_logits(self, images: Tensor) -> Tensor:
+        return as_logits(self.network(pixel_values=self.preprocess(images)).logits, self._columns, self._gives)
+
+
+class TransformersSegmenter(Segmenter):
+    """Puts the classes that a semantic segmenter finds together to parts.
+
+    Args:
+        groups: names of the model's classes of each part; all others are background.
+        config: of the model, as transformers keeps it.
+        preprocess: arguments of `Preprocess`.
+    """
+
+    architecture = "transformers-segmenter"
+
+    def __init__(self, groups: Mapping[str, Sequence[str]], config: Mapping[str, Any], preprocess: Mapping[str, Any]):
+        super().__init__(["background", *groups])
+        self.arguments = {
+            "groups": {name: list(classes) for name, classes in groups.items()},
+            "config": dict(config),
+            "preprocess": dict(preprocess),
+        }
+        self._numbers = class_numbers(config)
+        self.preprocess = Preprocess(**preprocess)
+        self.network = _build(SEGMENTER, config)
+
+    @classmethod
+    def from_folder(cls, path: Path, groups: Mapping[str, Sequence[str]]) -> TransformersSegmenter:
+        """Take a model from its folder.
+
+        Raises:
+            WeightsError: it cannot be used, or has no such class.
+        """
+        network, preprocess = _read(SEGMENTER, path, [name for classes in groups.values() for name in classes])
+        segmenter = cls(groups, network.config.to_dict(), preprocess)
+        segmenter.network.load_state_dict(network.state_dict())
+        return segmenter
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = self.network(pixel_values=self.preprocess(images)).logits
+        found = F.interpolate(scores, size=images.shape[-2:], mode="bilinear").argmax(dim=1)
+        numbers = [[self._numbers[name] for name in classes] for classes in self.arguments["groups"].values()]
+        return group_codes(found, numbers, scores.shape[1])
+
+
+def class_numbers(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of each class by its name."""
+    return {name: int(number) for number, name in config["id2label"].items()}
+
+
+def _read(kind: str, path: Path, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a model and what it wants of images; only safetensors, so that nothing in the folder can run."""
+    try:
+        network = getattr(_library(), kind).from_pretrained(
+            path, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+        processor = json.loads((path / "preprocessor_config.json").read_text())
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: no {kind} with preprocessor_config.json ({reason}); save it there") from None
+    known = class_numbers(network.config.to_dict())
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise WeightsError(f"{path}: has no class {', '.join(missing)}; it has {', '.join(known)}")
+    size = processor.get("size") if processor.get("do_resize", True) else None
+    side = size if isinstance(size, int | None) else next(iter(size.values()))
+    normalised = processor.get("do_normalize", True)
+    mean, std = (processor.get(key, IMAGENET[key]) for key in ("image_mean", "image_std"))
+    return network, {
+        "side": side,
+        "mean": list(mean) if normalised else [0.0] * 3,
+        "std": list(std) if normalised else [1.0] * 3,
+    }
+
+
+def _build(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    library = _library()
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    return getattr(library, kind).from_config(library.AutoConfig.for_model(config["model_type"], **values))
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise WeightsError(
+            "a transformers model needs that library; run `pip install latent-rebalance[transformers]`"
+        ) from None
+    return transformers
