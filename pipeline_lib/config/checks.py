@@ -96,6 +96,8 @@ def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
     from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES
 
     _check_folders(folder=data.folder)
+    if data.identities is not None and not data.identities.is_file():
+        raise ValueError(f"`data.identities`: no file {data.identities}; correct the path or leave it out")
     for name in data.attributes:
         check_name("data.attributes", name, CELEBA_ATTRIBUTES)
     return data.attributes

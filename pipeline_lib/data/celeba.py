@@ -54,8 +54,9 @@ def open_celeba(settings: CelebAData) -> Source:
     """
     attributes = read_attributes(_find(settings.folder, "list_attr_celeba.txt"), settings.attributes)
     partition = read_pairs(_find(settings.folder, "list_eval_partition.txt"))
+    people = _read_people(settings)
     images = _find(settings.folder, "img_align_celeba")
-    items = [Item(name, (images / name, None, truth)) for name, truth in attributes.items()]
+    items = [Item(name, (images / name, None, truth, people.get(name))) for name, truth in attributes.items()]
     return _source([(item, partition.get(item.image_id)) for item in items], settings)
 
 
@@ -67,14 +68,15 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
     """
     attributes = read_attributes(_find(settings.folder, "CelebAMask-HQ-attribute-anno.txt"), settings.attributes)
     original = read_mapping(_find(settings.folder, "CelebA-HQ-to-CelebA-mapping.txt"))
-    partition = read_pairs(settings.partition)
+    partition, people = read_pairs(settings.partition), _read_people(settings)
     images, masks = _find(settings.folder, "CelebA-HQ-img"), _find(settings.folder, "CelebAMask-HQ-mask-anno")
     rows = []
     for name, truth in attributes.items():
         number = int(Path(name).stem)
         if number not in original:
             raise DataError(f"{settings.folder}: {name} has attributes but no line in CelebA-HQ-to-CelebA-mapping.txt")
-        rows.append((Item(name, (images / name, (masks, number), truth)), partition.get(original[number])))
+        origin = (images / name, (masks, number), truth, people.get(original[number]))
+        rows.append((Item(name, origin), partition.get(original[number])))
     return _source(rows, settings)
 
 
@@ -152,6 +154,8 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
     for item, partition in items:
         if partition is None:
             raise DataError(f"{settings.folder}: {item.image_id} has attributes but no partition; get the lists again")
+        if settings.identities and item.origin[-1] is None:
+            raise DataError(f"{settings.identities}: no line for the image of {item.image_id}; get the list again")
         split["train" if partition == TRAIN else "held_out"].append(item)
     return Source(
         train=split["train"][: settings.images],
@@ -163,8 +167,13 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
 
 
 def _read(resolution: int, item: Item) -> Record:
-    path, masks, truth = item.origin
-    return Record(load_square(path, resolution), None if masks is None else load_parts(*masks, resolution), truth)
+    path, masks, truth, person = item.origin
+    codes = None if masks is None else load_parts(*masks, resolution)
+    return Record(load_square(path, resolution), codes, truth, person)
+
+
+def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, int]:
+    return read_pairs(settings.identities) if settings.identities else {}
 
 
 def _find(folder: Path, name: str) -> Path:

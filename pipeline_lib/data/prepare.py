@@ -116,7 +116,8 @@ def _fill_split(
                     continue
                 shard = shard_of(number * CHUNK + place, len(items), len(writers))
                 writers[shard].add([item.image_id], record.image[None])
-                rows.append({"image_id": item.image_id, "split": split, **record.attributes})
+                person = {} if record.person is None else {"person": record.person}
+                rows.append({"image_id": item.image_id, "split": split, **person, **record.attributes})
                 if record.codes is not None:
                     codes.append({"image_id": item.image_id, "codes": record.codes.tobytes()})
             progress.advance(len(records))

@@ -19,11 +19,13 @@ class Record:
         image: uint8 (resolution, resolution, 3).
         codes: part of every pixel, uint8 (resolution, resolution); None where the dataset has no masks.
         attributes: truth by name.
+        person: number of the person shown; None where the dataset does not say.
     """
 
     image: np.ndarray
     codes: np.ndarray | None
     attributes: dict[str, bool]
+    person: int | None = None
 
 
 @dataclass(frozen=True)

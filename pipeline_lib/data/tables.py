@@ -16,8 +16,8 @@ SCHEMA_VERSION = "1"
 
 #: Fixed columns of each kind of table. Kinds marked open hold further columns, one an attribute.
 SCHEMAS: dict[str, pa.Schema] = {
-    # One row an image: what is true of it, null where nobody can know. Open: a bool an attribute.
-    "labels": pa.schema([("image_id", pa.string()), ("split", pa.string())]),
+    # One row an image: what is true of it, and who is shown if that is known. Open: a bool an attribute.
+    "labels": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("person", pa.int64())]),
     # One row for each image of the source that could not be used, and why.
     "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
     # One row an image of an assembled set. Open: a bool an attribute, null for edited images.
@@ -90,6 +90,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
+MAY_LACK = {"labels": {"person"}}
 OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
 
 
@@ -103,6 +104,8 @@ def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[
         metadata: run, digest of the config section and digests of the models that made the table.
     """
     schema = SCHEMAS[kind]
+    for name in MAY_LACK.get(kind, set()) - set(rows.columns):
+        schema = schema.remove(schema.get_field_index(name))
     extra = [name for name in rows.columns if name not in schema.names]
     if extra and kind not in OPEN:
         raise ValueError(f"a {kind} table has no columns {extra}")

@@ -139,8 +139,9 @@ def train_detector(
 ) -> None:
     """Train, calibrate and measure one detector.
 
-    It learns from one half of the training images, weighted so that the dataset's bias tells it nothing, or is given;
-    is calibrated on the held-out images at even positions and measured on those at odd positions.
+    It learns from one half of the training images (of the people, where they are known), weighted so that the
+    dataset's bias tells it nothing, or is given; is calibrated on the held-out images at even positions and measured
+    on those at odd positions.
 
     Args:
         images: shards of the training set.
@@ -162,7 +163,7 @@ def train_detector(
         detector, provenance = _trained_detector(images, labels, network, settings, related, judge, checkpoints, device)
     detector = detector.to(device).requires_grad_(False).eval()
 
-    test_pixels, test_truth = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
     logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
     detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
     probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid()
@@ -198,8 +199,8 @@ def _trained_detector(
     checkpoints: Path,
     device: torch.device,
 ) -> tuple[Detector, dict[str, Any]]:
-    pixels, targets = _images_with_truth(images, labels, settings.attributes)
-    own = torch.arange(network.half, len(pixels), 2)
+    pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
+    own = torch.nonzero(numbers % 2 == network.half).flatten()
     balance = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
     detector = _new_detector(network, settings)
@@ -423,14 +424,17 @@ def intersection_over_union(
     return {"n": len(truth), "intersection_over_union": by_part, "mean": mean}
 
 
-def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor]:
+def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pixels, truth, and the number of the person shown, or of the image where nobody knows who it is."""
     names, pixels = read_shards(images)
     table = read_table(labels, "labels").set_index("image_id")
     missing = [attribute for attribute in attributes if attribute not in table.columns]
     if missing:
         raise DataError(f"{labels}: no column {', '.join(missing)}; it has {', '.join(table.columns[1:])}")
-    truth = table.loc[names, attributes].to_numpy(np.float32)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(truth)
+    table = table.loc[names]
+    truth = torch.tensor(table[attributes].to_numpy(np.float32))
+    numbers = torch.tensor(table["person"].to_numpy()) if "person" in table else torch.arange(len(table))
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), truth, numbers
 
 
 def _images_with_masks(images: list[Path], masks: Path) -> tuple[Tensor, Tensor]:

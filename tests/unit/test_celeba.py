@@ -138,3 +138,17 @@ def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_h
     path.write_text(path.read_text().replace("orig_idx", "index"))
     with pytest.raises(DataError, match="the first line must name the columns"):
         open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+
+
+def test_people_are_told_apart_where_the_list_is_given(tmp_path, celeba, celeba_hq):
+    identities = tmp_path / "identity_CelebA.txt"
+    identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
+    source = open_celeba(settings_of(celeba, identities=identities))
+    assert [source.read(item).person for item in source.train] == [2880, 2937]
+    source = open_celeba_hq(settings_of_hq(celeba_hq, celeba, identities=identities))
+    assert [source.read(item).person for item in (*source.train, *source.held_out)] == [2880, 8692]
+    alone = open_celeba(settings_of(celeba))
+    assert alone.read(alone.train[0]).person is None
+    identities.write_text("000001.jpg 2880\n")
+    with pytest.raises(DataError, match=r"identity_CelebA.txt: no line for the image of 000002.jpg"):
+        open_celeba(settings_of(celeba, identities=identities))

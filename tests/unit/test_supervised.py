@@ -165,8 +165,9 @@ def test_without_related_attributes_every_image_counts_alike():
 def train(tmp_path, write_shards):
     """Return a function that trains one detector on given pixels and returns its weights and report."""
 
-    def run_stage(name, pixels, judge="selector", settings=SETTINGS):
+    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None):
         labels = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": SMILING, "hat": ~SMILING})
+        labels = labels if people is None else labels.assign(person=people)
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, NAMES, name, 2)
         train_detector(
@@ -200,6 +201,17 @@ def test_a_detector_learns_from_its_own_half_alone(train, judge, half):
     before = parameters("whole", PIXELS)
     assert parameters("others_blanked", others).equal(before)
     assert not torch.allclose(parameters("own_blanked", own), before)
+
+
+def test_where_people_are_known_no_person_teaches_both_detectors(train):
+    people = np.arange(COUNT) // 2  # two images each, one at an even position
+    others = PIXELS.copy()
+    others[people % 2 == 1] = 0
+
+    def parameters(name, pixels):
+        return torch.cat([value.flatten() for value in train(name, pixels, people=people)[0].parameters()])
+
+    assert parameters("others_blanked", others).equal(parameters("whole", PIXELS))
 
 
 def test_a_detector_learns_what_can_be_seen_and_reports_every_attribute(train):

@@ -9,6 +9,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+import transformers
 import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, Run, jobs_of
 from onnx import TensorProto, helper, numpy_helper
@@ -19,7 +20,9 @@ from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.networks.checkpoints import load_weights, read_header
 from pipeline_lib.networks.classifier import PlainClassifier
+from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 
 pytestmark = pytest.mark.workflow
 
@@ -177,6 +180,79 @@ def test_celeba_with_published_networks_and_an_onnx_detector(finished: Run, tmp_
     alone = json.loads((run.results / "models/selector.json").read_text())  # the same detector before it was exported
     assert metrics["detectors"]["selector"]["Smiling"]["accuracy"] > alone["smiling"]["accuracy"] - 0.1
     assert metrics["edits"]["samples"]["candidates"] > 0
+    assert (results / "report/summary.html").stat().st_size > 0
+
+
+def write_saliency(path: Path) -> None:
+    """Write a model that finds the redder of two pixels salient: a colour channel less another, squashed."""
+    nodes = [
+        helper.make_node("Conv", ["images", "weight"], ["difference"]),
+        helper.make_node("Sigmoid", ["difference"], ["saliency"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, "h", "w"])
+        for name, channels in (("images", 3), ("saliency", 1))
+    ]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 3, 1, 1], [8.0, -4.0, -4.0])
+    graph = helper.make_graph(nodes, "saliency", ends[:1], ends[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+
+
+def write_transformer(folder: Path) -> None:
+    """Write a vision transformer that has learnt nothing."""
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
+    )
+    config.id2label = {0: "smile", 1: "long hair"}
+    config.problem_type = "multi_label_classification"
+    torch.manual_seed(0)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def test_stylegan2_as_published_with_a_saliency_network_and_a_transformer_as_referee(
+    sources: Run, tmp_path: Path
+) -> None:
+    run = sources.copy(tmp_path / "run")
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(32, [16] * 4, style_dim=512, mapping_layers=2)
+    state = generator.state_dict()
+    mean_latent = state.pop("latent_avg")
+    torch.save({"g_ema": state, "latent_avg": mean_latent}, run.folder / "stylegan2.pt")
+    state = ResNetEncoder(generator.latent_shape, width=8, depth=34).state_dict()
+    last = {f"layer5.conv5.{name}": state.pop(f"fc.{name}") for name in ("weight", "bias")}
+    last["layer5.conv5.weight"] = last["layer5.conv5.weight"][:, :, None, None]
+    torch.save({"state_dict": state | last}, run.folder / "encoder.pth")
+    write_saliency(run.folder / "saliency.onnx")
+    write_transformer(run.folder / "referee")
+
+    values = yaml.safe_load((run.folder / CONFIG).read_text()) | {"run": "stylegan2"}
+    values["data"]["images"] = 128
+    values["detectors"]["training"]["kimg"] = 0.3
+    classes = {"smiling": "smile", "long_hair": "long hair"}
+    values["detectors"]["referee"] = {"backend": "transformers", "path": "referee", "classes": classes}
+    values["detectors"]["selector"] = {"backend": "backbone", "library": "timm", "name": "resnet10t", "seed": 1}
+    values["detectors"]["selector"]["half"] = 0
+    values["parts"] = {"backend": "saliency", "path": "saliency.onnx"}
+    values["generator"] = {"channels": [16] * 4, "z_dim": 512, "mapping_layers": 2, "weights": "stylegan2.pt"}
+    values["encoder"] = {"weights": "encoder.pth", "training": {"kimg": 0.05, "batch": 8}}
+    values["rebalance"]["region"] = {"kind": "part", "name": "salient"}
+    values["retrain"] = {"init": "scratch", "training": {"kimg": 0.1}}
+    (run.folder / "stylegan2.yaml").write_text(yaml.safe_dump(values))
+    run.snakemake(config="stylegan2.yaml")
+
+    results = run.folder / "results/stylegan2"
+    for name, source in (
+        ("source/generator", "stylegan2.pt"),
+        ("referee", "referee"),
+        ("segmenter", "saliency.onnx"),
+    ):
+        assert read_header(results / f"models/{name}.safetensors")["imported_from"] == source
+    assert load_weights(results / "models/encoder.safetensors").arguments["depth"] == 34
+    assert set(read_table(results / "parts/dataset.parquet", "parts")["part"]) == {"salient"}
+    metrics = json.loads((results / "evaluation/metrics.json").read_text())
+    assert metrics["segmenter"] == {"n": 128, "intersection_over_union": {}, "mean": None}
+    assert metrics["edits"]["dataset"]["candidates"] > 0
     assert (results / "report/summary.html").stat().st_size > 0
 
 
