@@ -74,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("--steps", type=int, default=30, help="of Adam (default: 30, as in the paper)")
     adapt.set_defaults(command=_adapt)
 
+    export = commands.add_parser("export", help="write an image set of a run as PNG files with a table of labels")
+    export.add_argument("results", type=Path, help="results/<run>")
+    export.add_argument("name", help="of the image set, such as dataset_rebalanced")
+    export.add_argument("folder", type=Path, help="folder to make")
+    export.set_defaults(command=_export)
+
     accept = commands.add_parser("accept", help="check the figures of the default run against what is promised of it")
     accept.add_argument("results", type=Path, help="results/<run>")
     accept.set_defaults(command=_accept)
@@ -157,6 +163,14 @@ def _adapt(options: argparse.Namespace) -> int:
             steps=options.steps,
         )
     print(f"{options.adapted} and {options.adapted.with_suffix('.png')}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pipeline_lib.data.export import TABLE, export_images
+
+    count = export_images(options.results, options.name, options.folder)
+    print(f"{count:,} images and {TABLE} in {options.folder}")
     return 0
 
 

@@ -28,13 +28,13 @@ def open_ffhq(settings: FFHQData) -> Source:
     for number, attributes in zip(table[settings.id_column].astype(str), truth, strict=True):
         entry = entries.get(str(int(number)) if number.isdigit() else number)
         try:
-            path = settings.folder / entry[PARTS_OF_ENTRY[settings.images]]["file_path"]
+            path = settings.folder / entry[PARTS_OF_ENTRY[settings.files]]["file_path"]
             split[entry["category"]].append(Item(f"{int(number):05d}", (path, attributes)))
         except (TypeError, KeyError):
             raise DataError(f"{settings.labels}: image {number} has no entry in {settings.metadata}") from None
     return Source(
-        train=split["training"],
-        held_out=split["validation"],
+        train=split["training"][: settings.images],
+        held_out=split["validation"][: settings.held_out],
         read=partial(read_file, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,

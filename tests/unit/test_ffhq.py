@@ -37,14 +37,15 @@ def settings_of(folder, **changes):
     return FFHQData(**(given | changes))
 
 
-@pytest.mark.parametrize(("images", "side"), [("images", 64), ("thumbnails", 32)])
-def test_ffhq_is_divided_as_its_json_says(ffhq, images, side):
-    source = open_ffhq(settings_of(ffhq, images=images))
+@pytest.mark.parametrize(("files", "side"), [("images", 64), ("thumbnails", 32)])
+def test_ffhq_is_divided_as_its_json_says(ffhq, files, side):
+    source = open_ffhq(settings_of(ffhq, files=files))
     assert [item.image_id for item in source.train] == ["00000", "00001"]
     assert [item.image_id for item in source.held_out] == ["60000"]
     record = source.read(source.train[1])
     assert record.image[0, 0].tolist() == [1, side, 0]
     assert record.attributes == {"smiling": False}
+    assert [item.image_id for item in open_ffhq(settings_of(ffhq, images=1)).train] == ["00000"]
 
 
 def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):

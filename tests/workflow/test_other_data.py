@@ -259,10 +259,14 @@ def test_stylegan2_as_published_with_a_saliency_network_and_a_transformer_as_ref
 @pytest.mark.parametrize("example", sorted(path.name for path in (REPOSITORY / "config/examples").glob("*.yaml")))
 def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str) -> None:
     run = sources.copy(tmp_path / "run")
-    for folder in ("faces", "celeba", "CelebAMask-HQ"):
+    churches = [f"church/{kind}_{sky}" for kind in ("tower", "plain") for sky in ("clear", "overcast")]
+    for folder in ("faces", "celeba", "CelebAMask-HQ", "ffhq", "face-parsing", "segformer-b5-ade", *churches):
         (run.folder / "data" / folder).mkdir(parents=True)
     (run.folder / "data/faces.csv").write_text("image,smiling,long_hair\n")
+    (run.folder / "data/ffhq-labels.csv").write_text("image_number,smiling,male\n")
+    (run.folder / "data/ffhq/ffhq-dataset-v2.json").write_text("{}")
     rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
     assert {"prepare_dataset", "train_encoder", "swap_parts", "retrain_generator", "write_summary"} <= rules
-    assert ("fetch_published" in rules) == (example == "celebahq-progan.yaml")
+    published = {"celebahq-progan.yaml", "church-progan.yaml", "ffhq-stylegan2.yaml"}
+    assert ("fetch_published" in rules) == (example in published)
     assert ("train_segmenter" in rules) == (example != "custom-folder.yaml")

@@ -1,0 +1,75 @@
+"""Image sets of a run as files that any other program reads: PNG images and a table of labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from pipeline_lib.data.class_folders import SUFFIXES
+from pipeline_lib.data.shards import count_images, iterate_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.progress import Progress
+
+TABLE = "labels.csv"
+
+
+def export_images(run: Path, name: str, target: Path) -> int:
+    """Write an image set as PNG files with `labels.csv`, which the reader `folder` takes as it is.
+
+    The table comes last, so that a folder without it is known to be incomplete. Attributes are 1, 0, or empty where
+    nobody knows them, as of edited images.
+
+    Args:
+        run: folder of the run, such as results/avatars.
+        name: of the image set, such as dataset_rebalanced.
+        target: folder to make; it must be empty if it exists.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        DataError: the run has no such set, or the target holds something already.
+    """
+    shards = sorted((run / "images" / name).glob("*.parquet"), key=lambda path: int(path.stem))
+    if not shards:
+        known = ", ".join(sorted(path.name for path in run.glob("images/*"))) or "none"
+        raise DataError(f"{run}: no image set {name}; it has {known}")
+    if target.exists() and any(target.iterdir()):
+        raise DataError(f"{target}: not empty; name another folder, so that nothing is overwritten")
+    files: dict[str, str] = {}
+    with Progress("export", count_images(shards)) as progress:
+        for image_ids, pixels in iterate_shards(shards):
+            for image_id, image in zip(image_ids, pixels, strict=True):
+                files[image_id] = _file_name(image_id)
+                path = target / files[image_id]
+                if path.exists():
+                    raise DataError(f"{path}: two images of {name} would have this name; rename one in the source")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+            progress.advance(len(image_ids))
+    table = _labels(run, name)
+    if table is None:
+        table = pd.DataFrame({"image_id": list(files)})
+    table.insert(0, "image", table.pop("image_id").map(files))
+    truth = [column for column in table if isinstance(table[column].dtype, pd.BooleanDtype)]
+    with atomic_path(target / TABLE) as beside:
+        table.assign(**{column: table[column].astype("Int8") for column in truth}).to_csv(beside, index=False)
+    return len(files)
+
+
+def _file_name(image_id: str) -> str:
+    named = Path(image_id)
+    return (named.with_suffix("") if named.suffix.lower() in SUFFIXES else named).as_posix() + ".png"
+
+
+def _labels(run: Path, name: str) -> pd.DataFrame | None:
+    path = run / "labels" / f"{name}.parquet"
+    if not path.exists():
+        return None
+    table = read_table(path, "assembled" if name.endswith("_rebalanced") else "labels")
+    truth = [column for column in table if column not in ("image_id", "split", "person")]
+    return table.astype({column: "boolean" for column in truth})
