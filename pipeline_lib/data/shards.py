@@ -22,24 +22,35 @@ class ShardWriter:
     def __init__(self, writer: pq.ParquetWriter, resolution: int):
         self._writer = writer
         self._resolution = resolution
-        self._pending: list[tuple[str, bytes]] = []
+        self._names: list[str] = []
+        self._pixels: list[np.ndarray] = []  # stacks of images, together as many as there are names
 
     def add(self, image_ids: Sequence[str], images: np.ndarray) -> None:
         """Add uint8 images of shape (n, resolution, resolution, 3)."""
         expected = (len(image_ids), self._resolution, self._resolution, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise ValueError(f"images of shape {images.shape}, {images.dtype}; a shard takes {expected}, uint8")
-        self._pending.extend((name, image.tobytes()) for name, image in zip(image_ids, images, strict=True))
-        while len(self._pending) >= ROWS_PER_GROUP:
-            self.flush(ROWS_PER_GROUP)
+        self._names.extend(image_ids)
+        self._pixels.append(np.array(images))  # a copy: the caller may go on with its own
+        if len(self._names) >= ROWS_PER_GROUP:
+            self._write(len(self._names) // ROWS_PER_GROUP * ROWS_PER_GROUP)
 
-    def flush(self, rows: int | None = None) -> None:
-        """Write the first `rows` of the images collected, or all of them, as one row group."""
-        names, pixels = list(zip(*self._pending[:rows], strict=True)) or ((), ())
-        del self._pending[:rows]
+    def flush(self) -> None:
+        """Write the images that are left; a shard without any gets an empty row group."""
+        self._write(len(self._names))
+
+    def _write(self, rows: int) -> None:
+        """Write the first `rows` of the images collected, in row groups."""
+        shape = (-1, self._resolution, self._resolution, 3)
+        pixels = np.concatenate([np.empty((0, *shape[1:]), np.uint8), *self._pixels])
         schema = self._writer.schema
-        columns = [pa.array(names, pa.string()), pa.array(pixels, schema.field("pixels").type)]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        flat = pa.py_buffer(pixels[:rows])
+        columns = [
+            pa.array(self._names[:rows], pa.string()),
+            pa.FixedSizeBinaryArray.from_buffers(schema.field("pixels").type, rows, [None, flat]),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=ROWS_PER_GROUP)
+        self._names, self._pixels = self._names[rows:], [pixels[rows:]]
 
 
 @contextmanager
@@ -98,8 +109,9 @@ def iterate_shards(paths: Sequence[str | Path]) -> Iterator[tuple[list[str], np.
                 table = file.read_row_group(group)
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{path}: image group {group} is damaged ({error}); delete it and run again") from None
-            flat = b"".join(table.column("pixels").to_pylist())
-            images = np.frombuffer(flat, np.uint8).reshape(table.num_rows, side, side, 3)
+            pixels = table.column("pixels").combine_chunks()
+            flat = np.frombuffer(pixels.buffers()[1], np.uint8, offset=pixels.offset * side * side * 3)
+            images = flat[: table.num_rows * side * side * 3].reshape(table.num_rows, side, side, 3)
             yield table.column("image_id").to_pylist(), images
 
 

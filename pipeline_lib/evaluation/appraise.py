@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_quality(
@@ -110,6 +113,11 @@ def compare_regions(
     }
     perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
     edits = read_table(plan, "plan").head(settings.compare)
+    if edits.empty:
+        logger.warning("compare_regions: no edit of the samples is planned, so there is nothing to compare")
+        write_json(comparison, {})
+        save_grid(gallery, torch.zeros(1, 3, *image_set.pixels.shape[1:3]), columns=1)
+        return
     contexts = edits["position"].to_numpy()
     donors = _donors_with_attribute(edits, image_set, judges["selector"], seed, device)
     wanted = torch.tensor(edits["wanted"].to_numpy(), device=device)
@@ -148,6 +156,12 @@ def _donors_with_attribute(
     probabilities = torch.cat(
         [selector(image_set.images(chunk, device)) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
     )
-    has = (probabilities[:, selector.index(edits["attribute"].iloc[0])] > 0.5).cpu().numpy()
+    attribute = edits["attribute"].iloc[0]
+    has = (probabilities[:, selector.index(attribute)] > 0.5).cpu().numpy()
+    donors = {wanted: pool[has == wanted] for wanted in (True, False)}
+    for wanted in edits["wanted"].unique():
+        if not len(donors[wanted]):
+            logger.warning("compare_regions: the selector finds no donor with %s %s; any may serve", attribute, wanted)
+            donors[wanted] = pool
     rng = seeding.numpy_generator(seed, "region donors")
-    return np.array([rng.choice(pool[has == wanted]) for wanted in edits["wanted"]])
+    return np.array([rng.choice(donors[wanted]) for wanted in edits["wanted"]])

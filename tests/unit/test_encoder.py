@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -229,3 +231,23 @@ def test_an_encoder_of_z_takes_its_mask_as_the_published_ones_do(networks, tmp_p
     settings = section(training={"kimg": 0})
     encoder = load_weights(train(networks, tmp_path, settings, generator=tmp_path / "progan.safetensors"))
     assert (encoder.latent_shape, encoder.mask_offset) == ((8,), 0.5)
+
+
+def test_a_narrow_block_skips_pixels_to_the_very_same_result(monkeypatch):
+    torch.manual_seed(0)
+    narrow = ResNetEncoder((8,), width=4).eval()
+    monkeypatch.setattr("pipeline_lib.networks.encoder.LEAST_STRIDED", 0)
+    strided = ResNetEncoder((8,), width=4).eval()
+    strided.load_state_dict(narrow.state_dict())
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert narrow.layer2[0].downsample[0].stride != strided.layer2[0].downsample[0].stride
+    with torch.no_grad():
+        torch.testing.assert_close(narrow(images), strided(images))
+
+
+def test_training_a_narrow_encoder_of_large_images_leaves_memory_intact():
+    code = (
+        "import torch; from pipeline_lib.networks.encoder import ResNetEncoder; torch.set_num_threads(1)\n"
+        "for _ in range(4): ResNetEncoder((8,), width=8)(torch.rand(8, 3, 256, 256)).square().mean().backward()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.editing.swap import swap_parts
+from pipeline_lib.editing.swap import ImageSet, swap_parts
+from pipeline_lib.evaluation.appraise import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import read_json
 
 COUNT, CANDIDATES = 24, 5
 NAMES = [f"samples-{number:08d}" for number in range(COUNT)]
@@ -208,3 +211,42 @@ def test_the_composite_is_the_inversion_of_the_chosen_donors_collage(networks, i
     assert np.abs(pictures[chosen["image_id"]] - expected).max() <= 0.501
     error = ((composite - collage).abs() * known).sum() / (3 * known.sum())
     assert chosen["masked_l1"] == pytest.approx(float(error), rel=1e-4)
+
+
+@pytest.mark.parametrize("some_smile", [True, False])
+@torch.no_grad()
+def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_any(
+    image_set, detector, caplog, some_smile
+):
+    images = ImageSet(image_set["images"], image_set["parts"], "mouth")
+    logits = load_weights(detector(0.0), Detector).logits(images.images(images.with_part, torch.device("cpu")))
+    selector = load_weights(detector(-float(logits[:, 0].median()) if some_smile else -1e3), Detector)
+    edits = read_table(image_set["plan"], "plan")
+    donors = _donors_with_attribute(edits, images, selector, 0, torch.device("cpu"))
+    assert set(donors) <= set(images.with_part)
+    has = selector(images.images(donors, torch.device("cpu")))[:, 0] > 0.5
+    assert ("no donor with smiling True; any may serve" in caplog.text) != some_smile
+    assert has.tolist() == (edits["wanted"] & some_smile).tolist()
+
+
+def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detector, tmp_path, caplog):
+    write_table(image_set["plan"], "plan", read_table(image_set["plan"], "plan").head(0))
+    settings = Rebalance(
+        targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
+    )
+    compare_regions(
+        **image_set,
+        encoder=networks.encoder,
+        generator=networks.generator,
+        selector=detector(0.0),
+        referee=detector(0.0),
+        settings=settings,
+        evaluate=Evaluate(),
+        seed=0,
+        comparison=tmp_path / "regions.json",
+        gallery=tmp_path / "regions.png",
+        device=torch.device("cpu"),
+    )
+    assert read_json(tmp_path / "regions.json") == {}
+    assert (tmp_path / "regions.png").stat().st_size > 0
+    assert "nothing to compare" in caplog.text
