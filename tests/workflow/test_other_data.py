@@ -198,22 +198,32 @@ def write_saliency(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
 
 
-def write_transformer(folder: Path) -> None:
-    """Write a vision transformer that has learnt nothing."""
+def write_transformer(run: Run, folder: Path) -> None:
+    """Write a small vision transformer that was trained on the images of a run, well enough to beat chance."""
+    names, pixels = read_shards(sorted((run.results / "images/dataset").glob("*.parquet")))
+    labels = read_table(run.results / "labels/dataset.parquet", "labels").set_index("image_id").loc[names]
+    truth = torch.tensor(labels[["smiling", "long_hair"]].to_numpy(float), dtype=torch.float32)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
     )
     config.id2label = {0: "smile", 1: "long hair"}
     config.problem_type = "multi_label_classification"
     torch.manual_seed(0)
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    network = transformers.ViTForImageClassification(config)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        network(pixel_values=images, labels=truth).loss.backward()
+        optimiser.step()
+    network.save_pretrained(folder)
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 def test_stylegan2_as_published_with_a_saliency_network_and_a_transformer_as_referee(
-    sources: Run, tmp_path: Path
+    finished: Run, tmp_path: Path
 ) -> None:
-    run = sources.copy(tmp_path / "run")
+    run = finished.copy(tmp_path / "run")
     torch.manual_seed(0)
     generator = StyleGAN2Generator(32, [16] * 4, style_dim=512, mapping_layers=2)
     state = generator.state_dict()
@@ -224,10 +234,9 @@ def test_stylegan2_as_published_with_a_saliency_network_and_a_transformer_as_ref
     last["layer5.conv5.weight"] = last["layer5.conv5.weight"][:, :, None, None]
     torch.save({"state_dict": state | last}, run.folder / "encoder.pth")
     write_saliency(run.folder / "saliency.onnx")
-    write_transformer(run.folder / "referee")
+    write_transformer(run, run.folder / "referee")
 
     values = yaml.safe_load((run.folder / CONFIG).read_text()) | {"run": "stylegan2"}
-    values["data"]["images"] = 128
     values["detectors"]["training"]["kimg"] = 0.3
     classes = {"smiling": "smile", "long_hair": "long hair"}
     values["detectors"]["referee"] = {"backend": "transformers", "path": "referee", "classes": classes}
