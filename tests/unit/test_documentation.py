@@ -84,11 +84,13 @@ def test_every_locked_version_satisfies_what_the_project_asks_for() -> None:
         if not line.startswith("#"):
             name, _, version = line.partition("==")
             locked[name] = version
-    extras = [wanted for extra in project["optional-dependencies"].values() for wanted in extra]
-    for wanted in map(Requirement, project["dependencies"] + extras):
-        if wanted.name == project["name"]:
-            continue  # an extra that takes in others
-        assert locked[wanted.name.lower()] in wanted.specifier
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(line) for line in project["dependencies"] + extras["dev"]]
+    (own,) = (requirement for requirement in wanted if requirement.name == project["name"])
+    wanted.remove(own)  # it takes in other extras
+    wanted += [Requirement(line) for extra in own.extras for line in extras[extra]]
+    for requirement in wanted:
+        assert locked[requirement.name.lower()] in requirement.specifier
 
 
 def test_a_dependency_without_a_locked_version_is_named(tmp_path: Path) -> None:

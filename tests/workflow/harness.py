@@ -24,6 +24,18 @@ class Run:
     def __init__(self, folder: Path):
         self.folder, self.results = folder, folder / RESULTS
 
+    @classmethod
+    def take(cls, repository: Path, sources: Iterable[str], folder: Path) -> Run:
+        """Copy those files and folders of a repository that a run needs."""
+        for name in sources:
+            source, target = repository / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, target)
+        return cls(folder)
+
     def start(self, *arguments: str, config: str = CONFIG) -> subprocess.Popen[str]:
         """Start the workflow as the head of a process group."""
         command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", config, "--cores", "2", *arguments]
