@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
-from pipeline_lib.data.tables import SCHEMAS, write_table
+from pipeline_lib.data.tables import SCHEMAS, table_writer, write_table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.progress import Progress
@@ -28,6 +29,7 @@ from pipeline_lib.runtime.progress import Progress
 logger = logging.getLogger(__name__)
 
 CHUNK = 128
+CHUNKS_AHEAD = 64  # read, or being read, before they are written
 READERS = {
     "avatars": open_avatars,
     "folder": open_folder,
@@ -103,12 +105,13 @@ def _fill_split(
     labels: Path,
     masks: Path,
 ) -> list[dict[str, str]]:
-    rows, codes, bad = [], [], []
+    rows, bad = [], []
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with ExitStack() as stack:
         writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
+        codes = stack.enter_context(table_writer(masks, "masks", metadata))
         progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(items)))
-        for number, records in enumerate(pool.map(partial(_read_chunk, source.read), chunks)):
+        for number, records in enumerate(_map_ahead(pool, partial(_read_chunk, source.read), chunks)):
             for place, (item, record) in enumerate(zip(chunks[number], records, strict=True)):
                 if isinstance(record, str):
                     logger.warning("%s is left out: %s", item.image_id, record)
@@ -119,11 +122,10 @@ def _fill_split(
                 person = {} if record.person is None else {"person": record.person}
                 rows.append({"image_id": item.image_id, "split": split, **person, **record.attributes})
                 if record.codes is not None:
-                    codes.append({"image_id": item.image_id, "codes": record.codes.tobytes()})
+                    codes.add([{"image_id": item.image_id, "codes": record.codes.tobytes()}])
             progress.advance(len(records))
         _check_bad(bad, split, len(items), source.tolerated)
         write_table(labels, "labels", pd.DataFrame(rows), metadata)
-        write_table(masks, "masks", pd.DataFrame(codes, columns=SCHEMAS["masks"].names), metadata)
     return bad
 
 
@@ -133,6 +135,19 @@ def _check_bad(bad: list[dict[str, str]], split: str, count: int, tolerated: flo
             f"data: {len(bad)} of {count} {split} images cannot be used, more than `data.bad_images` tolerates; "
             f"the first: {bad[0]['image_id']}: {bad[0]['reason']}"
         )
+
+
+def _map_ahead(
+    pool: ProcessPoolExecutor, work: Callable[[Sequence[Item]], list[Record | str]], chunks: Sequence[Sequence[Item]]
+) -> Iterator[list[Record | str]]:
+    """Map chunks in order, with a few in work at a time: results that nobody has taken yet would fill the memory."""
+    waiting: deque[Future[list[Record | str]]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(work, chunk))
+        if len(waiting) > CHUNKS_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _read_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 
 ROWS_PER_GROUP = 512  # how many images a reader holds at a time
+LARGEST_IN_MEMORY = 2**30  # bytes of images; a larger set is mapped from a scratch file
 
 
 class ShardWriter:
@@ -133,16 +137,37 @@ def iterate_batches(paths: Sequence[str | Path], size: int) -> Iterator[tuple[li
         yield names, images
 
 
-def read_shards(paths: Sequence[str | Path]) -> tuple[list[str], np.ndarray]:
-    """Read whole shards into memory: ids and uint8 images (n, resolution, resolution, 3)."""
-    names: list[str] = []
-    batches: list[np.ndarray] = []
-    for batch_names, images in iterate_shards(paths):
-        names += batch_names
-        batches.append(images)
-    if not names:
+def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY) -> tuple[list[str], np.ndarray]:
+    """Read whole shards for access in any order: ids and uint8 images (n, resolution, resolution, 3).
+
+    Images that take more than `most_bytes` are laid out in a nameless file under the temporary folder and mapped, so
+    that memory holds only those that are looked at; the file goes when nobody refers to the images any more.
+
+    Raises:
+        DataError: a shard is missing or damaged, none holds an image, or the temporary folder is full.
+    """
+    count = count_images(paths)
+    if not count:
         raise DataError(f"{', '.join(map(str, paths))}: no image in these shards")
-    return names, np.concatenate(batches)
+    shape = (count, *[resolution_of(paths[0])] * 2, 3)
+    pixels = np.empty(shape, np.uint8) if math.prod(shape) <= most_bytes else _map_scratch(shape)
+    names: list[str] = []
+    for group_names, images in iterate_shards(paths):
+        pixels[len(names) : len(names) + len(group_names)] = images
+        names += group_names
+    return names, pixels
+
+
+def _map_scratch(shape: tuple[int, ...]) -> np.ndarray:
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        except OSError as error:
+            raise DataError(
+                f"{tempfile.gettempdir()}: no room for {math.prod(shape) / 2**30:.1f} GiB of images "
+                f"({error.strerror}); set TMPDIR to a larger disk"
+            ) from None
+        return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def count_images(paths: Sequence[str | Path]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 
 SCHEMA_VERSION = "1"
+ROWS_PER_GROUP = 4096  # how many rows a `table_writer` holds at a time
 
 #: Fixed columns of each kind of table. Kinds marked open hold further columns, one an attribute.
 SCHEMAS: dict[str, pa.Schema] = {
@@ -118,14 +120,60 @@ def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[
         pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
 
-def read_table(path: str | Path, kind: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a table of `kind`.
+class TableWriter:
+    """Collects rows of a closed kind of table and writes them in groups; made by `table_writer`."""
+
+    def __init__(self, writer: pq.ParquetWriter):
+        self._writer = writer
+        self._pending: list[Mapping[str, object]] = []
+
+    def add(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add rows, each with a value for every column."""
+        self._pending.extend(rows)
+        if len(self._pending) >= ROWS_PER_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows collected as one row group."""
+        columns = {name: [row[name] for row in self._pending] for name in self._writer.schema.names}
+        self._writer.write_table(pa.Table.from_pydict(columns, schema=self._writer.schema))
+        self._pending.clear()
+
+
+@contextmanager
+def table_writer(path: str | Path, kind: str, metadata: dict[str, str] | None = None) -> Iterator[TableWriter]:
+    """Write a table of `kind` row by row, whole or not at all; what was written takes no memory.
+
+    Args:
+        path: the file to make.
+        kind: a key of `SCHEMAS` that is not open.
+        metadata: run, digest of the config section and digests of the models that made the table.
+    """
+    schema = SCHEMAS[kind].with_metadata({"kind": kind, "schema_version": SCHEMA_VERSION, **(metadata or {})})
+    with (
+        atomic_path(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        table = TableWriter(writer)
+        yield table
+        table.flush()
+
+
+def read_table(
+    path: str | Path, kind: str, columns: Sequence[str] | None = None, filters: Sequence[tuple] | None = None
+) -> pd.DataFrame:
+    """Read a table of `kind`, or some of its columns, or the rows of which all `filters` (column, sign, value) hold.
 
     Raises:
         DataError: the file is missing, damaged or of another kind.
     """
     try:
-        table = pq.read_table(path, columns=list(columns) if columns else None, page_checksum_verification=True)
+        table = pq.read_table(
+            path,
+            columns=list(columns) if columns else None,
+            filters=list(filters) if filters else None,
+            page_checksum_verification=True,
+        )
     except FileNotFoundError:
         raise DataError(f"{path}: no such table; run the rule that makes it") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.data.shards import iterate_shards, shard_writer
+from pipeline_lib.data.shards import count_images, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.runtime.errors import DataError
 
@@ -33,7 +34,7 @@ def assemble_rebalanced(
         labels: table to make: which images were edited, and what is true of the others. An edited image's
             attributes are null: what was aimed at is no truth.
     """
-    edited = _read_composites(composites)
+    edited = _Composites(composites)
     known = read_table(truth[0], "labels") if truth else None
     attributes = attribute_columns(known, "labels") if known is not None else []
     rows: list[tuple[str, bool]] = []
@@ -57,8 +58,18 @@ def assemble_rebalanced(
     write_table(labels, "assembled", table, {"run": run})
 
 
-def _read_composites(paths: list[Path]) -> dict[str, np.ndarray]:
-    edited: dict[str, np.ndarray] = {}
-    for names, pixels in iterate_shards(paths):
-        edited.update(zip(names, pixels, strict=True))
-    return edited
+class _Composites(Mapping[str, np.ndarray]):
+    """Composites by the image that each takes the place of, in memory only if they are few."""
+
+    def __init__(self, paths: list[Path]):
+        names, self._pixels = read_shards(paths) if count_images(paths) else ([], np.empty(0))
+        self._position = {name: number for number, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._pixels[self._position[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._position)
+
+    def __len__(self) -> int:
+        return len(self._position)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline_lib.config import BoxRegion
 from pipeline_lib.data.shards import count_images, iterate_batches
-from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.data.tables import read_table, table_writer
 from pipeline_lib.editing.masks import box_mask
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
@@ -45,15 +44,17 @@ def extract_parts(
         batch: images segmented at a time.
     """
     segmenter = load_weights(weights[0], Segmenter, device) if weights else _BoxSegmenter(box)
-    rows: list[dict[str, object]] = []
-    with Progress("extract_parts", count_images(images)) as progress:
+    metadata = {"run": run, "segmenter_digest": digest_of_files(*weights)}
+    with (
+        table_writer(parts, "parts", metadata) as table,
+        Progress("extract_parts", count_images(images)) as progress,
+    ):
         for names, pixels in iterate_batches(images, batch):
             chunk = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
             codes = segmenter(to_float(chunk, device)).cpu().numpy()
             for name, image_codes in zip(names, codes, strict=True):
-                rows += part_rows(name, image_codes, segmenter.parts)
+                table.add(part_rows(name, image_codes, segmenter.parts))
             progress.advance(len(chunk))
-    write_table(parts, "parts", pd.DataFrame(rows), {"run": run, "segmenter_digest": digest_of_files(*weights)})
 
 
 class _BoxSegmenter:
@@ -91,11 +92,30 @@ def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> li
     return rows
 
 
-def read_part_masks(parts: Path, part: str, resolution: int, least_pixels: int = 1) -> dict[str, np.ndarray]:
-    """Return the mask, bool (resolution, resolution), of `part` for each image in which it was found."""
-    table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"])
-    table = table[(table["part"] == part) & (table["pixels"] >= least_pixels)]
-    return {
-        image_id: np.unpackbits(np.frombuffer(mask, np.uint8)).reshape(resolution, resolution).astype(bool)
-        for image_id, mask in zip(table["image_id"], table["mask"], strict=True)
-    }
+class PartMasks(Mapping[str, np.ndarray]):
+    """The masks, bool (resolution, resolution), of one part, by the images in which it was found.
+
+    They stay packed, a bit a pixel, until they are asked for.
+
+    Args:
+        parts: a table of parts.
+        part: name of the part.
+        resolution: side of the images in pixels.
+        least_pixels: a part of fewer pixels counts as not found.
+    """
+
+    def __init__(self, parts: Path, part: str, resolution: int, least_pixels: int = 1):
+        wanted = [("part", "==", part), ("pixels", ">=", least_pixels)]
+        table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"], filters=wanted)
+        self._packed = dict(zip(table["image_id"], table["mask"], strict=True))
+        self._resolution = resolution
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        bits = np.unpackbits(np.frombuffer(self._packed[image_id], np.uint8))
+        return bits.reshape(self._resolution, self._resolution).astype(bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)

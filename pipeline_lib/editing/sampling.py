@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from pipeline_lib.config import Sample
 from pipeline_lib.data.prepare import shard_of
 from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.data.tables import write_table
+from pipeline_lib.data.tables import table_writer
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
@@ -57,10 +56,10 @@ def sample_generator(
         "config_digest": digest_of(settings.model_dump()),
         "generator_digest": digest_of_files(generator),
     }
-    rows = []
     shown = []
     with ExitStack() as stack:
         writers = [stack.enter_context(shard_writer(path, network.resolution, metadata)) for path in images]
+        table = stack.enter_context(table_writer(latents, "latents", metadata))
         progress = stack.enter_context(Progress(f"sample_generator ({name})", settings.images))
         for start in range(0, settings.images, batch):
             indices = range(start, min(start + batch, settings.images))
@@ -75,7 +74,6 @@ def sample_generator(
             for index, latent, image in zip(indices, drawn.flatten(1).cpu().numpy(), pixels, strict=True):
                 image_id = f"{name}-{index:08d}"
                 writers[shard_of(index, settings.images, len(writers))].add([image_id], image[None])
-                rows.append({"image_id": image_id, "latent": latent})
+                table.add([{"image_id": image_id, "latent": latent}])
             progress.advance(len(indices))
-        write_table(latents, "latents", pd.DataFrame(rows), metadata)
     save_grid(grid, torch.cat(shown)[:GRID_IMAGES], columns=16, scale=1)

@@ -15,7 +15,7 @@ from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.inversion import Inverter, make_collage
 from pipeline_lib.editing.masks import region_masks
-from pipeline_lib.editing.parts import BOX, read_part_masks
+from pipeline_lib.editing.parts import BOX, PartMasks
 from pipeline_lib.evaluation.distances import masked_l1
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
@@ -39,7 +39,7 @@ class ImageSet:
     def __init__(self, images: list[Path], parts: Path, part: str):
         self.names, self.pixels = read_shards(images)
         self.position = {name: number for number, name in enumerate(self.names)}
-        self._masks = read_part_masks(parts, part, self.pixels.shape[1])
+        self._masks = PartMasks(parts, part, self.pixels.shape[1])
         self.with_part = np.array([number for number, name in enumerate(self.names) if name in self._masks])
         if len(self.with_part) < 2:
             raise DataError(f"{parts}: the part `{part}` was found in {len(self.with_part)} images; nothing to swap")

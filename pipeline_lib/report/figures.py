@@ -328,11 +328,11 @@ def _collages(
 
     from pipeline_lib.editing.inversion import make_collage
     from pipeline_lib.editing.masks import region_masks
-    from pipeline_lib.editing.parts import read_part_masks
+    from pipeline_lib.editing.parts import PartMasks
     from pipeline_lib.editing.swap import part_of
 
     side = next(iter(images.values())).shape[0]
-    masks = read_part_masks(parts, part_of(settings.region), side)
+    masks = PartMasks(parts, part_of(settings.region), side)
     empty = np.zeros((side, side), bool)
 
     def stacked(names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

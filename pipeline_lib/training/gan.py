@@ -278,7 +278,7 @@ def train_generator(
     if training is None:
         _bring_in(images, source, generator, discriminator)
         return
-    pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
     if init == "source":
         network = _load_source(source[0], settings).requires_grad_(True)
         critic = load_weights(source[1], Discriminator).requires_grad_(True)

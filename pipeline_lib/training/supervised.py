@@ -54,6 +54,7 @@ class SupervisedTask:
         seed: every draw of step i depends on (seed, name, i) alone.
         device: where to train.
         name: of the stage.
+        positions: of the images that it learns from; None for all.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class SupervisedTask:
         seed: int,
         device: torch.device,
         name: str,
+        positions: Tensor | None = None,
     ):
         self.name, self.seed, self.device = name, seed, device
+        self.positions = torch.arange(len(images)) if positions is None else positions
         self.network = network.to(device).train()
         self.images, self.targets = images, targets
         self.settings = settings
@@ -80,7 +83,8 @@ class SupervisedTask:
     def step(self, index: int) -> dict[str, Tensor]:
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
-        chosen = batch_positions(index, self.settings.batch, len(self.images), self.seed, self.name)
+        places = batch_positions(index, self.settings.batch, len(self.positions), self.seed, self.name)
+        chosen = self.positions[places]
         random = seeding.torch_generator(self.seed, self.name, index)
         images = self._distort(to_float(self.images[chosen], self.device), random)
         loss = self._loss(self.network, images, self.targets[chosen].to(self.device))
@@ -201,19 +205,21 @@ def _trained_detector(
 ) -> tuple[Detector, dict[str, Any]]:
     pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
     own = torch.nonzero(numbers % 2 == network.half).flatten()
-    balance = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
+    balance = torch.zeros_like(targets)
+    balance[own] = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
     detector = _new_detector(network, settings)
     task = SupervisedTask(
         detector,
-        pixels[own],
-        torch.stack([targets[own], balance], dim=1),
+        pixels,
+        torch.stack([targets, balance], dim=1),
         _weighted_loss,
         lambda batch, random: _vary(batch, random, settings),
         settings.training,
         network.seed,
         device,
         f"train_{judge}",
+        own,
     )
     key = digest_of([settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)])
     run(task, checkpoints / f"{task.name}-{key}")
@@ -434,7 +440,7 @@ def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) 
     table = table.loc[names]
     truth = torch.tensor(table[attributes].to_numpy(np.float32))
     numbers = torch.tensor(table["person"].to_numpy()) if "person" in table else torch.arange(len(table))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), truth, numbers
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers
 
 
 def _images_with_masks(images: list[Path], masks: Path) -> tuple[Tensor, Tensor]:
@@ -442,4 +448,4 @@ def _images_with_masks(images: list[Path], masks: Path) -> tuple[Tensor, Tensor]
     table = read_table(masks, "masks").set_index("image_id")
     side = pixels.shape[1]
     codes = np.stack([np.frombuffer(table.at[name, "codes"], np.uint8).reshape(side, side) for name in names])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(codes)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(codes)

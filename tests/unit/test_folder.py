@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import Future
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from pipeline_lib.config import FolderData
 from pipeline_lib.data import folder as reader
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
-from pipeline_lib.data.prepare import prepare_dataset
+from pipeline_lib.data.prepare import CHUNKS_AHEAD, _map_ahead, prepare_dataset
 from pipeline_lib.data.shards import open_shard, read_shards
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.data.tables import attribute_columns, read_table
@@ -234,3 +235,23 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, suffix):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
         reader.label_columns(path)
+
+
+def test_chunks_come_in_order_and_few_are_read_ahead():
+    class Pool:
+        """Does the work at once, and counts how much is asked for."""
+
+        asked = 0
+
+        def submit(self, work, chunk):
+            self.asked += 1
+            done = Future()
+            done.set_result(work(chunk))
+            return done
+
+    pool, chunks = Pool(), [[number] for number in range(3 * CHUNKS_AHEAD)]
+    results = _map_ahead(pool, lambda chunk: [10 * chunk[0]], chunks)
+    for number, result in enumerate(results):
+        assert result == [10 * number]
+        assert pool.asked <= number + CHUNKS_AHEAD + 1
+    assert number == len(chunks) - 1

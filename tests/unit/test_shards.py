@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline_lib.data import shards as storage
 from pipeline_lib.data.shards import (
     ROWS_PER_GROUP,
     count_images,
@@ -120,3 +122,26 @@ def test_a_table_is_no_shard_and_a_shard_no_table(tmp_path):
     pq.write_table(pq.read_table(shard).select(["image_id"]), tmp_path / "table.parquet")
     with pytest.raises(DataError, match="not an image shard"):
         read_shards([tmp_path / "table.parquet"])
+
+
+def test_a_large_set_is_mapped_from_a_scratch_file_that_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    names, images = draw(COUNT)
+    path = write(tmp_path / "0.parquet", names, images)
+    found_names, found = read_shards([path], most_bytes=images.nbytes - 1)
+    assert isinstance(found, np.memmap)
+    assert found_names == names
+    np.testing.assert_array_equal(found[::-7], images[::-7])
+    assert not list((tmp_path / "scratch").iterdir())
+    assert not isinstance(read_shards([path], most_bytes=images.nbytes)[1], np.memmap)
+
+
+def test_a_full_scratch_folder_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "posix_fallocate", full)
+    path = write(tmp_path / "0.parquet", *draw(3))
+    with pytest.raises(DataError, match=r"no room for .* \(No space left on device\); set TMPDIR"):
+        read_shards([path], most_bytes=1)

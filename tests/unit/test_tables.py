@@ -7,7 +7,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
+from pipeline_lib.data.tables import (
+    ROWS_PER_GROUP,
+    SCHEMAS,
+    attribute_columns,
+    read_table,
+    read_tables,
+    table_writer,
+    write_table,
+)
 from pipeline_lib.runtime.errors import DataError
 
 ASSEMBLED = pd.DataFrame(
@@ -73,3 +81,25 @@ def test_a_table_of_another_kind_is_refused(tmp_path):
     write_table(tmp_path / "labels.parquet", "assembled", ASSEMBLED)
     with pytest.raises(DataError, match="a table of kind assembled, expected scores"):
         read_table(tmp_path / "labels.parquet", "scores", columns=["image_id"])
+
+
+def test_a_table_written_row_by_row_is_the_same_and_whole_or_not_at_all(tmp_path):
+    rows = [{"image_id": f"{number:05d}", "codes": bytes([number % 256])} for number in range(ROWS_PER_GROUP + 3)]
+    with table_writer(tmp_path / "masks.parquet", "masks", {"run": "toy"}) as table:
+        for row in rows:
+            table.add([row])
+    assert pq.ParquetFile(tmp_path / "masks.parquet").num_row_groups == 2
+    assert read_table(tmp_path / "masks.parquet", "masks").to_dict("records") == rows
+    write_table(tmp_path / "at_once.parquet", "masks", pd.DataFrame(rows), {"run": "toy"})
+    schemas = [pq.read_schema(tmp_path / f"{name}.parquet") for name in ("masks", "at_once")]
+    assert schemas[0].equals(schemas[1], check_metadata=True)
+    with pytest.raises(KeyError), table_writer(tmp_path / "broken.parquet", "masks") as table:
+        table.add([{"image_id": "a"}])
+    assert not list(tmp_path.glob("broken*"))
+
+
+def test_rows_that_are_not_wanted_are_not_read(tmp_path):
+    with table_writer(tmp_path / "masks.parquet", "masks") as table:
+        table.add([{"image_id": name, "codes": b"0"} for name in "abc"])
+    found = read_table(tmp_path / "masks.parquet", "masks", filters=[("image_id", ">", "a")])
+    assert found["image_id"].tolist() == ["b", "c"]
