@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
+SYSTEM = Path("/etc/slurm")  # where Slurm's commands look inside a job, which does not keep SLURM_CONF
 CONFIG = """\
 ClusterName=test
 SlurmctldHost={host}
@@ -40,13 +41,19 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE
 
 
 def missing() -> list[str]:
-    """Return the programs that this machine lacks."""
-    return [name for name in PROGRAMS if shutil.which(name) is None]
+    """Return what this machine lacks for a Slurm of its own."""
+    lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+    if os.geteuid() != 0:
+        lacking.append("root's rights")
+    if (SYSTEM / "slurm.conf").exists():
+        lacking.append(f"room in {SYSTEM}, where a slurm.conf lies already")
+    return lacking
 
 
 @contextmanager
 def one_node(folder: Path) -> Iterator[dict[str, str]]:
     """Start munge, the controller and the node; yield the environment in which Slurm's commands reach them."""
+    SYSTEM.mkdir(exist_ok=True)
     host = socket.gethostname().partition(".")[0]
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
@@ -55,6 +62,8 @@ def one_node(folder: Path) -> Iterator[dict[str, str]]:
     ports = dict(zip(("controller", "node"), _free_ports(2), strict=True))
     (folder / "slurm.conf").write_text(CONFIG.format(host=host, folder=folder, **ports))
     (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={folder}/gpu[0-1]\n")
+    for name in ("slurm.conf", "gres.conf"):
+        (SYSTEM / name).symlink_to(folder / name)
     key = folder / "munge.key"
     key.write_bytes(b"k" * 1024)
     key.chmod(0o400)
@@ -62,6 +71,7 @@ def one_node(folder: Path) -> Iterator[dict[str, str]]:
     munge = ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}"]
     munge += [f"--{kind}-file={folder}/munged.{kind}" for kind in ("log", "pid", "seed")]
     with ExitStack() as running:
+        running.callback(lambda: [(SYSTEM / name).unlink() for name in ("slurm.conf", "gres.conf")])
         for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D"]):
             running.enter_context(_daemon(command, folder, environment))
         _wait_until_idle(environment, folder)

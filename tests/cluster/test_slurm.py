@@ -32,12 +32,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         yield os.environ | environment
 
 
-def jobs(cluster: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Return id and requested resources of each running job, by its rule."""
-    command = ["squeue", "--noheader", "--states=RUNNING", "--format=%i|%b|%k"]
+def jobs(cluster: dict[str, str]) -> dict[str, str]:
+    """Return the id of each running job by its rule."""
+    command = ["squeue", "--noheader", "--states=RUNNING", "--format=%i|%k"]
     lines = subprocess.run(command, env=cluster, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = [line.split("|") for line in lines]
-    return {comment.removeprefix("rule_").partition("_wildcards")[0]: (number, gpus) for number, gpus, comment in rows}
+    return {comment.removeprefix("rule_").partition("_wildcards")[0]: number for number, comment in rows}
+
+
+def describe(cluster: dict[str, str], number: str) -> str:
+    """Return all that Slurm knows of a job."""
+    command = ["scontrol", "show", "job", number]
+    return subprocess.run(command, env=cluster, capture_output=True, text=True, check=True).stdout
 
 
 def wait_for(what: str, process: subprocess.Popen[str], found: object, seconds: int = 240) -> None:
@@ -56,7 +62,8 @@ def test_a_training_that_is_requeued_goes_on_from_its_checkpoint(cluster: dict[s
     (run.folder / "slurm.yaml").write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", "--configfile", "slurm.yaml"]
     command += ["--until", "train_generator", "train_detector", "--max-threads", "2", "--slurm-no-account"]
-    command += ["--default-resources", "mem_mb=2000", "runtime=30", "--slurm-init-seconds-before-status-checks", "3"]
+    command += ["--default-resources", "mem_mb=2000", "runtime=30", "--slurm-status-command", "squeue"]
+    command += ["--slurm-init-seconds-before-status-checks", "3"]
     environment = cluster | {"PYTHONPATH": str(run.folder), "LATENT_REBALANCE_DEVICES": ""}
     rows = run.results / "checkpoints"
 
@@ -69,14 +76,13 @@ def test_a_training_that_is_requeued_goes_on_from_its_checkpoint(cluster: dict[s
         )
         try:
             wait_for("the training's first log rows", process, trained)
-            number, gpus = jobs(cluster)["train_generator"]
-            assert "gpu" in gpus
+            number = jobs(cluster)["train_generator"]
+            assert "TresPerJob=gres:gpu:1" in describe(cluster, number)
             subprocess.run(["scontrol", "requeue", number], env=cluster, check=True)
             assert process.wait(timeout=900) == 0, (run.folder / "output.txt").read_text()
         finally:
             process.kill()
-    shown = subprocess.run(["scontrol", "show", "job", number], env=cluster, capture_output=True, text=True).stdout
-    assert "Restarts=1" in shown
+    assert "Restarts=1" in describe(cluster, number)
     assert "resumed from step" in (run.results / "logs/train_generator.log").read_text()
     (log,) = rows.glob("train_generator-*/log.jsonl")
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
