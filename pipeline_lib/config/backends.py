@@ -65,11 +65,6 @@ class OnnxNetwork(Section):
         "logits", description="what its columns hold; exclusive: logits of classes of which one is true"
     )
 
-    @property
-    def known(self) -> list[str]:
-        """The attributes that it can tell."""
-        return list(self.columns)
-
 
 class TransformersNetwork(Section):
     """An image classifier of the library transformers, in a local folder; it is only calibrated here."""
@@ -77,11 +72,6 @@ class TransformersNetwork(Section):
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
     path: Path = Field(description="its folder: config.json, model.safetensors, preprocessor_config.json")
     classes: dict[str, str] = Field(description="name of the model's class for each attribute")
-
-    @property
-    def known(self) -> list[str]:
-        """The attributes that it can tell."""
-        return list(self.classes)
 
 
 TrainedHere = DetectorNetwork | BackboneNetwork
