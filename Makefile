@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: help .venv demo test test-cluster accept bench lint docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: $(VENV)  ## install the locked dependencies and this library
 
@@ -42,7 +42,7 @@ test: $(VENV)  ## run every test
 
 # In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
 test-cluster: $(VENV)  ## run the Slurm profile on a Slurm of one node, started by the test (as root, on Debian)
-	command -v slurmctld munged > /dev/null || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
+	command -v slurmctld > /dev/null && command -v munged > /dev/null || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
 	$(PYTHON) -m venv .venv-slurm
 	echo "$(CURDIR)/.venv/lib/$$(ls .venv/lib)/site-packages" > .venv-slurm/lib/$$(ls .venv-slurm/lib)/site-packages/shared.pth
 	.venv-slurm/bin/pip install --quiet --no-deps snakemake-executor-plugin-slurm==2.8.0 \

@@ -7,6 +7,8 @@ and the median of the rounds counts, so that a slow moment hits both.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import platform
@@ -35,7 +37,6 @@ from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.inversion import Inverter
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import ImageSet, swap, swap_parts
-from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import PlainClassifier
@@ -201,22 +202,16 @@ def quality_metrics(device: torch.device, folder: Path) -> list[Row]:
     real, fake = random.normal(size=(2, count, 64)).astype(np.float32)
 
     def peer() -> None:
-        with open(os.devnull, "w") as silence:  # noqa: PTH123
-            before, sys.stdout = sys.stdout, silence
-            try:
-                prdc.compute_prdc(real_features=real, fake_features=fake, nearest_k=5)
-            finally:
-                sys.stdout = before
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the number of images
+            prdc.compute_prdc(real_features=real, fake_features=fake, nearest_k=5)
 
-    rows = compare(
+    return compare(
         f"density and coverage, {count:,} images",
         "img/s",
         count,
         lambda: density_and_coverage(real, fake, 5, device),
         prdc=peer,
     )
-    frechet_distance(real, fake)
-    return rows
 
 
 def storage(device: torch.device, folder: Path) -> list[Row]:

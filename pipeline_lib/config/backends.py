@@ -9,6 +9,10 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Count, Positive, Section
 
+Seed = Annotated[int, Field(description="of weights and batches; the two detectors must differ in this")]
+Half = Annotated[
+    Literal[0, 1], Field(description="which half of the training images it learns from; they must differ in this")
+]
 ColumnNumber = Annotated[int, Field(ge=0)]
 ImageSide = Annotated[
     Count | None, Field(description="to which images are scaled for it, in pixels; none: left as they are")
@@ -31,10 +35,8 @@ class DetectorNetwork(Section):
     backend: Literal["trained"] = Field("trained", description="trained on the dataset's labels")
     architecture: Literal["plain", "residual"] = Field(description="the two detectors must differ in this")
     width: Count = Field(24, description="channels of the first layer")
-    seed: int = Field(description="of weights and batches; the two detectors must differ in this")
-    half: Literal[0, 1] = Field(
-        description="which half of the training images it learns from; they must differ in this"
-    )
+    seed: Seed
+    half: Half
 
 
 class BackboneNetwork(Section):
@@ -46,10 +48,8 @@ class BackboneNetwork(Section):
     weights: Path | None = Field(
         None, description="weights to start from, as the library publishes them; none: from scratch"
     )
-    seed: int = Field(description="of weights and batches; the two detectors must differ in this")
-    half: Literal[0, 1] = Field(
-        description="which half of the training images it learns from; they must differ in this"
-    )
+    seed: Seed
+    half: Half
 
 
 class OnnxNetwork(Section):

@@ -166,18 +166,25 @@ def check_networks(config: Config) -> None:
             f"`data.resolution` is {config.data.resolution}, but {config.published.domain} makes images of "
             f"{config.published.of_domain().resolution} pixels; change `data.resolution`"
         )
-    judges = {"selector": config.detectors.selector, "referee": config.detectors.referee}
-    for key, path in (
-        ("generator.weights", config.generator.weights),
-        ("generator.discriminator", config.generator.discriminator),
-        ("encoder.weights", config.encoder.weights),
-        *((f"detectors.{judge}.path", getattr(network, "path", None)) for judge, network in judges.items()),
-        *((f"detectors.{judge}.weights", getattr(network, "weights", None)) for judge, network in judges.items()),
-        ("parts.path", getattr(config.parts, "path", None)),
-        ("encoder.training.identity.path", encoder.identity and encoder.identity.path),
-    ):
-        if path is not None and not path.exists() and path not in fetched:
-            raise ValueError(f"`{key}`: no file {path}; correct the path or train without it")
+    named = {
+        "generator.weights": config.generator.weights,
+        "generator.discriminator": config.generator.discriminator,
+        "encoder.weights": config.encoder.weights,
+        "encoder.training.identity.path": encoder.identity and encoder.identity.path,
+    }
+    given = {
+        "detectors.selector": config.detectors.selector,
+        "detectors.referee": config.detectors.referee,
+        "parts": config.parts,
+    }
+    named |= {f"{key}.{name}": getattr(part, name, None) for key, part in given.items() for name in ("path", "weights")}
+    folders = [f"{key}.path" for key, part in given.items() if part.backend == "transformers"]
+    for key, path in named.items():
+        found = path is None or path in fetched or (path.is_dir() if key in folders else path.is_file())
+        if not found:
+            raise ValueError(
+                f"`{key}`: no {'folder' if key in folders else 'file'} {path}; correct the path or train without it"
+            )
     needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
     if config.generator.weights and needs_discriminator and not config.generator.discriminator:
         raise ValueError("training from `generator.weights` needs `generator.discriminator` beside them")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from pipeline_lib.config import ClassFolderData
-from pipeline_lib.data.images import PREPROCESSING, read_file
+from pipeline_lib.data.images import PREPROCESSING, SUFFIXES, read_file
 from pipeline_lib.data.sources import Item, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def open_class_folders(settings: ClassFolderData) -> Source:

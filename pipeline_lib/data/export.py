@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from pipeline_lib.data.class_folders import SUFFIXES
+from pipeline_lib.data.images import SUFFIXES
 from pipeline_lib.data.shards import count_images, iterate_shards
-from pipeline_lib.data.tables import read_table
+from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
@@ -55,9 +55,8 @@ def export_images(run: Path, name: str, target: Path) -> int:
     if table is None:
         table = pd.DataFrame({"image_id": list(files)})
     table.insert(0, "image", table.pop("image_id").map(files))
-    truth = [column for column in table if isinstance(table[column].dtype, pd.BooleanDtype)]
     with atomic_path(target / TABLE) as beside:
-        table.assign(**{column: table[column].astype("Int8") for column in truth}).to_csv(beside, index=False)
+        table.to_csv(beside, index=False)
     return len(files)
 
 
@@ -70,6 +69,9 @@ def _labels(run: Path, name: str) -> pd.DataFrame | None:
     path = run / "labels" / f"{name}.parquet"
     if not path.exists():
         return None
-    table = read_table(path, "assembled" if name.endswith("_rebalanced") else "labels")
-    truth = [column for column in table if column not in ("image_id", "split", "person")]
-    return table.astype({column: "boolean" for column in truth})
+    assembled = name.endswith("_rebalanced")
+    kind = "assembled" if assembled else "labels"
+    table = read_table(path, kind)
+    for column in [*attribute_columns(table, kind), *(["edited"] if assembled else [])]:
+        table[column] = table[column].astype("boolean").astype("Int8")
+    return table

@@ -15,6 +15,9 @@ from pipeline_lib.data.sources import BadImageError, Item, Record
 #: Kept in every shard: distances between image sets depend on how they were scaled.
 PREPROCESSING = f"middle square, Lanczos, Pillow {PIL.__version__}"
 
+#: Endings of files that are images.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
 
 def read_file(resolution: int, item: Item) -> Record:
     """Read an item whose origin is its path and what is true of it."""

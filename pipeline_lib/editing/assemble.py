@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,7 +33,8 @@ def assemble_rebalanced(
         labels: table to make: which images were edited, and what is true of the others. An edited image's
             attributes are null: what was aimed at is no truth.
     """
-    edited = _Composites(composites)
+    edited, replacements = read_shards(composites) if count_images(composites) else ([], np.empty(0))
+    position = {name: number for number, name in enumerate(edited)}
     known = read_table(truth[0], "labels") if truth else None
     attributes = attribute_columns(known, "labels") if known is not None else []
     rows: list[tuple[str, bool]] = []
@@ -44,11 +44,14 @@ def assemble_rebalanced(
             for names, pixels in iterate_shards([source]):
                 if writer is None:
                     writer = stack.enter_context(shard_writer(target, pixels.shape[1], {"run": run}))
-                replaced = np.stack([edited.get(name, image) for name, image in zip(names, pixels, strict=True)])
+                replaced = pixels.copy()
+                for place, name in enumerate(names):
+                    if name in position:
+                        replaced[place] = replacements[position[name]]
                 writer.add(names, replaced)
-                rows += [(name, name in edited) for name in names]
+                rows += [(name, name in position) for name in names]
     table = pd.DataFrame(rows, columns=["image_id", "edited"])
-    strangers = set(edited) - set(table["image_id"])
+    strangers = set(position) - set(table["image_id"])
     if strangers:
         raise DataError(f"{composites[0]}: composites of {sorted(strangers)[0]} and others that are not in the set")
     if known is not None:
@@ -56,20 +59,3 @@ def assemble_rebalanced(
         table[attributes] = table[attributes].astype("boolean")
         table.loc[table["edited"], attributes] = pd.NA
     write_table(labels, "assembled", table, {"run": run})
-
-
-class _Composites(Mapping[str, np.ndarray]):
-    """Composites by the image that each takes the place of, in memory only if they are few."""
-
-    def __init__(self, paths: list[Path]):
-        names, self._pixels = read_shards(paths) if count_images(paths) else ([], np.empty(0))
-        self._position = {name: number for number, name in enumerate(names)}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._pixels[self._position[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._position)
-
-    def __len__(self) -> int:
-        return len(self._position)

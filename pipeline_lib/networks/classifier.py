@@ -127,8 +127,7 @@ def as_logits(
     if gives == "probabilities":
         return torch.logit(outputs[:, columns], eps=SMALLEST_PROBABILITY)
     if gives == "exclusive":
-        log_probability = outputs.log_softmax(dim=1)
-        rest = [log_probability[:, [c for c in range(outputs.shape[1]) if c != column]] for column in columns]
-        others = torch.stack([log_probabilities.logsumexp(dim=1) for log_probabilities in rest], dim=1)
-        return log_probability[:, columns] - others
+        number = torch.arange(outputs.shape[1])
+        others = [outputs[:, number != column].logsumexp(dim=1) for column in columns]
+        return outputs[:, columns] - torch.stack(others, dim=1)
     return outputs[:, columns]

