@@ -14,6 +14,9 @@ Resolution = Annotated[
     Field(description="side in pixels to which the middle square of each image is scaled"),
 ]
 BadImages = Annotated[Share, Field(description="share of unusable images that is left out rather than an error")]
+Identities = Annotated[
+    Path | None, Field(description="CelebA's identity_CelebA.txt: the two detectors then learn from different people")
+]
 Shards = Annotated[Count, Field(description="files that each image set is spread over")]
 
 
@@ -90,9 +93,7 @@ class CelebAData(FilesWithoutMasks):
 
     reader: Literal["celeba"] = Field(description="what reads the images")
     folder: Path = Field(description="holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
-    identities: Path | None = Field(
-        None, description="CelebA's identity_CelebA.txt: the two detectors then learn from different people"
-    )
+    identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
     images: Count | None = Field(None, description="training images, the first ones; none: all")
     held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
@@ -109,9 +110,7 @@ class CelebAHQData(Section):
     reader: Literal["celeba-hq"] = Field(description="what reads the images")
     folder: Path = Field(description="of CelebAMask-HQ: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two lists")
     partition: Path = Field(description="CelebA's list_eval_partition.txt")
-    identities: Path | None = Field(
-        None, description="CelebA's identity_CelebA.txt: the two detectors then learn from different people"
-    )
+    identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
     images: Count | None = Field(None, description="training images, the first ones; none: all")
     held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
