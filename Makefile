@@ -43,11 +43,11 @@ test: $(VENV)  ## run every test
 # In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
 test-cluster: $(VENV)  ## run the Slurm profile on a Slurm of one node, started by the test (as root, on Debian)
 	command -v slurmctld > /dev/null && command -v munged > /dev/null || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
-	$(PYTHON) -m venv .venv-slurm
-	echo "$(CURDIR)/.venv/lib/$$(ls .venv/lib)/site-packages" > .venv-slurm/lib/$$(ls .venv-slurm/lib)/site-packages/shared.pth
-	.venv-slurm/bin/pip install --quiet --no-deps snakemake-executor-plugin-slurm==2.8.0 \
+	$(PYTHON) -m venv .venv-cluster
+	echo "$(CURDIR)/.venv/lib/$$(ls .venv/lib)/site-packages" > .venv-cluster/lib/$$(ls .venv-cluster/lib)/site-packages/shared.pth
+	.venv-cluster/bin/pip install --quiet --no-deps snakemake-executor-plugin-slurm==2.8.0 \
 	    snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.2
-	.venv-slurm/bin/python -m pytest tests/cluster
+	.venv-cluster/bin/python -m pytest tests/cluster
 
 bench: $(VENV)  ## measure every speed that is claimed, as a ratio against a named peer
 	.venv/bin/python -m benchmarks.bench --output bench.json

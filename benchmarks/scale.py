@@ -1,5 +1,7 @@
 """Largest memory and time of each stage as an image set grows: `python -m benchmarks.scale 20000 200000`.
 
+Of the first and the last size the cost model follows: seconds = start + images x (microseconds an image).
+
 The images are synthetic (32 pixels of noise round one of two colours), the networks tiny and untrained, the stages the
 workflow's own, each in a process of its own. A process counts at least the memory of
 this one, from which it is started.
@@ -29,6 +31,7 @@ from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.runtime.files import write_json
 
 SIDE, SHARDS, EDITS = 32, 8, 1000
 ATTRIBUTES = ["smiling", "long_hair"]
@@ -66,6 +69,7 @@ def write_networks(folder: Path) -> None:
     }
     for name, network in networks.items():
         save_weights(folder / f"{name}.safetensors", network.eval(), {})
+    write_json(folder / "encoder.json", {"inversion": {"precision": "float32", "device": "cpu"}})
 
 
 def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
@@ -134,6 +138,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "parts": file("parts.parquet"),
             "plan": file("plan.parquet"),
             **{name: file(f"{name}.safetensors") for name in ("encoder", "generator", "selector")},
+            "precision": file("encoder.json"),
             "settings": rebalance,
             **named,
             "shard": 0,
@@ -178,12 +183,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("scale.json"))
     options = parser.parse_args()
     found = {count: measure(count) for count in options.counts}
-    table = Table("stage", *(f"{unit}, {count:,} images" for count in options.counts for unit in ("s", "MB")))
+    sizes = [f"{unit}, {count:,} images" for count in options.counts for unit in ("s", "MB")]
+    table = Table("stage", *sizes, "start, s", "us an image")
     for name in next(iter(found.values())):
         cells = [found[count][name] for count in options.counts]
-        table.add_row(
-            name, *(text for cell in cells for text in (f"{cell['seconds']:.1f}", f"{cell['megabytes']:.0f}"))
-        )
+        measured = [text for cell in cells for text in (f"{cell['seconds']:.1f}", f"{cell['megabytes']:.0f}")]
+        first, last = cells[0]["seconds"], cells[-1]["seconds"]
+        slope = (last - first) / max(1, options.counts[-1] - options.counts[0])
+        table.add_row(name, *measured, f"{first - slope * options.counts[0]:.1f}", f"{1e6 * slope:.0f}")
     Console(width=120).print(table)
     options.output.write_text(json.dumps(found, indent=2) + "\n")
 

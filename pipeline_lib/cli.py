@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline_lib import __version__
 from pipeline_lib.config import load_config
+from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.stages import STAGES, call_stage, find_stage
 
@@ -27,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if others and options.command is not _run:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     options.snakemake = others
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    # what torchrun starts writes into the log of the process that started it, and there the first speaks for all
+    level = logging.WARNING if ranks.rank() else logging.INFO
+    form = "%(message)s" if ranks.launched() else "%(asctime)s %(message)s"
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
     try:
         return options.command(options)
     except PipelineError as error:
@@ -48,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("name", choices=sorted(STAGES))
     stage.add_argument("values", nargs="*", metavar="NAME=VALUE", help="VALUE is a path, text, or JSON")
     stage.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    stage.add_argument("--gpus", type=int, default=1, help="GPUs to train on, for a stage that can use several")
     stage.set_defaults(command=_stage)
 
     run = commands.add_parser(
@@ -98,7 +103,7 @@ def _stage(options: argparse.Namespace) -> int:
         for parameter in inspect.signature(stage).parameters.values():
             print(f"  {parameter}")
         return 0
-    call_stage(options.name, dict(_value(text) for text in options.values), options.threads)
+    call_stage(options.name, dict(_value(text) for text in options.values), options.threads, options.gpus)
     return 0
 
 

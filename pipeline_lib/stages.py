@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+import time
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
 from pipeline_lib.runtime.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 STAGES = {
     "fetch_published": "pipeline_lib.runtime.fetch",
@@ -40,13 +45,16 @@ STAGES = {
     "write_datasheet": "pipeline_lib.report.datasheet",
 }
 
+#: Stages that several processes can share, each on a GPU of its own.
+SHARED = ("train_generator", "train_encoder")
+
 
 def find_stage(name: str) -> Callable[..., None]:
     """Import the function of a stage."""
     return getattr(importlib.import_module(STAGES[name]), name)
 
 
-def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
+def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int = 1) -> None:
     """Call a stage with plain values, turned into what its signature asks for.
 
     Strings become paths, lone values lists where a list is asked for, dicts config sections. A stage that takes a
@@ -57,16 +65,26 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
         name: a key of `STAGES`.
         values: named inputs, outputs, wildcards and parameters together.
         threads: of the CPU.
+        gpus: devices to lease; with more than one the stage runs in as many processes.
+
+    Raises:
+        ConfigError: a value is missing, or this stage runs on one GPU at most.
     """
+    if gpus > 1 and name not in SHARED:
+        raise ConfigError(f"stage {name} runs on one GPU, not {gpus}; only {', '.join(SHARED)} take more")
     stage = find_stage(name)
     hints = typing.get_type_hints(stage)
     arguments: dict[str, Any] = {}
     with ExitStack() as stack:
+        device = stack.enter_context(_device(gpus)) if "device" in hints else None
+        if gpus > 1 and device != "cpu":
+            ranks.launch(name, values, gpus, threads)
+            return
         for parameter in inspect.signature(stage).parameters.values():
             if parameter.name == "device":
                 import torch
 
-                arguments["device"] = torch.device(stack.enter_context(lease_device()))
+                arguments["device"] = torch.device(device)
                 tune_cpu(threads)
             elif parameter.name == "threads":
                 arguments["threads"] = threads
@@ -74,7 +92,13 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1) -> None:
                 arguments[parameter.name] = _convert(values[parameter.name], hints[parameter.name])
             elif parameter.default is parameter.empty:
                 raise ConfigError(f"stage {name}: no value for `{parameter.name}`; give it")
+        start = time.monotonic()
         stage(**arguments)
+        logger.info("%s took %.1f s", name, time.monotonic() - start)
+
+
+def _device(gpus: int) -> AbstractContextManager[Any]:
+    return ranks.joined() if ranks.launched() else lease_device(gpus)
 
 
 def _convert(value: Any, wanted: Any) -> Any:

@@ -38,6 +38,7 @@ from pipeline_lib.config.data import (
 )
 from pipeline_lib.config.messages import describe
 from pipeline_lib.config.sections import (
+    AttributeLoss,
     Augmentation,
     BoxRegion,
     Detectors,
@@ -52,6 +53,8 @@ from pipeline_lib.config.sections import (
     LocalLoss,
     MaskSampling,
     PartRegion,
+    Precision,
+    PrecisionChoice,
     Published,
     Rebalance,
     Retrain,
@@ -61,6 +64,7 @@ from pipeline_lib.config.sections import (
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
+    "AttributeLoss",
     "Augmentation",
     "AvatarData",
     "BackboneNetwork",
@@ -91,6 +95,9 @@ __all__ = [
     "OnnxParts",
     "PartRegion",
     "Parts",
+    "PartsBackend",
+    "Precision",
+    "PrecisionChoice",
     "Published",
     "RateRule",
     "Rebalance",

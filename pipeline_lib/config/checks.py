@@ -188,6 +188,11 @@ def check_networks(config: Config) -> None:
     needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
     if config.generator.weights and needs_discriminator and not config.generator.discriminator:
         raise ValueError("training from `generator.weights` needs `generator.discriminator` beside them")
+    if config.retrain.attributes is not None and config.detectors.selector.backend == "onnx":
+        raise ValueError(
+            "`retrain.attributes` needs a selector that passes gradients on, and an ONNX model does not; "
+            "leave `attributes` out or give `detectors.selector` another backend"
+        )
     if config.encoder.weights is None and config.encoder.training.kimg == 0:
         raise ValueError("`encoder.training.kimg` is 0 and no `encoder.weights` are given; nothing would be trained")
 

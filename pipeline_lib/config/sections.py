@@ -21,6 +21,8 @@ from pipeline_lib.config.messages import check_name
 if TYPE_CHECKING:
     from pipeline_lib.networks.domains import Domain
 
+Precision = Literal["float32", "bfloat16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg", "lpips-squeeze"]
 
 
@@ -125,6 +127,9 @@ class GanTraining(Section):
     kimg: Positive = Field(description="thousands of real images shown")
     batch: Annotated[int, Field(ge=4)] = Field(16, description="images a step")
     learning_rate: Positive = Field(2e-3, description="of both networks, by Adam")
+    mapping_rate: Positive = Field(
+        1.0, description="factor on the learning rate of the mapping network, which decides who is made how often"
+    )
     gamma: Positive = Field(3.0, description="weight of both gradient penalties at full resolution")
     penalty_every: Count = Field(8, description="steps between two penalties, which count that many times")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
@@ -144,6 +149,10 @@ class GanTraining(Section):
     local: LocalDiscriminator | None = Field(
         None, description="where a second discriminator looks closer; none: as the given discriminator has it"
     )
+    precision: PrecisionChoice = Field(
+        "auto", description="bfloat16 autocasts the step but for its penalty; auto: where the device is faster in it"
+    )
+    compile: bool | None = Field(None, description="compile the networks, which takes minutes on a CPU; null: on a GPU")
     collapse_loss: Annotated[float, Field(ge=0)] = Field(
         0.02, description="discriminator loss that, ten log rows in a row, stops the training as collapsed"
     )
@@ -217,9 +226,11 @@ class EncoderTraining(Section):
         0.0, description="share of images that get the square of `local` from another, so that it is seen by itself"
     )
     mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 autocasts the step: faster on GPUs, and on CPUs with such instructions"
+    precision: PrecisionChoice = Field(
+        "auto", description="bfloat16 autocasts the step; auto: where the device is faster in it"
     )
+
+    compile: bool | None = Field(None, description="compile the networks, which takes minutes on a CPU; null: on a GPU")
 
     @model_validator(mode="after")
     def _collages_have_a_place(self) -> EncoderTraining:
@@ -315,8 +326,20 @@ class Rebalance(Section):
         PartRegion(), description="what is swapped"
     )
     candidates: Count = Field(16, description="random donors tried for each image (paper A.2.1)")
+    precision: PrecisionChoice = Field(
+        "auto", description="of the inversion; auto: bfloat16 where a probe found it faster and as faithful (45 dB)"
+    )
     shards: Count = Field(2, description="jobs that the edits of one image set are spread over")
     compare: Count = Field(96, description="images on which part and box regions are compared")
+
+
+class AttributeLoss(Section):
+    """A small discriminator that sees images through the selector's logits alone, and so matches their joint rates."""
+
+    weight: Positive = Field(3.0, description="of its loss in the generator's")
+    learning_rate: Positive = Field(2e-3, description="of its own weights, by Adam")
+    gamma: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of both its gradient penalties")
+    width: Count = Field(64, description="of its two hidden layers")
 
 
 class Retrain(Section):
@@ -324,6 +347,10 @@ class Retrain(Section):
 
     init: Literal["source", "scratch"] = Field("source", description="start from the source weights, or anew")
     training: GanTraining = Field(description="of the retrained GAN and of the control alike")
+    attributes: AttributeLoss | None = Field(
+        None,
+        description="match what the selector sees as well, which images teach slowly; null: the paper's retraining",
+    )
 
 
 class Evaluate(Section):

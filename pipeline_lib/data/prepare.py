@@ -21,7 +21,7 @@ from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
-from pipeline_lib.data.tables import SCHEMAS, table_writer, write_table
+from pipeline_lib.data.tables import SCHEMAS, TableWriter, table_writer, write_table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.progress import Progress
@@ -105,7 +105,8 @@ def _fill_split(
     labels: Path,
     masks: Path,
 ) -> list[dict[str, str]]:
-    rows, bad = [], []
+    bad: list[dict[str, str]] = []
+    table: TableWriter | None = None  # opened with the first image, which tells its columns
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with ExitStack() as stack:
         writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
@@ -120,12 +121,13 @@ def _fill_split(
                 shard = shard_of(number * CHUNK + place, len(items), len(writers))
                 writers[shard].add([item.image_id], record.image[None])
                 person = {} if record.person is None else {"person": record.person}
-                rows.append({"image_id": item.image_id, "split": split, **person, **record.attributes})
+                row = {"image_id": item.image_id, "split": split, **person, **record.attributes}
+                table = table or stack.enter_context(table_writer(labels, "labels", metadata, list(row)))
+                table.add([row])
                 if record.codes is not None:
                     codes.add([{"image_id": item.image_id, "codes": record.codes.tobytes()}])
             progress.advance(len(records))
         _check_bad(bad, split, len(items), source.tolerated)
-        write_table(labels, "labels", pd.DataFrame(rows), metadata)
     return bad
 
 

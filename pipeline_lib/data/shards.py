@@ -17,7 +17,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 
 ROWS_PER_GROUP = 512  # how many images a reader holds at a time
-LARGEST_IN_MEMORY = 2**30  # bytes of images; a larger set is mapped from a scratch file
+LARGEST_IN_MEMORY = 2**28  # bytes of images; a larger set is mapped from a scratch file
 
 
 class ShardWriter:
@@ -150,7 +150,9 @@ def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY
     if not count:
         raise DataError(f"{', '.join(map(str, paths))}: no image in these shards")
     shape = (count, *[resolution_of(paths[0])] * 2, 3)
-    pixels = np.empty(shape, np.uint8) if math.prod(shape) <= most_bytes else _map_scratch(shape)
+    if math.prod(shape) > most_bytes:
+        return _map_shards(paths, shape)
+    pixels = np.empty(shape, np.uint8)
     names: list[str] = []
     for group_names, images in iterate_shards(paths):
         pixels[len(names) : len(names) + len(group_names)] = images
@@ -158,7 +160,9 @@ def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY
     return names, pixels
 
 
-def _map_scratch(shape: tuple[int, ...]) -> np.ndarray:
+def _map_shards(paths: Sequence[str | Path], shape: tuple[int, ...]) -> tuple[list[str], np.ndarray]:
+    """Lay images out in a scratch file; written, not mapped, so that those which nobody looks at take no memory."""
+    names: list[str] = []
     with tempfile.TemporaryFile() as file:
         try:
             os.posix_fallocate(file.fileno(), 0, math.prod(shape))
@@ -167,7 +171,11 @@ def _map_scratch(shape: tuple[int, ...]) -> np.ndarray:
                 f"{tempfile.gettempdir()}: no room for {math.prod(shape) / 2**30:.1f} GiB of images "
                 f"({error.strerror}); set TMPDIR to a larger disk"
             ) from None
-        return np.memmap(file, np.uint8, "r+", shape=shape)
+        for group_names, images in iterate_shards(paths):
+            file.write(images.data)
+            names += group_names
+        file.flush()
+        return names, np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def count_images(paths: Sequence[str | Path]) -> int:

@@ -105,51 +105,60 @@ def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[
         rows: with the columns of that kind, and attribute columns where the kind is open.
         metadata: run, digest of the config section and digests of the models that made the table.
     """
-    schema = SCHEMAS[kind]
-    for name in MAY_LACK.get(kind, set()) - set(rows.columns):
-        schema = schema.remove(schema.get_field_index(name))
-    extra = [name for name in rows.columns if name not in schema.names]
-    if extra and kind not in OPEN:
-        raise ValueError(f"a {kind} table has no columns {extra}")
-    for name in extra:
-        schema = schema.append(pa.field(name, OPEN[kind]))
-    schema = schema.with_metadata({"kind": kind, "schema_version": SCHEMA_VERSION, **(metadata or {})})
+    schema = _schema(kind, rows.columns, metadata)
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
     table = table.replace_schema_metadata(schema.metadata)
     with atomic_path(path) as beside:
         pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
 
+def _schema(kind: str, columns: Iterable[str], metadata: dict[str, str] | None) -> pa.Schema:
+    schema = SCHEMAS[kind]
+    for name in MAY_LACK.get(kind, set()) - set(columns):
+        schema = schema.remove(schema.get_field_index(name))
+    extra = [name for name in columns if name not in schema.names]
+    if extra and kind not in OPEN:
+        raise ValueError(f"a {kind} table has no columns {extra}")
+    for name in extra:
+        schema = schema.append(pa.field(name, OPEN[kind]))
+    return schema.with_metadata({"kind": kind, "schema_version": SCHEMA_VERSION, **(metadata or {})})
+
+
 class TableWriter:
-    """Collects rows of a closed kind of table and writes them in groups; made by `table_writer`."""
+    """Collects rows of a table and writes them in groups; made by `table_writer`."""
 
     def __init__(self, writer: pq.ParquetWriter):
         self._writer = writer
-        self._pending: list[Mapping[str, object]] = []
+        self._columns: dict[str, list[object]] = {name: [] for name in writer.schema.names}
 
-    def add(self, rows: Iterable[Mapping[str, object]]) -> None:
+    def add(self, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
         """Add rows, each with a value for every column."""
-        self._pending.extend(rows)
-        if len(self._pending) >= ROWS_PER_GROUP:
+        as_frame = isinstance(rows, pd.DataFrame)
+        for name, column in self._columns.items():
+            column.extend(rows[name].tolist() if as_frame else [row[name] for row in rows])
+        if len(column) >= ROWS_PER_GROUP:
             self.flush()
 
     def flush(self) -> None:
         """Write the rows collected as one row group."""
-        columns = {name: [row[name] for row in self._pending] for name in self._writer.schema.names}
-        self._writer.write_table(pa.Table.from_pydict(columns, schema=self._writer.schema))
-        self._pending.clear()
+        self._writer.write_table(pa.Table.from_pydict(self._columns, schema=self._writer.schema))
+        for column in self._columns.values():
+            column.clear()
 
 
 @contextmanager
-def table_writer(path: str | Path, kind: str, metadata: dict[str, str] | None = None) -> Iterator[TableWriter]:
-    """Write a table of `kind` row by row, whole or not at all; what was written takes no memory.
+def table_writer(
+    path: str | Path, kind: str, metadata: dict[str, str] | None = None, columns: Sequence[str] = ()
+) -> Iterator[TableWriter]:
+    """Write a table of `kind` batch by batch, whole or not at all; what was written takes no memory.
 
     Args:
         path: the file to make.
-        kind: a key of `SCHEMAS` that is not open.
+        kind: a key of `SCHEMAS`.
         metadata: run, digest of the config section and digests of the models that made the table.
+        columns: of a kind that is open or may lack some: all that the rows have.
     """
-    schema = SCHEMAS[kind].with_metadata({"kind": kind, "schema_version": SCHEMA_VERSION, **(metadata or {})})
+    schema = _schema(kind, columns or SCHEMAS[kind].names, metadata)
     with (
         atomic_path(path) as beside,
         pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer,

@@ -11,12 +11,13 @@ from pipeline_lib.runtime.errors import DataError
 
 
 def random_masks(settings: MaskSampling, count: int, resolution: int, random: torch.Generator) -> Tensor:
-    """Draw masks (count, 1, resolution, resolution), 1 where a pixel is known.
+    """Draw masks (count, 1, resolution, resolution), 1 where a pixel is known, on the device of `random`.
 
     Uniform noise on a coarse grid is upsampled bilinearly and cut at a threshold t ~ U(least, 1), one an image.
     """
-    noise = torch.rand(count, 1, settings.cells, settings.cells, generator=random)
-    threshold = settings.least + (1 - settings.least) * torch.rand(count, 1, 1, 1, generator=random)
+    place = {"generator": random, "device": random.device}
+    noise = torch.rand(count, 1, settings.cells, settings.cells, **place)
+    threshold = settings.least + (1 - settings.least) * torch.rand(count, 1, 1, 1, **place)
     noise = F.interpolate(noise, size=(resolution, resolution), mode="bilinear", align_corners=False)
     known = noise < threshold if settings.keep == "below" else noise > threshold
     return known.float()

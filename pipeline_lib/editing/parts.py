@@ -107,15 +107,29 @@ class PartMasks(Mapping[str, np.ndarray]):
     def __init__(self, parts: Path, part: str, resolution: int, least_pixels: int = 1):
         wanted = [("part", "==", part), ("pixels", ">=", least_pixels)]
         table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"], filters=wanted)
-        self._packed = dict(zip(table["image_id"], table["mask"], strict=True))
+        self._row = {name: row for row, name in enumerate(table["image_id"])}
+        length = (resolution * resolution + 7) // 8
+        #: uint8 (n + 1, bytes): a row for each image of the part, and an empty one for all others.
+        self.packed = np.frombuffer(b"".join([*table["mask"], bytes(length)]), np.uint8).reshape(-1, length)
         self._resolution = resolution
 
+    def row(self, image_id: str) -> int:
+        """Return the row of `packed` that holds an image's mask: the last one, which is empty, if it has no part."""
+        return self._row.get(image_id, len(self._row))
+
     def __getitem__(self, image_id: str) -> np.ndarray:
-        bits = np.unpackbits(np.frombuffer(self._packed[image_id], np.uint8))
+        bits = np.unpackbits(self.packed[self._row[image_id]], count=self._resolution**2)
         return bits.reshape(self._resolution, self._resolution).astype(bool)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
+        return iter(self._row)
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self._row)
+
+
+def unpack_masks(packed: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Turn rows of packed bits, uint8 (n, bytes), into masks (n, 1, resolution, resolution) of {0, 1}."""
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)  # the first pixel is the highest bit
+    bits = (packed[:, :, None] >> places) & 1
+    return bits.flatten(1)[:, : resolution**2].reshape(-1, 1, resolution, resolution).float()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from pipeline_lib.data.shards import count_images, iterate_batches
-from pipeline_lib.data.tables import write_table
+from pipeline_lib.data.tables import table_writer
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.files import digest_of_files
@@ -41,20 +40,14 @@ def score_attributes(
     """
     detector = load_weights(weights, Detector, device)
     metadata = {"run": run, "detector_digest": digest_of_files(weights)}
-    for name, table in zip(sets, scores, strict=True):
-        rows = _score_set(name, [path for path in images if path.parent.name == name], detector, device, batch)
-        write_table(table, "scores", rows, metadata)
-
-
-def _score_set(name: str, shards: list[Path], detector: Detector, device: torch.device, batch: int) -> pd.DataFrame:
-    names: list[str] = []
-    probabilities = []
-    with Progress(f"score_attributes ({name})", count_images(shards)) as progress:
-        for batch_names, pixels in iterate_batches(shards, batch):
-            chunk = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
-            probabilities.append(detector(to_float(chunk, device)).cpu().numpy())
-            names += batch_names
-            progress.advance(len(chunk))
-    rows = pd.DataFrame(np.concatenate(probabilities), columns=detector.attributes)
-    rows.insert(0, "image_id", names)
-    return rows
+    for name, path in zip(sets, scores, strict=True):
+        shards = [shard for shard in images if shard.parent.name == name]
+        with (
+            table_writer(path, "scores", metadata, ["image_id", *detector.attributes]) as table,
+            Progress(f"score_attributes ({name})", count_images(shards)) as progress,
+        ):
+            for names, pixels in iterate_batches(shards, batch):
+                probabilities = detector(to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)).cpu()
+                rows = pd.DataFrame(probabilities.numpy(), columns=detector.attributes)
+                table.add(rows.assign(image_id=names))
+                progress.advance(len(names))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,10 @@ from torch import Tensor
 
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import read_shards, shard_writer
-from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.editing.inversion import Inverter, make_collage
+from pipeline_lib.data.tables import read_table, table_writer
+from pipeline_lib.editing.inversion import Inverter, make_collage, open_inverter
 from pipeline_lib.editing.masks import region_masks
-from pipeline_lib.editing.parts import BOX, PartMasks
+from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
 from pipeline_lib.evaluation.distances import masked_l1
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
@@ -24,11 +26,23 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.training.batches import to_float, to_uint8
+from pipeline_lib.training.batches import ahead, as_pixels, download, one_behind, to_float, upload
+
+
+class Looked(NamedTuple):
+    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes), as they lie in memory."""
+
+    pixels: Tensor
+    packed: Tensor
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return images (n, 3, H, W) in [-1, 1] and masks (n, 1, H, W) of {0, 1} on the device."""
+        images = to_float(self.pixels.permute(0, 3, 1, 2), device)
+        return images, unpack_masks(upload(self.packed, device), images.shape[-1])
 
 
 class ImageSet:
-    """An image set in memory with the masks of one part.
+    """An image set with the masks of one part, for access in any order.
 
     Args:
         images: its shards.
@@ -40,28 +54,25 @@ class ImageSet:
         self.names, self.pixels = read_shards(images)
         self.position = {name: number for number, name in enumerate(self.names)}
         self._masks = PartMasks(parts, part, self.pixels.shape[1])
-        self.with_part = np.array([number for number, name in enumerate(self.names) if name in self._masks])
+        self._mask_rows = np.array([self._masks.row(name) for name in self.names])
+        self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
         if len(self.with_part) < 2:
             raise DataError(f"{parts}: the part `{part}` was found in {len(self.with_part)} images; nothing to swap")
 
-    def images(self, positions: np.ndarray, device: torch.device) -> Tensor:
-        """Return images (n, 3, H, W) in [-1, 1]."""
-        return to_float(torch.from_numpy(self.pixels[positions]).permute(0, 3, 1, 2), device)
-
-    def masks(self, positions: np.ndarray, device: torch.device) -> Tensor:
-        """Return masks (n, 1, H, W) of the part; empty where it was not found."""
-        empty = np.zeros(self.pixels.shape[1:3], bool)
-        stacked = np.stack([self._masks.get(self.names[position], empty) for position in positions])
-        return torch.from_numpy(stacked[:, None]).to(device, torch.float32)
+    def look(self, positions: np.ndarray) -> Looked:
+        """Gather images and masks; a mask is empty where the part was not found."""
+        packed = self._masks.packed[self._mask_rows[positions]]
+        return Looked(torch.from_numpy(self.pixels[positions]), torch.from_numpy(packed))
 
     def donors(self, position: int, count: int, seed: int, name: str) -> np.ndarray:
         """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position)."""
-        pool = self.with_part[self.with_part != position]
-        if count > len(pool):
-            raise DataError(
-                f"rebalance.candidates: {count} donors wanted, but {name} has only {len(pool)}; ask for fewer"
-            )
-        return seeding.numpy_generator(seed, "donors", name, position).choice(pool, count, replace=False)
+        own = int(np.searchsorted(self.with_part, position))
+        is_donor = own < len(self.with_part) and self.with_part[own] == position
+        others = len(self.with_part) - is_donor
+        if count > others:
+            raise DataError(f"rebalance.candidates: {count} donors wanted, but {name} has only {others}; ask for fewer")
+        drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
+        return self.with_part[drawn + (is_donor & (drawn >= own))]
 
 
 @dataclass(frozen=True)
@@ -75,17 +86,14 @@ class Swaps:
     composite: Tensor
 
 
-def swap(
-    images: ImageSet,
-    contexts: np.ndarray,
-    donors: np.ndarray,
-    region: PartRegion | BoxRegion,
-    inverter: Inverter,
-    device: torch.device,
-) -> Swaps:
-    """Give each context the region of its donor and invert the collage once."""
-    context, donor = images.images(contexts, device), images.images(donors, device)
-    pasted, unknown = region_masks(region, images.masks(donors, device), images.masks(contexts, device))
+def swap(contexts: Looked, donors: Looked, region: PartRegion | BoxRegion, inverter: Inverter) -> Swaps:
+    """Give each of n contexts the region of its donors, of which each has as many, and invert every collage once."""
+    context, context_parts = (
+        rows.repeat_interleave(len(donors.pixels) // len(contexts.pixels), dim=0)
+        for rows in contexts.to(inverter.device)
+    )
+    donor, donor_parts = donors.to(inverter.device)
+    pasted, unknown = region_masks(region, donor_parts, context_parts)
     collage = make_collage(context, donor, pasted)
     known = 1 - unknown
     return Swaps(context, donor, collage, known, inverter(collage, known))
@@ -104,6 +112,7 @@ def swap_parts(
     plan: Path,
     encoder: Path,
     generator: Path,
+    precision: Path,
     selector: Path,
     settings: Rebalance,
     run: str,
@@ -113,7 +122,7 @@ def swap_parts(
     candidates: Path,
     composites: Path,
     device: torch.device,
-    faces: int = 8,
+    faces: int | None = None,
 ) -> None:
     """Carry out this shard's share of a plan.
 
@@ -122,12 +131,16 @@ def swap_parts(
     nothing. The success with the strongest logit is chosen; if there is none the image stays as it is, and no
     candidate is marked as chosen.
 
+    While the device is at one batch of faces, the images of the next are gathered and the results of the last are
+    written. Of the images that are made only the strongest of each face leaves the device.
+
     Args:
         images: all shards of the image set: donors come from any of them.
         parts: its table of parts.
         plan: its table of edits.
         encoder: weight file.
         generator: weight file.
+        precision: report of the encoder, which says in what precision the two compute.
         selector: weight file of the detector that chooses.
         settings: the config section.
         run: name of the run, kept in the files.
@@ -137,12 +150,13 @@ def swap_parts(
         candidates: table to make.
         composites: image shard to make, of the chosen composites.
         device: where to compute.
-        faces: images edited at a time, each with all its candidates.
+        faces: images edited at a time, each with all its candidates; None: as many as suit the device.
     """
     image_set = ImageSet(images, parts, part_of(settings.region))
-    inverter = Inverter(encoder, generator, device)
+    inverter = open_inverter(encoder, generator, device, settings.precision, precision)
     detector = load_weights(selector, Detector, device)
     edits = read_table(plan, "plan")
+    faces = faces or faces_at_a_time(device, settings.candidates, image_set.pixels.shape[1])
     # whole batches are dealt out: how a composite is rounded depends on those beside it
     batches = [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard :: settings.shards]
     total = sum(map(len, batches)) * settings.candidates
@@ -150,68 +164,122 @@ def swap_parts(
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
         "models_digest": digest_of_files(encoder, generator, selector),
+        "precision": inverter.precision,
     }
-    tables = []
     with (
         shard_writer(composites, inverter.generator.resolution, metadata) as writer,
+        table_writer(candidates, "candidates", metadata) as table,
         Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
-        for batch in batches:
-            table, chosen, pictures = _swap_batch(batch, image_set, settings, inverter, detector, seed, name, device)
-            tables.append(table)
-            if chosen:
-                writer.add(chosen, pictures)
-            progress.advance(len(table))
-    columns = ["image_id", "candidate", "donor_id", "logit", "in_group", "success", "chosen", "masked_l1"]
-    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    write_table(candidates, "candidates", rows, metadata)
+        gathered = ahead(_gather(batch, faces, image_set, settings, seed, name) for batch in batches)
+        for batch in one_behind(_try_candidates(batch, settings, inverter, detector) for batch in gathered):
+            table.add(batch.rows())
+            writer.add(*batch.chosen())
+            progress.advance(batch.count * settings.candidates)
 
 
-def _swap_batch(
-    edits: pd.DataFrame,
-    image_set: ImageSet,
-    settings: Rebalance,
-    inverter: Inverter,
-    detector: Detector,
-    seed: int,
-    name: str,
-    device: torch.device,
-) -> tuple[pd.DataFrame, list[str], np.ndarray]:
-    count = settings.candidates
-    positions = np.array([image_set.position[image_id] for image_id in edits["image_id"]])
-    donors = np.concatenate([image_set.donors(position, count, seed, name) for position in edits["position"]])
-    swaps = swap(image_set, positions.repeat(count), donors, settings.region, inverter, device)
-    scores = detector.logits(swaps.composite).view(len(edits), count, -1)
-    logits = scores[..., detector.index(edits["attribute"].iloc[0])]
-    wanted = torch.tensor(edits["wanted"].to_numpy(), device=device)
-    kept = _in_their_groups(scores, edits["target"], settings.targets, detector)
-    strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
-    best = strength.argmax(dim=1)
-    succeeded = strength.gather(1, best[:, None]).squeeze(1) > 0
-    is_chosen = torch.zeros_like(strength, dtype=torch.bool)
-    is_chosen[torch.arange(len(edits)), best] = succeeded
-    table = pd.DataFrame(
-        {
-            "image_id": edits["image_id"].repeat(count).to_numpy(),
-            "candidate": np.tile(np.arange(count, dtype=np.int16), len(edits)),
-            "donor_id": [image_set.names[donor] for donor in donors],
-            "logit": logits.flatten().cpu().numpy(),
-            "in_group": kept.flatten().cpu().numpy(),
-            "success": (strength > 0).flatten().cpu().numpy(),
-            "chosen": is_chosen.flatten().cpu().numpy(),
-            "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.known).cpu().numpy(),
-        }
+def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> int:
+    """Return how many faces are edited at a time: a batch of 2,048 composites at 64 pixels fills a GPU."""
+    pixels = (2048 if device.type == "cuda" else 128) * 64 * 64
+    return max(1, pixels // (candidates * resolution**2))
+
+
+class _Gathered(NamedTuple):
+    """A batch of edits with what the device needs of them."""
+
+    edits: pd.DataFrame  # without what fills a last batch up
+    donor_ids: list[str]
+    contexts: Looked
+    donors: Looked
+    wanted: Tensor  # bool (faces,)
+    targets: Tensor  # int64 (faces,)
+
+
+def _gather(
+    edits: pd.DataFrame, faces: int, image_set: ImageSet, settings: Rebalance, seed: int, name: str
+) -> _Gathered:
+    """Draw the donors of a batch; a last batch is filled up by repeating its last edit, so that all have one size."""
+    filled = edits.iloc[np.minimum(np.arange(faces), len(edits) - 1)]
+    positions = np.array([image_set.position[image_id] for image_id in filled["image_id"]])
+    donors = [image_set.donors(position, settings.candidates, seed, name) for position in edits["position"]]
+    donors = np.concatenate(donors + donors[-1:] * (faces - len(edits)))
+    return _Gathered(
+        edits,
+        [image_set.names[donor] for donor in donors[: len(edits) * settings.candidates]],
+        image_set.look(positions),
+        image_set.look(donors),
+        torch.tensor(filled["wanted"].to_numpy(bool)),
+        torch.tensor(filled["target"].to_numpy(np.int64)),
     )
-    pictures = to_uint8(swaps.composite[is_chosen.flatten()]).numpy()
-    chosen = edits["image_id"].to_numpy()[succeeded.cpu().numpy()].tolist()
-    return table, chosen, pictures
 
 
-def _in_their_groups(scores: Tensor, targets: pd.Series, rules: list[RateRule], detector: Detector) -> Tensor:
+@dataclass
+class _Tried:
+    """Every candidate of a batch of edits, scored, and the strongest of each face.
+
+    Scores are (faces, candidates), the strongest are uint8 (faces, H, W, 3).
+    """
+
+    edits: pd.DataFrame
+    donor_ids: list[str]
+    scores: dict[str, Tensor]
+    strongest: Tensor
+
+    @property
+    def count(self) -> int:
+        return len(self.edits)
+
+    def rows(self) -> pd.DataFrame:
+        """Return the rows of the table of candidates."""
+        tried = self.scores["logit"].shape[1]
+        return pd.DataFrame(
+            {
+                "image_id": self.edits["image_id"].repeat(tried).to_numpy(),
+                "candidate": np.tile(np.arange(tried, dtype=np.int16), self.count),
+                "donor_id": self.donor_ids,
+                **{name: values[: self.count].flatten().numpy() for name, values in self.scores.items()},
+            }
+        )
+
+    def chosen(self) -> tuple[list[str], np.ndarray]:
+        """Return the names of the faces whose strongest candidate succeeded, and those candidates."""
+        succeeded = self.scores["chosen"][: self.count].any(dim=1).numpy()
+        return self.edits["image_id"].to_numpy()[succeeded].tolist(), self.strongest[: self.count].numpy()[succeeded]
+
+
+def _try_candidates(
+    batch: _Gathered, settings: Rebalance, inverter: Inverter, detector: Detector
+) -> Callable[[], _Tried]:
+    """Start to make and score the candidates of a batch; what is returned waits for them."""
+    faces = len(batch.wanted)
+    swaps = swap(batch.contexts, batch.donors, settings.region, inverter)
+    scores = detector.logits(swaps.composite).view(faces, settings.candidates, -1)
+    logits = scores[..., detector.index(batch.edits["attribute"].iloc[0])]
+    wanted, targets = (upload(rows, inverter.device) for rows in (batch.wanted, batch.targets))
+    kept = _in_their_groups(scores, targets, settings.targets, detector)
+    strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
+    best = strength.argmax(dim=1, keepdim=True)
+    success = strength > 0
+    composites = as_pixels(swaps.composite).unflatten(0, logits.shape)
+    found = {
+        "logit": logits,
+        "in_group": kept,
+        "success": success,
+        "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
+        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.known).view_as(logits),
+        "strongest": composites[torch.arange(faces, device=best.device), best.squeeze(1)],
+    }
+    brought = download(found)
+
+    def wait() -> _Tried:
+        scores = brought()
+        return _Tried(batch.edits, batch.donor_ids, scores, scores.pop("strongest"))
+
+    return wait
+
+
+def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:
     """Return which candidates, given logits (n, candidates, attributes), the selector finds in their target's group."""
-    holds = (scores > 0).cpu().numpy()
-    kept = [
-        in_group(dict(zip(detector.attributes, seen.T, strict=True)), rules[target].where)
-        for seen, target in zip(holds, targets, strict=True)
-    ]
-    return torch.from_numpy(np.stack(kept)).to(scores.device)
+    holds = dict(zip(detector.attributes, (scores > 0).unbind(dim=-1), strict=True))
+    by_rule = torch.stack([in_group(holds, rule.where) for rule in rules])
+    return by_rule[targets, torch.arange(len(targets), device=targets.device)]

@@ -11,7 +11,7 @@ import torch
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.editing.inversion import Inverter
+from pipeline_lib.editing.inversion import open_inverter
 from pipeline_lib.editing.swap import ImageSet, part_of, swap
 from pipeline_lib.evaluation.distances import masked_l1, perceptual_distances
 from pipeline_lib.evaluation.features import extract_features
@@ -35,6 +35,7 @@ def evaluate_quality(
     settings: Evaluate,
     run: str,
     seed: int,
+    cache: Path,
     quality: Path,
     device: torch.device,
 ) -> None:
@@ -46,11 +47,12 @@ def evaluate_quality(
         settings: the config section.
         run: name of the run, kept in the file.
         seed: of the run.
+        cache: folder of features, which a set that has not changed is not asked for again.
         quality: table to make.
         device: where to compute.
     """
     extractor = load_perceptual("alex")
-    reference = extract_features(held_out, extractor, device, limit=settings.images)
+    reference = extract_features(held_out, extractor, device, limit=settings.images, cache=cache)
     tables = [
         measure_quality(
             stage,
@@ -62,6 +64,7 @@ def evaluate_quality(
             device,
             seed,
             settings.images,
+            cache,
         )
         for stage in COMPARED
     ]
@@ -77,6 +80,7 @@ def compare_regions(
     plan: Path,
     encoder: Path,
     generator: Path,
+    precision: Path,
     selector: Path,
     referee: Path,
     settings: Rebalance,
@@ -94,6 +98,7 @@ def compare_regions(
         plan: their table of edits, of which the first `settings.compare` are taken.
         encoder: weight file.
         generator: weight file.
+        precision: report of the encoder, which says in what precision the two compute.
         selector: weight file.
         referee: weight file.
         settings: the config section.
@@ -107,7 +112,7 @@ def compare_regions(
     part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=name)
     box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=name)
     image_set = ImageSet(images, parts, name)
-    inverter = Inverter(encoder, generator, device)
+    inverter = open_inverter(encoder, generator, device, settings.precision, precision)
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
@@ -118,13 +123,13 @@ def compare_regions(
         write_json(comparison, {})
         save_grid(gallery, torch.zeros(1, 3, *image_set.pixels.shape[1:3]), columns=1)
         return
-    contexts = edits["position"].to_numpy()
-    donors = _donors_with_attribute(edits, image_set, judges["selector"], seed, device)
+    contexts = image_set.look(edits["position"].to_numpy())
+    donors = image_set.look(_donors_with_attribute(edits, image_set, judges["selector"], seed, device))
     wanted = torch.tensor(edits["wanted"].to_numpy(), device=device)
     result: dict[str, dict[str, float]] = {}
     shown = []
     for kind, region in (("part", part), ("box", box)):
-        done = swap(image_set, contexts, donors, region, inverter, device)
+        done = swap(contexts, donors, region, inverter)
         outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
         result[kind] = {
             "n": len(edits),
@@ -154,7 +159,7 @@ def _donors_with_attribute(
     """Draw for each edit one donor that has, by the selector, what is wanted."""
     pool = image_set.with_part
     probabilities = torch.cat(
-        [selector(image_set.images(chunk, device)) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
+        [selector(image_set.look(chunk).to(device)[0]) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
     )
     attribute = edits["attribute"].iloc[0]
     has = (probabilities[:, selector.index(attribute)] > 0.5).cpu().numpy()

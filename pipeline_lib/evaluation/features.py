@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.networks.perceptual import Perceptual
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.training.batches import to_float
+
+logger = logging.getLogger(__name__)
 
 
 def extract_features(
@@ -22,8 +26,11 @@ def extract_features(
     device: str | torch.device = "cpu",
     batch: int = 64,
     limit: int | None = None,
+    cache: Path | None = None,
 ) -> np.ndarray:
     """Return the extractor's features of every image, float32 (n, d), in the order of the shards.
+
+    With a cache they are computed once for images of the same bytes, whichever set holds them.
 
     Args:
         shards: image shards.
@@ -31,6 +38,7 @@ def extract_features(
         device: where to compute.
         batch: images at a time.
         limit: number of images taken, the first ones; None for all.
+        cache: folder of features computed before; None computes them anyway.
 
     Raises:
         DataError: a shard is missing or damaged, or none holds an image.
@@ -38,6 +46,12 @@ def extract_features(
     count = min(count_images(shards), limit or sys.maxsize)
     if not count:
         raise DataError(f"{', '.join(map(str, shards))}: no image in these shards; run the rule that makes them again")
+    kept = None
+    if cache is not None:
+        kept = cache / f"{digest_of([digest_of_files(*shards), extractor.name, count, torch.device(device).type])}.npy"
+        if kept.exists():
+            logger.info("features of %s are taken from %s", Path(shards[0]).parent, kept)
+            return np.load(kept, mmap_mode="c")
     extractor.to(device)
     found = []
     with Progress("features", count) as progress, torch.inference_mode():
@@ -47,4 +61,8 @@ def extract_features(
             progress.advance(len(images))
             if progress.done == count:
                 break
-    return torch.cat(found).numpy()
+    features = torch.cat(found).numpy()
+    if kept is not None:
+        with atomic_path(kept) as beside, beside.open("wb") as file:
+            np.save(file, features)
+    return features

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
 from pipeline_lib.networks.perceptual import load_perceptual
@@ -73,8 +73,22 @@ def frechet_distance(reference: np.ndarray, features: np.ndarray) -> float:
         DataError: a set has fewer than two images, or the sets' features differ in size.
     """
     _check(reference, features)
-    of_reference, of_set = (fid_features_to_statistics(_as_double(x)) for x in (reference, features))
+    of_reference, of_set = gaussian_statistics(reference), gaussian_statistics(features)
     return fid_statistics_to_metric(of_reference, of_set, verbose=False)[KEY_METRIC_FID]
+
+
+def gaussian_statistics(features: np.ndarray, chunk: int = 4096) -> dict[str, np.ndarray]:
+    """Return mean `mu` (d,) and covariance `sigma` (d, d) of features (n, d), as torch-fidelity names them.
+
+    They are summed in float64 over `chunk` images at a time, so that features which lie in a file stay there.
+    """
+    starts = range(0, len(features), chunk)
+    mean = sum(features[start : start + chunk].sum(axis=0, dtype=np.float64) for start in starts) / len(features)
+    scatter = np.zeros((features.shape[1],) * 2)
+    for start in starts:
+        centered = features[start : start + chunk] - mean
+        scatter += centered.T @ centered
+    return {"mu": mean, "sigma": scatter / (len(features) - 1)}
 
 
 def kernel_distance(reference: np.ndarray, features: np.ndarray, seed: int = 0) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from pipeline_lib.runtime.errors import DataError
 
-TILE_BYTES = 2**26
+# Of one tile of distances: a tile that a processor's cache holds, and one that keeps a GPU busy.
+TILE_BYTES = {"cpu": 2**22, "cuda": 2**30}
 
 
 class DensityCoverage(NamedTuple):
@@ -26,7 +28,7 @@ def density_and_coverage(
     features: np.ndarray,
     neighbours: int = 5,
     device: str | torch.device = "cpu",
-    tile_bytes: int = TILE_BYTES,
+    tile_bytes: int | None = None,
 ) -> DensityCoverage:
     """Measure how densely and how widely a set of images falls among real ones.
 
@@ -39,7 +41,7 @@ def density_and_coverage(
         features: (n, d), features of the set to measure.
         neighbours: k.
         device: where to compute.
-        tile_bytes: largest size of one tile of distances.
+        tile_bytes: largest size of one tile of distances; None: as suits the device.
 
     Raises:
         DataError: too few images, or the sets' features differ in size.
@@ -57,23 +59,27 @@ def density_and_coverage(
     real, others = real - center, others - center
     # Beyond all rounding and below all differences of float32 features: what ties stays a tie, outside the ball.
     margin = 1e-12 * float(torch.cat([real, others]).square().sum(dim=1).max())
-    radii = _neighbour_distances(real, neighbours, tile_bytes)
-    inside_balls = covered = 0
-    for rows in _tiles(len(real), len(others), tile_bytes):
-        inside = _squared_distances(real[rows], others) < radii[rows, None] - margin
-        inside_balls += int(inside.sum())
-        covered += int(inside.any(dim=1).sum())
-    return DensityCoverage(inside_balls / (neighbours * len(others)), covered / len(real))
+    side = max(1, math.isqrt((tile_bytes or TILE_BYTES[torch.device(device).type]) // 8))
+    radii = _neighbour_distances(real, neighbours, side)
+    inside_balls = torch.zeros((), dtype=torch.int64, device=device)
+    covered = torch.zeros(len(real), dtype=torch.bool, device=device)
+    for rows, columns in _tiles(len(real), len(others), side):
+        inside = _squared_distances(real[rows], others[columns]) < radii[rows, None] - margin
+        inside_balls += inside.sum()
+        covered[rows] |= inside.any(dim=1)
+    return DensityCoverage(int(inside_balls) / (neighbours * len(others)), int(covered.sum()) / len(real))
 
 
-def _neighbour_distances(points: Tensor, neighbours: int, tile_bytes: int) -> Tensor:
+def _neighbour_distances(points: Tensor, neighbours: int, side: int) -> Tensor:
     """Return each point's squared distance to the k-th nearest of the others, (m,)."""
-    radii = torch.empty_like(points[:, 0])
-    for rows in _tiles(len(points), len(points), tile_bytes):
-        distances = _squared_distances(points[rows], points)
-        distances.diagonal(offset=rows.start).fill_(torch.inf)  # a point is no neighbour of its own
-        radii[rows] = distances.kthvalue(neighbours, dim=1).values
-    return radii
+    nearest = torch.full((len(points), neighbours), torch.inf, dtype=points.dtype, device=points.device)
+    for rows, columns in _tiles(len(points), len(points), side):
+        distances = _squared_distances(points[rows], points[columns])
+        if rows == columns:
+            distances.fill_diagonal_(torch.inf)  # a point is no neighbour of its own
+        here = distances.topk(min(neighbours, distances.shape[1]), largest=False, sorted=False).values
+        nearest[rows] = torch.cat([nearest[rows], here], dim=1).topk(neighbours, largest=False, sorted=False).values
+    return nearest.amax(dim=1)
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -81,8 +87,8 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return norms.addmm_(a, b.T, alpha=-2)
 
 
-def _tiles(rows: int, columns: int, tile_bytes: int) -> Iterator[slice]:
-    """Cut the rows of a matrix of doubles into slices of at most `tile_bytes`, and of one row at least."""
-    step = max(1, tile_bytes // (8 * columns))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+def _tiles(rows: int, columns: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a matrix into tiles of `side` rows and columns, those at the edges perhaps smaller."""
+    for top in range(0, rows, side):
+        for left in range(0, columns, side):
+            yield slice(top, min(top + side, rows)), slice(left, min(left + side, columns))

@@ -26,6 +26,7 @@ def measure_quality(
     device: str | torch.device = "cpu",
     seed: int = 0,
     limit: int | None = None,
+    cache: Path | None = None,
 ) -> pd.DataFrame:
     """Return the rows of one image set in a table of kind `quality`, a row a metric.
 
@@ -39,11 +40,12 @@ def measure_quality(
         device: where to compute.
         seed: of the run, for the kernel distance's subsets.
         limit: number of images measured, the first of the set; None for all.
+        cache: folder of features computed before.
 
     Raises:
         DataError: a shard is missing or damaged, or there are too few images.
     """
-    features = extract_features(shards, extractor, device, limit=limit)
+    features = extract_features(shards, extractor, device, limit=limit, cache=cache)
     density, coverage = density_and_coverage(reference_features, features, neighbours, device)
     values = {
         "frechet_distance": frechet_distance(reference_features, features),

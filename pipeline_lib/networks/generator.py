@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -34,6 +34,10 @@ class Generator(nn.Module):
     def map_latents(self, z: Tensor) -> Tensor:
         """Map Gaussian inputs of shape (n, z_dim) to latents of shape (n, *latent_shape)."""
         raise NotImplementedError
+
+    def mapping_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights that `map_latents` uses, none where latents are the Gaussian inputs themselves."""
+        return iter(())
 
     def synthesize(self, latents: Tensor, resolution: int | None = None, fade: float = 1.0) -> Tensor:
         """Make images from latents at any trained resolution, without the final clamp.

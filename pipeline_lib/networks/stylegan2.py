@@ -8,7 +8,7 @@ serves as the small generator that this repository trains.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -77,6 +77,9 @@ class StyleGAN2Generator(Generator):
     def map_latents(self, z: Tensor) -> Tensor:
         """Map z of shape (n, style_dim) to W+ latents of shape (n, layers, style_dim), the same w in every layer."""
         return self.style(z)[:, None].expand(-1, *self.latent_shape)
+
+    def mapping_parameters(self) -> Iterator[nn.Parameter]:
+        return self.style.parameters()
 
     def truncate(self, latents: Tensor, psi: float) -> Tensor:
         """Move latents towards the mean latent: psi 1 leaves them, psi 0 gives the mean."""
@@ -148,7 +151,8 @@ class _ModulatedConv(nn.Module):
             self.blur = _Blur()
         self.upsample = upsample
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features before demodulation, and what demodulates them: a factor (n, outputs, 1, 1), or None."""
         weight = self.weight[0] * self.scale
         style = self.modulation(w)
         x = x * style[:, :, None, None]
@@ -156,10 +160,10 @@ class _ModulatedConv(nn.Module):
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-        if self.demodulate:
-            energy = style.square() @ weight.square().sum(dim=(2, 3)).T
-            x = x * torch.rsqrt(energy + 1e-8)[:, :, None, None]
-        return x
+        if not self.demodulate:
+            return x, None
+        energy = style.square() @ weight.square().sum(dim=(2, 3)).T
+        return x, torch.rsqrt(energy + 1e-8)[:, :, None, None]
 
 
 class _AddNoise(nn.Module):
@@ -183,10 +187,13 @@ class _StyledConv(nn.Module):
         self.activate = _Bias(outputs)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        x = self.conv(x, w) + self.activate.bias[:, None, None]
+        x, factor = self.conv(x, w)
+        shift = self.activate.bias[:, None, None]
         if noise is not None:
-            x = x + self.noise.weight * noise.to(x.dtype)
-        return F.leaky_relu(x, 0.2) * SQRT2
+            shift = shift + self.noise.weight * noise
+        # The activation's gain goes through it: one pass over the features scales them, shifts them and multiplies.
+        factor, shift = (SQRT2 * factor).to(x.dtype), (SQRT2 * shift).to(x.dtype)
+        return F.leaky_relu(torch.addcmul(shift, x, factor), 0.2)
 
 
 class _ToRGB(nn.Module):
@@ -198,5 +205,5 @@ class _ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None, weight: float = 1.0) -> Tensor:
-        image = self.conv(x, w) + self.bias
+        image = self.conv(x, w)[0] + self.bias
         return image if skip is None else weight * image + self.upsample(skip)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,11 @@ from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Holds = TypeVar("Holds", np.ndarray, "Tensor")
 
 
 def plan_edits(
@@ -105,9 +113,7 @@ def choose_edits(
     return table, counts
 
 
-def in_group(holds: Mapping[str, np.ndarray], where: Mapping[str, bool]) -> np.ndarray:
-    """Return which images match every condition of `where`, bool (n,)."""
-    matches = np.ones(len(next(iter(holds.values()))), bool)
-    for attribute, value in where.items():
-        matches &= holds[attribute] == value
-    return matches
+def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
+    """Return which images match every condition of `where`; arrays or tensors of bool, of any one shape."""
+    everyone = next(iter(holds.values())) | True
+    return functools.reduce(operator.and_, (holds[attribute] == value for attribute, value in where.items()), everyone)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import LocalLoss
-from pipeline_lib.editing.inversion import make_collage
+from pipeline_lib.editing.inversion import make_collage, probe_precision
 from pipeline_lib.editing.masks import grow, random_masks
 from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
 from pipeline_lib.networks.distances import PerceptualDistance, open_distance
@@ -20,12 +20,14 @@ from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.identity import Identity
 from pipeline_lib.report.grids import save_grid
-from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime import ranks, seeding
+from pipeline_lib.runtime.devices import compiled, resolve_precision
 from pipeline_lib.runtime.errors import WeightsError
-from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.loop import run
 
 GRID_IMAGES = 12
+PROBED = 64  # images that both precisions are tried on
 
 
 class EncoderTask:
@@ -57,27 +59,34 @@ class EncoderTask:
         self.images_per_step = settings.training.batch
         self.total_steps = round(settings.training.kimg * 1000 / settings.training.batch)
         self.encoder = encoder.to(device).train()
+        if ranks.count() > 1 and device.type == "cuda":  # torch has no such thing for the CPU
+            self.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)
         self.generator = generator.to(device)
         self.perceptual = perceptual.to(device)
         self.identity = Identity(settings.training.identity).to(device) if settings.training.identity else None
-        self._optimiser = torch.optim.Adam(encoder.parameters(), settings.training.learning_rate, fused=True)
+        self._precision = resolve_precision(settings.training.precision, device)
+        self._encode, self._synthesize, self._distance = (
+            compiled(network, device, settings.training.compile)
+            for network in (self.encoder, self.generator.synthesize, self.perceptual)
+        )
+        self._optimiser = torch.optim.Adam(self.encoder.parameters(), settings.training.learning_rate, fused=True)
 
     def step(self, index: int) -> dict[str, Tensor]:
         training = self.settings.training
         for group in self._optimiser.param_groups:  # cosine decay to nothing
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
-        latents, images, mask = self.draw(training.batch, "step", index)
-        collages = round(training.collages * training.batch)
+        latents, images, mask = self.draw(training.batch, "step", index, shared=True)
+        collages = round(training.collages * len(images))
         seam = torch.zeros_like(images[:, :1])
         if collages:
             images, mask, seam = self._make_collages(images, mask, collages, index)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            predicted = self.encoder(images, mask).float()
-            rebuilt = self.generator.synthesize(predicted).float()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            predicted = self._encode(images, mask).float()
+            rebuilt = self._synthesize(predicted).float()
             images = torch.where(seam.bool(), rebuilt.detach(), images)  # nobody knows what should be there
             losses = {
                 "mse": F.mse_loss(rebuilt, images),
-                "perceptual": self.perceptual(*self._crop(rebuilt, images, index)).mean(),
+                "perceptual": self._distance(*self._crop(rebuilt, images, index)).mean(),
                 "latent": latent_loss(predicted[collages:], latents[collages:]),
             }
             if self.identity is not None:
@@ -89,6 +98,7 @@ class EncoderTask:
         objective = sum(weights[name] * loss.float() for name, loss in losses.items())
         self._optimiser.zero_grad(set_to_none=True)
         objective.backward()
+        ranks.average(weight.grad for weight in self.encoder.parameters())
         self._optimiser.step()
         return losses
 
@@ -103,9 +113,9 @@ class EncoderTask:
         size = images.shape[-1]
         rows, columns = self.settings.training.local.window(size)
         most = (rows.stop - rows.start) * 7 // 16  # leaves boxes as small as a mouth
-        random = seeding.torch_generator(self.seed, self.name, "collage", index)
-        top, bottom, left, right = torch.randint(0, most + 1, (4, count, 1), generator=random)
-        pixel = torch.arange(size)
+        random = self._random("collage", index)
+        top, bottom, left, right = torch.randint(0, most + 1, (4, count, 1), generator=random, device=self.device)
+        pixel = torch.arange(size, device=self.device)
         tall = (pixel >= rows.start + top) & (pixel < rows.stop - bottom)
         wide = (pixel >= columns.start + left) & (pixel < columns.stop - right)
         pasted = torch.zeros_like(images[:, :1])
@@ -117,7 +127,7 @@ class EncoderTask:
     def _local_loss(self, rebuilt: Tensor, images: Tensor, square: LocalLoss) -> Tensor:
         """Compare one square alone: over the whole image a mouth is a few pixels among thousands."""
         window = (..., *square.window(images.shape[-1]))
-        return F.mse_loss(rebuilt[window], images[window]) + self.perceptual(rebuilt[window], images[window]).mean()
+        return F.mse_loss(rebuilt[window], images[window]) + self._distance(rebuilt[window], images[window]).mean()
 
     def _crop(self, rebuilt: Tensor, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Cut the same random square out of both: most of a step's time on a CPU goes into the perceptual loss."""
@@ -128,17 +138,28 @@ class EncoderTask:
         return rebuilt[window], images[window]
 
     @torch.no_grad()
-    def draw(self, count: int, *stream: str | int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw latents, the images that the generator makes of them, and random masks of known pixels."""
-        random = seeding.torch_generator(self.seed, self.name, *stream)
-        z = torch.randn(2, count, self.generator.z_dim, generator=random).to(self.device)
+    def draw(self, count: int, *stream: str | int, shared: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw latents, the images that the generator makes of them, and random masks of known pixels.
+
+        Args:
+            count: of images.
+            stream: name of the random stream.
+            shared: whether each of several processes makes its share of them alone.
+        """
+        own_rows = ranks.own_rows if shared else lambda rows: rows
+        random = self._random(*stream)
+        z = torch.randn(2, count, self.generator.z_dim, generator=random, device=self.device)
         latents = self.generator.map_latents(z[0])
         if latents.ndim == 3:
             latents = _mix_layers(latents, self.generator.map_latents(z[1]), self.settings.training.mixing, random)
+        latents = own_rows(latents)
         images = self.generator.decode(latents)
         if self.settings.mask.kind == "none":
             return latents, images, None
-        return latents, images, random_masks(self.settings.mask, count, images.shape[-1], random).to(self.device)
+        return latents, images, own_rows(random_masks(self.settings.mask, count, images.shape[-1], random))
+
+    def _random(self, *stream: str | int) -> torch.Generator:
+        return seeding.torch_generator(self.seed, self.name, *stream, device=self.device)
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         return None
@@ -170,9 +191,10 @@ def latent_loss(predicted: Tensor, latents: Tensor) -> Tensor:
 def _mix_layers(first: Tensor, second: Tensor, share: float, random: torch.Generator) -> Tensor:
     """Take the layers from a random one on of `share` of the W+ latents (n, layers, dim) from a second latent."""
     count, layers, _ = first.shape
-    crossover = torch.randint(1, layers, (count, 1), generator=random)
-    crossover[torch.rand(count, generator=random) >= share] = layers
-    keep = (torch.arange(layers) < crossover).to(first.device)
+    place = {"generator": random, "device": first.device}
+    crossover = torch.randint(1, layers, (count, 1), **place)
+    crossover = crossover.masked_fill(torch.rand(count, 1, **place) >= share, layers)
+    keep = torch.arange(layers, device=first.device) < crossover
     return torch.where(keep[..., None], first, second)
 
 
@@ -184,9 +206,10 @@ def train_encoder(
     seed: int,
     checkpoints: Path,
     encoder: Path,
+    report: Path,
     device: torch.device,
 ) -> None:
-    """Train the encoder of a frozen generator.
+    """Train the encoder of a frozen generator, and find out in which precision the two are to compute afterwards.
 
     Args:
         generator: its weight file.
@@ -195,6 +218,7 @@ def train_encoder(
         seed: of the run.
         checkpoints: folder of resumable states.
         encoder: weight file to make.
+        report: JSON to make: what `probe_precision` found, on images and masks as in training.
         device: where to train.
     """
     frozen = load_weights(generator, Generator)
@@ -209,7 +233,11 @@ def train_encoder(
     task = EncoderTask(network, frozen, distance, settings, seed, device)
     if task.total_steps:
         run(task, checkpoints / f"{task.name}-{key}")
+    if ranks.rank():
+        return
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
+    _, images, known = task.draw(PROBED, "probe")
+    write_json(report, {"inversion": probe_precision(network.eval(), frozen, images, known, device)})
 
 
 def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, settings: EncoderSection) -> None:

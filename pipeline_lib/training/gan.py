@@ -14,18 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline_lib.config import Augmentation, GanTraining, LocalDiscriminator
+from pipeline_lib.config import AttributeLoss, Augmentation, GanTraining, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
+from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.report.grids import save_grid
-from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime import ranks, seeding
+from pipeline_lib.runtime.devices import compiled, resolve_precision
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.batches import batch_positions, to_float
 from pipeline_lib.training.loop import run
 
@@ -44,6 +47,7 @@ class GanTask:
         seed: of the run; every draw of step i depends on (seed, name, i) alone.
         device: where to train.
         name: of the stage, for logs and random streams.
+        attributes: a second discriminator, of what a detector sees; used at full resolution.
     """
 
     def __init__(
@@ -55,7 +59,9 @@ class GanTask:
         seed: int,
         device: torch.device,
         name: str,
+        attributes: AttributeDiscriminator | None = None,
     ):
+        self.attributes = attributes
         self.name = name
         self.settings = settings
         self.seed = seed
@@ -67,12 +73,18 @@ class GanTask:
         self.discriminator = discriminator.to(device).train()
         self.average = copy.deepcopy(generator).requires_grad_(False).eval()
         rates = dict(lr=settings.learning_rate, betas=(0.0, 0.99), eps=1e-8, fused=True)
+        mapping = list(generator.mapping_parameters())
+        others = [weight for weight in generator.parameters() if all(weight is not one for one in mapping)]
+        groups = [{"params": others, "factor": 1.0}, {"params": mapping, "factor": settings.mapping_rate}]
         self._optimisers = {
-            "generator": torch.optim.Adam(generator.parameters(), **rates),
-            "discriminator": torch.optim.Adam(discriminator.parameters(), **rates),
+            "generator": torch.optim.Adam(groups, **rates),
+            "discriminator": torch.optim.Adam([{"params": discriminator.parameters(), "factor": 1.0}], **rates),
         }
         local = discriminator.arguments.get("local")
         self._shares = [1.0] if local is None else [1.0, local["side"] ** 2]
+        self._precision = resolve_precision(settings.precision, device)
+        self._synthesize = compiled(self.generator.synthesize, device, settings.compile)
+        self._discriminate = compiled(self.discriminator, device, settings.compile)
         self._easy_checks = 0
         self._index = 0
 
@@ -81,13 +93,15 @@ class GanTask:
         self._index = index
         size, fade = self._growth(index)
         self._set_learning_rate(index)
-        random = seeding.torch_generator(self.seed, self.name, index)
-        z = torch.randn(settings.batch, self.generator.z_dim, generator=random).to(self.device)
+        random = seeding.torch_generator(self.seed, self.name, index, device=self.device)
+        z = torch.randn(settings.batch, self.generator.z_dim, generator=random, device=self.device)
+        z = ranks.own_rows(z)
         real = self._batch(index, size, fade)
-        view = _View(settings, index / self.total_steps, size, size / self.generator.resolution, random)
+        sides = size, size / self.generator.resolution
+        view = _View(settings, index / self.total_steps, *sides, random, self._random(index))
 
-        fake = self.generator.synthesize(self.generator.map_latents(z), size, fade)
-        difference = self.discriminator(view(real), fade) - self.discriminator(view(fake.detach()), fade)
+        fake = self._generate(z, size, fade)
+        difference = self._judge(view(real), fade) - self._judge(view(fake.detach()), fade)
         loss_discriminator = _loss(difference)
         objective = loss_discriminator.sum()
         if index % settings.penalty_every == 0:
@@ -97,15 +111,22 @@ class GanTask:
         self._update("discriminator", objective)
 
         with torch.no_grad():
-            score_real = self.discriminator(view(real), fade)
+            score_real = self._judge(view(real), fade)
         self.discriminator.requires_grad_(False)
-        difference = self.discriminator(view(fake), fade) - score_real
+        difference = self._judge(view(fake), fade) - score_real
         loss_generator = _loss(difference)
-        self._update("generator", loss_generator.sum())
+        losses = _named("loss_discriminator", loss_discriminator) | _named("loss_generator", loss_generator)
+        objective = loss_generator.sum()
+        if self.attributes is not None and size == self.generator.resolution:
+            with self._autocast():
+                seen_real, seen_fake = self.attributes.look(real), self.attributes.look(fake)
+            losses["loss_attributes"] = self.attributes.learn(seen_real, seen_fake)
+            objective = objective + self.attributes.against(seen_real, seen_fake)
+        self._update("generator", objective)
         self.discriminator.requires_grad_(True)
 
         self._average_weights(index)
-        return _named("loss_discriminator", loss_discriminator) | _named("loss_generator", loss_generator)
+        return losses
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         """Report a discriminator that has won for good: its loss stays under the threshold for ten checks."""
@@ -128,6 +149,7 @@ class GanTask:
             "average": self.average.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
             "easy_checks": self._easy_checks,
+            **({"attributes": self.attributes.state_dict()} if self.attributes else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,6 +158,8 @@ class GanTask:
         for name, optimiser in self._optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         self._easy_checks = state["easy_checks"]
+        if self.attributes:
+            self.attributes.load_state_dict(state["attributes"])
 
     def _growth(self, index: int) -> tuple[int, float]:
         """Return the resolution trained at step `index` and the share of its newest block."""
@@ -152,12 +176,30 @@ class GanTask:
     def _batch(self, index: int, size: int, fade: float) -> Tensor:
         """Return real images in [-1, 1] at the resolution and fade of this step."""
         chosen = batch_positions(index, self.settings.batch, len(self.images), self.seed, self.name)
-        images = to_float(self.images[chosen], self.device)
+        images = to_float(self.images[ranks.own_rows(chosen)], self.device)
         images = F.interpolate(images, size=(size, size), mode="area") if size < images.shape[-1] else images
         if fade < 1.0:
             coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2)
             images = fade * images + (1 - fade) * coarse
         return images
+
+    def _random(self, index: int) -> torch.Generator:
+        """Return a stream of the CPU, for what the program itself must know."""
+        return seeding.torch_generator(self.seed, self.name, index, "offsets")
+
+    def _generate(self, z: Tensor, size: int, fade: float) -> Tensor:
+        latents = self.generator.map_latents(z)
+        synthesize = self._synthesize if fade == 1.0 else self.generator.synthesize  # else compiled anew at each step
+        with self._autocast():
+            return synthesize(latents, size, fade).float()
+
+    def _judge(self, images: Tensor, fade: float) -> Tensor:
+        discriminate = self._discriminate if fade == 1.0 else self.discriminator
+        with self._autocast():
+            return discriminate(images, fade).float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def _penalty(self, images: Tensor, view: _View, fade: float) -> Tensor:
         """Return the mean squared gradient of each score, a local one's in proportion to the pixels it sees."""
@@ -171,6 +213,7 @@ class GanTask:
     def _update(self, name: str, loss: Tensor) -> None:
         self._optimisers[name].zero_grad(set_to_none=True)
         loss.backward()
+        ranks.average(weight.grad for group in self._optimisers[name].param_groups for weight in group["params"])
         self._optimisers[name].step()
 
     def _set_learning_rate(self, index: int) -> None:
@@ -180,7 +223,7 @@ class GanTask:
             factor *= settings.decay_factor
         for optimiser in self._optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * factor
+                group["lr"] = settings.learning_rate * factor * group["factor"]
 
     @torch.no_grad()
     def _average_weights(self, index: int) -> None:
@@ -205,20 +248,28 @@ def _named(name: str, losses: Tensor) -> dict[str, Tensor]:
 class _View:
     """What the discriminator sees of an image, real or fake alike: blurred early on, shifted, in other light."""
 
-    def __init__(self, settings: GanTraining, progress: float, side: int, scale: float, random: torch.Generator):
+    def __init__(
+        self,
+        settings: GanTraining,
+        progress: float,
+        side: int,
+        scale: float,
+        random: torch.Generator,
+        of_offsets: torch.Generator,
+    ):
         augment = settings.augment if progress < settings.augment.until else NO_AUGMENTATION
         groups, batch = 8, settings.batch
-        self._brightness = (torch.rand(batch, 1, 1, 1, generator=random) * 2 - 1) * augment.brightness
-        self._contrast = 1 + (torch.rand(batch, 1, 1, 1, generator=random) * 2 - 1) * augment.contrast
+        light = torch.rand(2, batch, 1, 1, 1, generator=random, device=random.device) * 2 - 1
+        self._brightness = ranks.own_rows(light[0]) * augment.brightness
+        self._contrast = 1 + ranks.own_rows(light[1]) * augment.contrast
         self._reach = round(augment.shift * side)
-        self._offsets = torch.randint(0, 2 * self._reach + 1, (groups, 2), generator=random).tolist()
+        self._offsets = torch.randint(0, 2 * self._reach + 1, (groups, 2), generator=of_offsets).tolist()
         left = 1 - progress / settings.blur_share if settings.blur_share else 0.0
         self._sigma = max(0.0, left) * settings.blur_sigma * scale
 
     def __call__(self, images: Tensor) -> Tensor:
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        contrast, brightness = self._contrast.to(images), self._brightness.to(images)
-        images = (images - mean) * contrast + mean + brightness
+        images = (images - mean) * self._contrast + mean + self._brightness
         if self._sigma > 0.1:
             images = gaussian_blur(images, self._sigma)
         return self._shift(images) if self._reach else images
@@ -250,6 +301,8 @@ def train_generator(
     images: list[Path],
     settings: GeneratorSection,
     training: GanTraining | None,
+    attributes: AttributeLoss | None,
+    selector: list[Path],
     init: str,
     source: list[Path],
     name: str,
@@ -265,6 +318,8 @@ def train_generator(
         images: shards of the training set.
         settings: the architecture.
         training: how to train; None copies the `source` weights.
+        attributes: how a second discriminator matches the rates that a detector sees; None leaves it out.
+        selector: weight file of that detector; empty without.
         init: "source" starts from the weights in `source`, "scratch" from random ones.
         source: generator and discriminator weights, in this order; may be empty for "scratch".
         name: of the training, for logs and random streams. The secondary GAN and the control share one, so that
@@ -286,9 +341,15 @@ def train_generator(
         network, critic = _new_networks(settings, pixels.shape[-1], seed)
     if training.local is not None:
         _add_local(critic, training.local, seed, source)
-    key = digest_of([settings.model_dump(), training.model_dump(), init, seed, name, digest_of_files(*images, *source)])
-    task = GanTask(network, critic, pixels, training, seed, device, name)
+    sections = [settings.model_dump(), training.model_dump(), attributes and attributes.model_dump()]
+    key = digest_of([*sections, init, seed, name, digest_of_files(*images, *source, *selector)])
+    by_attributes = None
+    if attributes is not None:
+        by_attributes = AttributeDiscriminator(load_weights(selector[0], Detector), attributes, seed, device)
+    task = GanTask(network, critic, pixels, training, seed, device, name, by_attributes)
     run(task, checkpoints / f"{name}-{key}")
+    if ranks.rank():
+        return
     _remember_mean_latent(task.average, seed)
     provenance = {"kimg": training.kimg, "training": training.model_dump(), "key": key, "images": len(pixels)}
     save_weights(*discriminator, task.discriminator, provenance)

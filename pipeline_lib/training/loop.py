@@ -1,4 +1,7 @@
-"""The one training loop: exact resume, logs, snapshots, a divergence guard and a last save on a signal."""
+"""The one training loop: exact resume, logs, snapshots, a divergence guard and a last save on a signal.
+
+Where several processes train together, each takes the steps, and the first alone writes.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import logging
 import math
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import DivergenceError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
@@ -24,7 +29,7 @@ class Task(Protocol):
 
     name: str
     total_steps: int
-    images_per_step: int
+    images_per_step: int  # of all processes together
 
     def step(self, index: int) -> dict[str, torch.Tensor]:
         """Take optimiser step number `index`; return scalar metrics, left on the device."""
@@ -62,47 +67,79 @@ def run(
         DivergenceError: the task diagnosed a break-down; the last good checkpoint stays in `folder`.
         SystemExit: a SIGTERM or SIGUSR1 came; the state was saved first.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     start = _resume(task, checkpoint)
     if start >= task.total_steps:
         return
     snapshot_every = max(1, task.total_steps // max(1, snapshots))
-    _drop_rows_after(start, folder / "log.jsonl")
     totals: dict[str, torch.Tensor] = {}  # since the last log row
     summed = 0  # steps in them
     saved_at = time.monotonic()
-    with (
-        SummaryWriter(str(folder / "tensorboard"), purge_step=start) as board,
-        (folder / "log.jsonl").open("a") as log,
-        Progress(task.name, task.total_steps * task.images_per_step, start * task.images_per_step) as progress,
-        _StopSignal() as stop,
-    ):
+    with ExitStack() as stack:
+        record = stack.enter_context(_Record(task, folder, start)) if ranks.rank() == 0 else None
+        stop = stack.enter_context(_StopSignal())
         for index in range(start, task.total_steps):
             for name, value in task.step(index).items():
                 totals[name] = totals.get(name, 0) + value.detach()
-            done, summed, stopping = index + 1, summed + 1, stop.requested
-            progress.advance(task.images_per_step)
+            done, summed, stopping = index + 1, summed + 1, ranks.any_of(stop.requested)
+            if record:
+                record.advance(task.images_per_step)
             if done % log_every == 0 or done == task.total_steps or stopping:
-                means = {name: float(total) / summed for name, total in totals.items()}
+                means = _means(totals, summed)
                 totals.clear()
                 summed = 0
                 _check(task, means, done, checkpoint)
-                log.write(json.dumps({"step": done, "images": done * task.images_per_step, **means}) + "\n")
-                log.flush()
-                for name, value in means.items():
-                    board.add_scalar(f"{task.name}/{name}", value, done)
-                progress.show(means)
-                if stopping or time.monotonic() - saved_at > checkpoint_seconds:
-                    _save(task, checkpoint, done)
-                    saved_at = time.monotonic()
-            if done % snapshot_every == 0 or done == task.total_steps:
+                if record:
+                    record.write(done, means)
+                    if stopping or time.monotonic() - saved_at > checkpoint_seconds:
+                        _save(task, checkpoint, done)
+                        saved_at = time.monotonic()
+            if record and (done % snapshot_every == 0 or done == task.total_steps):
                 task.snapshot(folder / "snapshots" / f"{done * task.images_per_step:09d}.png")
             if stopping:
                 raise SystemExit(f"{task.name}: stopped by a signal at step {done}; saved in {checkpoint}")
-    _save(task, checkpoint, task.total_steps)
+    if record:
+        _save(task, checkpoint, task.total_steps)
+
+
+def _means(totals: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
+    """Return the mean of each metric over the steps, and over all processes."""
+    means = torch.tensor([float(total) / steps for total in totals.values()])
+    ranks.average([means])
+    return dict(zip(totals, means.tolist(), strict=True))
+
+
+class _Record:
+    """What a training tells: a progress line, a JSON row and TensorBoard scalars."""
+
+    def __init__(self, task: Task, folder: Path, start: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_rows_after(start, folder / "log.jsonl")
+        self._name, self._images = task.name, task.images_per_step
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        self._log = (folder / "log.jsonl").open("a")
+        self._progress = Progress(task.name, task.total_steps * self._images, start * self._images)
+
+    def __enter__(self) -> _Record:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+        self._log.close()
+        self._board.close()
+
+    def advance(self, images: int) -> None:
+        self._progress.advance(images)
+
+    def write(self, step: int, means: dict[str, float]) -> None:
+        self._log.write(json.dumps({"step": step, "images": step * self._images, **means}) + "\n")
+        self._log.flush()
+        for name, value in means.items():
+            self._board.add_scalar(f"{self._name}/{name}", value, step)
+        self._progress.show(means)
 
 
 def _check(task: Task, means: dict[str, float], step: int, checkpoint: Path) -> None:
@@ -143,7 +180,7 @@ class _StopSignal:
     def __enter__(self) -> _StopSignal:
         self.requested = False
         self._previous = {}
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in ranks.STOPPING:
             try:
                 self._previous[number] = signal.signal(number, self._request)
             except ValueError:  # not in the main thread, where Python takes no handlers

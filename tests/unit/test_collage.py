@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import pytest
 import torch
 
-from pipeline_lib.editing.inversion import Inverter, make_collage
+from pipeline_lib.editing.inversion import (
+    LEAST_PSNR,
+    Inverter,
+    make_collage,
+    open_inverter,
+    peak_signal_to_noise,
+    probe_precision,
+)
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.runtime.files import write_json
 
 CPU = torch.device("cpu")
 
@@ -37,6 +48,60 @@ def test_composites_are_images_in_range(networks):
     composites = Inverter(networks.encoder, networks.generator, CPU)(draw(3))
     assert composites.shape == (3, 3, 16, 16)
     assert composites.abs().max() <= 1
+
+
+def test_compiling_changes_composites_by_rounding_alone(networks, monkeypatch):
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
+    eager, compiled = (
+        Inverter(networks.encoder, networks.generator, CPU, compile=compile) for compile in (False, True)
+    )
+    images, known = draw(3), (draw(3, 1, seed=2) > 0).float()
+    torch.testing.assert_close(compiled(images, known), eager(images, known), rtol=1e-4, atol=1e-5)
+
+
+def test_a_signal_to_noise_ratio_is_that_of_the_noise():
+    image = draw(2)
+    assert peak_signal_to_noise(image + 0.02, image) == pytest.approx(40)  # a hundredth of the range
+    assert peak_signal_to_noise(image, image) > 100
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    folder = Path(__file__).parents[2] / "resources/avatars-64"
+    return folder / "encoder.safetensors", folder / "generator.safetensors"
+
+
+@torch.no_grad()
+def test_the_probe_takes_bfloat16_only_where_it_is_faster_and_faithful(shipped, monkeypatch):
+    inverter = Inverter(*shipped, CPU)
+    images = inverter.generator.decode(inverter.generator.sample_latents(range(8), 0))
+    probe = functools.partial(probe_precision, inverter.encoder, inverter.generator, images, None, CPU)
+    for bfloat16, expected in ((0.1, "bfloat16"), (0.199, "float32"), (0.3, "float32")):
+        taken = {"float32": 0.2, "bfloat16": bfloat16}
+        monkeypatch.setattr(
+            "pipeline_lib.editing.inversion._seconds", lambda run, *_, taken=taken: taken[run.precision]
+        )
+        found = probe()
+        assert found["precision"] == expected
+        assert found["images_per_second"] == pytest.approx({name: 8 / seconds for name, seconds in taken.items()})
+    exact = inverter(images)
+    assert found["psnr"] == pytest.approx(peak_signal_to_noise(Inverter(*shipped, CPU, "bfloat16")(images), exact))
+    assert found["psnr"] > LEAST_PSNR
+    monkeypatch.setattr("pipeline_lib.editing.inversion.LEAST_PSNR", found["psnr"] + 1)
+    taken["bfloat16"] = 0.1
+    assert probe()["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "probed_on", "expected"),
+    [("auto", "cpu", "bfloat16"), ("auto", "cuda", "float32"), ("float32", "cpu", "float32")],
+)
+def test_the_config_may_overrule_the_probe_which_holds_for_its_kind_of_device(
+    networks, tmp_path, wanted, probed_on, expected
+):
+    write_json(tmp_path / "report.json", {"inversion": {"precision": "bfloat16", "device": probed_on}})
+    inverter = open_inverter(networks.encoder, networks.generator, CPU, wanted, tmp_path / "report.json")
+    assert inverter.precision == expected
 
 
 def test_an_encoder_without_a_mask_channel_sees_the_whole_collage(networks, tmp_path):

@@ -193,7 +193,8 @@ def train(networks, folder, settings, **changes):
         "checkpoints": folder / "checkpoints",
         "seed": 0,
     }
-    train_encoder(settings=settings, encoder=folder / "encoder.safetensors", device=CPU, **(given | changes))
+    made = {"encoder": folder / "encoder.safetensors", "report": folder / "encoder.json"}
+    train_encoder(settings=settings, **made, device=CPU, **(given | changes))
     return folder / "encoder.safetensors"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import os
 import signal
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.config import Augmentation, GanTraining, GrowthPhase, LocalDiscriminator
+from pipeline_lib.config import AttributeLoss, Augmentation, GanTraining, GrowthPhase, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
+from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.errors import DivergenceError, WeightsError
+from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.gan import GanTask, gaussian_blur, train_generator
 from pipeline_lib.training.loop import run
 
@@ -37,13 +40,15 @@ GROWING = GanTraining(
 )  # twelve steps: four at 4 pixels, four that fade to 8, four at 8
 
 
-def make_task(settings=GROWING, kind="stylegan2", local=None):
+def make_task(settings=GROWING, kind="stylegan2", local=None, attributes=False):
     torch.manual_seed(0)
     if kind == "progan":
         generator = ProGANGenerator(8, [6, 4], z_dim=6)
     else:
         generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
-    return GanTask(generator, Discriminator(8, [6, 4], local), IMAGES, settings, 0, CPU, "train")
+    discriminator = Discriminator(8, [6, 4], local)
+    seen = AttributeDiscriminator(PlainClassifier(["smiling", "long_hair"], 4), AttributeLoss(), 0, CPU)
+    return GanTask(generator, discriminator, IMAGES, settings, 0, CPU, "train", seen if attributes else None)
 
 
 def weights_of(task):
@@ -66,10 +71,47 @@ def stop_at(task, step):
     task.step = step_and_signal
 
 
+def test_attributes_are_matched_at_full_resolution_alone():
+    task = make_task(attributes=True)
+    assert ["loss_attributes" in task.step(index) for index in (0, 3, 4, 11)] == [False, False, True, True]
+    plain, matched = make_task(), make_task(attributes=True)
+    assert plain.step(8) == {name: loss for name, loss in matched.step(8).items() if name != "loss_attributes"}
+    assert weights_of(plain).keys() == weights_of(matched).keys()
+    moved = [name for name, value in weights_of(plain).items() if not value.equal(weights_of(matched)[name])]
+    assert moved  # the generator feels it,
+    assert not [name for name in moved if name.startswith("discriminator")]  # the other discriminator does not
+
+
+@pytest.mark.parametrize("local", [None, LOCAL.model_dump()])
+def test_bfloat16_takes_nearly_the_same_steps(local):
+    exact, rounded = (
+        make_task(GROWING.model_copy(update={"precision": precision, "growth": []}), local=local)
+        for precision in ("float32", "bfloat16")
+    )
+    for index in range(3):
+        losses, near = exact.step(index), rounded.step(index)
+        for name, loss in losses.items():
+            assert loss != near[name]
+            torch.testing.assert_close(near[name], loss, rtol=0.03, atol=0.01)
+
+
+def test_compiled_networks_take_the_same_steps(monkeypatch):
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
+    exact = GROWING.model_copy(update={"precision": "float32"})
+    eager, compiled = (make_task(exact.model_copy(update={"compile": compile})) for compile in (False, True))
+    assert compiled._synthesize != compiled.generator.synthesize
+    for index in (0, 1, 5, 9):  # coarse with and without a penalty, fading, fine
+        expected, found = eager.step(index), compiled.step(index)
+        for name, loss in expected.items():
+            torch.testing.assert_close(found[name], loss, rtol=1e-3, atol=1e-4)
+    for name, value in weights_of(eager).items():
+        torch.testing.assert_close(weights_of(compiled)[name], value, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["stylegan2", "progan"])
 @pytest.mark.parametrize("step", [2, 5, 9])  # coarse, fading, fine
 def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path, kind, step):
-    whole, stopped, resumed = (make_task(kind=kind) for _ in range(3))
+    whole, stopped, resumed = (make_task(kind=kind, attributes=True) for _ in range(3))
     run(whole, tmp_path / "whole", snapshots=1)
     stop_at(stopped, step)
     with pytest.raises(SystemExit):
@@ -215,6 +257,8 @@ def train(folder, write_shards, **changes):
         "images": write_shards(pixels, names, "dataset"),
         "settings": GeneratorSection(channels=[6, 4], z_dim=6, mapping_layers=1, training=training),
         "training": training,
+        "attributes": None,
+        "selector": [],
         "init": "scratch",
         "source": [],
         "name": "train_generator",

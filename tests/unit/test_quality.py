@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.features import extract_features
-from pipeline_lib.evaluation.frechet import SUBSETS, frechet_distance, kernel_distance, kernel_gamma, kernel_seed
+from pipeline_lib.evaluation.frechet import (
+    SUBSETS,
+    frechet_distance,
+    gaussian_statistics,
+    kernel_distance,
+    kernel_gamma,
+    kernel_seed,
+)
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.evaluation.quality import measure_quality
 from pipeline_lib.networks.perceptual import load_perceptual
@@ -63,6 +71,29 @@ def test_features_are_the_same_however_images_lie_in_shards_and_batches(alex, tm
     np.testing.assert_allclose(parted, whole, rtol=1e-4, atol=1e-7)
     by_hand = alex.features(torch.from_numpy(images[7:8]).permute(0, 3, 1, 2) / 127.5 - 1)
     np.testing.assert_allclose(whole[7:8], by_hand, rtol=1e-4, atol=1e-7)
+
+
+def test_features_of_images_seen_before_come_from_the_cache(alex, tmp_path, monkeypatch):
+    images, cache = draw_images(13, 0), tmp_path / "cache"
+    shards = write_shards(tmp_path / "one", images, [13])
+    first = extract_features(shards, alex, cache=cache)
+    shorter = extract_features(shards, alex, cache=cache, limit=5)
+    monkeypatch.setattr(alex, "features", lambda images: pytest.fail("computed again"))
+    copied = write_shards(tmp_path / "two", images, [13])
+    np.testing.assert_array_equal(extract_features(copied, alex, cache=cache), first)
+    assert len(extract_features(copied, alex, cache=cache, limit=5)) == len(shorter) == 5
+    monkeypatch.undo()
+    changed = extract_features(write_shards(tmp_path / "three", 255 - images, [13]), alex, cache=cache)
+    assert not np.allclose(changed, first)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+def test_statistics_are_those_of_torch_fidelity_however_they_are_summed(chunk):
+    features = draw_features(40, 0, mean=1e3).astype(np.float32)
+    expected = fid_features_to_statistics(torch.from_numpy(features.astype(np.float64)))
+    found = gaussian_statistics(features, chunk)
+    for name in ("mu", "sigma"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-9)
 
 
 def test_shards_without_images_are_an_error(alex, tmp_path):

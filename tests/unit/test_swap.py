@@ -16,7 +16,7 @@ from pipeline_lib.evaluation.appraise import _donors_with_attribute, compare_reg
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.files import read_json, write_json
 
 COUNT, CANDIDATES = 24, 5
 NAMES = [f"samples-{number:08d}" for number in range(COUNT)]
@@ -57,6 +57,11 @@ def detector(networks, tmp_path):
     return write
 
 
+def precision_report(folder, precision="float32", device="cpu"):
+    write_json(folder / "encoder.json", {"inversion": {"precision": precision, "device": device}})
+    return folder / "encoder.json"
+
+
 def run(networks, image_set, selector, folder, *, shards=1, faces=8, seed=0, region=None, candidates=CANDIDATES):
     settings = Rebalance(
         targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)],
@@ -71,6 +76,7 @@ def run(networks, image_set, selector, folder, *, shards=1, faces=8, seed=0, reg
             **image_set,
             encoder=networks.encoder,
             generator=networks.generator,
+            precision=precision_report(folder),
             selector=selector,
             settings=settings,
             run="toy",
@@ -219,12 +225,12 @@ def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_an
     image_set, detector, caplog, some_smile
 ):
     images = ImageSet(image_set["images"], image_set["parts"], "mouth")
-    logits = load_weights(detector(0.0), Detector).logits(images.images(images.with_part, torch.device("cpu")))
+    logits = load_weights(detector(0.0), Detector).logits(images.look(images.with_part).to(torch.device("cpu"))[0])
     selector = load_weights(detector(-float(logits[:, 0].median()) if some_smile else -1e3), Detector)
     edits = read_table(image_set["plan"], "plan")
     donors = _donors_with_attribute(edits, images, selector, 0, torch.device("cpu"))
     assert set(donors) <= set(images.with_part)
-    has = selector(images.images(donors, torch.device("cpu")))[:, 0] > 0.5
+    has = selector(images.look(donors).to(torch.device("cpu"))[0])[:, 0] > 0.5
     assert ("no donor with smiling True; any may serve" in caplog.text) != some_smile
     assert has.tolist() == (edits["wanted"] & some_smile).tolist()
 
@@ -238,6 +244,7 @@ def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detect
         **image_set,
         encoder=networks.encoder,
         generator=networks.generator,
+        precision=precision_report(tmp_path),
         selector=detector(0.0),
         referee=detector(0.0),
         settings=settings,

@@ -10,8 +10,10 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from harness import RESULTS, Run, jobs_of
+import yaml
+from harness import CONFIG, RESULTS, Run, jobs_of
 
 pytestmark = pytest.mark.workflow
 
@@ -112,6 +114,37 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Run, tmp_pa
     assert {rule for rule, _ in jobs_of(run.snakemake(*until))} == {"train_generator"}
     weights = ["models/source/*.safetensors"]
     assert run.digests(weights) == finished.digests(weights)
+
+
+def test_a_preempted_training_is_tried_again_and_goes_on_to_the_same_bytes(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    shutil.rmtree(run.results / "models/source")
+    shutil.rmtree(run.results / "checkpoints")
+    with run.start("--until", "train_generator", "--rerun-triggers", "input") as process:
+        while not list(run.results.glob("checkpoints/train_generator-*/log.jsonl")):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        for job in psutil.Process(process.pid).children(recursive=True):
+            if any("stage.py" in word for word in job.cmdline()):
+                job.send_signal(signal.SIGTERM)
+        output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert "stopped by a signal at step" in output
+    assert "train_generator: resumed from step" in output
+    weights = ["models/source/*.safetensors"]
+    assert run.digests(weights) == finished.digests(weights)
+
+
+def test_a_training_that_breaks_down_is_not_tried_again(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    training = yaml.safe_load((run.folder / CONFIG).read_text())["generator"]["training"] | {"learning_rate": 1e20}
+    config = run.configure({"generator": {"training": training}})
+    output = run.snakemake("--until", "train_generator", config=config, fails=True)
+    (reason,) = lines_with(output, "is not finite at step") - lines_with(output, "not tried again")
+    assert reason.startswith("DivergenceError: train_generator: ")
+    last = (run.results / "logs/train_generator.log").read_text().splitlines()
+    assert len(last) == 1
+    assert last[0].endswith(f"not tried again, it would fail as it did: {reason}")
 
 
 @pytest.mark.parametrize(

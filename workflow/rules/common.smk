@@ -21,6 +21,7 @@ RELATED = sorted(
 REGION = settings["rebalance"]["region"]
 SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part that a segmenter must find; none: a box in any image
 ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU
+PREEMPTIONS = 3  # of a training, which each time goes on from its checkpoint; a refusal is not tried again
 
 
 wildcard_constraints:
@@ -40,8 +41,8 @@ def images_of(names):
 
 
 def given(*paths):
-    """Return those of the paths that the config names."""
-    return [path for path in paths if path is not None]
+    """Return those of the paths that the config names; they are looked for here, whatever storage a profile names."""
+    return [local(path) for path in paths if path is not None]
 
 
 def scores(judge, names):
@@ -52,3 +53,8 @@ def scores(judge, names):
 def swaps(kind):
     """Return the tables of candidates or the shards of composites of an image set."""
     return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["rebalance"]["shards"])]
+
+
+def this_attempt(wildcards, attempt):
+    """Return how often a job has been started: kept as a resource, for those change no result."""
+    return attempt

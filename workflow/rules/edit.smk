@@ -36,6 +36,7 @@ rule swap_parts:
         plan=f"{ROOT}/plan/{{name}}.parquet",
         encoder=f"{ROOT}/models/encoder.safetensors",
         generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
         selector=f"{ROOT}/models/selector.safetensors",
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",

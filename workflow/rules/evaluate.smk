@@ -44,6 +44,7 @@ rule evaluate_quality:
         gpu=1,
     params:
         stage="evaluate_quality",
+        cache=f"{ROOT}/cache/features",
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
@@ -80,6 +81,7 @@ rule compare_regions:
         plan=f"{ROOT}/plan/samples.parquet",
         encoder=f"{ROOT}/models/encoder.safetensors",
         generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
         selector=f"{ROOT}/models/selector.safetensors",
         referee=f"{ROOT}/models/referee.safetensors",
     output:

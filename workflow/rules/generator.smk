@@ -31,6 +31,7 @@ HAS_DISCRIMINATOR = settings["generator"]["training"] or settings["generator"]["
 rule train_generator:
     input:
         images=images("dataset"),
+        selector=[],
         source=given(settings["generator"]["weights"], settings["generator"]["discriminator"]),
     output:
         generator=f"{ROOT}/models/source/generator.safetensors",
@@ -39,15 +40,18 @@ rule train_generator:
         f"{ROOT}/logs/train_generator.log",
     benchmark:
         f"{ROOT}/benchmarks/train_generator.tsv"
+    retries: PREEMPTIONS
     conda:
         "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
+        attempt=this_attempt,
     params:
         stage="train_generator",
         settings=settings["generator"],
         training=settings["generator"]["training"],
+        attributes=None,
         init="source" if settings["generator"]["weights"] else "scratch",
         name="train_generator",
         seed=SEED,
@@ -63,15 +67,18 @@ rule train_encoder:
         source=given(settings["encoder"]["weights"]),
     output:
         encoder=f"{ROOT}/models/encoder.safetensors",
+        report=f"{ROOT}/models/encoder.json",
     log:
         f"{ROOT}/logs/train_encoder.log",
     benchmark:
         f"{ROOT}/benchmarks/train_encoder.tsv"
+    retries: PREEMPTIONS
     conda:
         "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
+        attempt=this_attempt,
     params:
         stage="train_encoder",
         settings=settings["encoder"],
@@ -89,6 +96,7 @@ LEARNS_FROM = {"retrained": "dataset_rebalanced", "control": "dataset"}
 rule retrain_generator:
     input:
         images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
+        selector=f"{ROOT}/models/selector.safetensors" if settings["retrain"]["attributes"] else [],
         source=(rules.train_generator.output[:2] if settings["retrain"]["init"] == "source" else []),
     output:
         generator=f"{ROOT}/models/{{role}}/generator.safetensors",
@@ -99,15 +107,18 @@ rule retrain_generator:
         f"{ROOT}/benchmarks/retrain_generator/{{role}}.tsv"
     wildcard_constraints:
         role="|".join(LEARNS_FROM),
+    retries: PREEMPTIONS
     conda:
         "../../envs/pipeline.yaml"
     threads: ALL_CORES
     resources:
         gpu=1,
+        attempt=this_attempt,
     params:
         stage="train_generator",
         settings=settings["generator"],
         training=settings["retrain"]["training"],
+        attributes=settings["retrain"]["attributes"],
         init=settings["retrain"]["init"],
         name="retrain_generator",
         seed=SEED,

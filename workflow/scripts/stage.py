@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(snakemake.scriptdir).resolve().parents[1]))  # a conda environment holds no pipeline_lib
 
-from pipeline_lib.runtime.errors import PipelineError
+from pipeline_lib.runtime.errors import PipelineError, refuse_again
 from pipeline_lib.stages import call_stage
 
 if __name__ == "__main__":
@@ -18,7 +18,8 @@ if __name__ == "__main__":
     )
     values = {**job.wildcards, **dict(job.input.items()), **dict(job.output.items()), **dict(job.params.items())}
     try:
-        call_stage(values.pop("stage"), values, job.threads)
+        with refuse_again(Path(f"{job.log[0]}.refused"), job.resources.get("attempt", 1)):
+            call_stage(values.pop("stage"), values, job.threads, job.resources.get("gpu", 1))
     except PipelineError as error:
         logging.error("%s: %s", type(error).__name__, error)
         sys.exit(2)

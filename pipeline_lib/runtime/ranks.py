@@ -1,0 +1,137 @@
+"""One training in several processes, each with a device and a share of every batch: PyTorch's torchrun starts them.
+
+`torchrun --nnodes 2 --nproc-per-node 8 -m pipeline_lib stage train_generator ...` trains on two nodes. Every process
+draws what a lone one would draw and keeps its own rows, so the result is the lone one's up to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pipeline_lib.runtime import errors
+from pipeline_lib.runtime.errors import ConfigError, PipelineError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # a scheduler's warnings
+
+
+def launched() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """Return the number of this process among those that train together; 0 for a lone one."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def count() -> int:
+    """Return how many processes train together."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+@contextmanager
+def joined() -> Iterator[torch.device]:
+    """Join the other processes; yields this one's device, the CPU where torch sees no GPU."""
+    import torch
+    from torch import distributed
+
+    on_gpu = torch.cuda.is_available()
+    device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """Return this process's share of a batch: every `count()`-th row, which keeps groups of a batch together.
+
+    Raises:
+        ConfigError: the batch cannot be shared out evenly.
+    """
+    if len(rows) % count():
+        raise ConfigError(
+            f"a batch of {len(rows)} cannot be shared by {count()} processes; change `batch` or their number"
+        )
+    return rows[rank() :: count()]
+
+
+def average(tensors: Iterable[Tensor | None]) -> None:
+    """Replace tensors of one kind and device, in place, by their mean over all processes."""
+    if count() == 1:
+        return
+    import torch
+    from torch import distributed
+
+    present = [tensor for tensor in tensors if tensor is not None]
+    flat = torch.cat([tensor.flatten() for tensor in present])
+    distributed.all_reduce(flat)
+    flat /= count()
+    for tensor, mean in zip(present, flat.split([tensor.numel() for tensor in present]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def any_of(flag: bool) -> bool:
+    """Return whether the flag is set in any of the processes."""
+    if count() == 1:
+        return flag
+    import torch
+    from torch import distributed
+
+    total = torch.tensor([float(flag)])
+    distributed.all_reduce(total)
+    return bool(total)
+
+
+def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) -> None:
+    """Run a stage in several processes on this node and wait for them.
+
+    A SIGTERM or SIGUSR1 is passed on to them as a SIGTERM; they save their state and end within 30 seconds.
+
+    Args:
+        stage: its name.
+        values: what it is called with, as `call_stage` takes them.
+        processes: how many, each with the GPU of its number among those that CUDA sees.
+        threads: CPU threads of all together.
+
+    Raises:
+        PipelineError: what one of them printed before it gave up.
+        SystemExit: they were stopped by a signal, or failed in another way.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "pipeline_lib", "stage", f"--threads={max(1, threads // processes)}", stage]
+    command += [f"{name}={json.dumps(value, default=os.fspath)}" for name, value in values.items()]
+    refused: PipelineError | None = None
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    previous = {number: signal.signal(number, lambda *_: process.terminate()) for number in STOPPING}
+    try:
+        for line in process.stderr or ():
+            logger.info("%s", line.rstrip())
+            kind, colon, message = line.strip().partition(": ")
+            if colon and issubclass(getattr(errors, kind, object), PipelineError):
+                refused = getattr(errors, kind)(message)
+        status = process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if refused is not None:
+        raise refused
+    if status:
+        raise SystemExit(f"{stage}: stopped or failed in one of {processes} processes; see above")
