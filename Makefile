@@ -41,12 +41,14 @@ test: $(VENV)  ## run every test
 	.venv/bin/pytest
 
 # In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
-test-cluster: $(VENV)  ## run the Slurm profile on a Slurm of one node, started by the test (as root, on Debian)
-	command -v slurmctld > /dev/null && command -v munged > /dev/null || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
+test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and on a stand-in for Kubernetes (as root, on Debian)
+	command -v slurmctld munged rsync | awk 'END {exit NR < 3}' || \
+	    apt-get install --yes --quiet --no-install-recommends slurm-wlm munge rsync
 	$(PYTHON) -m venv .venv-cluster
 	echo "$(CURDIR)/.venv/lib/$$(ls .venv/lib)/site-packages" > .venv-cluster/lib/$$(ls .venv-cluster/lib)/site-packages/shared.pth
 	.venv-cluster/bin/pip install --quiet --no-deps snakemake-executor-plugin-slurm==2.8.0 \
 	    snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.2
+	.venv-cluster/bin/pip install --quiet snakemake-executor-plugin-kubernetes==0.5.1 snakemake-storage-plugin-fs==1.1.3
 	.venv-cluster/bin/python -m pytest tests/cluster
 
 bench: $(VENV)  ## measure every speed that is claimed, as a ratio against a named peer

@@ -81,7 +81,8 @@ class ResNetEncoder(nn.Module):
         x = F.max_pool2d(x, 3, stride=1 if self.small else 2, padding=1)
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
-        return self.fc(x.mean(dim=(2, 3))).unflatten(1, self.latent_shape)
+        with torch.autocast(x.device.type, enabled=False):  # latents keep all their digits
+            return self.fc(x.float().mean(dim=(2, 3))).unflatten(1, self.latent_shape)
 
 
 # torch 2.14 on a CPU writes beyond its memory in the backward pass of a strided 1x1 convolution of fewer channels than

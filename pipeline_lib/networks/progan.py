@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.layers import pixel_norm, resolutions_up_to
+from pipeline_lib.networks.layers import COARSE, as_float, pixel_norm, resolutions_up_to
 
 
 class ProGANGenerator(Generator):
@@ -54,16 +54,22 @@ class ProGANGenerator(Generator):
         for number, size in enumerate(resolutions_up_to(resolution)):
             if size == resolution and fade < 1.0:
                 coarse = self._head(size // 2)(features)
-            if size > 4:
-                features = F.interpolate(pixel_norm(features), scale_factor=2)
-                features = getattr(self, f"layer{2 * number + 1}")(features, normalise=False)
+            if size > COARSE:
+                features = self._block(number, features)
             else:
-                features = self.layer1(features)
-            features = getattr(self, f"layer{2 * number + 2}")(features)
+                with torch.autocast(features.device.type, enabled=False):
+                    features = self._block(number, as_float(features))
         image = self._head(resolution)(features)
         if fade < 1.0:
             image = fade * image + (1 - fade) * F.interpolate(coarse, scale_factor=2)
         return image
+
+    def _block(self, number: int, features: Tensor) -> Tensor:
+        first, second = (getattr(self, f"layer{2 * number + offset}") for offset in (1, 2))
+        if number == 0:
+            return second(first(features))
+        features = F.interpolate(pixel_norm(features), scale_factor=2)
+        return second(first(features, normalise=False))
 
     def _head(self, size: int) -> _NormConv:
         head = getattr(self, f"output_{size}x{size}", None)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.layers import EqualLinear, pixel_norm, resolutions_up_to
+from pipeline_lib.networks.layers import COARSE, EqualLinear, as_float, pixel_norm, resolutions_up_to
 
 SQRT2 = math.sqrt(2)
 
@@ -154,16 +154,16 @@ class _ModulatedConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features before demodulation, and what demodulates them: a factor (n, outputs, 1, 1), or None."""
         weight = self.weight[0] * self.scale
-        style = self.modulation(w)
-        x = x * style[:, :, None, None]
+        factor = None
+        with torch.autocast(w.device.type, enabled=False):  # few numbers, and an error in one is in a whole channel
+            style = self.modulation(as_float(w))
+            if self.demodulate:
+                energy = style.square() @ weight.square().sum(dim=(2, 3)).T
+                factor = torch.rsqrt(energy + 1e-8)[:, :, None, None]
+        x = x * style[:, :, None, None].to(x.dtype)
         if self.upsample:
-            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
-        else:
-            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-        if not self.demodulate:
-            return x, None
-        energy = style.square() @ weight.square().sum(dim=(2, 3)).T
-        return x, torch.rsqrt(energy + 1e-8)[:, :, None, None]
+            return self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)), factor
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2), factor
 
 
 class _AddNoise(nn.Module):
@@ -187,6 +187,12 @@ class _StyledConv(nn.Module):
         self.activate = _Bias(outputs)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        if x.shape[-1] * (2 if self.conv.upsample else 1) > COARSE:
+            return self._layer(x, w, noise)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._layer(as_float(x), w, noise)
+
+    def _layer(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         x, factor = self.conv(x, w)
         shift = self.activate.bias[:, None, None]
         if noise is not None:
@@ -205,5 +211,6 @@ class _ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None, weight: float = 1.0) -> Tensor:
-        image = self.conv(x, w)[0] + self.bias
-        return image if skip is None else weight * image + self.upsample(skip)
+        with torch.autocast(x.device.type, enabled=False):  # images are added up over all resolutions
+            image = self.conv(as_float(x), w)[0] + self.bias
+            return image if skip is None else weight * image + self.upsample(skip)

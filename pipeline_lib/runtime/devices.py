@@ -147,6 +147,8 @@ def compiled(function: Callable[..., T], device: torch.device, wanted: bool | No
 
     import torch
 
+    # one program for each resolution of a growing network, with gradients and without: beyond the limit torch gives up
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     name = getattr(function, "__qualname__", type(function).__name__)  # a module has none
     logger.info("%s is compiled at its first call", name)
     return torch.compile(function, dynamic=False)

@@ -407,6 +407,14 @@ def test_an_onnx_file_must_know_the_attributes_and_not_judge_itself(onnx_file: s
     assert "unknown key `detectors.referee.mena`; did you mean `mean`?" in wrong
 
 
+def test_attributes_are_not_matched_through_a_selector_without_gradients(onnx_file: str) -> None:
+    network = {"backend": "onnx", "path": onnx_file, "columns": {"smiling": 31, "long_hair": 5}}
+    values = detectors(selector=network)
+    values["retrain"]["attributes"] = {}
+    assert "`retrain.attributes` needs a selector that passes gradients on" in refusal(values)
+    assert parse_config(changed("retrain.attributes", {})).retrain.attributes.weight == 3
+
+
 def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
     values = changed("parts", {"backend": "onnx", "path": onnx_file, "groups": {"lips": [11, 12]}})
     values["rebalance"] |= {"region": {"kind": "part", "name": "lips"}}

@@ -97,7 +97,11 @@ rule retrain_generator:
     input:
         images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
         selector=f"{ROOT}/models/selector.safetensors" if settings["retrain"]["attributes"] else [],
-        source=(rules.train_generator.output[:2] if settings["retrain"]["init"] == "source" else []),
+        source=(
+            expand(f"{ROOT}/models/source/{{network}}.safetensors", network=["generator", "discriminator"])
+            if settings["retrain"]["init"] == "source"
+            else []
+        ),
     output:
         generator=f"{ROOT}/models/{{role}}/generator.safetensors",
         discriminator=f"{ROOT}/models/{{role}}/discriminator.safetensors",
