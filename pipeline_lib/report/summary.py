@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config import Detectors, PartRegion, Rebalance
+from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
 from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.report import tables
@@ -52,7 +52,14 @@ class Verdict:
 
 
 def write_summary(
-    *, metrics: Path, rates: Path, gallery: Path, targets: Rebalance, detectors: Detectors, summary: Path
+    *,
+    metrics: Path,
+    rates: Path,
+    gallery: Path,
+    targets: Rebalance,
+    detectors: Detectors,
+    retrain: Retrain,
+    summary: Path,
 ) -> None:
     """Write one HTML page that needs no other file.
 
@@ -62,6 +69,7 @@ def write_summary(
         gallery: PNG of `plot_before_after`.
         targets: the config section of the rates wanted.
         detectors: the config section with the least agreement.
+        retrain: the config section that says what the retrained GAN and the control were shown.
         summary: page to make.
     """
     found = tables.read_metrics(metrics)
@@ -75,7 +83,7 @@ def write_summary(
         headlines=_paragraphs([verdict.caution] * bool(verdict.caution) + [HEADLINES[verdict.real]]),
         reasons=_paragraphs(verdict.reasons),
         criterion=escape(_criterion(targets)),
-        done=_paragraphs(describe_run(found, targets)),
+        done=_paragraphs(describe_run(found, targets, retrain)),
         gaps=_table(tables.gap_table(found, attribute, detectors.least_agreement)),
         least_agreement=f"{detectors.least_agreement:g}",
         rates=_embed(rates),
@@ -166,11 +174,12 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
     return True if retrained.high < control.low else None
 
 
-def describe_run(metrics: Mapping[str, Any], targets: Rebalance) -> list[str]:
+def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain) -> list[str]:
     """Return what was done in three sentences."""
     region = targets.region
     pasted = f"the {readable(region.name)} of each" if isinstance(region, PartRegion) else "the same rectangle of each"
     edits = metrics["edits"]
+    seen = "each was also shown what the selector sees of its dataset; " if retrain.attributes else ""
     return [
         f"To reach the rates wanted, {tables.rates_text(targets.targets)}, the fewest edits that would do so were "
         f"planned: {edits['dataset']['planned']:,} in the dataset and {edits['samples']['planned']:,} in samples of "
@@ -179,7 +188,7 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance) -> list[str]:
         "through the masked encoder and the frozen generator, and of the composites that the selector accepted the "
         "strongest took the image's place; where it accepted none, the image was kept as it was.",
         "One GAN was retrained on the rebalanced dataset and another, the control, with the same seed and steps on the "
-        "dataset as it was; the referee, a detector of another architecture, seed and training half than the "
+        f"dataset as it was; {seen}the referee, a detector of another architecture, seed and training half than the "
         "selector, then judged every image set and steered none of it.",
     ]
 

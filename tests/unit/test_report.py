@@ -14,7 +14,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline_lib.config import AvatarData, BoxRegion, Detectors, FolderData, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import (
+    AttributeLoss,
+    AvatarData,
+    BoxRegion,
+    Detectors,
+    FolderData,
+    GanTraining,
+    PartRegion,
+    RateRule,
+    Rebalance,
+    Retrain,
+)
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.bias import gap, rate_rows
@@ -448,7 +459,7 @@ class Page(HTMLParser):
         self.text += text
 
 
-def written_page(tmp_path, metrics):
+def written_page(tmp_path, metrics, attributes=None):
     write_json(tmp_path / "metrics.json", metrics)
     for name in ("rates", "gallery"):
         Image.fromarray(PIXELS[0]).save(tmp_path / f"{name}.png")
@@ -458,9 +469,16 @@ def written_page(tmp_path, metrics):
         gallery=tmp_path / "gallery.png",
         targets=EVEN,
         detectors=Detectors(),
+        retrain=Retrain(training=GanTraining(kimg=1), attributes=attributes),
         summary=tmp_path / "summary.html",
     )
     return Page((tmp_path / "summary.html").read_text())
+
+
+def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):
+    said = "each was also shown what the selector sees of its dataset"
+    assert said not in written_page(tmp_path, metrics_of()).text
+    assert said in written_page(tmp_path, metrics_of(), AttributeLoss()).text
 
 
 def test_the_summary_is_one_well_formed_page_that_holds_its_images(tmp_path):

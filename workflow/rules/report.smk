@@ -108,6 +108,7 @@ rule write_summary:
         stage="write_summary",
         targets=settings["rebalance"],
         detectors=settings["detectors"],
+        retrain=settings["retrain"],
         revision=1,
     script:
         "../scripts/stage.py"
