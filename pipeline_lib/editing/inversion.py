@@ -75,7 +75,12 @@ class Inverter:
 
 
 def open_inverter(
-    encoder: Path, generator: Path, device: torch.device, wanted: PrecisionChoice, report: Path
+    encoder: Path,
+    generator: Path,
+    device: torch.device,
+    wanted: PrecisionChoice,
+    report: Path,
+    compile: bool | None = None,
 ) -> Inverter:
     """Open encoder and generator in the precision that the config asks for.
 
@@ -85,12 +90,13 @@ def open_inverter(
         device: where to compute.
         wanted: the config's; "auto" takes what `probe_precision` found when the encoder was trained.
         report: JSON of that training.
+        compile: whether to compile; None: on a GPU.
     """
     if wanted == "auto":
         found = read_json(report)["inversion"]
         wanted = found["precision"] if found["device"] == device.type else "float32"
         logger.info("inversion in %s: bfloat16 was tried on %s, and this is %s", wanted, found["device"], device.type)
-    return Inverter(encoder, generator, device, wanted)
+    return Inverter(encoder, generator, device, wanted, compile)
 
 
 def make_collage(context: Tensor, donor: Tensor, pasted: Tensor) -> Tensor:
@@ -116,7 +122,7 @@ def probe_precision(
     """
     rates, made = {}, {}
     for precision in ("float32", "bfloat16"):
-        inverter = Inverter(encoder, generator, device, precision)
+        inverter = Inverter(encoder, generator, device, precision, compile=False)  # compiling takes longer than both
         made[precision] = inverter(images, known)
         rates[precision] = len(images) / statistics.median(_seconds(inverter, images, known) for _ in range(ROUNDS))
     psnr = peak_signal_to_noise(made["bfloat16"], made["float32"])

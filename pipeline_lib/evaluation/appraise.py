@@ -112,7 +112,7 @@ def compare_regions(
     part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=name)
     box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=name)
     image_set = ImageSet(images, parts, name)
-    inverter = open_inverter(encoder, generator, device, settings.precision, precision)
+    inverter = open_inverter(encoder, generator, device, settings.precision, precision, compile=False)
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
