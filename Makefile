@@ -33,7 +33,7 @@ $(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
 	.venv/bin/snakemake --report $@
 
 accept: demo  ## check that the demo run reached what is promised of it
-	.venv/bin/python -m pipeline_lib accept $(RESULTS)
+	.venv/bin/python -m benchmarks.accept $(RESULTS)
 
 # One test takes a network that another project trained; of that package only its model file is used.
 test: $(VENV)  ## run every test
@@ -57,6 +57,7 @@ bench: $(VENV)  ## measure every speed that is claimed, as a ratio against a nam
 lint: $(VENV)  ## check the code and the workflow
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 

@@ -38,7 +38,6 @@ from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_config
 from pipeline_lib.data.shards import iterate_shards, shard_writer
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.editing.inversion import LEAST_PSNR, Inverter, open_inverter, probe_precision
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import ImageSet, faces_at_a_time, swap, swap_parts
 from pipeline_lib.evaluation.frechet import frechet_distance
@@ -48,6 +47,7 @@ from pipeline_lib.networks.classifier import Detector, PlainClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.inversion import LEAST_PSNR, Inverter, open_inverter, probe_precision
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator

@@ -1,4 +1,4 @@
-"""The command line: check a config, run one stage or the workflow, bring weights in, check what a run reached."""
+"""The command line: check a config, run one stage or the workflow, import weights, export images."""
 
 from __future__ import annotations
 
@@ -84,10 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("name", help="of the image set, such as dataset_rebalanced")
     export.add_argument("folder", type=Path, help="folder to make")
     export.set_defaults(command=_export)
-
-    accept = commands.add_parser("accept", help="check the figures of the default run against what is promised of it")
-    accept.add_argument("results", type=Path, help="results/<run>")
-    accept.set_defaults(command=_accept)
     return parser
 
 
@@ -177,14 +173,3 @@ def _export(options: argparse.Namespace) -> int:
     count = export_images(options.results, options.name, options.folder)
     print(f"{count:,} images and {TABLE} in {options.folder}")
     return 0
-
-
-def _accept(options: argparse.Namespace) -> int:
-    from pipeline_lib.evaluation.acceptance import check_run
-
-    failed = 0
-    for check in check_run(options.results):
-        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.found}")
-        failed += not check.passed
-    print(f"{failed} of the promises above are not kept" if failed else "every promise above is kept")
-    return int(failed > 0)

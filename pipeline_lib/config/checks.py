@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline_lib.config.base import RateRule
+from pipeline_lib.config.columns import label_columns
 from pipeline_lib.config.data import (
     AvatarData,
     CelebAData,
@@ -17,10 +16,10 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import check_name
+from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
+from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import GanTraining, PartRegion
-
-if TYPE_CHECKING:
-    from pipeline_lib.config import Config
+from pipeline_lib.runtime.errors import DataError
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
 
@@ -45,8 +44,6 @@ def check_attributes(config: Config) -> None:
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
-    from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_SETTABLE
-
     for rule in data.rates:
         order = list(AVATAR_SETTABLE)
         check_name("data.rates.attribute", rule.attribute, order)
@@ -80,9 +77,6 @@ def _attributes_of_class_folders(data: ClassFolderData) -> Sequence[str]:
 
 def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
     """Check that a table of labels has the columns that the config names."""
-    from pipeline_lib.data.folder import label_columns
-    from pipeline_lib.runtime.errors import DataError
-
     try:
         columns = label_columns(labels)
     except DataError as error:
@@ -93,8 +87,6 @@ def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
 
 
 def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
-    from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES
-
     _check_folders(folder=data.folder)
     if data.identities is not None and not data.identities.is_file():
         raise ValueError(f"`data.identities`: no file {data.identities}; correct the path or leave it out")
@@ -125,8 +117,9 @@ def _check_folders(**folders: Path | None) -> None:
             raise ValueError(f"`data.{key}`: no folder {folder}; correct the path")
 
 
-def check_targets(targets: list[RateRule]) -> None:
+def check_targets(config: Config) -> None:
     """Check that the targets share an attribute and no image."""
+    targets = config.rebalance.targets
     attributes = sorted({target.attribute for target in targets})
     if len(attributes) > 1:
         raise ValueError(f"`rebalance.targets` name several attributes, {', '.join(attributes)}; a run rebalances one")

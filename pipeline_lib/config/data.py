@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
+from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
 Resolution = Annotated[
     Literal[32, 64, 128, 256, 512, 1024],
@@ -52,8 +53,6 @@ class AvatarData(Section):
     @property
     def part_names(self) -> tuple[str, ...]:
         """Names of the part codes in the masks, the background first."""
-        from pipeline_lib.data.attributes import AVATAR_PARTS
-
         return AVATAR_PARTS
 
 
@@ -121,8 +120,6 @@ class CelebAHQData(Section):
     @property
     def part_names(self) -> tuple[str, ...]:
         """Names of the part codes in the masks, the background first."""
-        from pipeline_lib.data.attributes import CELEBA_HQ_PARTS
-
         return CELEBA_HQ_PARTS
 
 

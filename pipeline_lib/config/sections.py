@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,10 +16,8 @@ from pipeline_lib.config.backends import (
     fill_backend,
 )
 from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
+from pipeline_lib.config.domains import DOMAINS, Domain
 from pipeline_lib.config.messages import check_name
-
-if TYPE_CHECKING:
-    from pipeline_lib.networks.domains import Domain
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
@@ -264,15 +262,11 @@ class Published(Section):
 
     @model_validator(mode="after")
     def _is_published(self) -> Published:
-        from pipeline_lib.networks.domains import DOMAINS
-
         check_name("published.domain", self.domain, list(DOMAINS[self.family]))
         return self
 
     def of_domain(self) -> Domain:
         """Return what is published."""
-        from pipeline_lib.networks.domains import DOMAINS
-
         return DOMAINS[self.family][self.domain]
 
     def files(self) -> dict[str, Path]:

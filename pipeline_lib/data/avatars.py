@@ -19,7 +19,7 @@ import resvg_py
 from PIL import Image
 
 from pipeline_lib.config import AvatarData, RateRule
-from pipeline_lib.data.attributes import AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.config.names import AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.data.sources import Item, Record, Source
 from pipeline_lib.runtime import seeding
 

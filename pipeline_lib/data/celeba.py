@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
-from pipeline_lib.data.attributes import CELEBA_HQ_PARTS
+from pipeline_lib.config.names import CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, load_square, open_image
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError

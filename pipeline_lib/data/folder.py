@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline_lib.config import FolderData
 from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
@@ -39,21 +37,6 @@ def open_folder(settings: FolderData) -> Source:
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
     )
-
-
-def label_columns(path: Path) -> list[str]:
-    """Read the column names of a CSV or Parquet table, and nothing more.
-
-    Raises:
-        DataError: the table cannot be read.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_schema(path).names
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file), [])
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
 
 
 def read_labels(path: Path, id_column: str) -> pd.DataFrame:

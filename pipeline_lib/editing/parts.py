@@ -11,12 +11,12 @@ import torch
 from pipeline_lib.config import BoxRegion
 from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.data.tables import read_table, table_writer
-from pipeline_lib.editing.masks import box_mask
+from pipeline_lib.imaging.masks import box_mask
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.training.batches import to_float
 
 BOX = "box"  # the only part of images that no segmenter looked at
 

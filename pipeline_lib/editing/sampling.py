@@ -11,13 +11,13 @@ from pipeline_lib.config import Sample
 from pipeline_lib.data.prepare import shard_of
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import table_writer
+from pipeline_lib.imaging.grids import save_grid
+from pipeline_lib.imaging.transfer import to_uint8
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.report.grids import save_grid
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.training.batches import to_uint8
 
 GRID_IMAGES = 64
 

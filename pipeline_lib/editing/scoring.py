@@ -9,11 +9,11 @@ import torch
 
 from pipeline_lib.data.shards import count_images, iterate_batches
 from pipeline_lib.data.tables import table_writer
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.training.batches import to_float
 
 
 @torch.no_grad()

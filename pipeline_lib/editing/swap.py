@@ -15,18 +15,19 @@ from torch import Tensor
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
-from pipeline_lib.editing.inversion import Inverter, make_collage, open_inverter
-from pipeline_lib.editing.masks import region_masks
 from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
-from pipeline_lib.evaluation.distances import masked_l1
+from pipeline_lib.imaging.collages import make_collage, region_masks
+from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.imaging.transfer import as_pixels, download, to_float, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.rebalance.plan import in_group
+from pipeline_lib.networks.inversion import Inverter, open_inverter
+from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.training.batches import ahead, as_pixels, download, one_behind, to_float, upload
 
 
 class Looked(NamedTuple):

@@ -1,126 +1,130 @@
-"""Rates of an attribute by group, and gaps between groups, with their intervals."""
+"""Is the balance real, and what did it cost? The stages that judge every image set of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import hypot
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
-from pipeline_lib.data.tables import SCHEMAS
-from pipeline_lib.rebalance.estimate import UNKNOWN, DetectorError, Estimate, correct_rate
+from pipeline_lib.config import Detectors, Evaluate, Rebalance
+from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
+from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
+from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import digest_of, write_json
+
+logger = logging.getLogger(__name__)
 
 
-def group_name(where: Mapping[str, bool]) -> str:
-    """Name the images where all conditions hold: `long_hair and not hat`; `all` without a condition."""
-    return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"
-
-
-def wilson_rate(positives: int, n: int, confidence: float) -> Estimate:
-    """Return a rate with Wilson's score interval (1927); NaN where n is 0."""
-    if n == 0:
-        return UNKNOWN
-    limits = binomtest(positives, n).proportion_ci(confidence, method="wilson")
-    return Estimate(positives / n, float(limits.low), float(limits.high))
-
-
-def gap(first: Estimate, second: Estimate) -> Estimate:
-    """Return the first rate minus the second with Newcombe's hybrid score interval (1998, method 10).
-
-    Args:
-        first: a rate with its Wilson interval, of images independent of the second's.
-        second: another at the same confidence.
-
-    Returns:
-        The gap and its limits, in [-1, 1]; NaN where either rate is.
-    """
-    difference = first.value - second.value
-    below = hypot(first.value - first.low, second.high - second.value)
-    above = hypot(first.high - first.value, second.value - second.low)
-    return Estimate(difference, difference - below, difference + above)
-
-
-def rate_rows(
-    stage: str,
-    judge: str,
-    attribute: str,
-    has_attribute: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    confidence: float,
-) -> pd.DataFrame:
-    """Return the rows of one image set and judge in a table of kind `bias`, a row a group, with Wilson intervals.
-
-    Args:
-        stage: name of the image set.
-        judge: who says so: `truth`, `selector` or `referee`.
-        attribute: whose rate is taken.
-        has_attribute: bool (n,), without images that the judge does not know.
-        in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        confidence: of the intervals, in (0, 1).
-
-    Raises:
-        ValueError: the arrays are not boolean or differ in shape.
-    """
-
-    def estimate(_: str, positives: int, n: int) -> Estimate:
-        return wilson_rate(positives, n, confidence)
-
-    return _rows(stage, judge, attribute, has_attribute, in_groups, estimate)
-
-
-def corrected_rows(
-    stage: str,
-    attribute: str,
-    has_attribute: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    errors: Mapping[str, DetectorError],
-    confidence: float,
-    resamples: int,
+def evaluate_bias(
+    *,
+    truth: Path,
+    held_out_truth: Path,
+    held_out_referee: Path,
+    selector: list[Path],
+    referee: list[Path],
+    targets: Rebalance,
+    detectors: Detectors,
+    settings: Evaluate,
+    run: str,
     seed: int,
-) -> pd.DataFrame:
-    """Return the rows of judge `corrected`: a detector's rates, corrected for its error in each group.
+    bias: Path,
+    gaps: Path,
+    agreement: Path,
+) -> None:
+    """Take the rates and gaps of every image set, as each judge sees them, and say where the detectors agree.
+
+    Judges are the truth (of the dataset), the selector, the referee, and the referee corrected for its error on
+    held-out images. Each judge says for itself which group an image is in.
 
     Args:
-        stage: name of the image set.
-        attribute: whose rate is taken.
-        has_attribute: bool (n,), as the detector sees it.
-        in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        errors: of the detector in each group, by `rebalance.estimate.measure_errors`.
-        confidence: of the intervals, in (0, 1).
-        resamples: size of the bootstrap.
+        truth: labels of the dataset.
+        held_out_truth: labels of the held-out set.
+        held_out_referee: the referee's scores of the held-out set.
+        selector: the selector's scores, one table for each of `COMPARED`.
+        referee: the referee's scores, likewise.
+        targets: the config section that names groups and attribute.
+        detectors: the config section with the least agreement.
+        settings: the config section of the evaluation.
+        run: name of the run, kept in the file.
         seed: of the run.
-
-    Raises:
-        DataError: the detector is no better than chance in a group.
-        ValueError: the arrays are not boolean or differ in shape.
+        bias: table to make.
+        gaps: JSON to make: {stage: {judge: {"value", "ci": [low, high]}}}.
+        agreement: JSON to make: {stage: {attribute: share of images on which the detectors agree}}.
     """
+    attribute = targets.targets[0].attribute
+    wheres = {group_name(target.where): target.where for target in targets.targets}
+    judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
+    for stage, selector_scores, referee_scores in zip(COMPARED, selector, referee, strict=True):
+        judged[stage, "selector"] = _holds(read_table(selector_scores, "scores"), "scores")
+        judged[stage, "referee"] = _holds(read_table(referee_scores, "scores"), "scores")
 
-    def estimate(group: str, positives: int, n: int) -> Estimate:
-        rng = seeding.numpy_generator(seed, "corrected", stage, attribute, group)
-        return correct_rate(positives, n, errors[group], confidence, resamples, rng)
-
-    return _rows(stage, "corrected", attribute, has_attribute, in_groups, estimate)
-
-
-def _rows(
-    stage: str,
-    judge: str,
-    attribute: str,
-    has_attribute: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    estimate: Callable[[str, int, int], Estimate],
-) -> pd.DataFrame:
-    rows = []
-    for group, inside in in_groups.items():
-        for array in (has_attribute, inside):
-            if array.dtype != bool or array.shape != has_attribute.shape:
-                raise ValueError(
-                    f"{stage}, {judge}, group `{group}`: {array.dtype} of shape {array.shape}; give booleans of shape "
-                    f"{has_attribute.shape}, and leave out images that the judge does not know"
+    errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
+    rows, found_gaps = [], {stage: {} for stage in COMPARED}
+    for (stage, judge), holds in judged.items():
+        groups = {name: in_group(holds, where) for name, where in wheres.items()}
+        table = rate_rows(stage, judge, attribute, holds[attribute], groups, settings.confidence)
+        rows.append(table)
+        found_gaps[stage][judge] = _gap_of(table)
+        if judge == "referee":
+            rows.append(
+                corrected_rows(
+                    stage, attribute, holds[attribute], groups, errors, settings.confidence, settings.resamples, seed
                 )
-        n = int(inside.sum())
-        rows.append((stage, judge, group, attribute, n, *estimate(group, int((has_attribute & inside).sum()), n)))
-    return pd.DataFrame(rows, columns=SCHEMAS["bias"].names)
+            )
+            found_gaps[stage]["corrected"] = _corrected_gap(stage, holds[attribute], groups, errors, settings, seed)
+    agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in COMPARED}
+    for stage, shares in agreed.items():
+        if shares[attribute] < detectors.least_agreement:
+            logger.warning(
+                "the detectors agree on `%s` in %.3f of `%s`, less than %s: no gap of that set counts",
+                attribute, shares[attribute], stage, detectors.least_agreement,
+            )  # fmt: skip
+    digest = digest_of([targets.model_dump(), settings.model_dump()])
+    write_table(bias, "bias", pd.concat(rows, ignore_index=True), {"run": run, "config_digest": digest})
+    write_json(gaps, found_gaps)
+    write_json(agreement, agreed)
+
+
+def _holds(table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
+    return {name: table[name].to_numpy() > 0.5 for name in attribute_columns(table, kind)}
+
+
+def _referee_errors(
+    truth: Path, scores: Path, attribute: str, wheres: Mapping[str, Mapping[str, bool]]
+) -> dict[str, DetectorError]:
+    """Measure the referee's error in each group as it sees them, on the half of the held-out images it never met."""
+    labels = read_table(truth, "labels").iloc[1::2]
+    said = _holds(read_table(scores, "scores").iloc[1::2], "scores")
+    groups = {name: in_group(said, where) for name, where in wheres.items()}
+    return measure_errors(labels[attribute].to_numpy(bool), said[attribute], groups, fall_back_to_pooled=True)
+
+
+def _gap_of(table: pd.DataFrame) -> dict[str, object]:
+    first, second = (Estimate(row.rate, row.ci_low, row.ci_high) for row in table.iloc[:2].itertuples())
+    return estimate_json(gap(first, second))
+
+
+def _corrected_gap(
+    stage: str,
+    has_attribute: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    errors: Mapping[str, DetectorError],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, object]:
+    first, second = (
+        Observed(int((has_attribute & inside).sum()), int(inside.sum()), errors[name])
+        for name, inside in list(groups.items())[:2]
+    )
+    rng = seeding.numpy_generator(seed, "corrected gap", stage)
+    return estimate_json(correct_gap(first, second, settings.confidence, settings.resamples, rng))
+
+
+def _agreement(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float((first[name] == second[name]).mean()) for name in first}

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from pipeline_lib.data.shards import count_images, iterate_batches
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.perceptual import Perceptual
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.training.batches import to_float
 
 logger = logging.getLogger(__name__)
 

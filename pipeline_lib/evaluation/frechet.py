@@ -17,10 +17,10 @@ from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.training.batches import to_float
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline_lib.data.tables import SCHEMAS
+from pipeline_lib.config import Evaluate
+from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.features import extract_features
 from pipeline_lib.evaluation.frechet import frechet_distance, kernel_distance
+from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.prdc import density_and_coverage
-from pipeline_lib.networks.perceptual import Perceptual
+from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
+from pipeline_lib.runtime.files import digest_of
 
 
 def measure_quality(
@@ -61,3 +64,47 @@ def measure_quality(
         n_reference=len(reference_features),
     )
     return rows[SCHEMAS["quality"].names]
+
+
+def evaluate_quality(
+    *,
+    held_out: list[Path],
+    images: list[Path],
+    settings: Evaluate,
+    run: str,
+    seed: int,
+    cache: Path,
+    quality: Path,
+    device: torch.device,
+) -> None:
+    """Compare every image set with held-out real images that no network was trained on.
+
+    Args:
+        held_out: shards of the held-out set.
+        images: all shards of all image sets, each under a folder named after its set.
+        settings: the config section.
+        run: name of the run, kept in the file.
+        seed: of the run.
+        cache: folder of features, which a set that has not changed is not asked for again.
+        quality: table to make.
+        device: where to compute.
+    """
+    extractor = load_perceptual("alex")
+    reference = extract_features(held_out, extractor, device, limit=settings.images, cache=cache)
+    tables = [
+        measure_quality(
+            stage,
+            [path for path in images if path.parent.name == stage],
+            reference,
+            "held-out real images",
+            extractor,
+            settings.neighbours,
+            device,
+            seed,
+            settings.images,
+            cache,
+        )
+        for stage in COMPARED
+    ]
+    digest = digest_of(settings.model_dump())
+    write_table(quality, "quality", pd.concat(tables, ignore_index=True), {"run": run, "config_digest": digest})

@@ -122,7 +122,7 @@ def import_weights(source: str | Path, target: str | Path, resolution: int | Non
         WeightsError: the source cannot be used.
     """
     network = read_published(source, resolution)
-    save_weights(target, network, {"imported_from": Path(source).name, "source_digest": digest_of_files(source)})
+    save_weights(target, network, origin_of(Path(source)))
     return network
 
 
@@ -142,7 +142,7 @@ def load_given(path: Path, kind: type[nn.Module], resolution: int | None = None)
     network = read_published(path, resolution)
     if not isinstance(network, kind):
         raise WeightsError(f"{path}: holds a {network.architecture}, expected a {kind.__name__}; give the right file")
-    return network, {"imported_from": path.name, "source_digest": digest_of_files(path)}
+    return network, origin_of(path)
 
 
 def read_published(source: str | Path, resolution: int | None = None) -> nn.Module:
@@ -180,6 +180,12 @@ def read_published(source: str | Path, resolution: int | None = None) -> nn.Modu
             f"missing are {_some(missing)}, left over are {_some(left_over)}"
         )
     return network.requires_grad_(False).eval()
+
+
+def origin_of(path: Path) -> dict[str, Any]:
+    """Return the name and digest of a file or folder of weights that were trained elsewhere, as kept in a header."""
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return {"imported_from": path.name, "source_digest": digest_of_files(*files)}
 
 
 def _some(names: list[str], most: int = 5) -> str:

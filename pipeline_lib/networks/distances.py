@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.imaging.distances import check_pairs
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.runtime.errors import WeightsError
 
@@ -90,3 +91,26 @@ def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
             f"`python -c \"import torchvision; torchvision.models.{constructor}(weights='IMAGENET1K_V1')\"`"
         )
     return Lpips(network, path)
+
+
+@torch.inference_mode()
+def perceptual_distances(
+    perceptual: PerceptualDistance, images: Tensor, reconstructions: Tensor, mask: Tensor | None = None, batch: int = 64
+) -> Tensor:
+    """Return the perceptual distance of each pair, float (n,), without gradients and a batch at a time.
+
+    Args:
+        perceptual: the network, on the images' device.
+        images: (n, 3, H, W) in [-1, 1].
+        reconstructions: of the same shape and range.
+        mask: (n, 1, H, W), true or 1 where a pixel counts; the others are set to mid-grey in both images.
+        batch: pairs at a time.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    check_pairs(images, reconstructions, mask)
+    if mask is not None:
+        images, reconstructions = images * mask, reconstructions * mask
+    pairs = zip(images.split(batch), reconstructions.split(batch), strict=True)
+    return torch.cat([perceptual(first, second) for first, second in pairs])

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.evaluation.bias import group_name
+from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-Holds = TypeVar("Holds", np.ndarray, "Tensor")
+    pass
 
 
 def plan_edits(
@@ -111,9 +107,3 @@ def choose_edits(
         )
     table = pd.DataFrame(sorted(edits), columns=["position", "target", "attribute", "wanted"])
     return table, counts
-
-
-def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
-    """Return which images match every condition of `where`; arrays or tensors of bool, of any one shape."""
-    everyone = next(iter(holds.values())) | True
-    return functools.reduce(operator.and_, (holds[attribute] == value for attribute, value in where.items()), everyone)

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
-from pipeline_lib.evaluation.bias import group_name
+from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report.tables import as_estimate, gap_text, rates_text, read_metrics, readable, share_text
 from pipeline_lib.runtime.files import atomic_path
 

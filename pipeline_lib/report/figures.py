@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from pipeline_lib.config import Detectors, Rebalance
 from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
-from pipeline_lib.evaluation.bias import group_name
+from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report.tables import as_estimate, gap_text, readable, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
@@ -326,10 +326,9 @@ def _collages(
     """Make the collages that were inverted, with unknown pixels in mid-grey."""
     import torch
 
-    from pipeline_lib.editing.inversion import make_collage
-    from pipeline_lib.editing.masks import region_masks
     from pipeline_lib.editing.parts import PartMasks
     from pipeline_lib.editing.swap import part_of
+    from pipeline_lib.imaging.collages import make_collage, region_masks
 
     side = next(iter(images.values())).shape[0]
     masks = PartMasks(parts, part_of(settings.region), side)

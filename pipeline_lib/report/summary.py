@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
-from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.tables import as_estimate, gap_text, readable, share_text
 from pipeline_lib.runtime.files import atomic_path

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.evaluation.bias import group_name
 from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 

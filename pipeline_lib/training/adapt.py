@@ -12,11 +12,11 @@ from torch import Tensor
 from pipeline_lib.config import MaskSampling
 from pipeline_lib.data.images import load_square
 from pipeline_lib.data.sources import BadImageError
-from pipeline_lib.editing.inversion import Inverter
-from pipeline_lib.editing.masks import random_masks
+from pipeline_lib.imaging.grids import save_grid
+from pipeline_lib.imaging.masks import random_masks
 from pipeline_lib.networks.checkpoints import read_header, save_weights
 from pipeline_lib.networks.distances import PerceptualDistance, open_distance
-from pipeline_lib.report.grids import save_grid
+from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import LocalLoss
-from pipeline_lib.editing.inversion import make_collage, probe_precision
-from pipeline_lib.editing.masks import grow, random_masks
+from pipeline_lib.imaging.collages import make_collage
+from pipeline_lib.imaging.grids import save_grid
+from pipeline_lib.imaging.masks import grow, random_masks
 from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
 from pipeline_lib.networks.distances import PerceptualDistance, open_distance
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.identity import Identity
-from pipeline_lib.report.grids import save_grid
+from pipeline_lib.networks.inversion import probe_precision
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, resolve_precision
 from pipeline_lib.runtime.errors import WeightsError

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from pipeline_lib.evaluation.acceptance import check_run
+from benchmarks.accept import check_run, main
 from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
@@ -77,3 +77,20 @@ def test_a_dataset_without_its_bias_fails(tmp_path):
 def test_a_run_without_figures_is_named(tmp_path):
     with pytest.raises(DataError, match=r"metrics\.json: no such file"):
         check_run(tmp_path)
+
+
+@pytest.mark.parametrize(("accuracy", "status"), [(0.99, 0), (0.5, 1)])
+def test_the_command_prints_every_promise_and_fails_if_one_is_not_kept(tmp_path, capsys, accuracy, status):
+    metrics = copy.deepcopy(KEPT)
+    metrics["detectors"]["referee"]["smiling"]["accuracy"] = accuracy
+    write_json(tmp_path / "evaluation/metrics.json", metrics)
+    assert main([str(tmp_path)]) == status
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(check_run(tmp_path))
+    assert sum(line.startswith("FAIL") for line in lines) == status
+    assert ("every promise" in last) == (status == 0)
+
+
+def test_the_command_names_a_run_that_is_not_there(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "metrics.json: no such file" in capsys.readouterr().err

@@ -13,11 +13,11 @@ from PIL import Image
 from pipeline_lib.cli import main
 from pipeline_lib.config import AvatarData
 from pipeline_lib.data.avatars import draw_face, render_face
-from pipeline_lib.editing.inversion import Inverter
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights, read_header
 from pipeline_lib.networks.distances import open_distance
+from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.training.adapt import adapt_encoder
-from pipeline_lib.training.batches import to_float
 
 FOLDER = Path(__file__).parents[2] / "resources/avatars-64"
 

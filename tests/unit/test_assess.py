@@ -11,8 +11,10 @@ import pytest
 
 from pipeline_lib.config import Detectors, Evaluate, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.evaluation.assess import collect_metrics, evaluate_bias, evaluate_edits
+from pipeline_lib.evaluation.bias import evaluate_bias
+from pipeline_lib.evaluation.edits import evaluate_edits
 from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.evaluation.metrics import collect_metrics
 from pipeline_lib.runtime.files import read_json, write_json
 
 TARGETS = Rebalance(

@@ -12,12 +12,12 @@ import torch
 from scipy.stats import binomtest
 
 from pipeline_lib.config import AvatarData, RateRule
-from pipeline_lib.data.attributes import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.data.avatars import HELD_OUT_FROM, OTHER_MOUTHS, SMILING_MOUTHS, draw_face, render_face
 from pipeline_lib.data.prepare import prepare_dataset, shard_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import attribute_columns, read_table
-from pipeline_lib.editing.masks import grow
+from pipeline_lib.imaging.masks import grow
 
 DEFAULTS = AvatarData()
 MOUTH = AVATAR_PARTS.index("mouth")

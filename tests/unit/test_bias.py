@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import norm
 
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.evaluation.bias import corrected_rows, gap, group_name, rate_rows, wilson_rate
+from pipeline_lib.evaluation.rates import corrected_rows, gap, rate_rows, wilson_rate
 from pipeline_lib.rebalance.estimate import DetectorError
+from pipeline_lib.rebalance.groups import group_name
 
 
 @pytest.mark.parametrize(

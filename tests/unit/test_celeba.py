@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
-from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES, CELEBA_HQ_PARTS
+from pipeline_lib.config.names import CELEBA_ATTRIBUTES, CELEBA_HQ_PARTS
 from pipeline_lib.data.celeba import MASKS, load_parts, open_celeba, open_celeba_hq
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.runtime.errors import DataError

@@ -12,8 +12,6 @@ import torch
 from pipeline_lib import cli
 from pipeline_lib.cli import main
 from pipeline_lib.data.tables import SCHEMAS, write_table
-from pipeline_lib.evaluation import acceptance
-from pipeline_lib.evaluation.acceptance import Check
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.runtime.files import read_json, write_json
@@ -87,20 +85,6 @@ def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):
     values = [f"{name}={tmp_path / name}" for name in ("candidates", "plan", "referee_scores", "summary", "edits")]
     message = refusal(capsys, "stage", "evaluate_edits", *values)
     assert message.startswith(f"DataError: {tmp_path / 'candidates'}: no such table")
-
-
-@pytest.mark.parametrize(("passed", "status"), [((True, True), 0), ((True, False), 1)])
-def test_accept_judges_by_every_promise(capsys, monkeypatch, passed, status):
-    checks = [Check(f"promise {number}", "0.5", kept) for number, kept in enumerate(passed)]
-    monkeypatch.setattr(acceptance, "check_run", lambda results: checks)
-    assert main(["accept", "results/toy"]) == status
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:2]] == ["pass" if kept else "FAIL" for kept in passed]
-    assert ("every promise" in lines[2]) == all(passed)
-
-
-def test_accept_names_a_run_that_is_not_there(capsys, tmp_path):
-    assert "metrics.json: no such file" in refusal(capsys, "accept", str(tmp_path))
 
 
 def test_an_unknown_command_is_refused():

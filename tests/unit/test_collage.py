@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline_lib.editing.inversion import (
-    LEAST_PSNR,
-    Inverter,
-    make_collage,
-    open_inverter,
-    peak_signal_to_noise,
-    probe_precision,
-)
+from pipeline_lib.imaging.collages import make_collage
+from pipeline_lib.imaging.distances import peak_signal_to_noise
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
+from pipeline_lib.networks.inversion import LEAST_PSNR, Inverter, open_inverter, probe_precision
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import write_json
 
@@ -79,7 +74,7 @@ def test_the_probe_takes_bfloat16_only_where_it_is_faster_and_faithful(shipped, 
     for bfloat16, expected in ((0.1, "bfloat16"), (0.199, "float32"), (0.3, "float32")):
         taken = {"float32": 0.2, "bfloat16": bfloat16}
         monkeypatch.setattr(
-            "pipeline_lib.editing.inversion._seconds", lambda run, *_, taken=taken: taken[run.precision]
+            "pipeline_lib.networks.inversion._seconds", lambda run, *_, taken=taken: taken[run.precision]
         )
         found = probe()
         assert found["precision"] == expected
@@ -87,7 +82,7 @@ def test_the_probe_takes_bfloat16_only_where_it_is_faster_and_faithful(shipped, 
     exact = inverter(images)
     assert found["psnr"] == pytest.approx(peak_signal_to_noise(Inverter(*shipped, CPU, "bfloat16")(images), exact))
     assert found["psnr"] > LEAST_PSNR
-    monkeypatch.setattr("pipeline_lib.editing.inversion.LEAST_PSNR", found["psnr"] + 1)
+    monkeypatch.setattr("pipeline_lib.networks.inversion.LEAST_PSNR", found["psnr"] + 1)
     taken["bfloat16"] = 0.1
     assert probe()["precision"] == "float32"
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline_lib.evaluation.distances import masked_l1, perceptual_distances
+from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.networks.distances import perceptual_distances
 from pipeline_lib.networks.perceptual import load_perceptual
 
 

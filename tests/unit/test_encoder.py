@@ -12,7 +12,7 @@ import torch
 
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, LocalLoss, MaskSampling
-from pipeline_lib.editing.masks import grow
+from pipeline_lib.imaging.masks import grow
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.perceptual import load_perceptual

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.data import folder as reader
+from pipeline_lib.config.columns import label_columns
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
 from pipeline_lib.data.prepare import CHUNKS_AHEAD, _map_ahead, prepare_dataset
@@ -224,17 +224,17 @@ def test_a_parquet_table_says_the_same(tmp_path):
     pd.read_csv(settings.labels).to_parquet(table)
     again = open_folder(settings.model_copy(update={"labels": table}))
     assert again.train == open_folder(settings).train
-    assert reader.label_columns(table) == reader.label_columns(settings.labels) == ["image", "smiling"]
+    assert label_columns(table) == label_columns(settings.labels) == ["image", "smiling"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_that_cannot_be_read_is_named(tmp_path, suffix):
     path = tmp_path / f"labels.{suffix}"
     with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
-        reader.label_columns(path)
+        label_columns(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
-        reader.label_columns(path)
+        label_columns(path)
 
 
 def test_chunks_come_in_order_and_few_are_read_ahead():

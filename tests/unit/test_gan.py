@@ -14,6 +14,7 @@ import torch
 
 from pipeline_lib.config import AttributeLoss, Augmentation, GanTraining, GrowthPhase, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
+from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.discriminator import Discriminator
@@ -21,7 +22,8 @@ from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.errors import DivergenceError, WeightsError
 from pipeline_lib.training.attributes import AttributeDiscriminator
-from pipeline_lib.training.gan import GanTask, gaussian_blur, train_generator
+from pipeline_lib.training.gan import GanTask
+from pipeline_lib.training.generator import train_generator
 from pipeline_lib.training.loop import run
 
 CPU = torch.device("cpu")
@@ -144,23 +146,9 @@ def test_a_real_image_fades_as_the_generated_one_does():
     torch.testing.assert_close(task._batch(0, 8, 0.25), 0.25 * whole + 0.75 * blocky)
 
 
-def test_the_penalty_is_the_mean_square_of_the_gradient_at_the_images():
-    plain = GROWING.model_copy(update={"augment": Augmentation(brightness=0, contrast=0, shift=0)})
-    task = make_task(plain.model_copy(update={"blur_sigma": 0.0}))
-    slope = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    task.discriminator = lambda images, fade: (images * slope).sum(dim=(1, 2, 3))[:, None]
-    penalty = task._penalty(task._batch(0, 8, 1.0), lambda images: images, 1.0)
-    torch.testing.assert_close(penalty, slope.square().sum())
-
-
-def test_a_local_score_is_penalised_by_itself_in_proportion_to_the_pixels_it_sees():
-    task = make_task(local=LOCAL.model_dump())
-    slope, local = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    task.discriminator = lambda images, fade: torch.stack(
-        [(images * one).sum(dim=(1, 2, 3)) for one in (slope, local)], 1
-    )
-    penalty = task._penalty(task._batch(0, 8, 1.0), lambda images: images, 1.0)
-    torch.testing.assert_close(penalty, slope.square().sum() + 0.25 * local.square().sum())
+def test_a_local_score_weighs_in_the_penalty_by_the_pixels_it_sees():
+    assert make_task()._shares == [1.0]
+    assert make_task(local=LOCAL.model_dump())._shares == [1.0, 0.25]
 
 
 def test_both_scores_are_trained_and_logged():

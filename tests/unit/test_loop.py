@@ -9,8 +9,9 @@ import signal
 import pytest
 import torch
 
+from pipeline_lib.imaging.transfer import to_float, to_uint8
 from pipeline_lib.runtime.errors import DivergenceError
-from pipeline_lib.training.batches import batch_positions, to_float, to_uint8
+from pipeline_lib.training.batches import batch_positions
 from pipeline_lib.training.loop import run
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline_lib.config import BoxRegion, MaskSampling, PartRegion
-from pipeline_lib.editing.masks import box_mask, grow, random_masks, region_masks
+from pipeline_lib.imaging.collages import region_masks
+from pipeline_lib.imaging.masks import box_mask, grow, random_masks
 from pipeline_lib.runtime.errors import DataError
 
 SIDE = 32

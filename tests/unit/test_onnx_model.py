@@ -20,7 +20,7 @@ from pipeline_lib.networks.checkpoints import load_weights, read_header, save_we
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import read_json
-from pipeline_lib.training.supervised import train_detector
+from pipeline_lib.training.detector import train_detector
 
 IMAGES = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

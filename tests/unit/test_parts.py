@@ -10,9 +10,9 @@ import torch
 from pipeline_lib.config import BoxRegion
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import BOX, PartMasks, extract_parts, part_rows
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.segmenter import UNetSegmenter
-from pipeline_lib.training.batches import to_float
 
 PARTS = ["background", "skin", "mouth"]
 CODES = np.zeros((8, 8), np.int64)

@@ -9,7 +9,8 @@ import pytest
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.rebalance.plan import choose_edits, in_group, plan_edits
+from pipeline_lib.rebalance.groups import in_group
+from pipeline_lib.rebalance.plan import choose_edits, plan_edits
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 

@@ -28,8 +28,8 @@ from pipeline_lib.config import (
 )
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
-from pipeline_lib.evaluation.bias import gap, rate_rows
 from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.evaluation.rates import gap, rate_rows
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.report import datasheet, figures, summary, tables
 from pipeline_lib.runtime.errors import DataError

@@ -10,8 +10,8 @@ from pipeline_lib.config import Sample
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.editing.sampling import sample_generator
+from pipeline_lib.imaging.transfer import to_uint8
 from pipeline_lib.networks.checkpoints import load_weights
-from pipeline_lib.training.batches import to_uint8
 
 
 def sample(networks, folder, shards=1, batch=64, seed=3, **settings):

@@ -8,8 +8,8 @@ import torch
 
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.editing.scoring import score_attributes
+from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights
-from pipeline_lib.training.batches import to_float
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
 NAMES = [f"image-{number:02d}" for number in range(12)]

@@ -18,19 +18,12 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.training.calibration import fit_temperatures
+from pipeline_lib.training.detector import independence_weights, train_detector
 from pipeline_lib.training.loop import run
-from pipeline_lib.training.supervised import (
-    SupervisedTask,
-    detector_report,
-    distort,
-    expected_calibration_error,
-    fit_temperatures,
-    independence_weights,
-    intersection_over_union,
-    part_weights,
-    train_detector,
-    train_segmenter,
-)
+from pipeline_lib.training.measures import detector_report, expected_calibration_error, intersection_over_union
+from pipeline_lib.training.segmenter import part_weights, train_segmenter
+from pipeline_lib.training.supervised import SupervisedTask, distort
 
 CPU = torch.device("cpu")
 COUNT = 24

@@ -12,7 +12,7 @@ from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import ImageSet, swap_parts
-from pipeline_lib.evaluation.appraise import _donors_with_attribute, compare_regions
+from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.errors import DataError

@@ -15,7 +15,7 @@ from harness import CONFIG, REPOSITORY, RESULTS, Run, jobs_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pipeline_lib.data.attributes import CELEBA_ATTRIBUTES
+from pipeline_lib.config.names import CELEBA_ATTRIBUTES
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.networks.checkpoints import load_weights, read_header

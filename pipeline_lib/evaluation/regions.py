@@ -10,66 +10,18 @@ import pandas as pd
 import torch
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
-from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.editing.inversion import open_inverter
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.editing.swap import ImageSet, part_of, swap
-from pipeline_lib.evaluation.distances import masked_l1, perceptual_distances
-from pipeline_lib.evaluation.features import extract_features
-from pipeline_lib.evaluation.image_sets import COMPARED
-from pipeline_lib.evaluation.quality import measure_quality
+from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.networks.distances import open_distance
-from pipeline_lib.networks.perceptual import load_perceptual
-from pipeline_lib.report.grids import save_grid
+from pipeline_lib.networks.distances import open_distance, perceptual_distances
+from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.files import write_json
 
 logger = logging.getLogger(__name__)
-
-
-def evaluate_quality(
-    *,
-    held_out: list[Path],
-    images: list[Path],
-    settings: Evaluate,
-    run: str,
-    seed: int,
-    cache: Path,
-    quality: Path,
-    device: torch.device,
-) -> None:
-    """Compare every image set with held-out real images that no network was trained on.
-
-    Args:
-        held_out: shards of the held-out set.
-        images: all shards of all image sets, each under a folder named after its set.
-        settings: the config section.
-        run: name of the run, kept in the file.
-        seed: of the run.
-        cache: folder of features, which a set that has not changed is not asked for again.
-        quality: table to make.
-        device: where to compute.
-    """
-    extractor = load_perceptual("alex")
-    reference = extract_features(held_out, extractor, device, limit=settings.images, cache=cache)
-    tables = [
-        measure_quality(
-            stage,
-            [path for path in images if path.parent.name == stage],
-            reference,
-            "held-out real images",
-            extractor,
-            settings.neighbours,
-            device,
-            seed,
-            settings.images,
-            cache,
-        )
-        for stage in COMPARED
-    ]
-    digest = digest_of(settings.model_dump())
-    write_table(quality, "quality", pd.concat(tables, ignore_index=True), {"run": run, "config_digest": digest})
 
 
 @torch.no_grad()

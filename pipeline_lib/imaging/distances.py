@@ -1,11 +1,10 @@
-"""How far an image lies from its reconstruction: masked L1 (paper Eq. 5) and perceptual distance."""
+"""Distances between images, pixel by pixel."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from pipeline_lib.networks.distances import PerceptualDistance
 
 
 def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
@@ -25,38 +24,20 @@ def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_shapes(images, reconstructions, mask)
+    check_pairs(images, reconstructions, mask)
     known = mask.to(images.dtype)
     difference = (images - reconstructions).abs() * known
     return difference.sum(dim=(1, 2, 3)) / (images.shape[1] * known.sum(dim=(1, 2, 3)))
 
 
-@torch.inference_mode()
-def perceptual_distances(
-    perceptual: PerceptualDistance, images: Tensor, reconstructions: Tensor, mask: Tensor | None = None, batch: int = 64
-) -> Tensor:
-    """Return the perceptual distance of each pair, float (n,), without gradients and a batch at a time.
-
-    Args:
-        perceptual: the network, on the images' device.
-        images: (n, 3, H, W) in [-1, 1].
-        reconstructions: of the same shape and range.
-        mask: (n, 1, H, W), true or 1 where a pixel counts; the others are set to mid-grey in both images.
-        batch: pairs at a time.
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    _check_shapes(images, reconstructions, mask)
-    if mask is not None:
-        images, reconstructions = images * mask, reconstructions * mask
-    pairs = zip(images.split(batch), reconstructions.split(batch), strict=True)
-    return torch.cat([perceptual(first, second) for first, second in pairs])
-
-
-def _check_shapes(images: Tensor, reconstructions: Tensor, mask: Tensor | None) -> None:
+def check_pairs(images: Tensor, reconstructions: Tensor, mask: Tensor | None) -> None:
     expected = (len(images), 1, *images.shape[2:])
     if images.shape != reconstructions.shape:
         raise ValueError(f"images of shape {tuple(images.shape)}, reconstructions of {tuple(reconstructions.shape)}")
     if mask is not None and mask.shape != expected:
         raise ValueError(f"a mask of shape {tuple(mask.shape)}; these images take {expected}")
+
+
+def peak_signal_to_noise(images: Tensor, reference: Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB of images in [-1, 1], over all of them together."""
+    return float(10 * torch.log10(4 / F.mse_loss(images.double(), reference.double()).clamp(min=1e-12)))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_lib.config import Precision, PrecisionChoice
+from pipeline_lib.imaging.distances import peak_signal_to_noise
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
@@ -99,11 +99,6 @@ def open_inverter(
     return Inverter(encoder, generator, device, wanted, compile)
 
 
-def make_collage(context: Tensor, donor: Tensor, pasted: Tensor) -> Tensor:
-    """Lay the donor's pixels where `pasted` is 1 over the context (paper Eq. 4); all of shape (n, ., H, W)."""
-    return torch.where(pasted.bool(), donor, context)
-
-
 def probe_precision(
     encoder: ResNetEncoder, generator: Generator, images: Tensor, known: Tensor | None, device: torch.device
 ) -> dict[str, Any]:
@@ -139,8 +134,3 @@ def _seconds(inverter: Inverter, images: Tensor, known: Tensor | None) -> float:
     start = time.perf_counter()
     float(inverter(images, known).sum())  # waits for the device
     return time.perf_counter() - start
-
-
-def peak_signal_to_noise(images: Tensor, reference: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of images in [-1, 1], over all of them together."""
-    return float(10 * torch.log10(4 / F.mse_loss(images.double(), reference.double()).clamp(min=1e-12)))

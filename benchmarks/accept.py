@@ -1,11 +1,19 @@
-"""What is promised of the default run, checked against the figures that a run wrote."""
+"""What is promised of the default run, checked against the figures that a run wrote.
+
+`python -m benchmarks.accept results/avatars` prints each promise with the figure found, and exits with 1 if one is
+not kept.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.runtime.files import read_json
 
 MINUTES = 20  # of wall time for the default run on two cores
@@ -84,3 +92,24 @@ def _at_least(promise: str, value: float, bound: float) -> Check:
 
 def _at_most(promise: str, value: float, bound: float) -> Check:
     return Check(f"{promise} is at most {bound}", f"{value:.3f}", value <= bound)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print every promise and whether it is kept; returns 0 if all are, 1 if one is not, 2 without a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="results/<run>")
+    options = parser.parse_args(arguments)
+    try:
+        checks = check_run(options.results)
+    except PipelineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    for check in checks:
+        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.found}")
+    failed = sum(not check.passed for check in checks)
+    print(f"{failed} of the promises above are not kept" if failed else "every promise above is kept")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

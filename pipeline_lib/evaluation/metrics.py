@@ -1,0 +1,88 @@
+"""Every figure of a run in one JSON file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline_lib.config import Rebalance
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.runtime.files import read_json, write_json
+
+
+def collect_metrics(
+    *,
+    bias: Path,
+    gaps: Path,
+    agreement: Path,
+    quality: Path,
+    regions: list[Path],
+    samples_edits: Path,
+    dataset_edits: Path,
+    detectors: list[Path],
+    segmenter: list[Path],
+    targets: Rebalance,
+    benchmarks: Path,
+    metrics: Path,
+) -> None:
+    """Put every figure of a run into one JSON file.
+
+    Args:
+        bias: table of `evaluate_bias`.
+        gaps: JSON of `evaluate_bias`.
+        agreement: JSON of `evaluate_bias`.
+        quality: table of `evaluate_quality`.
+        regions: JSON of `compare_regions`; none where there are no parts to compare with a box.
+        samples_edits: JSON of `evaluate_edits` for the samples.
+        dataset_edits: the same for the dataset.
+        detectors: reports of selector and referee.
+        segmenter: report of the segmenter; none where there is none.
+        targets: the config section that names the attribute.
+        benchmarks: folder of Snakemake's benchmark files; empty when run without it.
+        metrics: JSON to make.
+    """
+    table = read_table(quality, "quality")
+    by_stage = {
+        stage: {
+            row.metric: {
+                "value": row.value, "extractor": row.extractor, "reference": row.reference,
+                "n": row.n, "n_reference": row.n_reference,
+            }
+            for row in rows.itertuples()
+        }
+        for stage, rows in table.groupby("stage", sort=False)
+    }  # fmt: skip
+    write_json(
+        metrics,
+        {
+            "rate": {targets.targets[0].attribute: _rates(read_table(bias, "bias"))},
+            "gap": {targets.targets[0].attribute: read_json(gaps)},
+            "agreement": read_json(agreement),
+            "quality": by_stage,
+            "edits": {"samples": read_json(samples_edits), "dataset": read_json(dataset_edits)},
+            "regions": read_json(*regions) if regions else {},
+            "detectors": {path.stem: read_json(path) for path in detectors},
+            "segmenter": read_json(*segmenter) if segmenter else None,
+            "timing": _timing(benchmarks),
+        },
+    )
+
+
+def _rates(bias: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
+    """Return {stage: {judge: {group: {"value", "ci", "n"}}}}."""
+    rates: dict[str, dict[str, dict[str, object]]] = {}
+    for row in bias.itertuples():
+        figures = estimate_json(Estimate(row.rate, row.ci_low, row.ci_high)) | {"n": row.n}
+        rates.setdefault(row.stage, {}).setdefault(row.judge, {})[row.group] = figures
+    return rates
+
+
+def _timing(benchmarks: Path) -> dict[str, float]:
+    """Read the wall seconds of each job from Snakemake's benchmark files."""
+    return {
+        path.relative_to(benchmarks).with_suffix("").as_posix(): float(pd.read_csv(path, sep="\t")["s"].iloc[0])
+        for path in sorted(benchmarks.rglob("*.tsv"))
+    }

@@ -1,0 +1,127 @@
+"""Rates of an attribute by group, and gaps between groups, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import hypot
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from pipeline_lib.data.tables import SCHEMAS
+from pipeline_lib.rebalance.estimate import UNKNOWN, DetectorError, Estimate, correct_rate
+from pipeline_lib.runtime import seeding
+
+
+def wilson_rate(positives: int, n: int, confidence: float) -> Estimate:
+    """Return a rate with Wilson's score interval (1927); NaN where n is 0."""
+    if n == 0:
+        return UNKNOWN
+    limits = binomtest(positives, n).proportion_ci(confidence, method="wilson")
+    return Estimate(positives / n, float(limits.low), float(limits.high))
+
+
+def gap(first: Estimate, second: Estimate) -> Estimate:
+    """Return the first rate minus the second with Newcombe's hybrid score interval (1998, method 10).
+
+    Args:
+        first: a rate with its Wilson interval, of images independent of the second's.
+        second: another at the same confidence.
+
+    Returns:
+        The gap and its limits, in [-1, 1]; NaN where either rate is.
+    """
+    difference = first.value - second.value
+    below = hypot(first.value - first.low, second.high - second.value)
+    above = hypot(first.high - first.value, second.value - second.low)
+    return Estimate(difference, difference - below, difference + above)
+
+
+def rate_rows(
+    stage: str,
+    judge: str,
+    attribute: str,
+    has_attribute: np.ndarray,
+    in_groups: Mapping[str, np.ndarray],
+    confidence: float,
+) -> pd.DataFrame:
+    """Return the rows of one image set and judge in a table of kind `bias`, a row a group, with Wilson intervals.
+
+    Args:
+        stage: name of the image set.
+        judge: who says so: `truth`, `selector` or `referee`.
+        attribute: whose rate is taken.
+        has_attribute: bool (n,), without images that the judge does not know.
+        in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
+        confidence: of the intervals, in (0, 1).
+
+    Raises:
+        ValueError: the arrays are not boolean or differ in shape.
+    """
+
+    def estimate(_: str, positives: int, n: int) -> Estimate:
+        return wilson_rate(positives, n, confidence)
+
+    return _rows(stage, judge, attribute, has_attribute, in_groups, estimate)
+
+
+def corrected_rows(
+    stage: str,
+    attribute: str,
+    has_attribute: np.ndarray,
+    in_groups: Mapping[str, np.ndarray],
+    errors: Mapping[str, DetectorError],
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the rows of judge `corrected`: a detector's rates, corrected for its error in each group.
+
+    Args:
+        stage: name of the image set.
+        attribute: whose rate is taken.
+        has_attribute: bool (n,), as the detector sees it.
+        in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
+        errors: of the detector in each group, by `rebalance.estimate.measure_errors`.
+        confidence: of the intervals, in (0, 1).
+        resamples: size of the bootstrap.
+        seed: of the run.
+
+    Raises:
+        DataError: the detector is no better than chance in a group.
+        ValueError: the arrays are not boolean or differ in shape.
+    """
+
+    def estimate(group: str, positives: int, n: int) -> Estimate:
+        rng = seeding.numpy_generator(seed, "corrected", stage, attribute, group)
+        return correct_rate(positives, n, errors[group], confidence, resamples, rng)
+
+    return _rows(stage, "corrected", attribute, has_attribute, in_groups, estimate)
+
+
+def _rows(
+    stage: str,
+    judge: str,
+    attribute: str,
+    has_attribute: np.ndarray,
+    in_groups: Mapping[str, np.ndarray],
+    estimate: Callable[[str, int, int], Estimate],
+) -> pd.DataFrame:
+    rows = []
+    for group, inside in in_groups.items():
+        for array in (has_attribute, inside):
+            if array.dtype != bool or array.shape != has_attribute.shape:
+                raise ValueError(
+                    f"{stage}, {judge}, group `{group}`: {array.dtype} of shape {array.shape}; give booleans of shape "
+                    f"{has_attribute.shape}, and leave out images that the judge does not know"
+                )
+        n = int(inside.sum())
+        rows.append((stage, judge, group, attribute, n, *estimate(group, int((has_attribute & inside).sum()), n)))
+    return pd.DataFrame(rows, columns=SCHEMAS["bias"].names)
+
+
+def estimate_json(estimate: Estimate) -> dict[str, object]:
+    """Return an estimate as JSON holds it: six digits, null for what is unknown."""
+    value, low, high = (None if np.isnan(number) else round(float(number), 6) for number in estimate)
+    return {"value": value, "ci": [low, high]}

@@ -1,0 +1,31 @@
+"""Iterators that let the next item's work overlap with the last one's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Make items in a thread, `depth` of them before they are asked for."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, source, end) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(thread.submit(next, source, end))
+            yield item
+
+
+def one_behind(items: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Call what was started last but one, so that the device is at work on the next while a result is awaited."""
+    started = None
+    for item in items:
+        if started is not None:
+            yield started()
+        started = item
+    if started is not None:
+        yield started()

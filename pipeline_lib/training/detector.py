@@ -1,0 +1,191 @@
+"""Training of the attribute detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline_lib.config import (
+    BackboneNetwork,
+    Detectors,
+    GivenNetwork,
+    OnnxNetwork,
+    TrainedHere,
+)
+from pipeline_lib.data.shards import read_shards, resolution_of
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.networks.backbone import BackboneClassifier
+from pipeline_lib.networks.checkpoints import origin_of, save_weights
+from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.onnx_model import OnnxClassifier
+from pipeline_lib.networks.transformers_model import TransformersClassifier
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.training.calibration import fit_temperatures
+from pipeline_lib.training.loop import run
+from pipeline_lib.training.measures import detector_report
+from pipeline_lib.training.supervised import SupervisedTask, distort
+
+
+def train_detector(
+    *,
+    images: list[Path],
+    labels: Path,
+    held_out: list[Path],
+    held_out_labels: Path,
+    network: TrainedHere | GivenNetwork,
+    settings: Detectors,
+    related: list[str],
+    judge: str,
+    checkpoints: Path,
+    weights: Path,
+    report: Path,
+    device: torch.device,
+) -> None:
+    """Train, calibrate and measure one detector.
+
+    It learns from one half of the training images (of the people, where they are known), weighted so that the
+    dataset's bias tells it nothing, or is given; is calibrated on the held-out images at even positions and measured
+    on those at odd positions.
+
+    Args:
+        images: shards of the training set.
+        labels: its table of true attributes.
+        held_out: shards of the held-out set.
+        held_out_labels: its table of true attributes.
+        network: architecture, seed and half of this detector, or its file.
+        settings: the config section of both.
+        related: attributes of the targets and of their conditions, whose association is weighted away.
+        judge: "selector" or "referee".
+        checkpoints: folder of resumable states.
+        weights: weight file to make.
+        report: JSON to make: accuracy, error counts and expected calibration error by attribute.
+        device: where to train.
+    """
+    if isinstance(network, GivenNetwork):
+        detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
+    else:
+        detector, provenance = _trained_detector(images, labels, network, settings, related, judge, checkpoints, device)
+    detector = detector.to(device).requires_grad_(False).eval()
+
+    test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
+    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
+    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid()
+    save_weights(weights, detector, {"judge": judge, **provenance})
+    write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
+
+
+def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:
+    attributes, mirror = settings.attributes, settings.mirror
+    if isinstance(network, OnnxNetwork):
+        columns = [network.columns[name] for name in attributes]
+        options = network.model_dump(include={"side", "mean", "std", "gives"})
+        detector = OnnxClassifier.from_file(network.path, attributes, columns, resolution, **options, mirror=mirror)
+    else:
+        classes = [network.classes[name] for name in attributes]
+        detector = TransformersClassifier.from_folder(network.path, attributes, classes, mirror)
+    return detector, origin_of(network.path)
+
+
+def _trained_detector(
+    images: list[Path],
+    labels: Path,
+    network: TrainedHere,
+    settings: Detectors,
+    related: list[str],
+    judge: str,
+    checkpoints: Path,
+    device: torch.device,
+) -> tuple[Detector, dict[str, Any]]:
+    pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
+    own = torch.nonzero(numbers % 2 == network.half).flatten()
+    balance = torch.zeros_like(targets)
+    balance[own] = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
+    torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
+    detector = _new_detector(network, settings)
+    task = SupervisedTask(
+        detector,
+        pixels,
+        torch.stack([targets, balance], dim=1),
+        _weighted_loss,
+        lambda batch, random: _vary(batch, random, settings),
+        settings.training,
+        network.seed,
+        device,
+        f"train_{judge}",
+        own,
+    )
+    key = digest_of([settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)])
+    run(task, checkpoints / f"{task.name}-{key}")
+    return detector, {"key": key, "kimg": settings.training.kimg}
+
+
+def _new_detector(network: TrainedHere, settings: Detectors) -> Detector:
+    if isinstance(network, BackboneNetwork):
+        detector = BackboneClassifier(settings.attributes, network.library, network.name, settings.mirror)
+        if network.weights is not None:
+            detector.load_pretrained(network.weights)
+        return detector
+    kind = PlainClassifier if network.architecture == "plain" else ResidualClassifier
+    return kind(settings.attributes, network.width, settings.mirror)
+
+
+def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tensor:
+    if settings.mirror:
+        mirrored = torch.rand(len(images), 1, 1, 1, generator=random).to(images.device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    return distort(images, random, blur=settings.blur, noise=settings.noise, color=settings.color)
+
+
+def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights: Tensor) -> Tensor:
+    truth, weights = truth_and_weights.unbind(dim=1)
+    return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth, weights)
+
+
+def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
+    """Weigh images so that an attribute says nothing of the others (reweighing of Kamiran and Calders 2012).
+
+    Trained on smiling women and serious men, a detector that is unsure of a mouth goes by the hair. Under weights
+    P(attribute) P(others) / P(attribute, others) the two are independent in the training set.
+
+    Args:
+        truth: attributes, 0 or 1, (n, attributes).
+        related: columns whose association with each other and with any column is to vanish.
+
+    Returns:
+        A weight for each image and column, (n, attributes); 1 on average where every combination occurs.
+    """
+    weights = torch.empty_like(truth)
+    for column in range(truth.shape[1]):
+        attribute = truth[:, column].long()
+        others = sum(
+            (truth[:, other].long() << place for place, other in enumerate(related) if other != column), 0 * attribute
+        )
+        weights[:, column] = _share(attribute) * _share(others) / _share(2 * others + attribute)
+    return weights
+
+
+def _share(kind: Tensor) -> Tensor:
+    """Return, for each element of the int64 (n,) `kind`, the share of elements that equal it."""
+    return torch.bincount(kind)[kind] / len(kind)
+
+
+def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pixels, truth, and the number of the person shown, or of the image where nobody knows who it is."""
+    names, pixels = read_shards(images)
+    table = read_table(labels, "labels").set_index("image_id")
+    missing = [attribute for attribute in attributes if attribute not in table.columns]
+    if missing:
+        raise DataError(f"{labels}: no column {', '.join(missing)}; it has {', '.join(table.columns[1:])}")
+    table = table.loc[names]
+    truth = torch.tensor(table[attributes].to_numpy(np.float32))
+    numbers = torch.tensor(table["person"].to_numpy()) if "person" in table else torch.arange(len(table))
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers

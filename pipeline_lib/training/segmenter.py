@@ -1,0 +1,131 @@
+"""Training of the part segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline_lib.config import (
+    GivenParts,
+    OnnxParts,
+    Parts,
+    PartsBackend,
+    SaliencyParts,
+)
+from pipeline_lib.data.shards import read_shards, resolution_of
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.networks.checkpoints import origin_of, save_weights
+from pipeline_lib.networks.onnx_model import OnnxSegmenter
+from pipeline_lib.networks.segmenter import Segmenter, UNetSegmenter
+from pipeline_lib.networks.transformers_model import TransformersSegmenter
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.training.loop import run
+from pipeline_lib.training.measures import intersection_over_union
+from pipeline_lib.training.supervised import SupervisedTask, distort
+
+
+def train_segmenter(
+    *,
+    images: list[Path],
+    masks: Path,
+    held_out: list[Path],
+    held_out_masks: Path,
+    part_names: list[str],
+    settings: PartsBackend,
+    seed: int,
+    checkpoints: Path,
+    weights: Path,
+    report: Path,
+    device: torch.device,
+) -> None:
+    """Train the segmenter on true part masks, or take the given one, and measure its overlap on held-out images.
+
+    Args:
+        images: shards of the training set.
+        masks: its table of part codes.
+        held_out: shards of the held-out set.
+        held_out_masks: its table of part codes.
+        part_names: names of the codes; empty where the dataset has no masks, and a given segmenter goes unmeasured.
+        settings: the config section.
+        seed: of the run.
+        checkpoints: folder of resumable states.
+        weights: weight file to make.
+        report: JSON to make: intersection over union by part and their mean.
+        device: where to train.
+    """
+    if isinstance(settings, Parts):
+        segmenter, provenance = _trained_segmenter(images, masks, part_names, settings, seed, checkpoints, device)
+    else:
+        segmenter, provenance = _given_segmenter(settings, resolution_of(held_out[0]))
+    segmenter = segmenter.to(device).requires_grad_(False).eval()
+    save_weights(weights, segmenter, provenance)
+    if not part_names:
+        write_json(report, {"n": 0, "intersection_over_union": {}, "mean": None})
+        return
+    test_pixels, test_codes = _images_with_masks(held_out, held_out_masks)
+    found = torch.cat([segmenter(to_float(batch, device)).cpu() for batch in test_pixels.split(128)])
+    write_json(report, intersection_over_union(found.numpy(), segmenter.parts, test_codes.numpy(), part_names))
+
+
+def _given_segmenter(settings: GivenParts, resolution: int) -> tuple[Segmenter, dict[str, Any]]:
+    if isinstance(settings, OnnxParts | SaliencyParts):
+        groups = settings.groups if isinstance(settings, OnnxParts) else None
+        options = settings.model_dump(include={"threshold", "side", "mean", "std"})
+        segmenter = OnnxSegmenter.from_file(settings.path, groups, resolution, **options)
+    else:
+        segmenter = TransformersSegmenter.from_folder(settings.path, settings.groups)
+    return segmenter, origin_of(settings.path)
+
+
+def _trained_segmenter(
+    images: list[Path],
+    masks: Path,
+    part_names: list[str],
+    settings: Parts,
+    seed: int,
+    checkpoints: Path,
+    device: torch.device,
+) -> tuple[Segmenter, dict[str, Any]]:
+    pixels, codes = _images_with_masks(images, masks)
+    torch.manual_seed(seeding.derive(seed, "segmenter", "weights"))
+    segmenter = UNetSegmenter(part_names, settings.width)
+    weight = part_weights(codes, len(part_names))
+    task = SupervisedTask(
+        segmenter,
+        pixels,
+        codes,
+        lambda net, batch, truth: F.cross_entropy(net.logits(batch), truth.long(), weight.to(batch.device)),
+        lambda batch, random: distort(batch, random, blur=0.7, noise=0.1, color=0.2),
+        settings.training,
+        seed,
+        device,
+        "train_segmenter",
+    )
+    key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(*images, masks)])
+    run(task, checkpoints / f"{task.name}-{key}")
+    return segmenter, {"key": key, "kimg": settings.training.kimg}
+
+
+def part_weights(codes: Tensor, parts: int) -> Tensor:
+    """Return a loss weight for each part: the inverse square root of its share of all pixels, 1 on average.
+
+    Brows and eyes are a hundredth of the skin; unweighted, a short training never finds them.
+    """
+    share = torch.bincount(codes.flatten(), minlength=parts).float() / codes.numel()
+    weight = share.clamp(min=1e-4).rsqrt()
+    return weight / weight.mean()
+
+
+def _images_with_masks(images: list[Path], masks: Path) -> tuple[Tensor, Tensor]:
+    names, pixels = read_shards(images)
+    table = read_table(masks, "masks").set_index("image_id")
+    side = pixels.shape[1]
+    codes = np.stack([np.frombuffer(table.at[name, "codes"], np.uint8).reshape(side, side) for name in names])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(codes)
