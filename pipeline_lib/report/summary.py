@@ -116,7 +116,7 @@ def write_summary(
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
         regions=_table(tables.regions_table(found)),
-        extractor=escape(found["regions"].get("extractor", {}).get("perceptual_distance", "none")),
+        regions_note=escape(_describe_regions(found["regions"])),
         timing=_table(tables.timing_table(found)),
     )
     with atomic_path(summary) as beside:
@@ -214,10 +214,10 @@ def _caution(doubtful: Mapping[str, float], least_agreement: float) -> str:
     """Say on which image sets the detectors agree too little, given their agreement there."""
     if not doubtful:
         return ""
-    shares = ", ".join(f"{share_text(share)} of “{readable(stage)}”" for stage, share in doubtful.items())
+    shares = ", ".join(f"{share_text(share)} for “{readable(stage)}”" for stage, share in doubtful.items())
     return (
-        f"The two detectors agree on only {shares}. The least agreement is {least_agreement:g}, so rates and gaps of "
-        "these images do not count."
+        f"The share of images on which the two detectors agree is only {shares}. It must be at least "
+        f"{least_agreement:g}, so rates and gaps of these images do not count."
     )
 
 
@@ -275,7 +275,7 @@ def _describe_gallery(planned: int, targets: Rebalance) -> str:
     region = readable(targets.region.name) if isinstance(targets.region, PartRegion) else "swapped rectangle"
     return (
         "Each row is an edit: the image before, the donor, the collage and the image after. Compare the first picture "
-        f"of a row with the last. Only the {region} should differ."
+        f"of a row with the last. The {region} should have changed, and the rest should not."
     )
 
 
@@ -297,6 +297,13 @@ def _describe_quality(quality: pd.DataFrame) -> str:
 
 def _groups(targets: Rebalance) -> str:
     return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
+
+
+def _describe_regions(regions: Mapping[str, Any]) -> str:
+    if not regions:
+        return ""
+    extractor = regions["extractor"]["perceptual_distance"]
+    return f"Both use the same donors in the same images. Extractor of the perceptual distance: {extractor}."
 
 
 def _describe_segmenter(segmenter: Mapping[str, Any] | None) -> str:

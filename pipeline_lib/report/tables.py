@@ -267,9 +267,9 @@ def readable(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def rounded(value: float | None, digits: int = 4) -> float | None:
-    """Return a figure with so many significant digits."""
-    return None if value is None else float(f"{value:.{digits}g}")
+def rounded(value: float | None, digits: int = 4) -> float:
+    """Return a figure with so many significant digits; NaN for null."""
+    return math.nan if value is None else float(f"{value:.{digits}g}")
 
 
 def known_stages(names: Iterable[str]) -> list[str]:
@@ -292,5 +292,5 @@ def _texts(estimate: Estimate, style: str) -> tuple[str, str]:
     return value, f"[{low}, {high}]"
 
 
-def _share(part: int, whole: int) -> float | None:
-    return rounded(part / whole) if whole else None
+def _share(part: int, whole: int) -> float:
+    return rounded(part / whole) if whole else math.nan

@@ -537,7 +537,7 @@ def test_a_wanted_gap_is_no_imbalance():
 def test_disagreeing_detectors_are_named_first_and_void_what_rests_on_them(stage):
     verdict = judged(agreement={stage: {"smiling": 0.91}})
     assert verdict.real is None
-    assert f"agree on only 0.91 of “{tables.readable(stage)}”" in verdict.caution
+    assert f"agree is only 0.91 for “{tables.readable(stage)}”" in verdict.caution
 
 
 def test_excess_is_zero_at_its_nearest_where_the_interval_holds_the_wanted_gap():
@@ -621,7 +621,7 @@ def test_the_verdict_holds_no_interval(tmp_path):
 
 def test_pictures_are_described_by_what_to_look_for(tmp_path):
     gallery, rates = written_page(tmp_path, metrics_of()).alternatives
-    assert "Only the mouth should differ." in gallery
+    assert "The mouth should have changed" in gallery
     assert "Compare the bars with the dashed target rates." in rates
     metrics = metrics_of()
     metrics["edits"]["dataset"]["planned"] = 0
@@ -636,8 +636,8 @@ def test_no_figure_of_the_page_is_written_with_an_exponent(tmp_path):
 
 def test_the_summary_names_the_disagreement_of_the_detectors_before_any_rate(tmp_path):
     text = written_page(tmp_path, metrics_of(agreement={"retrained": {"smiling": 0.5}})).text
-    assert text.index("No verdict is possible") < text.index("agree on only 0.50 of “retrained GAN”")
-    assert text.index("agree on only 0.50") < text.index("target rate")
+    assert text.index("No verdict is possible") < text.index("agree is only 0.50 for “retrained GAN”")
+    assert text.index("agree is only 0.50") < text.index("target rate")
 
 
 def test_names_are_escaped(tmp_path):
@@ -652,6 +652,16 @@ def test_names_are_escaped(tmp_path):
 def test_the_summary_says_so_where_nothing_was_timed(tmp_path):
     metrics = copy.deepcopy(metrics_of()) | {"timing": {}, "regions": {}}
     assert written_page(tmp_path, metrics).text.count("Not measured in this run.") == 2
+
+
+def test_the_summary_of_a_run_without_edits_or_segmenter_names_nothing_unknown_none(tmp_path):
+    metrics = metrics_of() | {"segmenter": None}
+    for edits in metrics["edits"].values():
+        edits.update(planned=0, masked_l1=None)
+    text = written_page(tmp_path, metrics).text
+    assert "0 in the original dataset and 0 in samples of the source GAN" in text
+    assert "No segmenter" in text
+    assert "None" not in text
 
 
 def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):
