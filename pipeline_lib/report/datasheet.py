@@ -37,15 +37,15 @@ $rates. It was made to find out whether such an edit carries over to a GAN train
 
 ## Composition
 
-$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept stand as
-they were. Edits planned: $planned; where no candidate succeeded the image was kept.
+$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept are
+unchanged. $planned edits were planned. Where no candidate succeeded, the image was kept.
 
 | attribute | true | false | null |
 |---|--:|--:|--:|
 $counts
 
-The attributes of every edited image are null. What an edit aimed at is no truth, and nobody labelled the result; the
-detectors' opinions stand in tables of their own.
+The attributes of every edited image are null. The target of an edit is no ground truth, and nobody labelled the result.
+The detectors' scores are in tables of their own.
 
 The group gap in $attribute ($groups) by the referee was $gap_before before the edits and is $gap_after after them.
 Corrected for the referee's errors, it was $corrected_before and is $corrected_after. The two detectors agree on
@@ -68,8 +68,8 @@ Meant for research on bias in datasets and generative models.
 
 - Composites are generated: they carry the generator's flaws, and its traces may tell edited images from the others.
 - Do not train a classifier of $attribute on labels filled in for edited images: they would be the selector's opinion.
-- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images; how well it
-  knows composites was not measured. It never chose an edit.
+- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images. Its accuracy on
+  composites was not measured. It never chose an edit.
 - Only the target rates named above were aimed at. Other imbalances are as they were, or may have been changed by the
   edits.
 
@@ -81,8 +81,8 @@ which should bear another name.
 
 RENDERED = Template("""\
 The images are rendered, not photographed: cartoon faces put together from the parts of `python-avatars` (MIT) at random
-(data seed $seed), so no person is depicted and what is true of an unedited image is known without labelling. The
-dataset's own bias was set: $bias.""")
+(data seed $seed). No person is depicted, and the ground truth of an unedited image is known without labelling. The bias
+of the original dataset was set by the config: $bias.""")
 
 GIVEN = Template("""\
 The images and their labels were given: the middle square of each file in `$folder`, scaled to $resolution pixels, with
