@@ -13,7 +13,15 @@ import yaml
 from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.groups import group_name
-from pipeline_lib.report.tables import as_estimate, gap_text, rates_text, read_metrics, readable, share_text
+from pipeline_lib.report.tables import (
+    as_estimate,
+    frechet_distances,
+    gap_text,
+    rates_text,
+    read_metrics,
+    readable,
+    share_text,
+)
 from pipeline_lib.runtime.files import atomic_path
 
 #: Upper limits of the Hugging Face Hub's size categories.
@@ -24,23 +32,24 @@ BODY = Template("""\
 
 ## Motivation
 
-Models trained on a dataset take up its imbalances. This dataset is the run's own, edited to reach these rates:
+Models trained on a dataset take up its imbalances. This dataset is the run's own, edited to reach these target rates:
 $rates. It was made to find out whether such an edit carries over to a GAN trained on the result.
 
 ## Composition
 
-$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept stand as
-they were. Edits planned: $planned; where no candidate succeeded the image was kept.
+$images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept are
+unchanged. $planned edits were planned. Where no candidate succeeded, the image was kept.
 
 | attribute | true | false | null |
 |---|--:|--:|--:|
 $counts
 
-The attributes of every edited image are null. What an edit aimed at is no truth, and nobody labelled the result; the
-detectors' opinions stand in tables of their own.
+The attributes of every edited image are null. The target of an edit is no ground truth, and nobody labelled the result.
+The detectors' scores are in tables of their own.
 
-Gap in $attribute ($groups) by the referee: $gap_before before, $gap_after after; corrected for the referee's errors
-$corrected_before and $corrected_after. The two detectors agree on $attribute in $agreement of the rebalanced images.
+The group gap in $attribute ($groups) by the referee was $gap_before before the edits and is $gap_after after them.
+Corrected for the referee's errors, it was $corrected_before and is $corrected_after. The two detectors agree on
+$attribute in $agreement of the rebalanced images.
 
 ## Collection
 
@@ -51,8 +60,7 @@ $collection
 For each planned edit $candidates random donors were tried: $region was pasted into the image and the collage was passed
 once through a masked latent-regression encoder and a frozen GAN (Chai, Wulff and Isola, ICLR 2021, section A.2.1). A
 detector, the selector, chose among the composites. An edited image is the GAN's output throughout, not only where
-it was changed. Fréchet distance to $reference (extractor $extractor): $distance_after, and $distance_before
-before the edits.
+it was changed. The Fréchet distance to $reference (extractor $extractor) is $distance_after.
 
 ## Uses and cautions
 
@@ -60,9 +68,10 @@ Meant for research on bias in datasets and generative models.
 
 - Composites are generated: they carry the generator's flaws, and its traces may tell edited images from the others.
 - Do not train a classifier of $attribute on labels filled in for edited images: they would be the selector's opinion.
-- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images; how well it
-  knows composites was not measured. It never chose an edit.
-- Only the rates named above were aimed at. Other imbalances are as they were, or may have been changed by the edits.
+- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images. Its accuracy on
+  composites was not measured. It never chose an edit.
+- Only the target rates named above were aimed at. Other imbalances are as they were, or may have been changed by the
+  edits.
 
 ## Maintenance
 
@@ -72,8 +81,8 @@ which should bear another name.
 
 RENDERED = Template("""\
 The images are rendered, not photographed: cartoon faces put together from the parts of `python-avatars` (MIT) at random
-(data seed $seed), so no person is depicted and what is true of an unedited image is known without labelling. The
-dataset's own bias was set: $bias.""")
+(data seed $seed). No person is depicted, and the ground truth of an unedited image is known without labelling. The bias
+of the original dataset was set by the config: $bias.""")
 
 GIVEN = Template("""\
 The images and their labels were given: the middle square of each file in `$folder`, scaled to $resolution pixels, with
@@ -89,7 +98,7 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, target
         labels: labels of the rebalanced dataset.
         run: name of the run.
         data: the config section of the images.
-        targets: the config section of the rates wanted.
+        targets: the config section of the target rates.
         card: Markdown file to make.
     """
     table = read_table(labels, "assembled")
@@ -131,9 +140,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
     attribute = targets.targets[0].attribute
     edited = int(labels["edited"].sum())
     before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
-    quality_before, quality_after = (
-        metrics["quality"][stage]["frechet_distance"] for stage in ("dataset", "dataset_rebalanced")
-    )
+    measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
     return {
         "attribute": readable(attribute),
         "rates": rates_text(targets.targets),
@@ -156,10 +163,9 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "region": f"the donor's {readable(targets.region.name)}"
         if targets.region.kind == "part"
         else "a rectangle of it",
-        "reference": quality_after["reference"],
-        "extractor": quality_after["extractor"],
-        "distance_before": f"{quality_before['value']:.4g}",
-        "distance_after": f"{quality_after['value']:.4g}",
+        "reference": measured["reference"],
+        "extractor": measured["extractor"],
+        "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,13 +44,13 @@ class Panel(NamedTuple):
 
 #: The upper row is the paper's Fig. 12; below stand the sets that it lacks, the control under what it controls.
 PANELS = (
-    Panel("Dataset,\nby detector", "dataset", "referee", 0, 0),
-    Panel("Dataset,\nby true labels", "dataset", "truth", 0, 1),
-    Panel("Samples", "samples", "referee", 0, 2),
-    Panel("Samples,\nrebalanced", "samples_rebalanced", "referee", 0, 3),
-    Panel("Retrained", "retrained", "referee", 0, 4),
-    Panel("Dataset,\nrebalanced", "dataset_rebalanced", "referee", 1, 3),
-    Panel("Control: retrained\non dataset as it was", "control", "referee", 1, 4),
+    Panel("Original dataset,\nby the referee", "dataset", "referee", 0, 0),
+    Panel("Original dataset,\nground truth", "dataset", "truth", 0, 1),
+    Panel("Samples of the\nsource GAN", "samples", "referee", 0, 2),
+    Panel("Rebalanced\nsamples", "samples_rebalanced", "referee", 0, 3),
+    Panel("Retrained GAN", "retrained", "referee", 0, 4),
+    Panel("Rebalanced\ndataset", "dataset_rebalanced", "referee", 1, 3),
+    Panel("Control: trained on\nthe original dataset", "control", "referee", 1, 4),
 )
 
 
@@ -62,7 +63,7 @@ def plot_rates(
         bias: table of `evaluate_bias`.
         gaps: its JSON of gaps.
         agreement: its JSON of the detectors' agreement.
-        targets: the config section that names groups, attribute and wanted rates.
+        targets: the config section that names groups, attribute and target rates.
         detectors: the config section with the least agreement.
         figure: PNG to make.
     """
@@ -85,7 +86,7 @@ def rates_figure(
         bias: table of kind `bias`.
         gaps: {stage: {judge: {"value", "ci": [low, high]}}}.
         agreement: {stage: {attribute: share of images on which the detectors agree}}.
-        targets: groups, attribute and wanted rates.
+        targets: groups, attribute and target rates.
         least_agreement: share under which a panel that rests on the detectors is struck.
     """
     attribute = targets.targets[0].attribute
@@ -132,6 +133,8 @@ def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str
     axes.set_ylim(0, 1.36)  # the gap is written above 1
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     names = [textwrap.fill(readable(group), 9) for group in wanted]
+    if len(names) > 2 or max(name.count("\n") for name in names) > 2:  # they would overlap; the key has them too
+        names = [""] * len(names)
     axes.set_xticks(range(len(wanted)), names)
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params(axis="x", length=0)
@@ -174,17 +177,16 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
         Patch(facecolor=GROUP_COLORS[number % len(GROUP_COLORS)], edgecolor=INK, linewidth=0.5, label=readable(group))
         for number, group in enumerate(groups)
     ]
+    point = {"linestyle": "", "markersize": 4}
     marks = [
-        Line2D([], [], color=TARGET_COLOR, linestyle="dashed", linewidth=0.9, label="rate wanted"),
+        Line2D([], [], color=TARGET_COLOR, linestyle="dashed", linewidth=0.9, label="target rate"),
         Line2D([], [], color=INK, marker="|", linestyle="", markersize=7, label="confidence interval"),
-        Line2D(
-            [], [], marker="o", color="white", markeredgecolor=INK, linestyle="", markersize=4, label="by the selector"
-        ),
-        Line2D([], [], marker="D", color=INK, linestyle="", markersize=4, label="by the referee, corrected"),
+        Line2D([], [], marker="o", color="white", markeredgecolor=INK, **point, label="rate by the selector"),
+        Line2D([], [], marker="D", color=INK, **point, label="rate by the referee, corrected"),
     ]
     figure.legend(
         handles=[*bars, *marks],
-        title="Bars: rate as the referee sees it; in the second panel, as it is",
+        title="Bars: rate by the referee, in the second panel by ground truth",
         alignment="left",
         loc="upper left",
         bbox_to_anchor=(0.05, 0.43),
@@ -195,11 +197,12 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
         columnspacing=1.2,
     )
     note = (
-        f"Gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval. Upper row: the panels of the "
-        "paper's Fig. 12, in its order. Lower row: what the retrained GAN learnt from, and the control to compare it "
-        "with."
+        f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval. Upper row: the panels of "
+        "the paper's Fig. 12, in its order. Lower row: the dataset that the retrained GAN was trained on, and the "
+        "control GAN, trained with the same settings and seed on the original dataset."
     )
-    figure.text(0.058, 0.255, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK)
+    under_key = 0.351 - 0.032 * math.ceil((len(bars) + len(marks)) / 2)
+    figure.text(0.058, under_key, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ def plot_before_after(
     gallery: Path,
     examples: int = 8,
 ) -> None:
-    """Show edits taken evenly over a plan: context, donor, collage and composite.
+    """Show edits taken evenly over a plan: the image before (context), donor, collage and image after (composite).
 
     Args:
         images: shards of the image set as it was.
@@ -248,7 +251,7 @@ def plot_before_after(
     collages = _collages(contexts, donor_of, parts, settings) if len(donor_of) else {}
     edits = []
     for row in shown.itertuples():
-        label = f"wanted:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"
+        label = f"target:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"
         name = row.image_id
         if name in donor_of:
             edits.append(Edit(label, contexts[name], contexts[donor_of[name]], collages[name], results[name]))
@@ -268,12 +271,12 @@ def gallery_figure(edits: Sequence[Edit]) -> Figure:
     """Return a row of pictures for each edit; every pixel is enlarged by the same whole number."""
     if not edits:
         figure = Figure(figsize=(4, 1))
-        figure.text(0.5, 0.5, "The plan holds no edit: the rates wanted were there.", ha="center", fontsize=NORMAL)
+        figure.text(0.5, 0.5, "No edits are planned. The target rates already hold.", ha="center", fontsize=NORMAL)
         return figure
     side = edits[0].context.shape[0]
     cell = side * max(1, round(1.15 * DOTS_PER_INCH / side))  # in dots
     gutter, head, margin = round(0.05 * DOTS_PER_INCH), round(0.25 * DOTS_PER_INCH), round(0.95 * DOTS_PER_INCH)
-    headings = ("context", "donor", "collage", "composite")
+    headings = ("before", "donor", "collage", "after")
     width, height = margin + len(headings) * (cell + gutter), head + len(edits) * (cell + gutter)
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH))
 
@@ -296,7 +299,7 @@ def gallery_figure(edits: Sequence[Edit]) -> Figure:
                 axes.imshow(picture, interpolation="nearest")
                 axes.set_axis_off()
         if edit.composite is None:
-            text = "kept: no candidate succeeded"
+            text = "unchanged: no candidate succeeded"
             figure.text((left(1) + gutter) / width, middle(row), text, va="center", fontsize=NORMAL, style="italic")
     return figure
 

@@ -12,26 +12,37 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
-from pipeline_lib.report.tables import as_estimate, gap_text, readable, share_text
+from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.runtime.files import atomic_path
 
-#: How far from the wanted gap the whole interval of a balanced dataset may reach.
+#: How far from the target gap the whole interval of a balanced dataset may reach.
 SMALL_GAP = 0.1
 
-HEADLINES = {
-    True: "The balance is real.",
-    False: "The balance is not real.",
-    None: "Whether the balance is real cannot be told.",
+OPENINGS = {True: "The rebalancing worked", False: "The rebalancing did not work", None: "No verdict is possible"}
+DATASET_IS = {
+    True: "the dataset is now balanced",
+    False: "the dataset is still not balanced",
+    None: "whether the dataset is balanced cannot be told",
+}
+RETRAINED_IS = {
+    True: "the GAN retrained on it has at most half of the control GAN's bias",
+    False: "the GAN retrained on it has more than half of the control GAN's bias",
+    None: "whether retraining halved the GAN's bias cannot be told",
 }
 CORRECTED_DISAGREES = (
-    "Take it with care: by the corrected gaps, whose intervals also hold how little is known of the referee's errors, "
-    "the same could not be said."
+    "Read this verdict with care. Gaps corrected for the referee's errors do not meet the same criterion. Their "
+    "intervals also account for how well these errors are known."
+)
+RATES_NOTE = (
+    "Rates by the referee, a detector that took no part in the edits. The control GAN was trained with the same "
+    "settings and seed on the original dataset. Group gap: "
 )
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
@@ -42,11 +53,13 @@ class Verdict:
 
     Args:
         real: None where that cannot be told.
-        caution: what a reader must know first: where no gap counts; empty where all do.
-        reasons: what the verdict rests on and what the balance cost, a paragraph each.
+        headline: the verdict in one sentence.
+        caution: on which image sets no gap counts; empty where all count.
+        reasons: what the verdict rests on and what the balance cost in image quality.
     """
 
     real: bool | None
+    headline: str
     caution: str
     reasons: list[str]
 
@@ -66,34 +79,44 @@ def write_summary(
     Args:
         metrics: JSON of `collect_metrics`.
         rates: PNG of `plot_rates`.
-        gallery: PNG of `plot_before_after`.
-        targets: the config section of the rates wanted.
+        gallery: PNG of `plot_before_after` for the dataset.
+        targets: the config section of the target rates.
         detectors: the config section with the least agreement.
-        retrain: the config section that says what the retrained GAN and the control were shown.
+        retrain: the config section that says what the retrained GAN and the control GAN were shown.
         summary: page to make.
     """
     found = tables.read_metrics(metrics)
     attribute = targets.targets[0].attribute
     verdict = judge_balance(found, targets, detectors.least_agreement)
     template = Template(resources.files("pipeline_lib.report").joinpath("summary.html").read_text("utf-8"))
+    rules = targets.targets
+    quality = tables.quality_table(found)
     page = template.substitute(
         attribute=escape(readable(attribute)),
-        groups=escape(_groups(targets)),
         verdict_class=CLASSES[verdict.real],
-        headlines=_paragraphs([verdict.caution] * bool(verdict.caution) + [HEADLINES[verdict.real]]),
-        reasons=_paragraphs(verdict.reasons),
+        question=escape(_question(targets)),
+        headline=escape(verdict.headline),
+        caution=_elements("p", [verdict.caution] * bool(verdict.caution)),
+        dataset_rates=_table(tables.rates_table(found, rules, "dataset", "dataset_rebalanced")),
+        gan_rates=_table(tables.rates_table(found, rules, "control", "retrained")),
+        rates_note=escape(f"{RATES_NOTE}{_groups(targets)}."),
+        gallery=_embed(gallery),
+        gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
+        reasons=_elements("li", verdict.reasons),
         criterion=escape(_criterion(targets)),
-        done=_paragraphs(describe_run(found, targets, retrain)),
+        done=_elements("p", describe_run(found, targets, retrain)),
+        rates=_embed(rates),
+        rates_text=escape(_describe_rates(attribute)),
+        groups=escape(_groups(targets)),
         gaps=_table(tables.gap_table(found, attribute, detectors.least_agreement)),
         least_agreement=f"{detectors.least_agreement:g}",
-        rates=_embed(rates),
-        gallery=_embed(gallery),
-        quality=_table(tables.quality_table(found)),
+        quality=_table(quality.drop(columns=tables.MEASURED_WITH)),
+        quality_note=escape(_describe_quality(quality)),
         edits=_table(tables.edits_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
         regions=_table(tables.regions_table(found)),
-        extractor=escape(found["regions"].get("extractor", {}).get("perceptual_distance", "none")),
+        regions_note=escape(_describe_regions(found["regions"])),
         timing=_table(tables.timing_table(found)),
     )
     with atomic_path(summary) as beside:
@@ -103,20 +126,20 @@ def write_summary(
 def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> Verdict:
     """Judge by the referee whether the dataset is balanced and the GAN retrained on it more so than the control.
 
-    The balance is real if the whole interval of the rebalanced dataset's gap lies within `SMALL_GAP` of the wanted
+    The balance is real if the whole interval of the rebalanced dataset's gap lies within `SMALL_GAP` of the target
     gap, and the retrained GAN's gap is at most half of the control's, with intervals that do not overlap. A set on
     which the detectors agree too little proves nothing.
 
     Args:
         metrics: of the run.
-        targets: groups, attribute and wanted rates.
+        targets: groups, attribute and target rates.
         least_agreement: of the detectors on an image set whose gap counts.
     """
     attribute = targets.targets[0].attribute
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
     excess, corrected = (
-        {stage: excess_of(as_estimate(judges[judge]), wanted_gap(targets)) for stage, judges in gaps.items()}
+        {stage: excess_of(as_estimate(judges[judge]), target_gap(targets.targets)) for stage, judges in gaps.items()}
         for judge in ("referee", "corrected")
     )
     dataset = None if "dataset_rebalanced" in doubtful else is_small(excess["dataset_rebalanced"])
@@ -129,35 +152,25 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     )
     return Verdict(
         real,
+        _headline(real, dataset, retrained),
         _caution({stage: agreement[stage][attribute] for stage in doubtful}, least_agreement),
         [
-            f"The gap in {readable(attribute)} ({_groups(targets)}), by the referee and then corrected for its errors, "
-            f"was {_both(gaps['dataset'])} in the dataset and {_both(gaps['samples'])} in the generator's samples. "
-            f"After the edits it is {_both(gaps['dataset_rebalanced'])} in the rebalanced dataset and "
-            f"{_both(gaps['samples_rebalanced'])} in the rebalanced samples. "
-            + _say_dataset(dataset, "dataset_rebalanced" in doubtful),
-            f"The GAN retrained on the rebalanced dataset has a gap of {_both(gaps['retrained'])}, the control "
-            f"{_both(gaps['control'])}. " + _say_retrained(retrained, is_doubtful, excess["control"]),
+            _say_dataset(dataset, "dataset_rebalanced" in doubtful),
+            _say_retrained(retrained, is_doubtful, excess["control"]),
             *([CORRECTED_DISAGREES] if real and not holds_corrected else []),
-            _cost(metrics["quality"]),
+            *_cost(metrics["quality"]),
         ],
     )
 
 
-def wanted_gap(targets: Rebalance) -> float:
-    """Return the gap that the wanted rates leave: the first target's rate minus the second's."""
-    first, second = targets.targets[:2]
-    return first.rate - second.rate
-
-
-def excess_of(gap: Estimate, wanted: float) -> Estimate:
-    """Return how far a gap is from the wanted one, and the nearest and the farthest that its interval reaches."""
-    near, far = sorted((abs(gap.low - wanted), abs(gap.high - wanted)))
-    return Estimate(abs(gap.value - wanted), 0.0 if gap.low <= wanted <= gap.high else near, far)
+def excess_of(gap: Estimate, target: float) -> Estimate:
+    """Return how far a gap is from the target gap, and the nearest and the farthest that its interval reaches."""
+    near, far = sorted((abs(gap.low - target), abs(gap.high - target)))
+    return Estimate(abs(gap.value - target), 0.0 if gap.low <= target <= gap.high else near, far)
 
 
 def is_small(excess: Estimate) -> bool | None:
-    """Return whether a gap is near the wanted one: None if its interval reaches too far to tell."""
+    """Return whether a gap is near the target gap: None if its interval reaches too far to tell."""
     if math.isnan(excess.value):
         return None
     if excess.value > SMALL_GAP:
@@ -175,32 +188,36 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
 
 
 def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain) -> list[str]:
-    """Return what was done in three sentences."""
+    """Return what was done, a paragraph for edits, swaps and retraining each."""
     region = targets.region
-    pasted = f"the {readable(region.name)} of each" if isinstance(region, PartRegion) else "the same rectangle of each"
-    edits = metrics["edits"]
-    seen = "each was also shown what the selector sees of its dataset; " if retrain.attributes else ""
+    pasted = f"donor's {readable(region.name)}" if isinstance(region, PartRegion) else "same rectangle of the donor"
+    planned = {name: f"{edits['planned']:,}" for name, edits in metrics["edits"].items()}
+    shown = "Both GANs were also shown the selector's scores of their images. " if retrain.attributes else ""
     return [
-        f"To reach the rates wanted, {tables.rates_text(targets.targets)}, the fewest edits that would do so were "
-        f"planned: {edits['dataset']['planned']:,} in the dataset and {edits['samples']['planned']:,} in samples of "
-        "the generator.",
-        f"For each edit {targets.candidates} random donors were tried: {pasted} was pasted in, the collage went once "
-        "through the masked encoder and the frozen generator, and of the composites that the selector accepted the "
-        "strongest took the image's place; where it accepted none, the image was kept as it was.",
-        "One GAN was retrained on the rebalanced dataset and another, the control, with the same seed and steps on the "
-        f"dataset as it was; {seen}the referee, a detector of another architecture, seed and training half than the "
-        "selector, then judged every image set and steered none of it.",
+        f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
+        f"{planned['dataset']} in the original dataset and {planned['samples']} in samples of the source GAN.",
+        f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and the "
+        "collage was passed once through the masked encoder and the frozen generator. A first detector, the selector, "
+        "took the strongest composite that it accepted. Where it accepted none, the original image was kept.",
+        "One GAN was retrained on the rebalanced dataset. The control GAN was trained with the same settings and seed "
+        f"on the original dataset. {shown}A second detector, the referee, then judged every image set. It shares "
+        "neither architecture, seed nor training half with the selector.",
     ]
+
+
+def _headline(real: bool | None, dataset: bool | None, retrained: bool | None) -> str:
+    joined_by = "and" if (dataset is True) == (retrained is True) else "but"
+    return f"{OPENINGS[real]}: {DATASET_IS[dataset]}, {joined_by} {RETRAINED_IS[retrained]}."
 
 
 def _caution(doubtful: Mapping[str, float], least_agreement: float) -> str:
     """Say on which image sets the detectors agree too little, given their agreement there."""
     if not doubtful:
         return ""
-    shares = ", ".join(f"{share_text(share)} of “{readable(stage)}”" for stage, share in doubtful.items())
+    shares = ", ".join(f"{share_text(share)} for “{readable(stage)}”" for stage, share in doubtful.items())
     return (
-        f"No gap counts where the detectors disagree: they agree on only {shares}, less than the {least_agreement:g} "
-        "asked for."
+        f"The share of images on which the two detectors agree is only {shares}. It must be at least "
+        f"{least_agreement:g}, so rates and gaps of these images do not count."
     )
 
 
@@ -208,56 +225,85 @@ def _say_dataset(balanced: bool | None, is_doubtful: bool) -> str:
     if is_doubtful:
         return "Whether the rebalanced dataset is balanced cannot be told, since the detectors disagree on it."
     return {
-        True: "By the referee the rebalanced dataset is balanced.",
-        False: f"By the referee the rebalanced dataset is not balanced: more than {SMALL_GAP:g} from the gap wanted.",
-        None: "Whether the rebalanced dataset is balanced cannot be told: too few images for so wide an interval.",
+        True: f"The whole interval of the rebalanced dataset's group gap lies within {SMALL_GAP:g} of the target gap.",
+        False: f"The rebalanced dataset is not balanced. Its group gap is more than {SMALL_GAP:g} from the target gap.",
+        None: "The rebalanced dataset has too few images in a group to tell whether it is balanced.",
     }[balanced]
 
 
 def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) -> str:
     if is_doubtful:
-        return "The comparison proves nothing, since the detectors disagree on one of the two."
+        return "The comparison of the GANs proves nothing, since the detectors disagree on one of the two."
     if halved is None and control.value <= SMALL_GAP:
-        return "The comparison proves nothing, since the control hardly has a gap itself."
+        return "The comparison of the GANs proves nothing, since the control GAN has hardly any bias itself."
     return {
-        True: "The retrained GAN's gap is at most half of the control's, so the GAN took up the balance.",
-        False: "The retrained GAN's gap is more than half of the control's: retraining did not halve it.",
-        None: "The two intervals are too wide to tell whether retraining made the difference.",
+        True: "The retrained GAN has at most half of the control GAN's bias, and their intervals do not overlap.",
+        False: "The retrained GAN has more than half of the control GAN's bias.",
+        None: "The intervals of the two GANs are too wide to tell whether retraining made the difference.",
     }[halved]
 
 
-def _cost(quality: Mapping[str, Any]) -> str:
-    """Say what it cost: the Fréchet distances that retraining and editing are answerable for."""
-
-    def distance(stage: str) -> str:
-        return f"{quality[stage]['frechet_distance']['value']:.4g}"
-
-    measured = quality["dataset"]["frechet_distance"]
-    return (
-        f"The cost in image quality, as Fréchet distance to {measured['reference']} (extractor "
-        f"{measured['extractor']}; less is better): {distance('dataset_rebalanced')} for the rebalanced dataset "
-        f"against {distance('dataset')} for the dataset, {distance('retrained')} for the retrained GAN against "
-        f"{distance('control')} for the control."
-    )
+def _cost(quality: Mapping[str, Any]) -> list[str]:
+    """Say what it cost: the Fréchet distances that editing and retraining are answerable for."""
+    distances = frechet_distances(quality)
+    reference = quality["dataset"]["frechet_distance"]["reference"]
+    return [
+        f"The rebalanced dataset's Fréchet distance to {reference} is {distances.text('dataset_rebalanced')}.",
+        f"The retrained GAN's is {distances.text('retrained')}. The control GAN's is {distances.text('control')}. "
+        "Lower is better.",
+    ]
 
 
 def _criterion(targets: Rebalance) -> str:
     return (
-        f"Real means, by the referee: the whole interval of the rebalanced dataset's gap lies within {SMALL_GAP:g} of "
-        f"the gap wanted ({wanted_gap(targets):+z.2f}), and the retrained GAN's gap is at most half as far from it as "
-        "the control's, with intervals that do not overlap. In brackets: confidence intervals, which know of the "
-        "choice of images but not of another seed of the training."
+        "The criterion, by the referee, has two parts. The whole interval of the rebalanced dataset's group gap lies "
+        f"within {SMALL_GAP:g} of the target gap ({target_gap(targets.targets):+z.2f}). The retrained GAN's bias is at "
+        "most half of the control GAN's, and their intervals do not overlap. Bias is the distance of a group gap from "
+        "the target gap. The intervals account for the choice of images, not for another seed of the training."
     )
 
 
-def _both(judges: Mapping[str, Any]) -> str:
-    """Write a gap by the referee and corrected for its errors."""
-    referee, corrected = (gap_text(as_estimate(judges[judge])) for judge in ("referee", "corrected"))
-    return f"{referee} (corrected {corrected})"
+def _question(targets: Rebalance) -> str:
+    *names, last = (f"“{readable(group_name(target.where))}”" for target in targets.targets)
+    return f"Is {readable(targets.targets[0].attribute)} balanced between {', '.join(names)} and {last}?"
+
+
+def _describe_gallery(planned: int, targets: Rebalance) -> str:
+    """Say what to look for in the gallery."""
+    if not planned:
+        return "No edits of the original dataset are planned."
+    region = readable(targets.region.name) if isinstance(targets.region, PartRegion) else "swapped rectangle"
+    return (
+        "Each row is an edit: the image before, the donor, the collage and the image after. Compare the first picture "
+        f"of a row with the last. The {region} should have changed, and the rest should not."
+    )
+
+
+def _describe_rates(attribute: str) -> str:
+    """Say what to look for in the figure of rates."""
+    return (
+        f"Bars of the rate of {readable(attribute)} by group, a panel for each image set. Compare the bars with the "
+        "dashed target rates. They should meet in the rebalanced dataset and in the retrained GAN, but not in the "
+        "original dataset or in the control GAN."
+    )
+
+
+def _describe_quality(quality: pd.DataFrame) -> str:
+    """Say what the values of the quality table were measured with."""
+    measured = quality[tables.MEASURED_WITH].drop_duplicates().itertuples(index=False)
+    with_what = " ".join(f"Reference: {n:,} {name}. Extractor of the features: {net}." for net, name, n in measured)
+    return f"{with_what} Lower distances, higher coverage and higher density are better."
 
 
 def _groups(targets: Rebalance) -> str:
     return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
+
+
+def _describe_regions(regions: Mapping[str, Any]) -> str:
+    if not regions:
+        return ""
+    extractor = regions["extractor"]["perceptual_distance"]
+    return f"Both use the same donors in the same images. Extractor of the perceptual distance: {extractor}."
 
 
 def _describe_segmenter(segmenter: Mapping[str, Any] | None) -> str:
@@ -270,16 +316,21 @@ def _describe_segmenter(segmenter: Mapping[str, Any] | None) -> str:
     return f"Intersection over union of the segmenter on {segmenter['n']:,} held-out images: {parts}."
 
 
-def _paragraphs(sentences: list[str]) -> str:
-    return "\n".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+def _elements(tag: str, texts: list[str]) -> str:
+    return "\n".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
 
 
 def _table(rows: pd.DataFrame) -> str:
-    """Return a table as HTML, every cell escaped."""
+    """Return a table as HTML that scrolls where it is too wide, every cell escaped."""
     if rows.empty:
         return "<p>Not measured in this run.</p>"
     counts = {name: "{:,}".format for name in rows.columns if pd.api.types.is_integer_dtype(rows[name])}
-    return rows.to_html(index=False, border=0, na_rep="–", formatters=counts, float_format="{:.4g}".format)
+    table = rows.to_html(index=False, border=0, na_rep="–", formatters=counts, float_format=_four_digits)
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def _four_digits(value: float) -> str:
+    return np.format_float_positional(value, precision=4, fractional=False, trim="-")
 
 
 def _embed(picture: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,61 @@ from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 
-SECTIONS = ("agreement", "detectors", "edits", "gap", "quality", "regions", "segmenter", "timing")
+SECTIONS = ("agreement", "detectors", "edits", "gap", "quality", "rate", "regions", "segmenter", "timing")
 JUDGES = ("truth", "referee", "corrected", "selector")
 
-#: How measures and judges are called where a plain replacement of underscores would not do.
+#: What the values of a row of the quality table were measured with.
+MEASURED_WITH = ["extractor", "reference", "reference images"]
+
+#: Formats of a rate and of a gap; `z` writes no minus sign before 0.
+RATE, GAP = "z.2f", "+z.2f"
+
+#: How image sets, judges and measures are called where a plain replacement of underscores would not do.
 NAMES = {
-    "frechet_distance": "Fréchet distance",
-    "truth": "true labels",
+    "dataset": "original dataset",
+    "samples": "samples of the source GAN",
+    "samples_rebalanced": "rebalanced samples",
+    "dataset_rebalanced": "rebalanced dataset",
+    "retrained": "retrained GAN",
+    "control": "control GAN",
+    "truth": "ground truth",
     "corrected": "referee, corrected",
     "masked_l1": "masked L1",
     "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
 }
+
+
+@dataclass(frozen=True)
+class FrechetDistances:
+    """The Fréchet distances of a run as people read them.
+
+    Args:
+        unit: power of ten that the distances are written in, as `10⁻⁵`; empty where they need none.
+        scaled: distance of each image set, in that unit.
+        ratios: distance of each image set over that of the original dataset; NaN where that is not above 0.
+    """
+
+    unit: str
+    scaled: dict[str, float]
+    ratios: dict[str, float]
+
+    def text(self, stage: str) -> str:
+        """Write one of them: `3.79 × 10⁻⁵, 1.53 times that of the original dataset`."""
+        distance, ratio = digits_text(self.scaled[stage]), self.ratios[stage]
+        scaled = f"{distance} × {self.unit}" if self.unit else distance
+        return scaled if math.isnan(ratio) else f"{scaled}, {digits_text(ratio)} times that of the original dataset"
+
+
+def frechet_distances(quality: Mapping[str, Any]) -> FrechetDistances:
+    """Return the Fréchet distances of all image sets; small ones are scaled by that of the original dataset."""
+    raw = {stage: metrics["frechet_distance"]["value"] for stage, metrics in quality.items()}
+    original = raw["dataset"]
+    exponent = math.floor(math.log10(original)) if 0 < original < 0.1 else 0
+    return FrechetDistances(
+        unit=f"10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}" if exponent else "",
+        scaled={stage: value / 10.0**exponent for stage, value in raw.items()},
+        ratios={stage: value / original if original > 0 else math.nan for stage, value in raw.items()},
+    )
 
 
 def write_tables(*, metrics: Path, quality: Path, detectors: Path, edits: Path, timing: Path) -> None:
@@ -65,15 +110,22 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def quality_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return image quality: a row for each image set and what it was measured with, a column a metric."""
+    distances = frechet_distances(metrics["quality"])
+    head = f"Fréchet distance, in {distances.unit}" if distances.unit else "Fréchet distance"
     rows: dict[tuple[object, ...], dict[str, object]] = {}
     for stage in known_stages(metrics["quality"]):
         for metric, found in metrics["quality"][stage].items():
             measured_on = (stage, found["n"], found["extractor"], found["reference"], found["n_reference"])
-            rows.setdefault(measured_on, {})[readable(metric)] = rounded(found["value"])
-    columns = ["image set", "images", "extractor", "reference", "reference images"]
+            row = rows.setdefault(measured_on, {})
+            if metric == "frechet_distance":
+                row[head] = rounded(distances.scaled[stage], 3)
+                row["Fréchet ratio to the original dataset"] = rounded(distances.ratios[stage], 3)
+            else:
+                row[readable(metric)] = rounded(found["value"])
+    columns = ["image set", "images", *MEASURED_WITH]
     heads = pd.DataFrame([(readable(stage), *rest) for stage, *rest in rows], columns=columns)
     values = pd.DataFrame(list(rows.values()))
-    return pd.concat([heads[columns[:2]], values, heads[columns[2:]]], axis=1)
+    return pd.concat([heads[columns[:2]], values, heads[MEASURED_WITH]], axis=1)
 
 
 def detector_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
@@ -87,7 +139,7 @@ def detector_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             "accuracy": rounded(found["accuracy"]),
             "sensitivity": _share(found["true_positives"], found["positives"]),
             "specificity": _share(found["negatives"] - found["false_positives"], found["negatives"]),
-            "calibration error": rounded(found["calibration_error"]),
+            "calibration error": round(found["calibration_error"], 4),
         }
         for detector, attributes in sorted(metrics["detectors"].items(), reverse=True)  # the selector comes first
         for attribute, found in attributes.items()
@@ -99,7 +151,7 @@ def edits_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return how many edits were planned and how many succeeded, by the selector and by the referee."""
     rows = [
         {
-            "image set": stage,
+            "image set": readable(stage),
             "edits planned": found["planned"],
             "candidates tried": found["candidates"],
             "candidates successful": found["candidates_successful"],
@@ -108,7 +160,7 @@ def edits_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             "confirmed by the referee": found["succeeded_by_referee"],
             "share confirmed": rounded(found["share_by_referee"]),
             "masked L1": rounded(found["masked_l1"]),
-            "rate before, wanted": "; ".join(
+            "rate before, target rate": "; ".join(
                 f"{readable(target['group'])}: {target['rate_before']:.2f}, {target['rate_wanted']:.2f}"
                 for target in found["targets"]
             ),
@@ -139,6 +191,28 @@ def timing_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rule", "seconds"])
 
 
+def rates_table(metrics: Mapping[str, Any], targets: Sequence[RateRule], before: str, after: str) -> pd.DataFrame:
+    """Return the referee's rates of two image sets: a row for each target, and one for the group gap.
+
+    Args:
+        metrics: of the run.
+        targets: groups, attribute and target rates; the gap is that of the first two.
+        before: the image set to compare with.
+        after: the image set whose interval is shown.
+    """
+    attribute = targets[0].attribute
+    rates, gaps = metrics["rate"][attribute], metrics["gap"][attribute]
+
+    rows = []
+    for target in targets:
+        group = group_name(target.where)
+        pair = (rates[stage]["referee"][group] for stage in (before, after))
+        rows.append(_compared(readable(group), target.rate, *pair, RATE))
+    pair = (gaps[stage]["referee"] for stage in (before, after))
+    rows.append(_compared("group gap", target_gap(targets), *pair, GAP))
+    return pd.DataFrame(rows, columns=["group", "target rate", readable(before), readable(after), "interval"])
+
+
 def gap_table(metrics: Mapping[str, Any], attribute: str, least_agreement: float) -> pd.DataFrame:
     """Return the gap in `attribute` of each image set by each judge, and whether it counts."""
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
@@ -159,11 +233,15 @@ def as_estimate(found: Mapping[str, Any]) -> Estimate:
     return Estimate(*(math.nan if number is None else number for number in (found["value"], *found["ci"])))
 
 
+def target_gap(rules: Sequence[RateRule]) -> float:
+    """Return the group gap that the target rates leave: the first rate minus the second."""
+    first, second = rules[:2]
+    return first.rate - second.rate
+
+
 def gap_text(gap: Estimate) -> str:
     """Write a gap with its interval: `+0.58 [+0.52, +0.63]`."""
-    if math.isnan(gap.value):
-        return "unknown"
-    return f"{gap.value:+z.2f} [{gap.low:+z.2f}, {gap.high:+z.2f}]"
+    return " ".join(filter(None, _texts(gap, GAP)))
 
 
 def rates_text(rules: Sequence[RateRule]) -> str:
@@ -171,6 +249,12 @@ def rates_text(rules: Sequence[RateRule]) -> str:
     return " and ".join(
         f"{readable(rule.attribute)} {rule.rate:g} among “{readable(group_name(rule.where))}” images" for rule in rules
     )
+
+
+def digits_text(value: float) -> str:
+    """Write a figure with three significant digits and no exponent: `0.0123`, `1.50`, `24.7`, `1234`."""
+    decimals = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(0, decimals)}f}"
 
 
 def share_text(share: float) -> str:
@@ -183,9 +267,9 @@ def readable(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def rounded(value: float | None) -> float | None:
-    """Return a figure with four significant digits."""
-    return None if value is None else float(f"{value:.4g}")
+def rounded(value: float | None, digits: int = 4) -> float:
+    """Return a figure with so many significant digits; NaN for null."""
+    return math.nan if value is None else float(f"{value:.{digits}g}")
 
 
 def known_stages(names: Iterable[str]) -> list[str]:
@@ -193,5 +277,20 @@ def known_stages(names: Iterable[str]) -> list[str]:
     return sorted(names, key=COMPARED.index)
 
 
-def _share(part: int, whole: int) -> float | None:
-    return rounded(part / whole) if whole else None
+def _compared(
+    name: str, target: float, before: Mapping[str, Any], after: Mapping[str, Any], style: str
+) -> tuple[str, ...]:
+    """Write a row of the table of rates."""
+    return name, format(target, style), _texts(as_estimate(before), style)[0], *_texts(as_estimate(after), style)
+
+
+def _texts(estimate: Estimate, style: str) -> tuple[str, str]:
+    """Write a rate or a gap, and its interval: `+0.58` and `[+0.52, +0.63]`."""
+    if math.isnan(estimate.value):
+        return "unknown", ""
+    value, low, high = (format(number, style) for number in estimate)
+    return value, f"[{low}, {high}]"
+
+
+def _share(part: int, whole: int) -> float:
+    return rounded(part / whole) if whole else math.nan

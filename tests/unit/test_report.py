@@ -31,6 +31,7 @@ from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.rates import gap, rate_rows
 from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import datasheet, figures, summary, tables
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
@@ -69,7 +70,17 @@ def bias_of(rates, n=2000):
     return pd.concat(rows, ignore_index=True), gaps
 
 
+def as_rates(bias):
+    """Return {stage: {judge: {group: rate with its interval}}}."""
+    found = {}
+    for row in bias.itertuples():
+        rate = {"value": row.rate, "ci": [row.ci_low, row.ci_high], "n": row.n}
+        found.setdefault(row.stage, {}).setdefault(row.judge, {})[row.group] = rate
+    return found
+
+
 def metrics_of(rates=RATES, n=2000, agreement=None):
+    bias, gaps = bias_of(rates, n)
     detector = {
         "n": 1000, "accuracy": 0.98765, "positives": 400, "true_positives": 390, "negatives": 600,
         "false_positives": 2, "calibration_error": 0.0123456,
@@ -82,7 +93,8 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
     region = {"n": 96, "masked_l1": 0.07, "perceptual_distance_to_context_outside": 0.05}
     measured = {"extractor": "stlpips-alex", "reference": "held-out real images", "n": 2000, "n_reference": 1500}
     return {
-        "gap": {"smiling": bias_of(rates, n)[1]},
+        "rate": {"smiling": as_rates(bias)},
+        "gap": {"smiling": gaps},
         "agreement": {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {}),
         "quality": {
             stage: {
@@ -118,7 +130,8 @@ def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS):
 def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
     titles = list(texts_by_panel(draw()))
     assert titles[:5] == [
-        "Dataset, by detector", "Dataset, by true labels", "Samples", "Samples, rebalanced", "Retrained",
+        "Original dataset, by the referee", "Original dataset, ground truth", "Samples of the source GAN",
+        "Rebalanced samples", "Retrained GAN",
     ]  # fmt: skip
     assert {panel.stage for panel in figures.PANELS} == set(COMPARED)
 
@@ -126,9 +139,9 @@ def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
 def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
     panels = texts_by_panel(draw(agreement={"retrained": {"smiling": 0.91}, "dataset": {"smiling": 0.949}}))
     struck = {title: text for title, text in panels.items() if "no gap counts" in text}
-    assert set(struck) == {"Retrained", "Dataset, by detector"}  # true labels need no detector
-    assert "detectors agree on 0.91: no gap counts" in struck["Retrained"]
-    assert "detectors agree on 0.94: no gap counts" in struck["Dataset, by detector"]  # 0.95 would not be too little
+    assert set(struck) == {"Retrained GAN", "Original dataset, by the referee"}  # ground truth needs no detector
+    assert "detectors agree on 0.91: no gap counts" in struck["Retrained GAN"]
+    assert "detectors agree on 0.94: no gap" in struck["Original dataset, by the referee"]  # 0.95 would be enough
 
 
 def test_bars_marks_and_dashes_stand_at_the_rates_of_the_table():
@@ -157,8 +170,39 @@ def test_a_group_without_images_is_named_and_has_no_bar():
     gaps["retrained"]["referee"] = {"value": None, "ci": [None, None]}
     agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
     drawn = figures.rates_figure(bias, gaps, agreement, TARGETS, 0.95)
-    assert texts_by_panel(drawn)["Retrained"] == "no image gap unknown"
+    assert texts_by_panel(drawn)["Retrained GAN"] == "no image gap unknown"
     assert [len(axes.patches) for axes in drawn.axes] == [2, 2, 2, 2, 1, 2, 2]
+
+
+def extents(axes):
+    """Return the left and right ends of the names of the groups, in dots, from left to right."""
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    return [(box.x0, box.x1) for box in boxes]
+
+
+def groups_drawn(*conditions):
+    """Return the figure of rates of these groups, each with the rates of the same images."""
+    rules = [RateRule(where=where, attribute="smiling", rate=0.5) for where in conditions]
+    bias, gaps = bias_of(RATES)
+    first = bias[bias["group"] == GROUPS[0]]
+    table = pd.concat([first.assign(group=group_name(where)) for where in conditions])
+    agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
+    targets = TARGETS.model_copy(update={"targets": rules})
+    return figures.rates_figure(table, gaps, agreement, targets, 0.95)
+
+
+def test_names_of_groups_stand_beside_one_another():
+    for axes in groups_drawn({"wearing_lipstick": True, "young": True}, {"wearing_lipstick": False}).axes:
+        (_, end), (start, _) = extents(axes)
+        assert end < start
+
+
+def test_names_of_many_groups_are_left_to_the_key():
+    both = (True, False)
+    drawn = groups_drawn(*({"wavy_hair": hair, "young": young} for hair in both for young in both))
+    assert all(extents(axes) == [] for axes in drawn.axes)
+    named = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert {"wavy hair and young", "not wavy hair and not young", "target rate"} <= set(named)
 
 
 def test_the_figure_of_rates_is_written_as_a_png(tmp_path):
@@ -254,10 +298,10 @@ def test_a_row_shows_context_chosen_donor_collage_and_composite(monkeypatch, edi
 
 def test_rows_are_labelled_and_kept_images_say_so(monkeypatch, edited):
     texts = [" ".join(text.get_text().split()) for text in shown_edits(monkeypatch, edited, TARGETS).texts]
-    assert texts[:4] == ["context", "donor", "collage", "composite"]
-    kept = "kept: no candidate succeeded"
+    assert texts[:4] == ["before", "donor", "collage", "after"]
+    kept = "unchanged: no candidate succeeded"
     assert texts[4:] == [
-        "wanted: smiling", "wanted: smiling", kept, "wanted: not smiling", "wanted: not smiling", kept,
+        "target: smiling", "target: smiling", kept, "target: not smiling", "target: not smiling", kept,
     ]  # fmt: skip
 
 
@@ -287,7 +331,7 @@ def test_a_missing_composite_is_one_clear_line(edited):
 
 def test_a_plan_without_edits_makes_a_gallery_that_says_so():
     (text,) = figures.gallery_figure([]).texts
-    assert "no edit" in text.get_text()
+    assert "No edits are planned" in text.get_text()
 
 
 @pytest.mark.parametrize(
@@ -326,10 +370,13 @@ def test_csv_files_hold_the_values_of_the_metrics(tmp_path, metrics_file):
     metrics, read = metrics_of(), {name: pd.read_csv(path) for name, path in paths.items()}
 
     quality = read["quality"].set_index("image set")
-    assert list(quality.index) == [stage.replace("_", " ") for stage in COMPARED]
+    assert list(quality.index) == [
+        "original dataset", "samples of the source GAN", "rebalanced samples", "rebalanced dataset", "retrained GAN",
+        "control GAN",
+    ]  # fmt: skip
     for stage in COMPARED:
-        row, measured = quality.loc[stage.replace("_", " ")], metrics["quality"][stage]
-        assert row["Fréchet distance"] == pytest.approx(measured["frechet_distance"]["value"], rel=5e-4)
+        row, measured = quality.loc[tables.readable(stage)], metrics["quality"][stage]
+        assert row["Fréchet distance"] == pytest.approx(measured["frechet_distance"]["value"], rel=5e-3)
         assert row["coverage"] == pytest.approx(measured["coverage"]["value"], rel=5e-4)
         assert (row["extractor"], row["reference"]) == ("stlpips-alex", "held-out real images")
         assert (row["images"], row["reference images"]) == (2000, 1500)
@@ -341,10 +388,11 @@ def test_csv_files_hold_the_values_of_the_metrics(tmp_path, metrics_file):
     assert np.isnan(selector["sensitivity"])  # it was never measured
 
     edits = read["edits"].set_index("image set")
-    assert edits.loc["samples", "share made"] == pytest.approx(110 / 120, rel=5e-4)
-    assert edits.loc["samples", "share confirmed"] == 0.8
-    assert edits.loc["dataset", "edits planned"] == 1234
-    assert np.isnan(edits.loc["dataset", "masked L1"])
+    samples, dataset = edits.loc["samples of the source GAN"], edits.loc["original dataset"]
+    assert samples["share made"] == pytest.approx(110 / 120, rel=5e-4)
+    assert samples["share confirmed"] == 0.8
+    assert dataset["edits planned"] == 1234
+    assert np.isnan(dataset["masked L1"])
 
     timing = read["timing"].set_index("rule")["seconds"]
     assert timing["total"] == pytest.approx(31.26 + 140.5, abs=0.05)
@@ -353,6 +401,60 @@ def test_csv_files_hold_the_values_of_the_metrics(tmp_path, metrics_file):
 
 def test_a_run_that_was_not_timed_has_no_total():
     assert tables.timing_table({"timing": {}}).empty
+
+
+def with_distances(**distances):
+    """Return metrics with these Fréchet distances; all others are 1."""
+    metrics = metrics_of()
+    for stage in COMPARED:
+        metrics["quality"][stage]["frechet_distance"]["value"] = distances.get(stage, 1.0)
+    return metrics
+
+
+def test_small_frechet_distances_are_scaled_and_compared_with_the_original_dataset():
+    metrics = with_distances(dataset=2.5e-5, dataset_rebalanced=5e-5, retrained=1.2345e-4)
+    quality = tables.quality_table(metrics).set_index("image set")
+    scaled, ratio = quality["Fréchet distance, in 10⁻⁵"], quality["Fréchet ratio to the original dataset"]
+    assert scaled[["original dataset", "rebalanced dataset", "retrained GAN"]].tolist() == [2.5, 5.0, 12.3]
+    assert ratio[["original dataset", "rebalanced dataset", "retrained GAN"]].tolist() == [1.0, 2.0, 4.94]
+    text = tables.frechet_distances(metrics["quality"]).text("dataset_rebalanced")
+    assert text == "5.00 × 10⁻⁵, 2.00 times that of the original dataset"
+
+
+def test_larger_frechet_distances_are_written_as_they_are():
+    distances = tables.frechet_distances(with_distances(dataset=8.0, retrained=1234.5)["quality"])
+    assert distances.unit == ""
+    assert distances.text("retrained") == "1234, 154 times that of the original dataset"
+
+
+def test_there_is_no_ratio_to_a_distance_of_zero():
+    metrics = with_distances(dataset=0.0)
+    assert tables.quality_table(metrics)["Fréchet ratio to the original dataset"].isna().all()
+    assert tables.frechet_distances(metrics["quality"]).text("control") == "1.00"
+
+
+def test_the_table_of_rates_has_a_row_for_each_group_and_one_for_the_gap():
+    table = tables.rates_table(metrics_of(), TARGETS.targets, "dataset", "dataset_rebalanced")
+    assert list(table.columns) == ["group", "target rate", "original dataset", "rebalanced dataset", "interval"]
+    rows = [row[:4] for row in table.itertuples(index=False, name=None)]
+    assert rows == [
+        ("long hair", "0.50", "0.80", "0.51"),
+        ("not long hair", "0.40", "0.20", "0.49"),
+        ("group gap", "+0.10", "+0.60", "+0.02"),
+    ]
+    for text, (_, _, _, rate, _) in zip(table["interval"], table.itertuples(index=False), strict=True):
+        low, high = (float(number) for number in text.strip("[]").split(", "))
+        assert low < float(rate) < high
+
+
+def test_a_rate_of_no_images_is_unknown():
+    metrics = metrics_of()
+    nothing = {"value": None, "ci": [None, None], "n": 0}
+    metrics["rate"]["smiling"]["retrained"]["referee"]["long_hair"] = nothing
+    metrics["gap"]["smiling"]["retrained"]["referee"] = nothing
+    table = tables.rates_table(metrics, TARGETS.targets, "control", "retrained")
+    assert table["retrained GAN"].tolist() == ["unknown", "0.45", "unknown"]
+    assert table["interval"].tolist()[::2] == ["", ""]
 
 
 def test_metrics_without_a_section_are_refused_by_name(tmp_path):
@@ -384,8 +486,8 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
     ("changed", "real", "reason"),
     [
         ({"dataset_rebalanced": (0.6, 0.4)}, False, "not balanced"),
-        ({"retrained": (0.65, 0.35)}, False, "more than half of the control's"),
-        ({"control": (0.52, 0.48)}, None, "hardly has a gap"),
+        ({"retrained": (0.65, 0.35)}, False, "more than half of the control GAN's bias"),
+        ({"control": (0.52, 0.48)}, None, "hardly any bias"),
         ({"dataset_rebalanced": (0.4, 0.6)}, False, "not balanced"),  # overshot
     ],
 )
@@ -393,6 +495,19 @@ def test_the_verdict_flips_with_the_numbers(changed, real, reason):
     verdict = judged(RATES | changed)
     assert verdict.real is real
     assert any(reason in sentence for sentence in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changed", "headline"),
+    [
+        ({}, "The rebalancing worked: the dataset is now balanced, and the GAN retrained on it has at most half"),
+        ({"retrained": (0.65, 0.35)}, "The rebalancing did not work: the dataset is now balanced, but the GAN"),
+        ({"dataset_rebalanced": (0.6, 0.4)}, "The rebalancing did not work: the dataset is still not balanced, but"),
+        ({"control": (0.52, 0.48)}, "No verdict is possible: the dataset is now balanced, but whether retraining"),
+    ],
+)
+def test_the_headline_says_what_became_of_the_dataset_and_of_the_gan(changed, headline):
+    assert judged(RATES | changed).headline.startswith(headline)
 
 
 def test_a_real_balance_that_the_corrected_gaps_do_not_bear_out_is_said_with_care():
@@ -423,7 +538,7 @@ def test_a_wanted_gap_is_no_imbalance():
 def test_disagreeing_detectors_are_named_first_and_void_what_rests_on_them(stage):
     verdict = judged(agreement={stage: {"smiling": 0.91}})
     assert verdict.real is None
-    assert f"agree on only 0.91 of “{stage.replace('_', ' ')}”" in verdict.caution
+    assert f"agree is only 0.91 for “{tables.readable(stage)}”" in verdict.caution
 
 
 def test_excess_is_zero_at_its_nearest_where_the_interval_holds_the_wanted_gap():
@@ -439,7 +554,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.images, self.text = [], [], ""
+        self.open, self.images, self.alternatives, self.text = [], [], [], ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -447,6 +562,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         if tag == "img":
             self.images.append(dict(attributes)["src"])
+            self.alternatives.append(dict(attributes)["alt"])
         assert not {"href", "onclick"} & set(dict(attributes))
         assert tag not in ("script", "link")
         if tag not in ("meta", "img"):
@@ -476,7 +592,7 @@ def written_page(tmp_path, metrics, attributes=None):
 
 
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):
-    said = "each was also shown what the selector sees of its dataset"
+    said = "Both GANs were also shown the selector's scores of their images."
     assert said not in written_page(tmp_path, metrics_of()).text
     assert said in written_page(tmp_path, metrics_of(), AttributeLoss()).text
 
@@ -484,17 +600,45 @@ def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path
 def test_the_summary_is_one_well_formed_page_that_holds_its_images(tmp_path):
     page = written_page(tmp_path, metrics_of())
     assert len(page.images) == 2
-    for source, name in zip(page.images, ("rates", "gallery"), strict=True):
+    for source, name in zip(page.images, ("gallery", "rates"), strict=True):
         embedded = base64.b64decode(source.removeprefix("data:image/png;base64,"))
         assert embedded == (tmp_path / f"{name}.png").read_bytes()
     for heading in ("Image quality", "Edits", "Detectors", "Run times", "paper's box"):
         assert heading in page.text
-    assert page.text.index("The balance is real.") < page.text.index("What was done")
 
 
-def test_the_summary_opens_with_the_disagreement_of_the_detectors(tmp_path):
-    page = written_page(tmp_path, metrics_of(agreement={"retrained": {"smiling": 0.5}}))
-    assert 0 < page.text.index("they agree on only 0.50 of “retrained”") < page.text.index(summary.HEADLINES[None])
+def test_the_summary_begins_with_verdict_rates_and_gallery(tmp_path):
+    text = written_page(tmp_path, metrics_of()).text
+    parts = ("The rebalancing worked", "rebalanced dataset", "retrained GAN", "Edits, before and after", "Reasons")
+    places = [text.index(part) for part in (*parts, "Rates in every image set", "Image quality")]
+    assert places == sorted(places)
+
+
+def test_the_verdict_holds_no_interval(tmp_path):
+    text = written_page(tmp_path, metrics_of()).text
+    reasons = text[text.index("Reasons") : text.index("What was done")]
+    assert "[" not in text[: text.index("target rate")] + reasons
+
+
+def test_pictures_are_described_by_what_to_look_for(tmp_path):
+    gallery, rates = written_page(tmp_path, metrics_of()).alternatives
+    assert "The mouth should have changed" in gallery
+    assert "Compare the bars with the dashed target rates." in rates
+    metrics = metrics_of()
+    metrics["edits"]["dataset"]["planned"] = 0
+    assert written_page(tmp_path, metrics).alternatives[0] == "No edits of the original dataset are planned."
+
+
+def test_no_figure_of_the_page_is_written_with_an_exponent(tmp_path):
+    page = written_page(tmp_path, with_distances(dataset=2.5e-5, dataset_rebalanced=5e-5, retrained=1.2345e-4))
+    assert not re.search(r"\de[-+]\d", page.text)
+    assert "Extractor of the features: stlpips-alex." in page.text
+
+
+def test_the_summary_names_the_disagreement_of_the_detectors_before_any_rate(tmp_path):
+    text = written_page(tmp_path, metrics_of(agreement={"retrained": {"smiling": 0.5}})).text
+    assert text.index("No verdict is possible") < text.index("agree is only 0.50 for “retrained GAN”")
+    assert text.index("agree is only 0.50") < text.index("target rate")
 
 
 def test_names_are_escaped(tmp_path):
@@ -509,6 +653,16 @@ def test_names_are_escaped(tmp_path):
 def test_the_summary_says_so_where_nothing_was_timed(tmp_path):
     metrics = copy.deepcopy(metrics_of()) | {"timing": {}, "regions": {}}
     assert written_page(tmp_path, metrics).text.count("Not measured in this run.") == 2
+
+
+def test_the_summary_of_a_run_without_edits_or_segmenter_names_nothing_unknown_none(tmp_path):
+    metrics = metrics_of() | {"segmenter": None}
+    for edits in metrics["edits"].values():
+        edits.update(planned=0, masked_l1=None)
+    text = written_page(tmp_path, metrics).text
+    assert "0 in the original dataset and 0 in samples of the source GAN" in text
+    assert "No segmenter" in text
+    assert "None" not in text
 
 
 def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):

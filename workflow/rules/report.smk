@@ -18,7 +18,7 @@ rule plot_rates:
         stage="plot_rates",
         targets=settings["rebalance"],
         detectors=settings["detectors"],
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -44,7 +44,7 @@ rule plot_before_after:
     params:
         stage="plot_before_after",
         settings=settings["rebalance"],
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -83,7 +83,7 @@ rule write_tables:
         "../../envs/pipeline.yaml"
     params:
         stage="write_tables",
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -92,7 +92,7 @@ rule write_summary:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
         rates=f"{ROOT}/report/rates.png",
-        gallery=f"{ROOT}/report/edits-samples.png",
+        gallery=f"{ROOT}/report/edits-dataset.png",
     output:
         summary=report(
             f"{ROOT}/report/summary.html",
@@ -109,7 +109,7 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -134,6 +134,6 @@ rule write_datasheet:
         run=RUN,
         data=settings["data"],
         targets=settings["rebalance"],
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
