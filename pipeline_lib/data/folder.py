@@ -49,7 +49,7 @@ def read_labels(path: Path, id_column: str) -> pd.DataFrame:
         read = pd.read_parquet if path.suffix == ".parquet" else partial(pd.read_csv, dtype=str, encoding="utf-8-sig")
         table = read(path)
     except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
+        raise DataError(f"{path}: cannot be read as a label table ({error}); use a .csv or .parquet file") from None
     names = table[id_column]
     if names.isna().any():
         row = int(names.isna().to_numpy().argmax()) + 1

@@ -230,10 +230,10 @@ def test_a_parquet_table_says_the_same(tmp_path):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_that_cannot_be_read_is_named(tmp_path, suffix):
     path = tmp_path / f"labels.{suffix}"
-    with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
+    with pytest.raises(DataError, match=f"labels.{suffix}: cannot be read as a label table"):
         label_columns(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
+    with pytest.raises(DataError, match=f"labels.{suffix}: cannot be read as a label table"):
         label_columns(path)
 
 
