@@ -219,7 +219,7 @@ def test_the_pool_is_what_cuda_would_see(
 
 
 def test_more_devices_than_there_are_is_an_error_and_no_wait(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 GPUs are requested, found only 0, 1"), acquire(["0", "1"], tmp_path, 3):
+    with pytest.raises(ConfigError, match="3 GPUs requested, but only 0, 1 found"), acquire(["0", "1"], tmp_path, 3):
         pass
 
 
