@@ -185,7 +185,7 @@ def test_without_a_gpu_one_line_says_that_the_cpu_is_used(
     monkeypatch.setenv("LATENT_REBALANCE_DEVICES", pool)
     with lease_device() as device:
         assert device == "cpu"
-    assert [record.message for record in caplog.records] == ["no GPU to be seen on this node; using the CPU"]
+    assert [record.message for record in caplog.records] == ["no GPU found on this node; using the CPU"]
 
 
 def test_the_cpu_asked_for_needs_no_word(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -75,7 +75,10 @@ def test_a_network_that_embeds_nothing_is_refused(tmp_path, embedding):
         Identity(IdentityLoss(path=write_script(embedding, tmp_path / "face.pt"), side=12))
     with pytest.raises(WeightsError, match=r"flat.pt: outputs \(2, 4, 8, 8\) for two images"):
         Identity(IdentityLoss(path=write_script(embedding[:2], tmp_path / "flat.pt"), side=8))
-    for name, complaint in (("text.pt", "neither TorchScript nor named .onnx"), ("text.onnx", "cannot be turned into")):
+    for name, complaint in (
+        ("text.pt", "neither TorchScript nor named .onnx"),
+        ("text.onnx", "cannot be converted to"),
+    ):
         (tmp_path / name).write_text("no network")
         with pytest.raises(WeightsError, match=rf"{name}: {complaint}"):
             Identity(IdentityLoss(path=tmp_path / name, side=8))
