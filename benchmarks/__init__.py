@@ -1,1 +1,1 @@
-"""Measurements behind the figures in the documents; none is a test."""
+"""Measurements reported in the documentation; none is a test."""

@@ -1,7 +1,7 @@
-"""What is promised of the default run, checked against the figures that a run wrote.
+"""The acceptance criteria of the default run, checked against the metrics of a run.
 
-`python -m benchmarks.accept results/avatars` prints each promise with the figure found, and exits with 1 if one is
-not kept.
+`python -m benchmarks.accept results/avatars` prints each criterion with the measured value, and exits with 1 if one is
+not met.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEAST_ACCURACY, LEAST_AGREEMENT, LEAST_OVERLAP = 0.98, 0.95, 0.85
 
 @dataclass(frozen=True)
 class Check:
-    """A promise, what was found, and whether it is kept."""
+    """An acceptance criterion, the measured value, and whether it is met."""
 
     promise: str
     found: str
@@ -30,7 +30,7 @@ class Check:
 
 
 def check_run(results: Path) -> list[Check]:
-    """Check `evaluation/metrics.json` of the run in `results` against every promise of the default run."""
+    """Check `evaluation/metrics.json` of the run in `results` against every acceptance criterion."""
     metrics = read_json(results / "evaluation" / "metrics.json")
     ((attribute, gaps),) = metrics["gap"].items()
     return [
@@ -47,7 +47,7 @@ def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
     truth = gaps["dataset"]["truth"]["value"]
     referee = {stage: judges["referee"]["value"] for stage, judges in gaps.items()}
     return [
-        _at_least("gap of the dataset by truth", truth, 0.30),
+        _at_least("gap of the dataset by ground truth", truth, 0.30),
         _at_least("gap of the samples as a share of the dataset's", referee["samples"] / truth, 0.5),
         _at_most("|gap| of the rebalanced samples", abs(referee["samples_rebalanced"]), 0.05),
         _at_most("|gap| of the rebalanced dataset", abs(referee["dataset_rebalanced"]), 0.05),
@@ -95,7 +95,7 @@ def _at_most(promise: str, value: float, bound: float) -> Check:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print every promise and whether it is kept; returns 0 if all are, 1 if one is not, 2 without a run."""
+    """Print every criterion and whether it is met; returns 0 if all are met, 1 if not, 2 without a run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results/<run>")
     options = parser.parse_args(arguments)
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for check in checks:
         print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.found}")
     failed = sum(not check.passed for check in checks)
-    print(f"{failed} of the promises above are not kept" if failed else "every promise above is kept")
+    print(f"{failed} of the criteria above are not met" if failed else "all criteria above are met")
     return int(failed > 0)
 
 

@@ -1,7 +1,7 @@
-"""Every speed that is claimed, measured against a named peer in the same process: `make bench`.
+"""Benchmarks of every documented speed against a named baseline in the same process, run by `make bench`.
 
-Each row is a ratio: how many times faster than the peer, on this machine, in this minute. Both take turns,
-and the median of the rounds counts, so that a slow moment hits both.
+Each row is a speedup over the baseline on this machine. Both are timed in turns, and the median over the rounds is
+reported, so that load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ ROUNDS = 3
 
 @dataclass
 class Row:
-    """One figure: `rate` of what is claimed, and of the peer that it is compared with, in the same unit."""
+    """One measurement: the `rate` of this project's code and that of a baseline, in the same unit."""
 
     name: str
     unit: str
@@ -77,7 +77,7 @@ class Row:
 
 
 def compare(name: str, unit: str, amount: float, run: Callable[[], object], **peers: Callable[[], object]) -> list[Row]:
-    """Time `run` and each peer in turns after one round that does not count; `amount` units are done in a round."""
+    """Time `run` and each baseline in turns, after one warmup round; a round processes `amount` units."""
     calls = {"": run, **peers}
     seconds: dict[str, list[float]] = {peer: [] for peer in calls}
     for number in range(ROUNDS + 1):
@@ -93,7 +93,7 @@ def compare(name: str, unit: str, amount: float, run: Callable[[], object], **pe
 
 
 def inversion(device: torch.device, folder: Path) -> list[Row]:
-    """(a) Collage to composite in batches, in the precision that the device is faster in, against two plain ways."""
+    """(a) Inversion of collages in batches, in the faster precision, against float32 and against single images."""
     names = WEIGHTS / "encoder.safetensors", WEIGHTS / "generator.safetensors"
     pairs = {"64 px": (load_weights(names[0], device=device), load_weights(names[1], Generator, device), 128)}
     if device.type == "cuda":
@@ -116,7 +116,7 @@ def inversion(device: torch.device, folder: Path) -> list[Row]:
         rows += compare(title, "img/s", batch, partial(fast, images, known), float32=partial(plain, images, known))
         (loop,) = compare(title, "img/s", few.stop, partial(fast, images[few], known[few]), one_at_a_time=one_by_one)
         rows.append(Row(title, "img/s", rows[-1].rate, loop.peer, loop.peer_rate))
-        rows.append(Row(f"PSNR of bfloat16, {name}", "dB", found["psnr"], "wanted", LEAST_PSNR))
+        rows.append(Row(f"PSNR of bfloat16, {name}", "dB", found["psnr"], "required", LEAST_PSNR))
     return rows
 
 
@@ -134,7 +134,7 @@ def _published_shapes(device: torch.device) -> dict[str, tuple[ResNetEncoder, Ge
 
 
 def swaps(device: torch.device, folder: Path) -> list[Row]:
-    """(b) The whole stage, disk included, against the same composites of images that are on the device already."""
+    """(b) The whole stage, including disk, against the same composites of images that are already on the device."""
     faces, candidates = 64 if device.type == "cpu" else 1024, 16
     settings = load_config(ROOT / "config/config.yaml").rebalance.model_copy(
         update={"candidates": candidates, "shards": 1}
@@ -173,14 +173,14 @@ def swaps(device: torch.device, folder: Path) -> list[Row]:
         for contexts, donors in batches:
             detector.logits(swap(contexts, donors, settings.region, inverter).composite)
 
-    return compare("16 candidates a face, disk included", "faces/s", faces, stage, composites_alone=device_only)
+    return compare("16 candidates per face, including disk", "faces/s", faces, stage, composites_alone=device_only)
 
 
 def fidelity(device: torch.device, folder: Path) -> list[Row]:
-    """(a) What bfloat16 costs the choice among 16 candidates, on the samples of the default run where it was made."""
+    """(a) The effect of bfloat16 on the choice among 16 candidates, on the samples of a finished default run."""
     results = ROOT / "results" / load_config(ROOT / "config/config.yaml").run
     if not (results / "models/selector.safetensors").exists():
-        print(f"{results.name}: not run yet, so there is no selector to measure choices with; run `make demo`")
+        print(f"{results.name}: not run yet, so there is no selector for measuring choices; run `make demo`")
         return []
     settings = load_config(ROOT / "config/config.yaml").rebalance
     image_set = ImageSet(sorted((results / "images/samples").iterdir()), results / "parts/samples.parquet", "mouth")
@@ -201,13 +201,13 @@ def fidelity(device: torch.device, folder: Path) -> list[Row]:
     near = (exact.amax(dim=1) - taken <= 0.1).double().mean()
     same = ((rounded.amax(dim=1) > 0) == (exact.amax(dim=1) > 0)).double().mean()
     return [
-        Row("bfloat16 chooses within 0.1 of the best logit", "share", float(near), "wanted", 0.995),
-        Row("bfloat16 finds the same faces successful", "share", float(same), "wanted", 0.999),
+        Row("bfloat16 chooses within 0.1 of the best logit", "share", float(near), "required", 0.995),
+        Row("same success in bfloat16 as in float32", "share", float(same), "required", 0.999),
     ]
 
 
 def _edited_set(device: torch.device, folder: Path, faces: int, settings: Rebalance) -> dict[str, Path]:
-    """Write a set of samples, a mouth in each, a plan that changes them all, a selector and what a probe found."""
+    """Write samples with a mouth in each, a plan that edits them all, a selector and the result of a probe."""
     generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
     pixels = ((generator.decode(generator.sample_latents(range(faces), 0)) + 1) * 127.5).to(torch.uint8)
     names = [f"x-{number:04d}" for number in range(faces)]
@@ -231,7 +231,7 @@ def _edited_set(device: torch.device, folder: Path, faces: int, settings: Rebala
 
 
 def encoder_step(device: torch.device, folder: Path) -> list[Row]:
-    """(c) A training step of the encoder as this device takes it, against plain float32."""
+    """(c) A training step of the encoder with the settings for this device, against plain float32."""
     tasks = {}
     for plain in (False, True):
         choice = {"precision": "float32", "compile": False} if plain else {}
@@ -251,7 +251,7 @@ def encoder_step(device: torch.device, folder: Path) -> list[Row]:
 
 
 def gan_step(device: torch.device, folder: Path) -> list[Row]:
-    """(d) GAN training as the default run has it, against plain float32 and against a penalty at every step."""
+    """(d) GAN training with the settings of the default run, against plain float32 and a penalty at every step."""
     images = torch.randint(0, 256, (256, 3, 64, 64), dtype=torch.uint8)
     plain = {"precision": "float32", "compile": False}
     choices = {"": {"penalty_every": 16}, "plain_float32": {"penalty_every": 16, **plain}}
@@ -267,7 +267,7 @@ def gan_step(device: torch.device, folder: Path) -> list[Row]:
 
 
 def quality_metrics(device: torch.device, folder: Path) -> list[Row]:
-    """(e) Density and coverage against the package prdc, and their memory; Frechet distance against torch-fidelity."""
+    """(e) Density and coverage against the package prdc, their memory, and Fréchet distance against torch-fidelity."""
     import prdc
 
     count = 10_000
@@ -295,7 +295,7 @@ def quality_metrics(device: torch.device, folder: Path) -> list[Row]:
 
 
 def _memory_of_density(count: int) -> Row:
-    """Run density and coverage in a process of its own and ask how large it grew."""
+    """Measure the peak memory of density and coverage in a separate process."""
     program = (
         "import resource, numpy as np; from pipeline_lib.evaluation.prdc import density_and_coverage as measure; "
         f"a, b = np.random.default_rng(0).normal(size=(2, {count}, 64)).astype(np.float32); measure(a, b); "
@@ -307,7 +307,7 @@ def _memory_of_density(count: int) -> Row:
 
 
 def storage(device: torch.device, folder: Path) -> list[Row]:
-    """(f) Image shards, lossless, against one PNG file an image."""
+    """(f) Lossless image shards against one PNG file per image."""
     count = 1024
     generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
     decoded = torch.cat([generator.decode(generator.sample_latents(range(s, s + 64), 0)) for s in range(0, count, 64)])
@@ -333,7 +333,7 @@ def storage(device: torch.device, folder: Path) -> list[Row]:
         one_PNG_a_file=lambda: [np.asarray(Image.open(path)).sum() for path in sorted(pngs.iterdir())],
     )
     files, size = sum(path.stat().st_size for path in pngs.iterdir()), shard.stat().st_size
-    return [*rows, Row("images in a GB", "img", count / size * 1e9, "one PNG a file", count / files * 1e9)]
+    return [*rows, Row("images in a GB", "img", count / size * 1e9, "one PNG per file", count / files * 1e9)]
 
 
 def _as_pixels(decoded: Tensor) -> np.ndarray:
@@ -341,7 +341,7 @@ def _as_pixels(decoded: Tensor) -> np.ndarray:
 
 
 def planning(device: torch.device, folder: Path) -> list[Row]:
-    """(g) A dry run of 1,000 shards against the ten seconds that are allowed, and what the workflow costs a run."""
+    """(g) A dry run of 1,000 shards against the limit of ten seconds, and the overhead of the workflow."""
     values = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"run": "bench-of-the-dry-run"}
     values["rebalance"]["shards"] = 1000
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
@@ -358,15 +358,15 @@ def planning(device: torch.device, folder: Path) -> list[Row]:
 
 
 def _overhead(results: Path) -> list[Row]:
-    """Compare the default run, where it was made in one go, with its stages alone as their logs time them."""
+    """Compare the time of an uninterrupted default run with the sum of its stages' times in the logs."""
     logs = [path.read_text().splitlines() for path in sorted((results / "logs").rglob("*.log"))]
     alone = [float(found[1]) for lines in logs for line in lines if (found := re.search(r"took ([\d.]+) s$", line))]
     if not alone:
-        print(f"{results.name}: not run yet, so what the workflow costs is not measured; run `make demo`")
+        print(f"{results.name}: not run yet, so the overhead of the workflow is not measured; run `make demo`")
         return []
     moments = [datetime.fromisoformat(line[:23].replace(",", ".")) for lines in logs for line in (lines[0], lines[-1])]
     whole = (max(moments) - min(moments)).total_seconds()
-    return [Row("the default run, workflow included", "runs/h", 3600 / whole, "its stages alone", 3600 / sum(alone))]
+    return [Row("the default run, with the workflow", "runs/h", 3600 / whole, "its stages alone", 3600 / sum(alone))]
 
 
 SETS = {
@@ -382,7 +382,7 @@ SETS = {
 
 
 def measure(chosen: list[str]) -> Iterator[Row]:
-    """Run the chosen sets one after another, on a leased GPU where there is one."""
+    """Run the chosen benchmarks one after another, on a leased GPU if there is one."""
     with lease_device() as name, tempfile.TemporaryDirectory() as scratch:
         tune_cpu(os.cpu_count() or 1)
         for number, kind in enumerate(chosen):
@@ -392,7 +392,7 @@ def measure(chosen: list[str]) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Print a table and write the same figures as JSON."""
+    """Print a table and write the same values as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; default: all")
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
@@ -400,7 +400,7 @@ def main() -> None:
     unknown = set(options.sets) - set(SETS)
     if unknown:
         parser.error(f"no set {', '.join(sorted(unknown))}; there are {', '.join(SETS)}")
-    table = Table("figure", "unit", "here", "peer", "peer's", "ratio")
+    table = Table("measurement", "unit", "result", "baseline", "baseline's result", "ratio")
     rows = []
     for row in measure(options.sets or list(SETS)):
         rows.append(asdict(row) | {"ratio": row.ratio})

@@ -1,9 +1,9 @@
-"""The gap of the retrained GAN and of the control against the images they were trained on.
+"""The group gaps of the retrained GAN and of the control GAN as a function of the length of training.
 
     python -m benchmarks.gap_curve config/config.yaml --kimg 16 --points 8
 
-needs a finished run of that config. Choose `retrain.training.kimg` where the retrained gap has fallen and the control's
-has not.
+needs a finished run of that config. Choose `retrain.training.kimg` so that the retrained GAN's gap has decreased and
+the control's has not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SAMPLES, BATCH = 1000, 50
 
 
 def main() -> None:
-    """Print a row for each point: kimg, then the gap of each training by the referee."""
+    """Print a row for each point, with kimg and the gap of each training by the referee."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--kimg", type=float, default=16)

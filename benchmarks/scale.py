@@ -1,10 +1,10 @@
-"""Largest memory and time of each stage as an image set grows: `python -m benchmarks.scale 20000 200000`.
+"""Peak memory and time of each stage as a function of the dataset size, by `python -m benchmarks.scale 20000 200000`.
 
-Of the first and the last size the cost model follows: seconds = start + images x (microseconds an image).
+The cost model, seconds = start + images x (microseconds per image), is fitted to the first and the last size.
 
-The images are synthetic (32 pixels of noise round one of two colours), the networks tiny and untrained, the stages the
-workflow's own, each in a process of its own. A process counts at least the memory of
-this one, from which it is started.
+The images are synthetic (32 pixels, noise around one of two colours), and the networks are tiny and untrained. The
+stages are those of the workflow, each in a separate process, whose reported memory is at least that of this parent
+process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ATTRIBUTES = ["smiling", "long_hair"]
 
 
 def write_dataset(folder: Path, count: int) -> None:
-    """Write `count` images as a Hugging Face dataset is published, and a few to hold out."""
+    """Write `count` images in the layout of a Hugging Face dataset, and a few held-out images."""
     random = np.random.default_rng(0)
     schema = pa.schema([("image", pa.struct([("bytes", pa.binary())])), *((name, pa.bool_()) for name in ATTRIBUTES)])
     for split, size in (("train", count), ("test", 64)):
@@ -73,7 +73,7 @@ def write_networks(folder: Path) -> None:
 
 
 def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
-    """Return the values that each stage is called with, in their order."""
+    """Return the arguments of each stage, in the order of the stages."""
 
     def shards(name: str) -> list[str]:
         return [str(folder / f"{name}/{number}.parquet") for number in range(SHARDS)]
@@ -157,7 +157,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
 
 
 def measure(count: int) -> dict[str, dict[str, float]]:
-    """Return seconds and largest memory, in MB, of each stage on a set of `count` images."""
+    """Return seconds and peak memory, in MB, of each stage on a set of `count` images."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -177,14 +177,14 @@ def measure(count: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Print a table and write the same figures as JSON."""
+    """Print a table and write the same values as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("counts", nargs="*", type=int, default=[20_000, 200_000], metavar="IMAGES")
     parser.add_argument("--output", type=Path, default=Path("scale.json"))
     options = parser.parse_args()
     found = {count: measure(count) for count in options.counts}
     sizes = [f"{unit}, {count:,} images" for count in options.counts for unit in ("s", "MB")]
-    table = Table("stage", *sizes, "start, s", "us an image")
+    table = Table("stage", *sizes, "start, s", "us per image")
     for name in next(iter(found.values())):
         cells = [found[count][name] for count in options.counts]
         measured = [text for cell in cells for text in (f"{cell['seconds']:.1f}", f"{cell['megabytes']:.0f}")]

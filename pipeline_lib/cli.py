@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if others and options.command is not _run:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     options.snakemake = others
-    # what torchrun starts writes into the log of the process that started it, and there the first speaks for all
+    # processes started by torchrun write to the log of their parent, where only rank 0 logs
     level = logging.WARNING if ranks.rank() else logging.INFO
     form = "%(message)s" if ranks.launched() else "%(asctime)s %(message)s"
     logging.basicConfig(level=level, format=form, stream=sys.stderr)
@@ -48,41 +48,39 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("config", type=Path)
     check.set_defaults(command=_check)
 
-    stage = commands.add_parser("stage", help="run one stage; without values, say what it takes")
+    stage = commands.add_parser("stage", help="run one stage; without values, list its parameters")
     stage.add_argument("name", choices=sorted(STAGES))
     stage.add_argument("values", nargs="*", metavar="NAME=VALUE", help="VALUE is a path, text, or JSON")
     stage.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     stage.add_argument("--gpus", type=int, default=1, help="GPUs to train on, for a stage that can use several")
     stage.set_defaults(command=_stage)
 
-    run = commands.add_parser(
-        "run", help="run the workflow, going on where a killed run stopped; takes the options of snakemake"
-    )
+    run = commands.add_parser("run", help="run the workflow and resume a killed run; takes the options of snakemake")
     run.set_defaults(command=_run)
 
     ship = commands.add_parser("ship", help="write half-precision copies of a run's source weights")
     ship.add_argument("results", type=Path, help="results/<run>")
-    ship.add_argument("folder", type=Path, help="where to put them: resources/<name>")
+    ship.add_argument("folder", type=Path, help="output folder, such as resources/<name>")
     ship.set_defaults(command=_ship)
 
-    bring_in = commands.add_parser("import", help="make a weight file of weights as they were published")
+    bring_in = commands.add_parser("import", help="convert published weights to a weight file")
     bring_in.add_argument("source", type=Path, help=".pth or .pt, as published")
-    bring_in.add_argument("target", type=Path, help=".safetensors to make")
-    bring_in.add_argument("--resolution", type=int, help="of the images; asked for by encoders into z")
+    bring_in.add_argument("target", type=Path, help="output file, .safetensors")
+    bring_in.add_argument("--resolution", type=int, help="resolution of the images; required for encoders into z")
     bring_in.set_defaults(command=_import)
 
     adapt = commands.add_parser("adapt", help="fit an encoder to one image, so that edits of it start closer")
-    adapt.add_argument("encoder", type=Path, help="weight file to start from")
+    adapt.add_argument("encoder", type=Path, help="weight file of the encoder")
     adapt.add_argument("generator", type=Path, help="weight file of its generator")
-    adapt.add_argument("image", type=Path, help="image file; its middle square is taken")
-    adapt.add_argument("adapted", type=Path, help="weight file to make, with a picture beside it")
-    adapt.add_argument("--steps", type=int, default=30, help="of Adam (default: 30, as in the paper)")
+    adapt.add_argument("image", type=Path, help="image file; a centre crop is used")
+    adapt.add_argument("adapted", type=Path, help="output weight file; a picture is written next to it")
+    adapt.add_argument("--steps", type=int, default=30, help="steps of Adam (default: 30, as in the paper)")
     adapt.set_defaults(command=_adapt)
 
-    export = commands.add_parser("export", help="write an image set of a run as PNG files with a table of labels")
+    export = commands.add_parser("export", help="write an image set of a run as PNG files with a label table")
     export.add_argument("results", type=Path, help="results/<run>")
-    export.add_argument("name", help="of the image set, such as dataset_rebalanced")
-    export.add_argument("folder", type=Path, help="folder to make")
+    export.add_argument("name", help="name of the image set, such as dataset_rebalanced")
+    export.add_argument("folder", type=Path, help="output folder")
     export.set_defaults(command=_export)
     return parser
 
@@ -106,7 +104,7 @@ def _stage(options: argparse.Namespace) -> int:
 def _value(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise PipelineError(f"`{text}`: give every value as NAME=VALUE")
+        raise PipelineError(f"`{text}`: write every value as NAME=VALUE")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -114,7 +112,7 @@ def _value(text: str) -> tuple[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run Snakemake under a lock that the kernel frees, so that the lock a killed Snakemake left can be cleared."""
+    """Run Snakemake under a lock that the kernel releases, so that the stale lock of a killed run can be cleared."""
     command = [sys.executable, "-m", "snakemake", *options.snakemake]
     folder = Path(".snakemake")
     folder.mkdir(exist_ok=True)
@@ -124,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
         except BlockingIOError:
             raise PipelineError("the workflow is already running in this folder; wait for it or stop it") from None
         if any((folder / "locks").glob("*.lock")):
-            logging.info("an earlier run was killed; going on where it stopped")
+            logging.info("an earlier run was killed; resuming it")
             subprocess.run([*command, "--unlock"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return subprocess.run(command, check=False).returncode
 

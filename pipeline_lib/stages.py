@@ -45,7 +45,7 @@ STAGES = {
     "write_datasheet": "pipeline_lib.report.datasheet",
 }
 
-#: Stages that several processes can share, each on a GPU of its own.
+#: Stages that can run in several processes, each on a GPU of its own.
 SHARED = ("train_generator", "train_encoder")
 
 
@@ -55,23 +55,23 @@ def find_stage(name: str) -> Callable[..., None]:
 
 
 def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int = 1) -> None:
-    """Call a stage with plain values, turned into what its signature asks for.
+    """Call a stage with plain values, converted to the types of its signature.
 
-    Strings become paths, lone values lists where a list is asked for, dicts config sections. A stage that takes a
-    `device` gets a leased GPU, or the CPU where there is none. Values that the stage does not take are left out:
-    a rule's revision number, say, which only serves to trigger a rerun.
+    Strings become paths, single values become lists where a list is expected, and dicts become config sections. A stage
+    that takes a `device` gets a leased GPU, or the CPU if there is none. Values that the stage does not take are
+    dropped, such as a rule's revision number, which only triggers reruns.
 
     Args:
         name: a key of `STAGES`.
         values: named inputs, outputs, wildcards and parameters together.
-        threads: of the CPU.
-        gpus: devices to lease; with more than one the stage runs in as many processes.
+        threads: CPU threads.
+        gpus: devices to lease; with more than one, the stage runs in as many processes.
 
     Raises:
         ConfigError: a value is missing, or this stage runs on one GPU at most.
     """
     if gpus > 1 and name not in SHARED:
-        raise ConfigError(f"stage {name} runs on one GPU, not {gpus}; only {', '.join(SHARED)} take more")
+        raise ConfigError(f"stage {name} runs on one GPU, not {gpus}; only {', '.join(SHARED)} can use several")
     stage = find_stage(name)
     hints = typing.get_type_hints(stage)
     arguments: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int
             elif parameter.name in values:
                 arguments[parameter.name] = _convert(values[parameter.name], hints[parameter.name])
             elif parameter.default is parameter.empty:
-                raise ConfigError(f"stage {name}: no value for `{parameter.name}`; give it")
+                raise ConfigError(f"stage {name}: no value for `{parameter.name}`; add `{parameter.name}=VALUE`")
         start = time.monotonic()
         stage(**arguments)
         logger.info("%s took %.1f s", name, time.monotonic() - start)

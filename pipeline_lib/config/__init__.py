@@ -118,7 +118,7 @@ def load_config(path: str | Path) -> Config:
     """Read and check a config file.
 
     Raises:
-        ConfigError: naming the key, the value found and how to mend it.
+        ConfigError: names the key, the value found and how to fix it.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
@@ -127,15 +127,15 @@ def load_config(path: str | Path) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no keys; start from a copy of config/config.yaml")
+        raise ConfigError(f"{path}: contains no keys; start from a copy of config/config.yaml")
     return parse_config(values, source=str(path))
 
 
 def parse_config(values: dict[str, Any], source: str = "config") -> Config:
-    """Check config values; `source` names their origin in errors.
+    """Check config values; errors name `source` as their origin.
 
     Raises:
-        ConfigError: naming the key, the value found and how to mend it.
+        ConfigError: names the key, the value found and how to fix it.
     """
     try:
         config = Config.model_validate(values)

@@ -9,68 +9,72 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Count, Positive, Section
 
-Seed = Annotated[int, Field(description="of weights and batches; the two detectors must differ in this")]
+Seed = Annotated[int, Field(description="seed of weights and batches; must differ between the two detectors")]
 Half = Annotated[
-    Literal[0, 1], Field(description="which half of the training images it learns from; they must differ in this")
+    Literal[0, 1], Field(description="half of the training images it is trained on; must differ between the two")
 ]
 ColumnNumber = Annotated[int, Field(ge=0)]
 ImageSide = Annotated[
-    Count | None, Field(description="to which images are scaled for it, in pixels; none: left as they are")
+    Count | None, Field(description="side to which its input images are resized, in pixels; null: not resized")
 ]
-Mean = Annotated[tuple[float, float, float], Field(description="subtracted from colours in [0, 1]")]
-Deviation = Annotated[tuple[Positive, Positive, Positive], Field(description="by which they are then divided")]
+Mean = Annotated[tuple[float, float, float], Field(description="channel means, subtracted from colours in [0, 1]")]
+Deviation = Annotated[
+    tuple[Positive, Positive, Positive], Field(description="channel standard deviations, which divide the result")
+]
 
 
 class SupervisedTraining(Section):
     """Training of a detector or a segmenter."""
 
-    kimg: Positive = Field(description="thousands of images shown")
-    batch: Count = Field(64, description="images a step")
-    learning_rate: Positive = Field(2e-3, description="largest step of Adam")
+    kimg: Positive = Field(description="length of the training in thousands of images")
+    batch: Count = Field(64, description="batch size")
+    learning_rate: Positive = Field(2e-3, description="peak learning rate of AdamW")
 
 
 class DetectorNetwork(Section):
     """An attribute classifier that is trained here."""
 
     backend: Literal["trained"] = Field("trained", description="trained on the dataset's labels")
-    architecture: Literal["plain", "residual"] = Field(description="the two detectors must differ in this")
+    architecture: Literal["plain", "residual"] = Field(
+        description="family of the network; must differ between the two detectors"
+    )
     width: Count = Field(24, description="channels of the first layer")
     seed: Seed
     half: Half
 
 
 class BackboneNetwork(Section):
-    """An attribute classifier that is trained here, on a network of torchvision or timm."""
+    """An attribute classifier that is trained here, with a backbone from torchvision or timm."""
 
     backend: Literal["backbone"] = Field(description="a network of a library, with a new last layer")
-    library: Literal["torchvision", "timm"] = Field("torchvision", description="where the network is from")
-    name: str = Field(description="of the network, such as resnet18; the two detectors must differ in this")
+    library: Literal["torchvision", "timm"] = Field("torchvision", description="library that provides the network")
+    name: str = Field(description="name of the network, such as resnet18; must differ between the two detectors")
     weights: Path | None = Field(
-        None, description="weights to start from, as the library publishes them; none: from scratch"
+        None, description="pretrained weights, as the library publishes them; null: from scratch"
     )
     seed: Seed
     half: Half
 
 
 class OnnxNetwork(Section):
-    """An attribute classifier that somebody else trained, as an ONNX file; it is only calibrated here."""
+    """A pretrained attribute classifier as an ONNX file; it is only calibrated here."""
 
-    backend: Literal["onnx"] = Field(description="an ONNX file, run by onnxruntime")
-    path: Path = Field(description="the model: one input, images (n, 3, side, side)")
+    backend: Literal["onnx"] = Field(description="an ONNX file, run with onnxruntime")
+    path: Path = Field(description="the model; its one input is images (n, 3, side, side)")
     columns: dict[str, ColumnNumber] = Field(description="column of its first output for each attribute")
     side: ImageSide = None
     mean: Mean = (0.5, 0.5, 0.5)
     std: Deviation = (0.5, 0.5, 0.5)
     gives: Literal["logits", "probabilities", "exclusive"] = Field(
-        "logits", description="what its columns hold; exclusive: logits of classes of which one is true"
+        "logits", description="type of its outputs; exclusive: logits of mutually exclusive classes"
     )
 
 
 class TransformersNetwork(Section):
-    """An image classifier of the library transformers, in a local folder; it is only calibrated here."""
+    """An image classifier of the library transformers in a local folder; it is only calibrated here."""
 
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
-    path: Path = Field(description="its folder: config.json, model.safetensors, preprocessor_config.json")
+    path: Path = Field(description="its folder, with config.json, model.safetensors and preprocessor_config.json")
     classes: dict[str, str] = Field(description="name of the model's class for each attribute")
 
 
@@ -85,17 +89,17 @@ class Parts(Section):
     backend: Literal["trained"] = Field("trained", description="trained on the dataset's part masks")
     width: Count = Field(16, description="channels of the first layer")
     training: SupervisedTraining = Field(
-        SupervisedTraining(kimg=12, batch=16, learning_rate=4e-3), description="how it is trained"
+        SupervisedTraining(kimg=12, batch=16, learning_rate=4e-3), description="training of the segmenter"
     )
 
 
 class OnnxParts(Section):
-    """A segmenter that somebody else trained, as an ONNX file."""
+    """A pretrained segmenter as an ONNX file."""
 
-    backend: Literal["onnx"] = Field(description="an ONNX file, run by onnxruntime")
-    path: Path = Field(description="the model: images (n, 3, side, side) to scores (n, classes, h, w)")
+    backend: Literal["onnx"] = Field(description="an ONNX file, run with onnxruntime")
+    path: Path = Field(description="the model, from images (n, 3, side, side) to scores (n, classes, h, w)")
     groups: dict[str, list[ColumnNumber]] = Field(
-        min_length=1, description="numbers of the model's classes that make up each part; all others are background"
+        min_length=1, description="indices of the model's classes that form each part; all others are background"
     )
     side: ImageSide = None
     mean: Mean = (0.5, 0.5, 0.5)
@@ -103,38 +107,38 @@ class OnnxParts(Section):
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that it finds, the background first."""
+        """Names of the parts it segments, the background first."""
         return ("background", *self.groups)
 
 
 class TransformersParts(Section):
-    """A semantic segmenter of the library transformers, in a local folder."""
+    """A semantic segmentation model of the library transformers in a local folder."""
 
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
-    path: Path = Field(description="its folder: config.json, model.safetensors, preprocessor_config.json")
+    path: Path = Field(description="its folder, with config.json, model.safetensors and preprocessor_config.json")
     groups: dict[str, list[str]] = Field(
-        min_length=1, description="names of the model's classes that make up each part; all others are background"
+        min_length=1, description="names of the model's classes that form each part; all others are background"
     )
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that it finds, the background first."""
+        """Names of the parts it segments, the background first."""
         return ("background", *self.groups)
 
 
 class SaliencyParts(Section):
-    """A saliency network that somebody else trained, as an ONNX file: one part, `salient` (paper A.2.4)."""
+    """A pretrained saliency network as an ONNX file; its one part is `salient` (paper A.2.4)."""
 
-    backend: Literal["saliency"] = Field(description="an ONNX file that scores how salient each pixel is")
-    path: Path = Field(description="the model: images (n, 3, side, side) to (n, 1, h, w)")
-    threshold: float = Field(0.5, description="score from which on a pixel is salient")
+    backend: Literal["saliency"] = Field(description="an ONNX file that scores the saliency of each pixel")
+    path: Path = Field(description="the model, from images (n, 3, side, side) to scores (n, 1, h, w)")
+    threshold: float = Field(0.5, description="lowest score of a salient pixel")
     side: ImageSide = None
     mean: Mean = (0.485, 0.456, 0.406)
     std: Deviation = (0.229, 0.224, 0.225)
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that it finds, the background first."""
+        """Names of the parts it segments, the background first."""
         return ("background", "salient")
 
 
@@ -143,5 +147,5 @@ PartsBackend = Annotated[Parts | GivenParts, Field(discriminator="backend")]
 
 
 def fill_backend(values: Any) -> Any:
-    """Name the back end of a section that names none: what is not given is trained here."""
+    """Set the backend of a section that names none to `trained`."""
     return {"backend": "trained"} | values if isinstance(values, dict) else values

@@ -1,4 +1,4 @@
-"""What every section of a config is made of."""
+"""Base class and number types of the config sections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A part of the config; unknown keys are errors."""
+    """A section of the config; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,6 +20,8 @@ class Section(BaseModel):
 class RateRule(Section):
     """A rate of an attribute among the images where a condition holds."""
 
-    where: dict[str, bool] = Field({}, description="attribute: value pairs that must all hold; empty means every image")
+    where: dict[str, bool] = Field(
+        {}, description="conditions `attribute: value` that must all hold; empty: every image"
+    )
     attribute: str = Field(description="name of the attribute")
-    rate: Share = Field(description="share of those images that have the attribute")
+    rate: Share = Field(description="share of these images with the attribute")

@@ -1,4 +1,4 @@
-"""What the sections of a config must agree on; each check raises a ValueError that names the key and its mend."""
+"""Consistency checks across config sections; each raises a ValueError that names the key and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import GanTraining, PartRegion
 from pipeline_lib.runtime.errors import DataError
 
-LEAST_PERCEPTUAL_SIDE = 22  # pixels: below it nothing is left after the strides of AlexNet
+LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
 
 
 def check_attributes(config: Config) -> None:
-    """Check that every attribute and part that is named exists."""
+    """Check that every attribute and part named in the config exists."""
     attributes = _KNOWN_ATTRIBUTES[config.data.reader](config.data)
     for name in config.detectors.attributes:
         check_name("detectors.attributes", name, attributes)
@@ -36,8 +36,8 @@ def check_attributes(config: Config) -> None:
     key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
     if part is not None and not parts:
         raise ValueError(
-            f"`rebalance.region.{key}` names the part `{part}`, but these images have no masks and no part is known; "
-            "give masks, name a segmenter under `parts`, or swap a box: {kind: box, shows: null}"
+            f"`rebalance.region.{key}` names the part `{part}`, but these images have no part masks; "
+            "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
         )
     if part is not None:
         check_name(f"rebalance.region.{key}", part, parts[1:])
@@ -64,7 +64,7 @@ def _attributes_of_ffhq(data: FFHQData) -> Sequence[str]:
     _check_folders(folder=data.folder)
     _check_columns(data.labels, id_column=[data.id_column], attributes=data.attributes)
     if not data.metadata.is_file():
-        raise ValueError(f"`data.metadata`: no file {data.metadata}; it is FFHQ's ffhq-dataset-v2.json")
+        raise ValueError(f"`data.metadata`: no file {data.metadata}; set it to FFHQ's ffhq-dataset-v2.json")
     return data.attributes
 
 
@@ -89,7 +89,7 @@ def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
 def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
     _check_folders(folder=data.folder)
     if data.identities is not None and not data.identities.is_file():
-        raise ValueError(f"`data.identities`: no file {data.identities}; correct the path or leave it out")
+        raise ValueError(f"`data.identities`: no file {data.identities}; correct the path or remove the key")
     for name in data.attributes:
         check_name("data.attributes", name, CELEBA_ATTRIBUTES)
     return data.attributes
@@ -118,27 +118,34 @@ def _check_folders(**folders: Path | None) -> None:
 
 
 def check_targets(config: Config) -> None:
-    """Check that the targets share an attribute and no image."""
+    """Check that all targets are for one attribute and that no image matches two of them."""
     targets = config.rebalance.targets
     attributes = sorted({target.attribute for target in targets})
     if len(attributes) > 1:
-        raise ValueError(f"`rebalance.targets` name several attributes, {', '.join(attributes)}; a run rebalances one")
+        raise ValueError(
+            f"`rebalance.targets` are for several attributes, {', '.join(attributes)}; a run rebalances only one"
+        )
     for number, target in enumerate(targets):
         if target.attribute in target.where:
-            raise ValueError(f"target {number} conditions `{target.attribute}` on itself; name another attribute")
+            raise ValueError(
+                f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; use another attribute"
+            )
         for other in targets[:number]:
             shared = set(target.where) & set(other.where)
             if not any(target.where[name] is not other.where[name] for name in shared):
-                raise ValueError(f"targets overlap: an image can match both {other.where} and {target.where}")
+                raise ValueError(
+                    f"`rebalance.targets` overlap, because an image can match both {other.where} and {target.where}; "
+                    "make their conditions exclusive"
+                )
 
 
 def check_networks(config: Config) -> None:
-    """Check that widths, squares and resolutions fit each other, and that every file that is named exists."""
+    """Check that widths, squares and resolutions are consistent and that every file named in the config exists."""
     levels = config.data.resolution.bit_length() - 2
     if len(config.generator.channels) != levels:
         raise ValueError(
             f"`generator.channels` has {len(config.generator.channels)} entries; "
-            f"{levels} are needed from 4 to {config.data.resolution} pixels"
+            f"{levels} are required, one for each resolution from 4 to {config.data.resolution} pixels"
         )
     for key, training in (
         ("generator.training", config.generator.training),
@@ -151,13 +158,13 @@ def check_networks(config: Config) -> None:
         if side is not None and round(side * config.data.resolution) < LEAST_PERCEPTUAL_SIDE:
             raise ValueError(
                 f"`encoder.training.{key}`: {side:g} of {config.data.resolution} pixels is less than the "
-                f"{LEAST_PERCEPTUAL_SIDE} that the perceptual distance needs; make it larger"
+                f"{LEAST_PERCEPTUAL_SIDE} pixels that the perceptual distance needs; increase it"
             )
     fetched = config.published.files().values() if config.published else ()
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
-            f"`data.resolution` is {config.data.resolution}, but {config.published.domain} makes images of "
-            f"{config.published.of_domain().resolution} pixels; change `data.resolution`"
+            f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
+            f"images of {config.published.of_domain().resolution} pixels; change `data.resolution`"
         )
     named = {
         "generator.weights": config.generator.weights,
@@ -176,18 +183,18 @@ def check_networks(config: Config) -> None:
         found = path is None or path in fetched or (path.is_dir() if key in folders else path.is_file())
         if not found:
             raise ValueError(
-                f"`{key}`: no {'folder' if key in folders else 'file'} {path}; correct the path or train without it"
+                f"`{key}`: no {'folder' if key in folders else 'file'} {path}; correct the path or remove the key"
             )
     needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
     if config.generator.weights and needs_discriminator and not config.generator.discriminator:
-        raise ValueError("training from `generator.weights` needs `generator.discriminator` beside them")
+        raise ValueError("training from `generator.weights` also needs `generator.discriminator`")
     if config.retrain.attributes is not None and config.detectors.selector.backend == "onnx":
         raise ValueError(
-            "`retrain.attributes` needs a selector that passes gradients on, and an ONNX model does not; "
-            "leave `attributes` out or give `detectors.selector` another backend"
+            "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
+            "remove `retrain.attributes` or use another backend for `detectors.selector`"
         )
     if config.encoder.weights is None and config.encoder.training.kimg == 0:
-        raise ValueError("`encoder.training.kimg` is 0 and no `encoder.weights` are given; nothing would be trained")
+        raise ValueError("`encoder.training.kimg` is 0 and `encoder.weights` is not set; set one of the two")
 
 
 def _check_local(key: str, training: GanTraining, resolution: int) -> None:
@@ -196,6 +203,6 @@ def _check_local(key: str, training: GanTraining, resolution: int) -> None:
     side, fitting = local.side * resolution, 4 * 2 ** (len(local.channels) - 1)
     if side != fitting or least < 4:
         raise ValueError(
-            f"`{key}.local`: the square is {side:g} pixels wide at {resolution} pixels and {least:g} "
-            f"while the resolution grows; with {len(local.channels)} `channels` it must be {fitting}, and never below 4"
+            f"`{key}.local`: the square is {side:g} pixels wide at {resolution} pixels and {least:g} at the lowest "
+            f"resolution; with {len(local.channels)} `channels` it must be {fitting}, and nowhere less than 4"
         )

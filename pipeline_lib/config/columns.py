@@ -1,4 +1,4 @@
-"""Column names of a table of labels, against which a config is checked."""
+"""Column names of a label table, against which a config is checked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pipeline_lib.runtime.errors import DataError
 
 
 def label_columns(path: Path) -> list[str]:
-    """Read the column names of a CSV or Parquet table, and nothing more.
+    """Read only the column names of a CSV or Parquet table.
 
     Raises:
         DataError: the table cannot be read.
     """
-    import pyarrow as pa  # here, because a config without a table is checked without it
+    import pyarrow as pa  # imported here because most configs are checked without it
     import pyarrow.parquet as pq
 
     try:
@@ -23,4 +23,4 @@ def label_columns(path: Path) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return next(csv.reader(file), [])
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
+        raise DataError(f"{path}: cannot be read as a label table ({error}); use a .csv or .parquet file") from None

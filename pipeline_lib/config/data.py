@@ -1,4 +1,4 @@
-"""The section `data`: one class for each reader."""
+"""The config section `data`, one class for each reader."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
 Resolution = Annotated[
     Literal[32, 64, 128, 256, 512, 1024],
-    Field(description="side in pixels to which the middle square of each image is scaled"),
+    Field(description="side in pixels to which the centre crop of each image is resized"),
 ]
-BadImages = Annotated[Share, Field(description="share of unusable images that is left out rather than an error")]
+BadImages = Annotated[Share, Field(description="largest tolerated share of unusable images; more is an error")]
 Identities = Annotated[
-    Path | None, Field(description="CelebA's identity_CelebA.txt: the two detectors then learn from different people")
+    Path | None, Field(description="CelebA's identity_CelebA.txt; identities are then split between the two detectors")
 ]
-Shards = Annotated[Count, Field(description="files that each image set is spread over")]
+Shards = Annotated[Count, Field(description="shards of each image set")]
 
 
 class FilesWithoutMasks(Section):
-    """Images of which no part is known."""
+    """A dataset without part masks."""
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """No names: there are no masks."""
+        """No names, since there are no masks."""
         return ()
 
 
 class AvatarData(Section):
-    """The embedded dataset: rendered cartoon faces whose truth is known."""
+    """The embedded dataset of rendered cartoon faces with known ground truth."""
 
-    reader: Literal["avatars"] = Field("avatars", description="what reads the images")
+    reader: Literal["avatars"] = Field("avatars", description="reader of the dataset")
     images: Annotated[int, Field(ge=64)] = Field(5000, description="training images")
-    held_out: Annotated[int, Field(ge=64)] = Field(2000, description="further images that no network is trained on")
+    held_out: Annotated[int, Field(ge=64)] = Field(2000, description="held-out images")
     resolution: Literal[32, 64, 128, 256] = Field(64, description="side of the images in pixels")
-    seed: int = Field(0, description="of the drawing; a face is a function of (seed, index)")
+    seed: int = Field(0, description="seed of the faces; each is a function of (seed, index)")
     crop: tuple[float, float, Positive] = Field(
-        (54, 30, 156), description="left, top and side of the square seen, in units of the 264 by 280 drawing"
+        (54, 30, 156), description="left, top and side of the square crop, in units of the 264 by 280 drawing"
     )
     rates: list[RateRule] = Field(
         [
             RateRule(where={"long_hair": True}, attribute="smiling", rate=0.8),
             RateRule(where={"long_hair": False}, attribute="smiling", rate=0.2),
         ],
-        description="the dataset's own rates, its bias among them; a later rule overrides an earlier one",
+        description="rates in the dataset, including its bias; a later rule overrides an earlier one",
     )
     shards: Shards = 2
 
@@ -57,28 +57,28 @@ class AvatarData(Section):
 
 
 class FolderData(Section):
-    """A folder of images with a table of labels, and part masks if there are any."""
+    """A folder of images with a label table and optional part masks."""
 
-    reader: Literal["folder"] = Field(description="what reads the images")
-    folder: Path = Field(description="where the images lie; others in it are left alone")
-    labels: Path = Field(description="table of labels, .csv or .parquet, a row an image")
-    id_column: str = Field("image", description="column that names the image's file, relative to `folder`")
-    attributes: list[str] = Field(min_length=1, description="columns that are true or false of each image: 1 or 0")
-    split_column: str | None = Field(None, description="column that says `train` or `held_out`; none: drawn at random")
-    held_out: Share = Field(0.1, description="share that no network is trained on, where no column says which")
+    reader: Literal["folder"] = Field(description="reader of the dataset")
+    folder: Path = Field(description="folder of the images; images without a label are ignored")
+    labels: Path = Field(description="label table, .csv or .parquet, one row per image")
+    id_column: str = Field("image", description="column with the path of the image, relative to `folder`")
+    attributes: list[str] = Field(min_length=1, description="binary columns, 1 or 0 for each image")
+    split_column: str | None = Field(None, description="column with `train` or `held_out`; null: split at random")
+    held_out: Share = Field(0.1, description="share of held-out images in a random split")
     masks: Path | None = Field(
-        None, description="folder of part masks, <image>.png, whose pixel values are part codes; none: swap a box"
+        None, description="folder of part masks <image>.png whose pixel values are part codes; null: swap a box"
     )
-    parts: list[str] = Field([], description="names of the part codes, from 0 on")
+    parts: list[str] = Field([], description="names of the part codes, starting at 0")
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
-    seed: int = Field(0, description="of the split")
+    seed: int = Field(0, description="seed of the random split")
     shards: Shards = 2
 
     @model_validator(mode="after")
     def _masks_have_names(self) -> FolderData:
         if (self.masks is None) != (not self.parts):
-            raise ValueError("`masks` and `parts` go together: a folder of masks and the names of its codes")
+            raise ValueError("`masks` and `parts` must be set together, a folder of masks and the names of its codes")
         return self
 
     @property
@@ -88,31 +88,31 @@ class FolderData(Section):
 
 
 class CelebAData(FilesWithoutMasks):
-    """CelebA's aligned images as they were published; validation and test are held out."""
+    """CelebA's aligned images as published; its validation and test images are held out."""
 
-    reader: Literal["celeba"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
+    reader: Literal["celeba"] = Field(description="reader of the dataset")
+    folder: Path = Field(description="folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
     identities: Identities = None
-    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
-    images: Count | None = Field(None, description="training images, the first ones; none: all")
-    held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
+    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
+    images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
+    held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
     resolution: Literal[32, 64, 128] = Field(
-        128, description="side in pixels to which the middle square of 178 is scaled"
+        128, description="side in pixels to which the centre crop of 178 pixels is resized"
     )
     bad_images: BadImages = 0.01
     shards: Shards = 8
 
 
 class CelebAHQData(Section):
-    """CelebA-HQ as CelebAMask-HQ was published, with its part masks; CelebA's validation and test are held out."""
+    """CelebA-HQ with the part masks of CelebAMask-HQ; CelebA's validation and test images are held out."""
 
-    reader: Literal["celeba-hq"] = Field(description="what reads the images")
-    folder: Path = Field(description="of CelebAMask-HQ: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two lists")
+    reader: Literal["celeba-hq"] = Field(description="reader of the dataset")
+    folder: Path = Field(description="folder with CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two text files")
     partition: Path = Field(description="CelebA's list_eval_partition.txt")
     identities: Identities = None
-    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
-    images: Count | None = Field(None, description="training images, the first ones; none: all")
-    held_out: Count | None = Field(None, description="held-out images, the first ones; none: all")
+    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
+    images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
+    held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     shards: Shards = 8
@@ -124,49 +124,55 @@ class CelebAHQData(Section):
 
 
 class HuggingFaceData(FilesWithoutMasks):
-    """A Hugging Face dataset of images, saved to disk or as Parquet files; it needs no package of theirs."""
+    """A Hugging Face image dataset, saved to disk or as Parquet files; the package `datasets` is not needed."""
 
-    reader: Literal["huggingface"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub")
-    image_column: str = Field("image", description="column that holds the images")
-    attributes: list[str] = Field(min_length=1, description="columns that are true or false: booleans, 1 and 0 or -1")
-    train: str = Field("train", description="split that networks learn from")
-    held_out: str = Field("test", description="split that no network is trained on")
+    reader: Literal["huggingface"] = Field(description="reader of the dataset")
+    folder: Path = Field(
+        description="folder with <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub"
+    )
+    image_column: str = Field("image", description="column with the images")
+    attributes: list[str] = Field(min_length=1, description="binary columns, as booleans, 1 and 0, or 1 and -1")
+    train: str = Field("train", description="training split")
+    held_out: str = Field("test", description="held-out split")
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     shards: Shards = 8
 
 
 class FFHQData(FilesWithoutMasks):
-    """FFHQ as it was published, with a table of labels; its validation images are held out."""
+    """FFHQ as published, with a label table; its validation images are held out."""
 
-    reader: Literal["ffhq"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds images1024x1024/ or thumbnails128x128/")
-    metadata: Path = Field(description="ffhq-dataset-v2.json")
-    files: Literal["images", "thumbnails"] = Field("images", description="of 1024 pixels, or of 128")
-    images: Count | None = Field(None, description="training images, the first that have labels; none: all")
-    held_out: Count | None = Field(None, description="held-out images, likewise; none: all")
-    labels: Path = Field(description="table of labels, .csv or .parquet, a row an image; FFHQ itself has none")
-    id_column: str = Field("image_number", description="column that holds the image's number")
-    attributes: list[str] = Field(min_length=1, description="columns that are true or false of each image: 1 or 0")
+    reader: Literal["ffhq"] = Field(description="reader of the dataset")
+    folder: Path = Field(description="folder with images1024x1024/ or thumbnails128x128/")
+    metadata: Path = Field(description="path of ffhq-dataset-v2.json")
+    files: Literal["images", "thumbnails"] = Field(
+        "images", description="files to read: images of 1024 pixels or thumbnails of 128"
+    )
+    images: Count | None = Field(
+        None, description="number of training images, taken from the first labelled one on; null: all"
+    )
+    held_out: Count | None = Field(None, description="number of held-out images, likewise; null: all")
+    labels: Path = Field(description="label table, .csv or .parquet, one row per image; FFHQ itself has none")
+    id_column: str = Field("image_number", description="column with the image's number")
+    attributes: list[str] = Field(min_length=1, description="binary columns, 1 or 0 for each image")
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     shards: Shards = 8
 
 
 class ClassFolderData(FilesWithoutMasks):
-    """One folder for each class, as LSUN's scenes are exported: the folder's name is the label."""
+    """One folder for each class, as in exported LSUN scenes, where the folder's name is the label."""
 
-    reader: Literal["class-folders"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds a folder for each class")
+    reader: Literal["class-folders"] = Field(description="reader of the dataset")
+    folder: Path = Field(description="folder with a subfolder for each class")
     attributes: dict[str, list[str]] = Field(
-        min_length=1, description="folders in which an attribute holds, by its name"
+        min_length=1, description="class folders whose images have the attribute, by attribute"
     )
-    others: list[str] = Field([], description="further folders, in which no attribute holds")
-    held_out: Share = Field(0.1, description="share that no network is trained on, drawn at random")
+    others: list[str] = Field([], description="further class folders, whose images have no attribute")
+    held_out: Share = Field(0.1, description="share of held-out images, split off at random")
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
-    seed: int = Field(0, description="of the split")
+    seed: int = Field(0, description="seed of the random split")
     shards: Shards = 8
 
 

@@ -1,4 +1,4 @@
-"""The published domains of Chai et al. 2021: which weights there are, for what images, and in which order parts lie."""
+"""The published domains of Chai et al. 2021, with the addresses of their weights and the order of their parts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Domain:
     Attributes:
         resolution: side of the images in pixels.
         latent_shape: (512,) for z, (layers, 512) for W+.
-        depth: of the encoder's ResNet.
-        mask_offset: subtracted from the encoder's mask.
-        parts: from back to front (paper A.1.2); empty where the paper gives none and swaps boxes or what is salient.
-        generator: address of the published generator.
-        encoder: address of its published masked encoder.
+        depth: depth of the encoder's ResNet.
+        mask_offset: value subtracted from the encoder's mask.
+        parts: from back to front (paper A.1.2); empty where the paper names none and swaps boxes or salient regions.
+        generator: URL of the published generator.
+        encoder: URL of its published masked encoder.
     """
 
     resolution: int

@@ -1,4 +1,4 @@
-"""What a person reads of a config that cannot run: one line that names the key and the nearest known name."""
+"""Error messages about a config: one line that names the key and suggests the closest known name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-#: What stands, in the places that pydantic names, for the kind of a section that comes in several.
+#: Backend, reader and region names, which pydantic inserts into an error's location after the section's key.
 KINDS = {
     "region": ("part", "box"),
     "data": ("avatars", "folder", "celeba", "celeba-hq", "ffhq", "class-folders", "huggingface"),
@@ -17,21 +17,21 @@ KINDS = {
 
 
 def check_name(key: str, name: str, known: Sequence[str]) -> None:
-    """Refuse a name that is not among the known ones.
+    """Check that a name is one of the known ones.
 
     Raises:
-        ValueError: naming the key and the nearest known name.
+        ValueError: names the key and suggests the closest known name.
     """
     if not known:
-        raise ValueError(f"`{key}` names `{name}`, but there is nothing to choose from; remove it")
+        raise ValueError(f"`{key}` names `{name}`, but there are no valid names here; remove it")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f"; did you mean `{near[0]}`?" if near else ""
-        raise ValueError(f"`{key}` names `{name}`, which is none of {', '.join(known)}{hint}")
+        raise ValueError(f"`{key}` names `{name}`, which is not one of {', '.join(known)}{hint}")
 
 
 def describe(problem: dict[str, Any], schema: dict[str, Any]) -> str:
-    """Say one of pydantic's errors in a line; `schema` is the JSON schema of the whole config."""
+    """Format one pydantic error as one line; `schema` is the JSON schema of the whole config."""
     steps = [str(step) for step in problem["loc"]]
     # after a union's key comes the kind that was chosen, which is no key of the file
     place = [step for before, step in zip(["", *steps], steps, strict=False) if step not in KINDS.get(before, ())]
@@ -52,7 +52,7 @@ def describe(problem: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def _known_keys(place: list[str], schema: dict[str, Any]) -> list[str]:
-    """Return the keys of the section at `place`, walking the JSON schema so that lists and unions are seen through."""
+    """Return the keys of the section at `place` by following the JSON schema through lists and unions."""
     nodes = [schema]
     for step in place:
         following = []

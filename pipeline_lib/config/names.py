@@ -1,9 +1,9 @@
-"""Names of attributes and parts by dataset, kept apart so that checking a config imports no reader."""
+"""Names of attributes and parts by dataset, in a module of their own so that checking a config imports no reader."""
 
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
 
-#: The columns of truth in `labels.parquet`.
+#: The columns of ground truth in `labels.parquet`.
 AVATAR_ATTRIBUTES = (
     "smiling",
     "mouth_open",
@@ -18,8 +18,8 @@ AVATAR_ATTRIBUTES = (
     "eyes_closed",
 )
 
-#: Attributes whose rate can be set, with their default rate, in the order in which they are drawn: a rate can be
-#: conditioned on what is drawn before it.
+#: Attributes whose rate can be set, with their default rate, in sampling order. A rate can be conditioned on the
+#: attributes before it.
 AVATAR_SETTABLE = {
     "long_hair": 0.5,
     "hat": 0.06,
@@ -73,7 +73,7 @@ CELEBA_ATTRIBUTES = (
     "Young",
 )
 
-#: Parts of CelebAMask-HQ, left and right and the lips put together, in the order of their integer code.
+#: Parts of CelebAMask-HQ in the order of their integer code; left and right parts and the two lips are merged.
 CELEBA_HQ_PARTS = (
     "background",
     "skin",

@@ -1,4 +1,4 @@
-"""A whole config: one section for each part of a run."""
+"""The config of a run, with one section for each of its parts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator
 
 
 class Config(Section):
-    """A run."""
+    """The config of a run."""
 
     run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
-        "avatars", description="name of the run; everything it makes lies under results/<run>/"
+        "avatars", description="name of the run; its output is written to results/<run>/"
     )
-    seed: int = Field(0, description="of every random draw of the run")
+    seed: int = Field(0, description="random seed of the run")
     data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
-    parts: PartsBackend = Field(Parts(), description="the segmenter that finds the parts of an image")
-    published: Published | None = Field(None, description="published weights, for `generator` and `encoder` alike")
+    parts: PartsBackend = Field(Parts(), description="the part segmenter")
+    published: Published | None = Field(None, description="published weights for both `generator` and `encoder`")
     generator: Generator = Field(description="the source generator")
-    encoder: Encoder = Field(description="the regressor into its latent space")
-    sample: Sample = Field(Sample(), description="what is sampled")
-    rebalance: Rebalance = Field(description="the rates wanted, and how they are reached")
-    retrain: Retrain = Field(description="the secondary GAN and the control")
-    evaluate: Evaluate = Field(Evaluate(), description="the final figures")
+    encoder: Encoder = Field(description="the masked encoder into its latent space")
+    sample: Sample = Field(Sample(), description="sampling from the generators")
+    rebalance: Rebalance = Field(description="target rates and the edits that reach them")
+    retrain: Retrain = Field(description="training of the retrained GAN and of the control GAN")
+    evaluate: Evaluate = Field(Evaluate(), description="the evaluation")
 
     @model_validator(mode="before")
     @classmethod
@@ -45,14 +45,14 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _take_published_weights(cls, values: Any) -> Any:
-        """Name the published files in `generator` and `encoder`, where no others are given."""
+        """Set the published files as weights of `generator` and `encoder` where none are given."""
         try:
             files = Published.model_validate(values["published"]).files()
             return values | {role: {"weights": str(path)} | values[role] for role, path in files.items()}
-        except (KeyError, TypeError, ValidationError):  # what is wrong is said where it stands
+        except (KeyError, TypeError, ValidationError):  # reported when the section itself is validated
             return values
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that can be found in an image, the background first; empty if none can."""
+        """Names of the parts that can be found in an image, the background first; empty if there are none."""
         return self.data.part_names if isinstance(self.parts, Parts) else self.parts.part_names

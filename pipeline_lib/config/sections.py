@@ -1,4 +1,4 @@
-"""The sections of a config but for `data`; with it the one source of defaults, JSON schema and reference."""
+"""All config sections except `data`; the source of the defaults, the JSON schema and the config reference."""
 
 from __future__ import annotations
 
@@ -25,33 +25,40 @@ PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg
 
 
 class Detectors(Section):
-    """Two attribute detectors: the selector chooses edits, the referee only judges."""
+    """Two attribute detectors; the selector chooses edits, the referee only evaluates."""
 
     attributes: list[str] = Field(
         ["smiling", "mouth_open", "long_hair", "eyeglasses", "dark_skin"],
         min_length=1,
-        description="attributes that both learn; those of the targets must be among them",
+        description="attributes of both detectors; must include those of the targets",
     )
     selector: DetectorBackend = Field(
-        DetectorNetwork(architecture="plain", width=24, seed=1, half=0), description="chooses which images are edited"
+        DetectorNetwork(architecture="plain", width=24, seed=1, half=0),
+        description="detector that chooses among the candidates of each edit",
     )
     referee: DetectorBackend = Field(
         DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
-        description="judges the result, never steers",
+        description="detector that evaluates the results and takes no part in the edits",
     )
-    training: SupervisedTraining = Field(SupervisedTraining(kimg=18, batch=32), description="how both are trained")
-    mirror: bool = Field(True, description="learn from and judge mirror images too; false if an attribute has a side")
-    blur: Positive = Field(1.5, description="largest Gaussian blur in training, in pixels")
-    noise: Share = Field(0.2, description="largest noise in training, standard deviation on [-1, 1]")
+    training: SupervisedTraining = Field(
+        SupervisedTraining(kimg=18, batch=32), description="training of each trained detector"
+    )
+    mirror: bool = Field(
+        True, description="horizontal flips in training and inference; false if an attribute is not symmetric"
+    )
+    blur: Positive = Field(1.5, description="largest sigma of the Gaussian blur in training, in pixels")
+    noise: Share = Field(0.2, description="largest standard deviation of the noise in training, for pixels in [-1, 1]")
     color: Share = Field(0.2, description="largest shift of each colour channel in training")
-    least_agreement: Share = Field(0.95, description="agreement on a set under which the report rejects its gaps")
+    least_agreement: Share = Field(
+        0.95, description="agreement of the detectors on an image set below which the report rejects its gaps"
+    )
 
     @model_validator(mode="after")
     def _detectors_differ(self) -> Detectors:
         for key in ("architecture", "name", "path", "seed", "half"):
             values = [getattr(network, key, None) for network in (self.selector, self.referee)]
             if values[0] == values[1] is not None:
-                raise ValueError(f"selector.{key} equals referee.{key}; a referee must be independent of the selector")
+                raise ValueError(f"selector.{key} equals referee.{key}; the two detectors must differ in it")
         return self
 
     @model_validator(mode="after")
@@ -61,7 +68,7 @@ class Detectors(Section):
             key = {"onnx": "columns", "transformers": "classes"}.get(network.backend)
             missing = [name for name in self.attributes if key and name not in getattr(network, key)]
             if missing:
-                raise ValueError(f"{judge}.{key} says nothing of {', '.join(missing)}; add it")
+                raise ValueError(f"{judge}.{key} has no entry for {', '.join(missing)}; add it")
         return self
 
     @model_validator(mode="before")
@@ -80,25 +87,25 @@ class GrowthPhase(Section):
 
 
 class Augmentation(Section):
-    """How images vary before the discriminator, real and generated ones alike."""
+    """Augmentation of real and generated images before the discriminator."""
 
-    brightness: Share = Field(0.2, description="largest shift of all pixels on [-1, 1]")
+    brightness: Share = Field(0.2, description="largest shift in brightness, for pixels in [-1, 1]")
     contrast: Share = Field(0.4, description="largest relative change of contrast")
     shift: Share = Field(0.0625, description="largest translation as a share of the image's side")
-    until: Share = Field(1.0, description="share of the training after which images vary no more")
+    until: Share = Field(1.0, description="share of the training after which augmentation stops")
 
 
 class Square(Section):
-    """A square of the image that matters more than its few pixels weigh in the whole."""
+    """A square of the image that is trained on separately."""
 
     top: Share = Field(description="upper edge of the square, as a share of the image's side")
     left: Share = Field(description="left edge, likewise")
-    side: Annotated[float, Field(gt=0, lt=1)] = Field(description="its side, likewise")
+    side: Annotated[float, Field(gt=0, lt=1)] = Field(description="side of the square, likewise")
 
     @model_validator(mode="after")
     def _inside(self) -> Square:
         if max(self.top, self.left) + self.side > 1:
-            raise ValueError("the square reaches beyond the image: `top` + `side` and `left` + `side` are at most 1")
+            raise ValueError("the square exceeds the image; `top` + `side` and `left` + `side` must be at most 1")
         return self
 
     def window(self, resolution: int) -> tuple[slice, slice]:
@@ -108,157 +115,169 @@ class Square(Section):
 
 
 class LocalDiscriminator(Square):
-    """A second discriminator that sees one square alone; a power of two of pixels at each resolution trained."""
+    """A second discriminator for one square, whose side must be a power of two in pixels at each trained resolution."""
 
     channels: list[Count] = Field(description="feature channels from 4 pixels to the square's resolution")
 
 
 class LocalLoss(Square):
-    """Pixel and perceptual loss once more, over one square alone."""
+    """Additional pixel and perceptual loss over one square."""
 
-    weight: Positive = Field(1.0, description="of their sum in the whole loss")
+    weight: Positive = Field(1.0, description="weight of their sum in the total loss")
 
 
 class GanTraining(Section):
-    """One adversarial training: relativistic loss with R1 and R2."""
+    """Adversarial training with a relativistic loss and R1 and R2 gradient penalties."""
 
-    kimg: Positive = Field(description="thousands of real images shown")
-    batch: Annotated[int, Field(ge=4)] = Field(16, description="images a step")
-    learning_rate: Positive = Field(2e-3, description="of both networks, by Adam")
+    kimg: Positive = Field(description="length of the training in thousands of real images")
+    batch: Annotated[int, Field(ge=4)] = Field(16, description="batch size")
+    learning_rate: Positive = Field(2e-3, description="learning rate of both networks, with Adam")
     mapping_rate: Positive = Field(
-        1.0, description="factor on the learning rate of the mapping network, which decides who is made how often"
+        1.0,
+        description="learning rate multiplier of the mapping network, which determines the rates of the attributes",
     )
     gamma: Positive = Field(3.0, description="weight of both gradient penalties at full resolution")
-    penalty_every: Count = Field(8, description="steps between two penalties, which count that many times")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        100, description="steps over which the learning rate rises from 0"
+    penalty_every: Count = Field(8, description="interval of the lazy gradient penalty in steps, by which it is scaled")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(100, description="steps of linear learning rate warmup")
+    decay_share: Share = Field(0.3, description="share of the steps, at the end, with a lower learning rate")
+    decay_factor: Share = Field(0.3, description="learning rate multiplier in these steps")
+    ema_kimg: Positive = Field(10, description="half-life of the generator's moving average in thousands of images")
+    ema_rampup: bool = Field(True, description="limit this half-life to a tenth of the images seen so far")
+    growth: list[GrowthPhase] = Field([], description="phases of progressive growing before the full resolution")
+    fade_kimg: Annotated[float, Field(ge=0)] = Field(
+        0, description="thousands of images over which a new resolution is faded in"
     )
-    decay_share: Share = Field(0.3, description="last share of the steps, trained at a lower learning rate")
-    decay_factor: Share = Field(0.3, description="factor on the learning rate in that share")
-    ema_kimg: Positive = Field(10, description="half-life of the averaged generator in thousands of images")
-    ema_rampup: bool = Field(True, description="shorten that half-life to a tenth of the images seen so far")
-    growth: list[GrowthPhase] = Field([], description="progressive growing: phases before the full resolution")
-    fade_kimg: Annotated[float, Field(ge=0)] = Field(0, description="images over which a new resolution fades in")
     blur_sigma: Annotated[float, Field(ge=0)] = Field(
-        0, description="blur before the discriminator at the start, pixels"
+        0, description="initial sigma of the blur of discriminator inputs, in pixels"
     )
-    blur_share: Share = Field(0.25, description="share of the training over which that blur falls to none")
-    augment: Augmentation = Field(Augmentation(), description="how images vary before the discriminator")
+    blur_share: Share = Field(0.25, description="share of the training over which this blur decreases to zero")
+    augment: Augmentation = Field(Augmentation(), description="augmentation of discriminator inputs")
     local: LocalDiscriminator | None = Field(
-        None, description="where a second discriminator looks closer; none: as the given discriminator has it"
+        None, description="local discriminator; null: that of the given discriminator weights, if any"
     )
     precision: PrecisionChoice = Field(
-        "auto", description="bfloat16 autocasts the step but for its penalty; auto: where the device is faster in it"
+        "auto",
+        description="bfloat16: autocast all but the penalty; auto: bfloat16 if the device supports it natively",
     )
-    compile: bool | None = Field(None, description="compile the networks, which takes minutes on a CPU; null: on a GPU")
+    compile: bool | None = Field(
+        None, description="compile the networks, which takes minutes on a CPU; null: only on a GPU"
+    )
     collapse_loss: Annotated[float, Field(ge=0)] = Field(
-        0.02, description="discriminator loss that, ten log rows in a row, stops the training as collapsed"
+        0.02, description="the training stops as collapsed after ten log rows with a lower discriminator loss"
     )
 
 
 class Generator(Section):
-    """The source generator: weights as they are, trained further on this dataset, or trained from nothing."""
+    """The source generator: given weights, given weights trained further on this dataset, or trained from scratch."""
 
     architecture: Literal["stylegan2", "progan"] = Field("stylegan2", description="family of the network")
     channels: list[Count] = Field(
-        [128, 128, 64, 48, 16], description="feature channels from 4 pixels to the resolution"
+        [128, 128, 64, 48, 16], description="feature channels of each resolution, from 4 pixels on"
     )
-    z_dim: Count = Field(128, description="size of the Gaussian input")
+    z_dim: Count = Field(128, description="size of the latent z")
     mapping_layers: Count = Field(4, description="depth of the mapping network (stylegan2 only)")
     weights: Path | None = Field(
-        None, description="generator weights to start from, .safetensors or a published .pth or .pt; none: random ones"
+        None, description="initial weights, .safetensors or a published .pth or .pt; null: random initialisation"
     )
-    discriminator: Path | None = Field(None, description="its discriminator, which any further training starts from")
-    training: GanTraining | None = Field(None, description="how to train it; none: the weights are used as they are")
+    discriminator: Path | None = Field(None, description="its discriminator's weights, required for further training")
+    training: GanTraining | None = Field(None, description="training; null: the weights are used unchanged")
 
     @model_validator(mode="after")
     def _has_an_origin(self) -> Generator:
         if self.weights is None and self.training is None:
-            raise ValueError("give `weights`, `training` or both (train the weights further)")
+            raise ValueError("set `weights`, `training` or both (to train the weights further)")
         return self
 
 
 class MaskSampling(Section):
-    """Random masks that teach the encoder unknown pixels (paper 3.2 and A.1.1)."""
+    """Random masks of known pixels in encoder training (paper 3.2 and A.1.1)."""
 
-    kind: Literal["random", "none"] = Field("random", description="none trains the RGB variant, without a mask channel")
+    kind: Literal["random", "none"] = Field("random", description="none: the RGB variant, without a mask channel")
     cells: Count = Field(6, description="side of the uniform noise that is upsampled to a mask")
-    least: Share = Field(0.3, description="lower end of the threshold t ~ U(least, 1)")
+    least: Share = Field(0.3, description="lower limit of the threshold t ~ U(least, 1)")
     keep: Literal["below", "above"] = Field(
-        "below", description="known pixels: noise below t (the published code) or above t (the paper's Eq. 11)"
+        "below", description="known pixels have noise below t (the published code) or above t (the paper's Eq. 11)"
     )
 
 
 class IdentityLoss(Section):
-    """Whether a rebuilt face is still the same person's, as a face embedding sees it (paper A.1.1, for FFHQ)."""
+    """Identity loss between a face and its reconstruction by a face embedding (paper A.1.1, for FFHQ)."""
 
-    path: Path = Field(description="the embedding network, images (n, 3, side, side) to vectors: TorchScript or .onnx")
-    weight: Positive = Field(1.0, description="of the loss, one minus the cosine of both embeddings")
-    crop: Square | None = Field(None, description="the square that the network sees; none: the whole image")
-    side: Count = Field(112, description="to which the square is scaled, in pixels")
+    path: Path = Field(
+        description="the embedding network, from images (n, 3, side, side) to vectors, as TorchScript or .onnx"
+    )
+    weight: Positive = Field(1.0, description="weight of the loss, one minus the cosine similarity of the embeddings")
+    crop: Square | None = Field(None, description="square crop that the network is applied to; null: the whole image")
+    side: Count = Field(112, description="side to which the crop is resized, in pixels")
     mean: Mean = (0.5, 0.5, 0.5)
     std: Deviation = (0.5, 0.5, 0.5)
 
 
 class EncoderTraining(Section):
-    """Latent regression by the paper's Eq. 3; a kimg of 0 takes the weights as they are."""
+    """Latent regression by the paper's Eq. 3; with a kimg of 0 the weights are used unchanged."""
 
-    kimg: Annotated[float, Field(ge=0)] = Field(description="thousands of generated images shown")
-    batch: Count = Field(16, description="images a step")
-    learning_rate: Positive = Field(1e-3, description="largest step of Adam")
+    kimg: Annotated[float, Field(ge=0)] = Field(description="length of the training in thousands of generated images")
+    batch: Count = Field(16, description="batch size")
+    learning_rate: Positive = Field(1e-3, description="peak learning rate of Adam")
     mse: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the pixel loss")
     perceptual: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the perceptual loss")
     distance: PerceptualName = Field(
         "stlpips-alex", description="the perceptual distance; the published encoders were trained with lpips-vgg"
     )
     trunk: Path | None = Field(
-        None, description="weights of an LPIPS trunk, as torchvision publishes them; none: torchvision's cache"
+        None, description="weights of the LPIPS backbone, as torchvision publishes them; null: torchvision's cache"
     )
     perceptual_crop: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="side of the random crop that the perceptual loss sees, as a share of the image's side"
+        1.0, description="side of the random crop for the perceptual loss, as a share of the image's side"
     )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
-    identity: IdentityLoss | None = Field(None, description="identity loss, for faces; none: left out")
-    local: LocalLoss | None = Field(None, description="where images must match more closely, such as round the mouth")
+    identity: IdentityLoss | None = Field(None, description="identity loss, for faces; null: not used")
+    local: LocalLoss | None = Field(None, description="square with an additional loss, such as around the mouth")
     collages: Share = Field(
-        0.0, description="share of images that get the square of `local` from another, so that it is seen by itself"
+        0.0, description="share of training images in which a box within the square of `local` is pasted from another"
     )
-    mixing: Share = Field(0.9, description="share of images whose layers come from two different latents (W+ only)")
+    mixing: Share = Field(0.9, description="share of images with style mixing from a second latent (W+ only)")
     precision: PrecisionChoice = Field(
-        "auto", description="bfloat16 autocasts the step; auto: where the device is faster in it"
+        "auto", description="bfloat16: autocast the step; auto: bfloat16 if the device supports it natively"
     )
 
-    compile: bool | None = Field(None, description="compile the networks, which takes minutes on a CPU; null: on a GPU")
+    compile: bool | None = Field(
+        None, description="compile the networks, which takes minutes on a CPU; null: only on a GPU"
+    )
 
     @model_validator(mode="after")
     def _collages_have_a_place(self) -> EncoderTraining:
         if self.collages and self.local is None:
-            raise ValueError("`collages` needs `local`, the square that they exchange")
+            raise ValueError("`collages` needs `local`, the square in which they are made")
         if round(self.collages * self.batch) == self.batch:
-            raise ValueError("`collages` leaves no image of known latents in a batch; take a smaller share")
+            raise ValueError("`collages` leaves no image with known latents in a batch; use a smaller share")
         return self
 
 
 class Encoder(Section):
-    """The masked regressor into the generator's latent space."""
+    """The masked encoder into the generator's latent space."""
 
     width: Count = Field(
-        24, description="channels of the first stage, if trained from scratch; the published networks have 64"
+        24, description="channels of the first stage, if trained from scratch; 64 in the published networks"
     )
-    depth: Literal[18, 34] = Field(18, description="of the ResNet, if trained from scratch; published: 34 into W+")
+    depth: Literal[18, 34] = Field(
+        18, description="depth of the ResNet, if trained from scratch; 34 in the published W+ encoders"
+    )
     weights: Path | None = Field(
-        None, description="encoder weights to start from, .safetensors or a published .pth; none: from scratch"
+        None, description="initial weights, .safetensors or a published .pth; null: from scratch"
     )
-    mask: MaskSampling = Field(MaskSampling(), description="how unknown pixels are drawn in training")
-    training: EncoderTraining = Field(description="how it is trained, or trained on")
+    mask: MaskSampling = Field(MaskSampling(), description="masks of known pixels in training")
+    training: EncoderTraining = Field(description="training, from scratch or from the given weights")
 
 
 class Published(Section):
-    """Weights of the paper's own generators and encoders, fetched when they are not there yet."""
+    """Weights of the paper's own generators and encoders, downloaded on first use."""
 
-    family: Literal["progan", "stylegan2"] = Field(description="of the generator")
-    domain: str = Field(description="celebahq, celebahq-small, church, livingroom; or ffhq, church, car, horse")
-    folder: Path = Field(Path("pretrained"), description="where the files are kept, with their checksums")
+    family: Literal["progan", "stylegan2"] = Field(description="family of the generator")
+    domain: str = Field(
+        description="celebahq, celebahq-small, church or livingroom (progan); ffhq, church, car or horse (stylegan2)"
+    )
+    folder: Path = Field(Path("pretrained"), description="folder of the files and their checksums")
 
     @model_validator(mode="after")
     def _is_published(self) -> Published:
@@ -266,7 +285,7 @@ class Published(Section):
         return self
 
     def of_domain(self) -> Domain:
-        """Return what is published."""
+        """Return the published domain."""
         return DOMAINS[self.family][self.domain]
 
     def files(self) -> dict[str, Path]:
@@ -275,88 +294,89 @@ class Published(Section):
 
 
 class Sample(Section):
-    """What is sampled from each generator."""
+    """Sampling from each generator."""
 
     images: Annotated[int, Field(ge=16)] = Field(2000, description="images sampled from each generator")
-    truncation: Share = Field(1.0, description="1 samples the whole distribution, less moves it to the mean latent")
+    truncation: Share = Field(1.0, description="truncation psi; 1: no truncation, 0: the mean latent")
 
 
 class PartRegion(Section):
-    """A region to swap that the segmenter finds in each image."""
+    """A segmented part to swap."""
 
-    kind: Literal["part"] = Field("part", description="a part that the segmenter finds in each image")
+    kind: Literal["part"] = Field("part", description="a part that is segmented in each image")
     name: str = Field("mouth", description="name of the part")
-    grow: Share = Field(0.04, description="how far the donor's part is grown, as a share of the image's side")
-    buffer: Share = Field(0.02, description="width of the unknown ring round it, as a share of the image's side")
+    grow: Share = Field(0.04, description="dilation of the donor's part mask, as a share of the image's side")
+    buffer: Share = Field(0.02, description="width of the unknown ring around it, as a share of the image's side")
 
 
 class BoxRegion(Section):
-    """The paper's fixed rectangle, in shares of the image's sides."""
+    """A fixed box to swap, by default the paper's, in shares of the image's sides."""
 
-    kind: Literal["box"] = Field("box", description="the same rectangle in every image")
+    kind: Literal["box"] = Field("box", description="the same box in every image")
     top: Share = Field(0.65, description="upper edge, from the top")
     bottom: Share = Field(0.93, description="lower edge, from the top")
     left: Share = Field(0.25, description="left edge, from the left")
     right: Share = Field(0.75, description="right edge, from the left")
-    buffer: Share = Field(0.0, description="width of the unknown ring round it, as a share of the image's side")
+    buffer: Share = Field(0.0, description="width of the unknown ring around it, as a share of the image's side")
     shows: str | None = Field(
-        "mouth", description="part that a donor must show; null: any image is a donor, and no segmenter is trained"
+        "mouth", description="part that a donor must have; null: any image can be a donor, and no segmenter is trained"
     )
 
     @model_validator(mode="after")
     def _has_an_inside(self) -> BoxRegion:
         if self.top >= self.bottom or self.left >= self.right:
-            raise ValueError("the box is empty: top must lie above bottom, and left before right")
+            raise ValueError("the box is empty; `top` must be less than `bottom`, and `left` less than `right`")
         return self
 
 
 class Rebalance(Section):
-    """Which rates are wanted, and how images are edited to reach them."""
+    """Target rates and the edits that reach them."""
 
     targets: list[RateRule] = Field(
-        min_length=2, description="wanted rate of an attribute where a condition holds; the gap is first minus second"
+        min_length=2, description="target rate of the attribute in each group; the group gap is first minus second"
     )
     region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = Field(
-        PartRegion(), description="what is swapped"
+        PartRegion(), description="region to swap"
     )
-    candidates: Count = Field(16, description="random donors tried for each image (paper A.2.1)")
+    candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
     precision: PrecisionChoice = Field(
-        "auto", description="of the inversion; auto: bfloat16 where a probe found it faster and as faithful (45 dB)"
+        "auto",
+        description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
     )
-    shards: Count = Field(2, description="jobs that the edits of one image set are spread over")
+    shards: Count = Field(2, description="parallel jobs for the edits of one image set")
     compare: Count = Field(96, description="images on which part and box regions are compared")
 
 
 class AttributeLoss(Section):
-    """A small discriminator that sees images through the selector's logits alone, and so matches their joint rates."""
+    """A small discriminator on the selector's logits, which matches the joint rates of the attributes."""
 
-    weight: Positive = Field(3.0, description="of its loss in the generator's")
-    learning_rate: Positive = Field(2e-3, description="of its own weights, by Adam")
+    weight: Positive = Field(3.0, description="weight of its loss in the generator's total loss")
+    learning_rate: Positive = Field(2e-3, description="learning rate of the discriminator, with Adam")
     gamma: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of both its gradient penalties")
-    width: Count = Field(64, description="of its two hidden layers")
+    width: Count = Field(64, description="width of its two hidden layers")
 
 
 class Retrain(Section):
-    """The secondary GAN, and the control trained alike on the dataset as it was."""
+    """The retrained GAN, and the control GAN trained with the same settings on the original dataset."""
 
-    init: Literal["source", "scratch"] = Field("source", description="start from the source weights, or anew")
-    training: GanTraining = Field(description="of the retrained GAN and of the control alike")
+    init: Literal["source", "scratch"] = Field("source", description="initial weights, of the source GAN or random")
+    training: GanTraining = Field(description="training of both the retrained GAN and the control GAN")
     attributes: AttributeLoss | None = Field(
         None,
-        description="match what the selector sees as well, which images teach slowly; null: the paper's retraining",
+        description="additional discriminator on the selector's logits; null: retraining as in the paper",
     )
 
 
 class Evaluate(Section):
-    """The final figures."""
+    """The evaluation."""
 
-    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="level of the intervals")
-    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples behind an interval")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="confidence level of the intervals")
+    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples of an interval")
     images: Count = Field(
-        2000, description="images of each set, the first ones, that quality is measured on; distances depend on it"
+        2000, description="number of images of each set for image quality; distances depend on this number"
     )
     neighbours: Count = Field(5, description="k of density and coverage")
     distance: PerceptualName = Field(
-        "stlpips-alex", description="perceptual distance of composites; the paper's is lpips-alex"
+        "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"
     )
-    trunk: Path | None = Field(None, description="weights of an LPIPS trunk; none: torchvision's cache")
+    trunk: Path | None = Field(None, description="weights of the LPIPS backbone; null: torchvision's cache")

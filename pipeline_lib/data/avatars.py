@@ -1,7 +1,7 @@
-"""The embedded dataset: cartoon faces whose attributes and part masks are known because we drew them.
+"""The embedded dataset of rendered cartoon faces, whose attributes and part masks are known exactly.
 
 The parts are those of `python-avatars` (MIT), rendered by `resvg-py`. Each face is a function of
-(data seed, index); a bias is a wanted rate of an attribute among the faces where a condition holds.
+(data seed, index). A bias is a target rate of an attribute among the faces where a condition holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline_lib.config.names import AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.data.sources import Item, Record, Source
 from pipeline_lib.runtime import seeding
 
-HELD_OUT_FROM = 10_000_000  # index of the first held-out face: no training set, however large, reaches it
+HELD_OUT_FROM = 10_000_000  # index of the first held-out face, beyond any training set
 
 LONG_HAIR = (
     "BOB",
@@ -61,7 +61,7 @@ BACKGROUNDS = ("#b8d8e8", "#f3d9b1", "#c9e4ca", "#e0cbe8")
 
 @dataclass(frozen=True)
 class Face:
-    """One avatar: its drawing and what is true of it."""
+    """The drawing of one avatar and its ground truth."""
 
     avatar: parts.Avatar
     background: str
@@ -69,7 +69,7 @@ class Face:
 
 
 def open_avatars(settings: AvatarData) -> Source:
-    """List the faces of the training and of the held-out set; they are drawn when they are read."""
+    """List the faces of the training and held-out sets; they are drawn when read."""
 
     def items(indices: range) -> list[Item]:
         return [Item(f"avatar-{index:08d}", index) for index in indices]
@@ -99,7 +99,7 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
                 rate = rule.rate
         drawn[attribute] = bool(rng.random() < rate)
         if drawn.get("hat"):
-            drawn["long_hair"] = False  # no hat of these lets it show; what is conditioned on it comes later
+            drawn["long_hair"] = False  # these hats hide long hair; attributes conditioned on it are drawn later
 
     hair = _pick(rng, LONG_HAIR if drawn["long_hair"] else SHORT_HAIR)
     hat = _pick(rng, HATS)
@@ -152,9 +152,9 @@ def render_face(face: Face, resolution: int, crop: tuple[float, float, float]) -
     """Render a face and its part labels.
 
     Args:
-        face: what to draw.
+        face: the face to render.
         resolution: side of the square image in pixels.
-        crop: left, top and side of the square seen, in the drawing's units (the drawing is 264 by 280).
+        crop: left, top and side of the square crop, in the drawing's units (the drawing is 264 by 280).
 
     Returns:
         The image, uint8 of shape (resolution, resolution, 3), and the part codes, uint8 of shape
@@ -186,7 +186,7 @@ def _rasterise(drawing: ElementTree.Element, resolution: int, background: str, *
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
 
 
-#: How the id of a group of the drawing ends that opens a part; the parts inside it belong to it.
+#: Suffix of a drawing group's id -> the part that the group belongs to, with everything inside it.
 _PART_OF_GROUP = {
     "transparent_Body": "skin",
     "transparent_Mouth": "mouth",
@@ -199,13 +199,13 @@ _PART_OF_GROUP = {
 _SHAPES = {"path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "use"}
 _NOT_DRAWN = {"defs", "mask", "clipPath", "filter", "title", "desc"}
 _SHADOW_CASTING = {"hair", "hat", "glasses", "facial_hair"}
-_SHADOW_BELOW = 0.5  # a shape of those parts with less opacity only shades what lies below it
+_SHADOW_BELOW = 0.5  # shapes of those parts with a lower opacity are only shading
 
 
 def _paint_labels(element: ElementTree.Element, top: str, part: str = "background", opacity: float = 1.0) -> None:
     """Repaint a drawing in place so that each visible shape has the flat code colour of its part.
 
-    `top` is the part that the drawing's top group holds: "hair" or "hat".
+    `top` is the part in the drawing's top group, "hair" or "hat".
     """
     for child in list(element):
         tag = child.tag.rsplit("}", 1)[-1]

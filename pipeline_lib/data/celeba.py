@@ -1,7 +1,7 @@
-"""CelebA, and CelebA-HQ with the part masks of CelebAMask-HQ, in the folders as they were published.
+"""CelebA, and CelebA-HQ with the part masks of CelebAMask-HQ, in their published folder layout.
 
-CelebA (Liu et al. 2015) lists attributes and partition in text files; CelebAMask-HQ (Lee et al. 2020) has one binary
-mask a part, and a file that says which image of CelebA each of its own was made from.
+CelebA (Liu et al. 2015) lists attributes and partition in text files. CelebAMask-HQ (Lee et al. 2020) has one binary
+mask per part, and a file that maps each of its images to the CelebA image it was made from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRAIN = 0  # in CelebA's partition; 1 is validation, 2 is test
 IMAGES_PER_MASK_FOLDER = 2000
 MASK_SIDE = 512
 
-#: File of CelebAMask-HQ -> part; in the order in which its authors lay them over each other, later above earlier.
+#: File of CelebAMask-HQ -> part, in its authors' order from back to front.
 MASKS = {
     "skin": "skin",
     "nose": "nose",
@@ -47,10 +47,10 @@ MASKS = {
 
 
 def open_celeba(settings: CelebAData) -> Source:
-    """List CelebA's aligned images by its own partition: `train` learns, validation and test are held out.
+    """List CelebA's aligned images by its own partition, of which validation and test are held out.
 
     Raises:
-        DataError: a list file is missing or is not what was published.
+        DataError: a list file is missing or not in the published format.
     """
     attributes = read_attributes(_find(settings.folder, "list_attr_celeba.txt"), settings.attributes)
     partition = read_pairs(_find(settings.folder, "list_eval_partition.txt"))
@@ -64,7 +64,7 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
     """List CelebA-HQ's images with their masks, by the partition of the CelebA image that each was made from.
 
     Raises:
-        DataError: a list file is missing or is not what was published.
+        DataError: a list file is missing or not in the published format.
     """
     attributes = read_attributes(_find(settings.folder, "CelebAMask-HQ-attribute-anno.txt"), settings.attributes)
     original = read_mapping(_find(settings.folder, "CelebA-HQ-to-CelebA-mapping.txt"))
@@ -81,10 +81,10 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
 
 
 def read_attributes(path: Path, wanted: list[str]) -> dict[str, dict[str, bool]]:
-    """Read a list of attributes: a line with their number, one with their names, then 1 or -1 for each image.
+    """Read a list of attributes, with a line for their number, a line for their names and a line of 1 or -1 per image.
 
     Raises:
-        DataError: the file is not such a list, or lacks a wanted attribute.
+        DataError: the file is not such a list, or lacks a requested attribute.
     """
     lines = _lines(path)
     names = lines[1].split() if len(lines) > 1 else []
@@ -102,7 +102,7 @@ def read_attributes(path: Path, wanted: list[str]) -> dict[str, dict[str, bool]]
 
 
 def read_pairs(path: Path) -> dict[str, int]:
-    """Read a list of file names with one whole number each, such as the partition.
+    """Read a list of file names with an integer each, such as the partition.
 
     Raises:
         DataError: the file is not such a list.
@@ -115,7 +115,7 @@ def read_pairs(path: Path) -> dict[str, int]:
 
 
 def read_mapping(path: Path) -> dict[int, str]:
-    """Read which file of CelebA each number of CelebA-HQ was made from: columns idx, orig_idx and orig_file.
+    """Read the CelebA file of each CelebA-HQ image, from the columns idx, orig_idx and orig_file.
 
     Raises:
         DataError: the file is not such a list.
@@ -127,13 +127,13 @@ def read_mapping(path: Path) -> dict[int, str]:
 
 
 def load_parts(masks: Path, number: int, resolution: int) -> np.ndarray:
-    """Lay the binary part masks of one image over each other.
+    """Merge the binary part masks of one image.
 
     Returns:
         Indices into `CELEBA_HQ_PARTS`, uint8 of shape (resolution, resolution).
 
     Raises:
-        BadImageError: a mask cannot be read or has another size than was published.
+        BadImageError: a mask cannot be read or does not have the published size.
     """
     codes = np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
     folder = masks / str(number // IMAGES_PER_MASK_FOLDER)
@@ -153,9 +153,9 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
     split: dict[str, list[Item]] = {"train": [], "held_out": []}
     for item, partition in items:
         if partition is None:
-            raise DataError(f"{settings.folder}: {item.image_id} has attributes but no partition; get the lists again")
+            raise DataError(f"{settings.folder}: {item.image_id} has no partition; download the lists again")
         if settings.identities and item.origin[-1] is None:
-            raise DataError(f"{settings.identities}: no line for the image of {item.image_id}; get the list again")
+            raise DataError(f"{settings.identities}: no line for the image of {item.image_id}; download the list again")
         split["train" if partition == TRAIN else "held_out"].append(item)
     return Source(
         train=split["train"][: settings.images],
@@ -177,16 +177,16 @@ def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, int]:
 
 
 def _find(folder: Path, name: str) -> Path:
-    """Find a published file in the folder itself or in those that the archives unpack to."""
+    """Find a published file in the folder itself or in the subfolders of the archives."""
     places = [folder, folder / "Anno", folder / "Eval", folder / "Img"]
     for place in places:
         if (place / name).exists():
             return place / name
-    raise DataError(f"{folder}: no {name} here or in Anno, Eval or Img; unpack the dataset as it was published")
+    raise DataError(f"{folder}: no {name} here or in Anno, Eval or Img; unpack the dataset's archives here")
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as text ({error})") from None
+        raise DataError(f"{path}: cannot be read as text ({error})") from None

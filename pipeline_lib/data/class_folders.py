@@ -1,4 +1,4 @@
-"""Images in one folder for each class, as LSUN's scenes are exported: the folder's name is the label."""
+"""Images in one folder for each class, as in exported LSUN scenes, where the folder's name is the label."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline_lib.runtime.errors import DataError
 
 
 def open_class_folders(settings: ClassFolderData) -> Source:
-    """List the images of every class folder; an attribute holds if the image lies in one of its folders.
+    """List the images of every class folder; an image has an attribute if it is in one of the attribute's folders.
 
     Raises:
-        DataError: a folder is missing or holds no image.
+        DataError: a folder is missing or contains no image.
     """
     items = []
     for name in sorted(set(settings.others).union(*settings.attributes.values())):
@@ -22,7 +22,7 @@ def open_class_folders(settings: ClassFolderData) -> Source:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
             raise DataError(
-                f"{folder}: no image ({', '.join(sorted(SUFFIXES))}); correct `data.attributes` or the folder"
+                f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); correct `data.attributes` or the folder"
             )
         truth = {attribute: name in folders for attribute, folders in settings.attributes.items()}
         items += [Item(path.relative_to(settings.folder).as_posix(), (path, truth)) for path in paths]

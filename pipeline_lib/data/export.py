@@ -1,4 +1,4 @@
-"""Image sets of a run as files that any other program reads: PNG images and a table of labels."""
+"""Export of image sets as PNG files with a label table."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ TABLE = "labels.csv"
 
 
 def export_images(run: Path, name: str, target: Path) -> int:
-    """Write an image set as PNG files with `labels.csv`, which the reader `folder` takes as it is.
+    """Write an image set as PNG files with `labels.csv`, ready for the reader `folder`.
 
-    The table comes last, so that a folder without it is known to be incomplete. Attributes are 1, 0, or empty where
-    nobody knows them, as of edited images.
+    The table is written last, so a folder without it is incomplete. Attributes are 1, 0, or empty where unknown, as for
+    edited images.
 
     Args:
         run: folder of the run, such as results/avatars.
-        name: of the image set, such as dataset_rebalanced.
-        target: folder to make; it must be empty if it exists.
+        name: name of the image set, such as dataset_rebalanced.
+        target: output folder; must be empty if it exists.
 
     Returns:
-        How many images were written.
+        Number of images written.
 
     Raises:
-        DataError: the run has no such set, or the target holds something already.
+        DataError: the run has no such set, or the target is not empty.
     """
     shards = sorted((run / "images" / name).glob("*.parquet"), key=lambda path: int(path.stem))
     if not shards:
         known = ", ".join(sorted(path.name for path in run.glob("images/*"))) or "none"
         raise DataError(f"{run}: no image set {name}; it has {known}")
     if target.exists() and any(target.iterdir()):
-        raise DataError(f"{target}: not empty; name another folder, so that nothing is overwritten")
+        raise DataError(f"{target}: not empty; use another folder, so that nothing is overwritten")
     files: dict[str, str] = {}
     with Progress("export", count_images(shards)) as progress:
         for image_ids, pixels in iterate_shards(shards):
@@ -47,7 +47,7 @@ def export_images(run: Path, name: str, target: Path) -> int:
                 files[image_id] = _file_name(image_id)
                 path = target / files[image_id]
                 if path.exists():
-                    raise DataError(f"{path}: two images of {name} would have this name; rename one in the source")
+                    raise DataError(f"{path}: two images of {name} would get this name; rename one in the source")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(path)
             progress.advance(len(image_ids))

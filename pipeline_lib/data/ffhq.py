@@ -1,4 +1,4 @@
-"""FFHQ (Karras et al. 2019) as it was published, with a table of labels: the dataset itself names no attributes."""
+"""FFHQ (Karras et al. 2019) as published, with a label table, since the dataset itself has no attributes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PARTS_OF_ENTRY = {"images": "image", "thumbnails": "thumbnail"}  # folder on dis
 
 
 def open_ffhq(settings: FFHQData) -> Source:
-    """List the labelled images; `training` learns, `validation` is held out, as the dataset's JSON says.
+    """List the labelled images; those of the category `validation` in the dataset's JSON are held out.
 
     Raises:
-        DataError: the JSON or the labels cannot be read, or a label is of an image that the JSON does not name.
+        DataError: the JSON or the labels cannot be read, or a labelled image is not in the JSON.
     """
     entries = _read_entries(settings.metadata)
     table = read_labels(settings.labels, settings.id_column)
@@ -46,4 +46,4 @@ def _read_entries(path: Path) -> dict[str, dict[str, dict[str, str]]]:
         with path.open() as file:
             return json.load(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}); get ffhq-dataset-v2.json again") from None
+        raise DataError(f"{path}: cannot be read as JSON ({error}); download ffhq-dataset-v2.json again") from None

@@ -1,4 +1,4 @@
-"""A folder of images with a table of labels, and part masks if there are any."""
+"""A folder of images with a label table and optional part masks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SPLITS = ("train", "held_out")
 
 
 def open_folder(settings: FolderData) -> Source:
-    """Read the table of labels and divide its images.
+    """Read the label table and split its images.
 
     Raises:
-        DataError: the table cannot be read, names an image twice, or leaves a value out.
+        DataError: the table cannot be read, names an image twice, or lacks a value.
     """
     table = read_labels(settings.labels, settings.id_column)
     truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
@@ -40,30 +40,30 @@ def open_folder(settings: FolderData) -> Source:
 
 
 def read_labels(path: Path, id_column: str) -> pd.DataFrame:
-    """Read a table of labels, every cell of a CSV file as text.
+    """Read a label table; every cell of a CSV file is read as text.
 
     Raises:
-        DataError: the table cannot be read, or names an image twice or not at all.
+        DataError: the table cannot be read, names an image twice, or has a row without one.
     """
     try:
         read = pd.read_parquet if path.suffix == ".parquet" else partial(pd.read_csv, dtype=str, encoding="utf-8-sig")
         table = read(path)
     except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise DataError(f"{path}: not readable as a table of labels ({error}); give a .csv or .parquet file") from None
+        raise DataError(f"{path}: cannot be read as a label table ({error}); use a .csv or .parquet file") from None
     names = table[id_column]
     if names.isna().any():
         row = int(names.isna().to_numpy().argmax()) + 1
-        raise DataError(f"{path}: row {row} has no `{id_column}`; name the image or remove the row")
+        raise DataError(f"{path}: row {row} has no `{id_column}`; add it or remove the row")
     if names.duplicated().any():
-        raise DataError(f"{path}: `{names[names.duplicated()].iloc[0]}` stands in two rows; remove one")
+        raise DataError(f"{path}: `{names[names.duplicated()].iloc[0]}` appears in two rows; remove one")
     return table
 
 
 def read_truth(table: pd.DataFrame, path: Path, id_column: str, attributes: list[str]) -> list[dict[str, bool]]:
-    """Return the attributes of each row as booleans; `TRUTH` lists the spellings that are understood.
+    """Return the attributes of each row as booleans; `TRUTH` lists the accepted spellings.
 
     Raises:
-        DataError: a value is none of them.
+        DataError: a value is not one of them.
     """
     columns = {}
     for name in attributes:
@@ -72,7 +72,7 @@ def read_truth(table: pd.DataFrame, path: Path, id_column: str, attributes: list
             row = int(values.isna().to_numpy().argmax())
             raise DataError(
                 f"{path}: `{name}` of {table[id_column].iloc[row]} is {table[name].iloc[row]!r}, "
-                "neither true nor false; write 1 or 0, or leave the attribute out of `data.attributes`"
+                "neither true nor false; write 1 or 0, or remove the attribute from `data.attributes`"
             )
         columns[name] = values.astype(bool)
     return pd.DataFrame(columns).to_dict("records")

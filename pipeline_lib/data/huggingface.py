@@ -1,4 +1,4 @@
-"""A Hugging Face dataset of images: saved to disk (Arrow), or as the Parquet files that the Hub keeps."""
+"""A Hugging Face image dataset, either saved to disk (Arrow) or as the Parquet files of the Hub."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline_lib.data.images import PREPROCESSING, load_square
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
-ROWS = 256  # of an Arrow file that a worker looks at together; of a Parquet file it reads whole row groups
+ROWS = 256  # of an Arrow file that a worker reads at a time; of a Parquet file it reads whole row groups
 
 
 def open_huggingface(settings: HuggingFaceData) -> Source:
     """List the images of the two splits with their labels; pixels are read later.
 
     Raises:
-        DataError: a split is missing, lacks a column, or holds a label that is neither true nor false.
+        DataError: a split is missing, lacks a column, or contains a label that is neither true nor false.
     """
     return Source(
         train=_items(settings, settings.train),
@@ -36,11 +36,11 @@ def files_of(folder: Path, split: str) -> list[Path]:
     """Return a split's files in order: `<split>/*.arrow` as saved to disk, or `<split>-*.parquet` as on the Hub.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     found = sorted(folder.glob(f"{split}/*.arrow")) or sorted(folder.rglob(f"{split}-*.parquet"))
     if not found:
-        raise DataError(f"{folder}: neither {split}/*.arrow nor {split}-*.parquet; name another split or folder")
+        raise DataError(f"{folder}: neither {split}/*.arrow nor {split}-*.parquet; correct the split or the folder")
     return found
 
 
@@ -67,7 +67,7 @@ def _read(settings: HuggingFaceData, item: Item) -> Record:
     if isinstance(stored, bytes):
         stored = {"bytes": stored}
     if not stored or not (stored.get("bytes") or stored.get("path")):
-        raise BadImageError(f"row {row} of {path.name} holds no image")
+        raise BadImageError(f"row {row} of {path.name} contains no image")
     image = io.BytesIO(stored["bytes"]) if stored.get("bytes") else path.parent / stored["path"]
     return Record(load_square(image, settings.resolution), None, truth)
 
@@ -78,7 +78,7 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); get it again") from None
+        raise DataError(f"{path}: not a readable Parquet file ({error}); download it again") from None
 
 
 def _labels(path: Path, attributes: list[str]) -> list[dict[str, object]]:
@@ -88,7 +88,7 @@ def _labels(path: Path, attributes: list[str]) -> list[dict[str, object]]:
 
 @lru_cache(maxsize=4)
 def _table(path: Path) -> pa.Table:
-    """Map an Arrow file into memory; nothing is read until it is looked at."""
+    """Map an Arrow file into memory; it is read only on access."""
     try:
         return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     except (pa.ArrowInvalid, OSError) as error:
@@ -97,14 +97,14 @@ def _table(path: Path) -> pa.Table:
 
 @lru_cache(maxsize=2)
 def _rows(path: Path, column: str, block: int) -> pa.ChunkedArray:
-    """Return `ROWS` images from one file: workers are given runs of neighbours."""
+    """Return a block of images; blocks are cached, because workers read rows in order."""
     if path.suffix == ".arrow":
         return _table(path)[column].slice(block * ROWS, ROWS)
     return pq.ParquetFile(path).read_row_group(block, columns=[column])[column]
 
 
 def _places(path: Path, count: int) -> list[tuple[int, int]]:
-    """Return for each row the block that it is read with, and its place within."""
+    """Return the block that each row is read with, and its position in the block."""
     if path.suffix == ".arrow":
         return [divmod(row, ROWS) for row in range(count)]
     metadata = pq.read_metadata(path)

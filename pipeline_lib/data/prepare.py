@@ -1,4 +1,4 @@
-"""The first stage: a reader fills image shards, the table of true attributes and the true part masks."""
+"""The first stage, which writes image shards, labels and part masks from a dataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline_lib.runtime.progress import Progress
 logger = logging.getLogger(__name__)
 
 CHUNK = 128
-CHUNKS_AHEAD = 64  # read, or being read, before they are written
+CHUNKS_AHEAD = 64  # that are read, or being read, before they are written
 READERS = {
     "avatars": open_avatars,
     "folder": open_folder,
@@ -56,22 +56,22 @@ def prepare_dataset(
 ) -> None:
     """Read the training and the held-out set.
 
-    An image that cannot be used is left out, and named with the reason in the quarantine.
+    An image that cannot be used is skipped and listed in the quarantine table with the reason.
 
     Args:
         settings: the config section.
-        run: name of the run, kept in the files.
-        images: shards of the training set to make.
-        labels: its table of true attributes to make.
-        masks: its table of part codes to make; empty where the dataset has no masks.
-        held_out: shards of the held-out set to make.
-        held_out_labels: its table of true attributes to make.
-        held_out_masks: its table of part codes to make.
-        quarantine: table of the images left out to make.
-        threads: processes that read.
+        run: name of the run, stored in the files.
+        images: shards of the training set to write.
+        labels: table of its labels to write.
+        masks: table of its part codes to write; empty if the dataset has no masks.
+        held_out: shards of the held-out set to write.
+        held_out_labels: table of its labels to write.
+        held_out_masks: table of its part codes to write.
+        quarantine: table of the skipped images to write.
+        threads: worker processes.
 
     Raises:
-        DataError: labels cannot be read, or more images are bad than the config tolerates.
+        DataError: labels cannot be read, or more images are unusable than the config tolerates.
     """
     source = READERS[settings.reader](settings)
     metadata = {
@@ -81,7 +81,7 @@ def prepare_dataset(
     }
     for split, items in (("train", source.train), ("held_out", source.held_out)):
         if not items:
-            raise DataError(f"data: no image in the split {split}; give more images or another `held_out`")
+            raise DataError(f"data: no images in the split {split}; add images or change `held_out`")
     with ProcessPoolExecutor(threads) as pool:
         fill = partial(_fill_split, source, settings.resolution, metadata, pool)
         bad = fill("train", source.train, images, labels, masks)
@@ -90,7 +90,7 @@ def prepare_dataset(
 
 
 def shard_of(position: int, count: int, shards: int) -> int:
-    """Return the shard that the image at `position` of `count` lies in: shards are runs of nearly equal length."""
+    """Return the shard of the image at `position` of `count`; shards are contiguous and of nearly equal length."""
     return min(position * shards // count, shards - 1)
 
 
@@ -106,7 +106,7 @@ def _fill_split(
     masks: Path,
 ) -> list[dict[str, str]]:
     bad: list[dict[str, str]] = []
-    table: TableWriter | None = None  # opened with the first image, which tells its columns
+    table: TableWriter | None = None  # opened with the first image, which determines its columns
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with ExitStack() as stack:
         writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
@@ -115,7 +115,7 @@ def _fill_split(
         for number, records in enumerate(_map_ahead(pool, partial(_read_chunk, source.read), chunks)):
             for place, (item, record) in enumerate(zip(chunks[number], records, strict=True)):
                 if isinstance(record, str):
-                    logger.warning("%s is left out: %s", item.image_id, record)
+                    logger.warning("%s is skipped: %s", item.image_id, record)
                     bad.append({"image_id": item.image_id, "split": split, "reason": record})
                     continue
                 shard = shard_of(number * CHUNK + place, len(items), len(writers))
@@ -135,14 +135,14 @@ def _check_bad(bad: list[dict[str, str]], split: str, count: int, tolerated: flo
     if len(bad) > tolerated * count or len(bad) == count:
         raise DataError(
             f"data: {len(bad)} of {count} {split} images cannot be used, more than `data.bad_images` tolerates; "
-            f"the first: {bad[0]['image_id']}: {bad[0]['reason']}"
+            f"the first is {bad[0]['image_id']} ({bad[0]['reason']})"
         )
 
 
 def _map_ahead(
     pool: ProcessPoolExecutor, work: Callable[[Sequence[Item]], list[Record | str]], chunks: Sequence[Sequence[Item]]
 ) -> Iterator[list[Record | str]]:
-    """Map chunks in order, with a few in work at a time: results that nobody has taken yet would fill the memory."""
+    """Map chunks in order, with a limited number in flight so that unconsumed results do not fill the memory."""
     waiting: deque[Future[list[Record | str]]] = deque()
     for chunk in chunks:
         waiting.append(pool.submit(work, chunk))
@@ -153,7 +153,7 @@ def _map_ahead(
 
 
 def _read_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | str]:
-    """Read items in a worker process; a reason stands for an image that cannot be used."""
+    """Read items in a worker process; an image that cannot be used is replaced by the reason."""
     records: list[Record | str] = []
     for item in items:
         try:

@@ -1,4 +1,4 @@
-"""Image shards: many images in one Parquet file, lossless, keyed by `image_id`."""
+"""Image shards, lossless Parquet files of many images keyed by `image_id`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 
-ROWS_PER_GROUP = 512  # how many images a reader holds at a time
+ROWS_PER_GROUP = 512  # images that a reader holds in memory at a time
 LARGEST_IN_MEMORY = 2**28  # bytes of images; a larger set is mapped from a scratch file
 
 
@@ -40,7 +40,7 @@ class ShardWriter:
             self._write(len(self._names) // ROWS_PER_GROUP * ROWS_PER_GROUP)
 
     def flush(self) -> None:
-        """Write the images that are left; a shard without any gets an empty row group."""
+        """Write the remaining images; a shard without images gets an empty row group."""
         self._write(len(self._names))
 
     def _write(self, rows: int) -> None:
@@ -59,12 +59,12 @@ class ShardWriter:
 
 @contextmanager
 def shard_writer(path: str | Path, resolution: int, metadata: dict[str, str] | None = None) -> Iterator[ShardWriter]:
-    """Write one shard batch by batch; the file appears under its name when the `with` block ends well.
+    """Write one shard batch by batch; the file appears under its name when the `with` block ends without an error.
 
     Args:
-        path: the file to make.
+        path: the file to write.
         resolution: side of the square images in pixels.
-        metadata: strings kept in the file beside the images.
+        metadata: strings stored in the file with the images.
     """
     schema = pa.schema(
         [("image_id", pa.string()), ("pixels", pa.binary(resolution * resolution * 3))],
@@ -85,7 +85,7 @@ def open_shard(path: str | Path) -> pq.ParquetFile:
     """Open a shard.
 
     Raises:
-        DataError: the file is missing, damaged or holds no images.
+        DataError: the file is missing, damaged or not an image shard.
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -120,10 +120,10 @@ def iterate_shards(paths: Sequence[str | Path]) -> Iterator[tuple[list[str], np.
 
 
 def iterate_batches(paths: Sequence[str | Path], size: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield image ids and uint8 images (n, resolution, resolution, 3) by `size`, the last batch perhaps smaller.
+    """Yield image ids and uint8 images (n, resolution, resolution, 3) in batches of `size`; the last may be smaller.
 
-    Batches reach over the ends of row groups and shards: how a network rounds an image's result depends on the images
-    beside it, so batches that followed the shards would let their number change a result's last digit.
+    Batches span row groups and shards. A network's rounding for one image depends on its batch, so batches that ended
+    with each shard would make results depend on the number of shards in their last digits.
     """
     names: list[str] = []
     images = np.empty(0, np.uint8)
@@ -138,17 +138,17 @@ def iterate_batches(paths: Sequence[str | Path], size: int) -> Iterator[tuple[li
 
 
 def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY) -> tuple[list[str], np.ndarray]:
-    """Read whole shards for access in any order: ids and uint8 images (n, resolution, resolution, 3).
+    """Read entire shards for random access, as ids and uint8 images (n, resolution, resolution, 3).
 
-    Images that take more than `most_bytes` are laid out in a nameless file under the temporary folder and mapped, so
-    that memory holds only those that are looked at; the file goes when nobody refers to the images any more.
+    Images of more than `most_bytes` in total are written to an unnamed file in the temporary folder and memory-mapped,
+    so that only accessed images take memory. The file is freed with the last reference to the images.
 
     Raises:
-        DataError: a shard is missing or damaged, none holds an image, or the temporary folder is full.
+        DataError: a shard is missing or damaged, there are no images, or the temporary folder is full.
     """
     count = count_images(paths)
     if not count:
-        raise DataError(f"{', '.join(map(str, paths))}: no image in these shards")
+        raise DataError(f"{', '.join(map(str, paths))}: no images in these shards")
     shape = (count, *[resolution_of(paths[0])] * 2, 3)
     if math.prod(shape) > most_bytes:
         return _map_shards(paths, shape)
@@ -161,7 +161,7 @@ def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY
 
 
 def _map_shards(paths: Sequence[str | Path], shape: tuple[int, ...]) -> tuple[list[str], np.ndarray]:
-    """Lay images out in a scratch file; written, not mapped, so that those which nobody looks at take no memory."""
+    """Write images to a scratch file and map it only for reading, so that images not accessed take no memory."""
     names: list[str] = []
     with tempfile.TemporaryFile() as file:
         try:

@@ -1,4 +1,4 @@
-"""What a reader of any dataset gives the first stage: items by split, and how an item becomes an image."""
+"""The interface between dataset readers and the first stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline_lib.runtime import seeding
 
 @dataclass(frozen=True)
 class Record:
-    """One image and what is true of it.
+    """One image and its ground truth.
 
     Attributes:
         image: uint8 (resolution, resolution, 3).
-        codes: part of every pixel, uint8 (resolution, resolution); None where the dataset has no masks.
-        attributes: truth by name.
-        person: number of the person shown; None where the dataset does not say.
+        codes: part code of every pixel, uint8 (resolution, resolution); None if the dataset has no masks.
+        attributes: ground truth by attribute.
+        person: identity of the person shown; None if unknown.
     """
 
     image: np.ndarray
@@ -30,7 +30,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Item:
-    """An image that has not been read yet: its name, and what the reader needs to find it."""
+    """The name of an image that has not been read yet, and what the reader needs to find it."""
 
     image_id: str
     origin: Any
@@ -38,14 +38,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, open for reading.
+    """A dataset that is open for reading.
 
     Attributes:
-        train: images that networks may learn from.
-        held_out: images that no network is trained on.
-        preprocessing: how an image file becomes pixels, kept in the shards.
-        read: makes a `Record` of an item, in a process of its own; raises `BadImageError` where it cannot.
-        tolerated: largest share of unreadable images.
+        train: training images.
+        held_out: held-out images.
+        preprocessing: description of the preprocessing, stored in the shards.
+        read: reads an item as a `Record` in a worker process; raises `BadImageError` for an unusable image.
+        tolerated: largest tolerated share of unusable images.
     """
 
     train: Sequence[Item]
@@ -61,7 +61,7 @@ def hold_out(count: int, share: float, seed: int) -> np.ndarray:
 
 
 def divide(items: Sequence[Item], held_out: np.ndarray) -> tuple[list[Item], list[Item]]:
-    """Return the items to train on, and those that are held out."""
+    """Return the training items and the held-out items."""
     pairs = list(zip(items, held_out, strict=True))
     return [item for item, held in pairs if not held], [item for item, held in pairs if held]
 

@@ -1,4 +1,4 @@
-"""Every Parquet table of a run: its schema, declared once, and how it is written and read."""
+"""Schemas of all Parquet tables of a run, with functions that write and read them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 
 SCHEMA_VERSION = "1"
-ROWS_PER_GROUP = 4096  # how many rows a `table_writer` holds at a time
+ROWS_PER_GROUP = 4096  # rows that a `table_writer` holds in memory at a time
 
-#: Fixed columns of each kind of table. Kinds marked open hold further columns, one an attribute.
+#: Fixed columns of each kind of table. Kinds marked open have further columns, one per attribute.
 SCHEMAS: dict[str, pa.Schema] = {
-    # One row an image: what is true of it, and who is shown if that is known. Open: a bool an attribute.
+    # One row per image with its ground truth, and its identity if known. Open, with a bool per attribute.
     "labels": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("person", pa.int64())]),
-    # One row for each image of the source that could not be used, and why.
+    # One row per image of the source that could not be used, with the reason.
     "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
-    # One row an image of an assembled set. Open: a bool an attribute, null for edited images.
+    # One row per image of an assembled set. Open, with a bool per attribute, null for edited images.
     "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_())]),
-    # One row an image: a detector's calibrated probabilities. Open: a float an attribute.
+    # One row per image with a detector's calibrated probabilities. Open, with a float per attribute.
     "scores": pa.schema([("image_id", pa.string())]),
-    # One row for each part found in an image; the mask is its pixels row by row, a bit each.
+    # One row per part found in an image; the mask has one bit per pixel, row by row.
     "parts": pa.schema(
         [
             ("image_id", pa.string()),
@@ -39,11 +39,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("mask", pa.binary()),
         ]
     ),
-    # One row an image: the part codes of all its pixels, row by row, a byte each.
+    # One row per image with the part codes of its pixels, one byte each, row by row.
     "masks": pa.schema([("image_id", pa.string()), ("codes", pa.binary())]),
-    # One row an image: its latent, float32, flattened.
+    # One row per image with its latent, float32, flattened.
     "latents": pa.schema([("image_id", pa.string()), ("latent", pa.list_(pa.float32()))]),
-    # One row for each image that is to change: to what, and the target that asks for it.
+    # One row per planned edit, with the value to reach and the index of its target.
     "plan": pa.schema(
         [
             ("image_id", pa.string()),
@@ -53,7 +53,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("wanted", pa.bool_()),
         ]
     ),
-    # One row for each candidate of each planned image; the strongest successful one is chosen.
+    # One row per candidate of each planned edit; the successful one with the highest logit is chosen.
     "candidates": pa.schema(
         [
             ("image_id", pa.string()),
@@ -66,7 +66,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("masked_l1", pa.float32()),
         ]
     ),
-    # One row for each rate: of an attribute in a group of an image set, as a judge sees it.
+    # One row per rate of an attribute in a group of an image set; `judge` is the source of labels.
     "bias": pa.schema(
         [
             ("stage", pa.string()),
@@ -79,7 +79,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("ci_high", pa.float64()),
         ]
     ),
-    # One row for each metric of an image set, named with what it was measured on.
+    # One row per metric of an image set, with what it was measured on.
     "quality": pa.schema(
         [
             ("stage", pa.string()),
@@ -97,12 +97,12 @@ OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
 
 
 def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:
-    """Write `rows` as a table of `kind`, whole or not at all.
+    """Write `rows` as a table of `kind`, atomically.
 
     Args:
-        path: the file to make.
+        path: the file to write.
         kind: a key of `SCHEMAS`.
-        rows: with the columns of that kind, and attribute columns where the kind is open.
+        rows: with the columns of that kind, and attribute columns if the kind is open.
         metadata: run, digest of the config section and digests of the models that made the table.
     """
     schema = _schema(kind, rows.columns, metadata)
@@ -150,13 +150,13 @@ class TableWriter:
 def table_writer(
     path: str | Path, kind: str, metadata: dict[str, str] | None = None, columns: Sequence[str] = ()
 ) -> Iterator[TableWriter]:
-    """Write a table of `kind` batch by batch, whole or not at all; what was written takes no memory.
+    """Write a table of `kind` batch by batch and atomically; written rows take no memory.
 
     Args:
-        path: the file to make.
+        path: the file to write.
         kind: a key of `SCHEMAS`.
         metadata: run, digest of the config section and digests of the models that made the table.
-        columns: of a kind that is open or may lack some: all that the rows have.
+        columns: all columns of the rows, required for a kind that is open or has optional columns.
     """
     schema = _schema(kind, columns or SCHEMAS[kind].names, metadata)
     with (
@@ -171,7 +171,7 @@ def table_writer(
 def read_table(
     path: str | Path, kind: str, columns: Sequence[str] | None = None, filters: Sequence[tuple] | None = None
 ) -> pd.DataFrame:
-    """Read a table of `kind`, or some of its columns, or the rows of which all `filters` (column, sign, value) hold.
+    """Read a table of `kind`, or some of its columns, or the rows that match all `filters` (column, operator, value).
 
     Raises:
         DataError: the file is missing, damaged or of another kind.
@@ -189,7 +189,7 @@ def read_table(
         raise DataError(f"{path}: not a readable table ({error}); delete it and run again") from None
     found = (table.schema.metadata or {}).get(b"kind", b"unknown").decode()
     if found != kind:
-        raise DataError(f"{path}: a table of kind {found}, expected {kind}; give the right file")
+        raise DataError(f"{path}: a table of kind {found}, expected {kind}; correct the path")
     return table.to_pandas()
 
 

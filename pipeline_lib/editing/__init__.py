@@ -1,1 +1,1 @@
-"""Masks, parts, collages and their inversion: how one image is given a part of another."""
+"""Editing of images, from parts and collages to composites."""

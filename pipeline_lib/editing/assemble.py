@@ -1,4 +1,4 @@
-"""The rebalanced set: the images that stayed and the composites that took the place of others."""
+"""Assembly of the rebalanced set from unchanged images and composites."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def assemble_rebalanced(
     rebalanced: list[Path],
     labels: Path,
 ) -> None:
-    """Put composites in the place of the images they were made from.
+    """Replace edited images by their composites.
 
     Args:
-        images: shards of the image set as it was.
+        images: shards of the original image set.
         composites: shards of the chosen composites.
-        truth: table of true labels of the set, or nothing where truth is unknown.
-        run: name of the run, kept in the files.
-        rebalanced: shards to make, one for each of `images`.
-        labels: table to make: which images were edited, and what is true of the others. An edited image's
-            attributes are null: what was aimed at is no truth.
+        truth: label table of the set; empty if ground truth is unknown.
+        run: name of the run, stored in the files.
+        rebalanced: shards to write, one for each of `images`.
+        labels: table to write, with a flag for edited images and the ground truth of the others. An edited image's
+            attributes are null, because the target of an edit is not ground truth.
     """
     edited, replacements = read_shards(composites) if count_images(composites) else ([], np.empty(0))
     position = {name: number for number, name in enumerate(edited)}
@@ -53,7 +53,7 @@ def assemble_rebalanced(
     table = pd.DataFrame(rows, columns=["image_id", "edited"])
     strangers = set(position) - set(table["image_id"])
     if strangers:
-        raise DataError(f"{composites[0]}: composites of {sorted(strangers)[0]} and others that are not in the set")
+        raise DataError(f"{composites[0]}: composites of images that are not in the set, such as {min(strangers)}")
     if known is not None:
         table = table.merge(known[["image_id", *attributes]], on="image_id", validate="one_to_one")
         table[attributes] = table[attributes].astype("boolean")

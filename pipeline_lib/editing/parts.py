@@ -1,4 +1,4 @@
-"""Parts of images: found by the segmenter, or one box in each; kept as one row a part with a packed mask."""
+"""Segmentation of images into parts, stored as one row per part with a packed mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
 
-BOX = "box"  # the only part of images that no segmenter looked at
+BOX = "box"  # the only part of images without a segmenter
 
 
 @torch.no_grad()
@@ -36,10 +36,10 @@ def extract_parts(
 
     Args:
         images: shards of the set.
-        weights: the segmenter's weight file; empty: every image has one part, the box.
-        box: the config's region, where there is no segmenter.
-        run: name of the run, kept in the file.
-        parts: table to make.
+        weights: the segmenter's weight file; if empty, the only part of every image is the box.
+        box: the config's region, used without a segmenter.
+        run: name of the run, stored in the file.
+        parts: table to write.
         device: where to segment.
         batch: images segmented at a time.
     """
@@ -58,7 +58,7 @@ def extract_parts(
 
 
 class _BoxSegmenter:
-    """Stands in for a segmenter: the same box in every image."""
+    """Segments the same box in every image."""
 
     parts = ("background", BOX)
 
@@ -93,15 +93,15 @@ def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> li
 
 
 class PartMasks(Mapping[str, np.ndarray]):
-    """The masks, bool (resolution, resolution), of one part, by the images in which it was found.
+    """The masks, bool (resolution, resolution), of one part, by image id.
 
-    They stay packed, a bit a pixel, until they are asked for.
+    They are unpacked, from one bit per pixel, only on access.
 
     Args:
         parts: a table of parts.
         part: name of the part.
         resolution: side of the images in pixels.
-        least_pixels: a part of fewer pixels counts as not found.
+        least_pixels: a part of fewer pixels is ignored.
     """
 
     def __init__(self, parts: Path, part: str, resolution: int, least_pixels: int = 1):
@@ -109,12 +109,12 @@ class PartMasks(Mapping[str, np.ndarray]):
         table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"], filters=wanted)
         self._row = {name: row for row, name in enumerate(table["image_id"])}
         length = (resolution * resolution + 7) // 8
-        #: uint8 (n + 1, bytes): a row for each image of the part, and an empty one for all others.
+        #: uint8 (n + 1, bytes), with a row for each image that has the part and an empty last one for all others.
         self.packed = np.frombuffer(b"".join([*table["mask"], bytes(length)]), np.uint8).reshape(-1, length)
         self._resolution = resolution
 
     def row(self, image_id: str) -> int:
-        """Return the row of `packed` that holds an image's mask: the last one, which is empty, if it has no part."""
+        """Return the row of `packed` with an image's mask; the last row, which is empty, if the image has no part."""
         return self._row.get(image_id, len(self._row))
 
     def __getitem__(self, image_id: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Images sampled from a generator, and their latents."""
+"""Sampling of images and latents from a generator."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def sample_generator(
     device: torch.device,
     batch: int = 64,
 ) -> None:
-    """Sample a generator at the latents 0, 1, ... of the run's seed, the same ones whichever generator it is.
+    """Sample a generator at the latents 0, 1, ... of the run's seed, which are the same for all generators.
 
     Args:
         generator: its weight file.
         settings: the config section.
-        run: name of the run, kept in the files.
-        seed: of the run.
-        name: of the image set, the stem of its image ids.
-        images: shards to make.
-        latents: table of latents to make.
-        grid: PNG of the first samples to make.
+        run: name of the run, stored in the files.
+        seed: seed of the run.
+        name: name of the image set, the prefix of its image ids.
+        images: shards to write.
+        latents: table of latents to write.
+        grid: PNG of the first samples to write.
         device: where to decode.
         batch: images decoded at a time.
     """
@@ -63,7 +63,7 @@ def sample_generator(
         progress = stack.enter_context(Progress(f"sample_generator ({name})", settings.images))
         for start in range(0, settings.images, batch):
             indices = range(start, min(start + batch, settings.images))
-            # a whole batch each time: how a row is rounded depends on the number of rows beside it
+            # always a full batch, because rounding depends on the batch size
             drawn = network.sample_latents(range(start, start + batch), seed)
             if settings.truncation < 1 and isinstance(network, StyleGAN2Generator):
                 drawn = network.truncate(drawn, settings.truncation)

@@ -1,4 +1,4 @@
-"""A detector's probabilities for every image of a set."""
+"""Scoring of image sets by a detector."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def score_attributes(
         images: all shards of all sets, each in a folder named after its set.
         sets: names of the sets.
         weights: the detector's weight file.
-        run: name of the run, kept in the files.
-        scores: tables to make, one a set.
+        run: name of the run, stored in the files.
+        scores: tables to write, one per set.
         device: where to score.
         batch: images scored at a time.
     """

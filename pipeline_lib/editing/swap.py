@@ -1,4 +1,4 @@
-"""Targeted swaps: many random donors an image, each collage inverted once, the strongest taken (paper A.2.1)."""
+"""Targeted swaps with several random donors per image, of which the best composite is chosen (paper A.2.1)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline_lib.runtime.progress import Progress
 
 
 class Looked(NamedTuple):
-    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes), as they lie in memory."""
+    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes), on the CPU."""
 
     pixels: Tensor
     packed: Tensor
@@ -43,7 +43,7 @@ class Looked(NamedTuple):
 
 
 class ImageSet:
-    """An image set with the masks of one part, for access in any order.
+    """An image set with the masks of one part, for random access.
 
     Args:
         images: its shards.
@@ -58,27 +58,27 @@ class ImageSet:
         self._mask_rows = np.array([self._masks.row(name) for name in self.names])
         self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
         if len(self.with_part) < 2:
-            raise DataError(f"{parts}: the part `{part}` was found in {len(self.with_part)} images; nothing to swap")
+            raise DataError(f"{parts}: only {len(self.with_part)} images have the part `{part}`, too few to swap it")
 
     def look(self, positions: np.ndarray) -> Looked:
-        """Gather images and masks; a mask is empty where the part was not found."""
+        """Gather images and masks; a mask is empty if the image does not have the part."""
         packed = self._masks.packed[self._mask_rows[positions]]
         return Looked(torch.from_numpy(self.pixels[positions]), torch.from_numpy(packed))
 
     def donors(self, position: int, count: int, seed: int, name: str) -> np.ndarray:
-        """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position)."""
+        """Draw `count` distinct donors for the image at `position`, as a function of (seed, set, position)."""
         own = int(np.searchsorted(self.with_part, position))
         is_donor = own < len(self.with_part) and self.with_part[own] == position
         others = len(self.with_part) - is_donor
         if count > others:
-            raise DataError(f"rebalance.candidates: {count} donors wanted, but {name} has only {others}; ask for fewer")
+            raise DataError(f"rebalance.candidates: {count} donors requested, but {name} has only {others}; reduce it")
         drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
         return self.with_part[drawn + (is_donor & (drawn >= own))]
 
 
 @dataclass(frozen=True)
 class Swaps:
-    """Composites of n collages and what they came from; images are (n, 3, H, W) in [-1, 1]."""
+    """Composites and the collages they were made from; images are (n, 3, H, W) in [-1, 1]."""
 
     context: Tensor
     donor: Tensor
@@ -88,7 +88,7 @@ class Swaps:
 
 
 def swap(contexts: Looked, donors: Looked, region: PartRegion | BoxRegion, inverter: Inverter) -> Swaps:
-    """Give each of n contexts the region of its donors, of which each has as many, and invert every collage once."""
+    """Paste each donor's region into its context, with equally many donors per context, and invert the collages."""
     context, context_parts = (
         rows.repeat_interleave(len(donors.pixels) // len(contexts.pixels), dim=0)
         for rows in contexts.to(inverter.device)
@@ -101,7 +101,7 @@ def swap(contexts: Looked, donors: Looked, region: PartRegion | BoxRegion, inver
 
 
 def part_of(region: PartRegion | BoxRegion) -> str:
-    """Return the part whose masks a region needs: of a box, what donors must show, or else the box itself."""
+    """Return the part whose masks a region needs; for a box the part that donors must have, or the box itself."""
     return region.name if isinstance(region, PartRegion) else region.shows or BOX
 
 
@@ -125,40 +125,40 @@ def swap_parts(
     device: torch.device,
     faces: int | None = None,
 ) -> None:
-    """Carry out this shard's share of a plan.
+    """Apply one shard of a plan.
 
-    Every candidate is scored by the selector and stored. It succeeds if the selector sees the wanted value and still
-    finds the image in the group of its target: a smile given to a face that thereby loses its long hair would balance
-    nothing. The success with the strongest logit is chosen; if there is none the image stays as it is, and no
-    candidate is marked as chosen.
+    Every candidate is scored by the selector and stored. It succeeds if the attribute then has the target value and the
+    image remains in its target's group, both by the selector. A smile would not help the balance if the face lost its
+    long hair with it. The successful candidate with the strongest logit is chosen. If there is none, the image is kept
+    unchanged and no candidate is marked as chosen.
 
-    While the device is at one batch of faces, the images of the next are gathered and the results of the last are
-    written. Of the images that are made only the strongest of each face leaves the device.
+    While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
+    written. Only the strongest composite of each face is copied from the device.
 
     Args:
-        images: all shards of the image set: donors come from any of them.
+        images: all shards of the image set, from which donors are drawn.
         parts: its table of parts.
         plan: its table of edits.
         encoder: weight file.
         generator: weight file.
-        precision: report of the encoder, which says in what precision the two compute.
-        selector: weight file of the detector that chooses.
+        precision: report of the encoder, with the precision of the inversion.
+        selector: weight file of the selector.
         settings: the config section.
-        run: name of the run, kept in the files.
-        seed: of the run.
-        name: of the image set.
-        shard: which of `settings.shards` shares of the plan.
-        candidates: table to make.
-        composites: image shard to make, of the chosen composites.
+        run: name of the run, stored in the files.
+        seed: seed of the run.
+        name: name of the image set.
+        shard: index of the shard of the plan, of `settings.shards`.
+        candidates: table to write.
+        composites: image shard of the chosen composites to write.
         device: where to compute.
-        faces: images edited at a time, each with all its candidates; None: as many as suit the device.
+        faces: images edited at a time, each with all its candidates; None chooses by device.
     """
     image_set = ImageSet(images, parts, part_of(settings.region))
     inverter = open_inverter(encoder, generator, device, settings.precision, precision)
     detector = load_weights(selector, Detector, device)
     edits = read_table(plan, "plan")
     faces = faces or faces_at_a_time(device, settings.candidates, image_set.pixels.shape[1])
-    # whole batches are dealt out: how a composite is rounded depends on those beside it
+    # shards consist of full batches, because rounding depends on the batch
     batches = [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard :: settings.shards]
     total = sum(map(len, batches)) * settings.candidates
     metadata = {
@@ -180,15 +180,15 @@ def swap_parts(
 
 
 def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> int:
-    """Return how many faces are edited at a time: 256 composites of 256 pixels fill a GPU."""
+    """Return the number of faces edited at a time; 256 composites of 256 pixels fill a GPU."""
     pixels = (4096 if device.type == "cuda" else 128) * 64 * 64
     return max(1, pixels // (candidates * resolution**2))
 
 
 class _Gathered(NamedTuple):
-    """A batch of edits with what the device needs of them."""
+    """A batch of edits with their inputs for the device."""
 
-    edits: pd.DataFrame  # without what fills a last batch up
+    edits: pd.DataFrame  # without the padding of a last batch
     donor_ids: list[str]
     contexts: Looked
     donors: Looked
@@ -199,7 +199,7 @@ class _Gathered(NamedTuple):
 def _gather(
     edits: pd.DataFrame, faces: int, image_set: ImageSet, settings: Rebalance, seed: int, name: str
 ) -> _Gathered:
-    """Draw the donors of a batch; a last batch is filled up by repeating its last edit, so that all have one size."""
+    """Draw the donors of a batch; a last batch is padded with its last edit, so that all batches have one size."""
     filled = edits.iloc[np.minimum(np.arange(faces), len(edits) - 1)]
     positions = np.array([image_set.position[image_id] for image_id in filled["image_id"]])
     donors = [image_set.donors(position, settings.candidates, seed, name) for position in edits["position"]]
@@ -216,9 +216,9 @@ def _gather(
 
 @dataclass
 class _Tried:
-    """Every candidate of a batch of edits, scored, and the strongest of each face.
+    """The scored candidates of a batch of edits, and the strongest composite of each face.
 
-    Scores are (faces, candidates), the strongest are uint8 (faces, H, W, 3).
+    Scores are (faces, candidates), the strongest composites uint8 (faces, H, W, 3).
     """
 
     edits: pd.DataFrame
@@ -251,7 +251,7 @@ class _Tried:
 def _try_candidates(
     batch: _Gathered, settings: Rebalance, inverter: Inverter, detector: Detector
 ) -> Callable[[], _Tried]:
-    """Start to make and score the candidates of a batch; what is returned waits for them."""
+    """Start to make and score the candidates of a batch; the returned function waits for them."""
     faces = len(batch.wanted)
     swaps = swap(batch.contexts, batch.donors, settings.region, inverter)
     scores = detector.logits(swaps.composite).view(faces, settings.candidates, -1)
@@ -280,7 +280,7 @@ def _try_candidates(
 
 
 def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:
-    """Return which candidates, given logits (n, candidates, attributes), the selector finds in their target's group."""
+    """Return which candidates are in their target's group by the selector's logits (n, candidates, attributes)."""
     holds = dict(zip(detector.attributes, (scores > 0).unbind(dim=-1), strict=True))
     by_rule = torch.stack([in_group(holds, rule.where) for rule in rules])
     return by_rule[targets, torch.arange(len(targets), device=targets.device)]

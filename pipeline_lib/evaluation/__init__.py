@@ -1,1 +1,1 @@
-"""Bias with intervals, image quality with named extractors, and the distances of single edits."""
+"""Evaluation of bias, image quality and edits."""

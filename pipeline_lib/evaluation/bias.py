@@ -1,4 +1,4 @@
-"""Is the balance real, and what did it cost? The stages that judge every image set of a run."""
+"""Rates and group gaps of every image set, and the agreement of the detectors on them."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def evaluate_bias(
     gaps: Path,
     agreement: Path,
 ) -> None:
-    """Take the rates and gaps of every image set, as each judge sees them, and say where the detectors agree.
+    """Measure rates and group gaps of every image set by each source of labels, and the detectors' agreement.
 
-    Judges are the truth (of the dataset), the selector, the referee, and the referee corrected for its error on
-    held-out images. Each judge says for itself which group an image is in.
+    The sources of labels, called judges in the tables, are ground truth (for the original dataset), the selector, the
+    referee, and the referee corrected for its error on held-out images. Each source also determines the groups.
 
     Args:
-        truth: labels of the dataset.
+        truth: labels of the original dataset.
         held_out_truth: labels of the held-out set.
         held_out_referee: the referee's scores of the held-out set.
         selector: the selector's scores, one table for each of `COMPARED`.
         referee: the referee's scores, likewise.
-        targets: the config section that names groups and attribute.
-        detectors: the config section with the least agreement.
+        targets: the config section with groups and attribute.
+        detectors: the config section with the required agreement.
         settings: the config section of the evaluation.
-        run: name of the run, kept in the file.
-        seed: of the run.
-        bias: table to make.
-        gaps: JSON to make: {stage: {judge: {"value", "ci": [low, high]}}}.
-        agreement: JSON to make: {stage: {attribute: share of images on which the detectors agree}}.
+        run: name of the run, stored in the file.
+        seed: seed of the run.
+        bias: table to write.
+        gaps: JSON {stage: {judge: {"value", "ci": [low, high]}}} to write.
+        agreement: JSON {stage: {attribute: share of images on which the detectors agree}} to write.
     """
     attribute = targets.targets[0].attribute
     wheres = {group_name(target.where): target.where for target in targets.targets}
@@ -82,7 +82,7 @@ def evaluate_bias(
     for stage, shares in agreed.items():
         if shares[attribute] < detectors.least_agreement:
             logger.warning(
-                "the detectors agree on `%s` in %.3f of `%s`, less than %s: no gap of that set counts",
+                "the detectors agree on `%s` in %.3f of `%s`, less than %s; gaps of this set do not count",
                 attribute, shares[attribute], stage, detectors.least_agreement,
             )  # fmt: skip
     digest = digest_of([targets.model_dump(), settings.model_dump()])
@@ -98,7 +98,7 @@ def _holds(table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
 def _referee_errors(
     truth: Path, scores: Path, attribute: str, wheres: Mapping[str, Mapping[str, bool]]
 ) -> dict[str, DetectorError]:
-    """Measure the referee's error in each group as it sees them, on the half of the held-out images it never met."""
+    """Measure the referee's error in each of its groups on the held-out images that it was not calibrated on."""
     labels = read_table(truth, "labels").iloc[1::2]
     said = _holds(read_table(scores, "scores").iloc[1::2], "scores")
     groups = {name: in_group(said, where) for name, where in wheres.items()}

@@ -1,4 +1,4 @@
-"""How many planned edits succeeded."""
+"""Success rates of the planned edits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def evaluate_edits(
     summary: Path,
     edits: Path,
 ) -> None:
-    """Count how many planned swaps succeeded, by the selector that chose and by the referee that judges.
+    """Count how many planned edits succeeded by the selector, which chose them, and by the referee.
 
     Args:
         candidates: the tables of all shards.
         plan: the table of edits.
         referee_scores: the referee's scores of the rebalanced set.
         summary: the plan's JSON.
-        edits: JSON to make.
+        edits: JSON to write.
     """
     tried, planned = read_tables(candidates, "candidates"), read_table(plan, "plan")
     chosen = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")

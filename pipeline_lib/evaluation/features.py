@@ -1,4 +1,4 @@
-"""Features of whole image sets, streamed from shards."""
+"""Feature extraction from image sets, streamed from shards."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def extract_features(
 ) -> np.ndarray:
     """Return the extractor's features of every image, float32 (n, d), in the order of the shards.
 
-    With a cache they are computed once for images of the same bytes, whichever set holds them.
+    With a cache they are computed only once for identical images, whatever the image set.
 
     Args:
         shards: image shards.
         extractor: the network; it is moved to `device`.
         device: where to compute.
         batch: images at a time.
-        limit: number of images taken, the first ones; None for all.
-        cache: folder of features computed before; None computes them anyway.
+        limit: number of images, from the first on; None for all.
+        cache: folder of cached features; None disables the cache.
 
     Raises:
-        DataError: a shard is missing or damaged, or none holds an image.
+        DataError: a shard is missing or damaged, or there are no images.
     """
     count = min(count_images(shards), limit or sys.maxsize)
     if not count:
-        raise DataError(f"{', '.join(map(str, shards))}: no image in these shards; run the rule that makes them again")
+        raise DataError(f"{', '.join(map(str, shards))}: no images in these shards; run the rule that makes them again")
     kept = None
     if cache is not None:
         kept = cache / f"{digest_of([digest_of_files(*shards), extractor.name, count, torch.device(device).type])}.npy"
         if kept.exists():
-            logger.info("features of %s are taken from %s", Path(shards[0]).parent, kept)
+            logger.info("features of %s are read from %s", Path(shards[0]).parent, kept)
             return np.load(kept, mmap_mode="c")
     extractor.to(device)
     found = []

@@ -1,7 +1,7 @@
 """Fréchet distance (Heusel et al. 2017) and kernel distance (Binkowski et al. 2018) by torch-fidelity.
 
-The offline extractors stand in for the Inception network, so the figures are neither FID nor KID; they compare only
-with figures of the same extractor. Importing this module registers the extractors with torch-fidelity, whose
+The offline extractors replace the Inception network, so the values are neither FID nor KID. They are comparable only
+with values of the same extractor. Importing this module registers the extractors with torch-fidelity, whose
 `calculate_metrics(feature_extractor=...)` then takes the names in `EXTRACTORS`.
 """
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 #: Names under which the offline extractors are registered with torch-fidelity.
 EXTRACTORS: dict[str, Literal["alex", "vgg"]] = {"shift-tolerant-alex": "alex", "shift-tolerant-vgg": "vgg"}
 LAYER = "pooled"
-# Half of torch-fidelity's defaults each, an eighth of their time: the estimate is unbiased at any size, and 25,000
-# draws see all images of a set of thousands.
+# Half of torch-fidelity's defaults, for an eighth of the time. The estimate is unbiased at any size, and 25,000 draws
+# include nearly all images of a set of thousands.
 LARGEST_SUBSET = 500
 SUBSETS = 50
 
 
 class OfflineExtractor(FeatureExtractorBase):
-    """The offline trunk as torch-fidelity wants it: uint8 images (n, 3, H, W) to a tuple of features (n, d)."""
+    """The offline extractor for torch-fidelity, from uint8 images (n, 3, H, W) to a tuple of features (n, d)."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any):
         super().__init__(name, features_list)
@@ -63,14 +63,14 @@ for _name in EXTRACTORS:
 def frechet_distance(reference: np.ndarray, features: np.ndarray) -> float:
     """Return the Fréchet distance of Gaussians fitted to two sets of features, in squared units of the features.
 
-    It is biased upwards by about the inverse of the number of images, so compare sets of one size.
+    It is biased upwards by about the inverse of the number of images, so compare only sets of the same size.
 
     Args:
         reference: (m, d), of real images.
-        features: (n, d), of the set to measure.
+        features: (n, d), of the set to evaluate.
 
     Raises:
-        DataError: a set has fewer than two images, or the sets' features differ in size.
+        DataError: a set has fewer than two images, or the feature sizes differ.
     """
     _check(reference, features)
     of_reference, of_set = gaussian_statistics(reference), gaussian_statistics(features)
@@ -80,7 +80,7 @@ def frechet_distance(reference: np.ndarray, features: np.ndarray) -> float:
 def gaussian_statistics(features: np.ndarray, chunk: int = 4096) -> dict[str, np.ndarray]:
     """Return mean `mu` (d,) and covariance `sigma` (d, d) of features (n, d), as torch-fidelity names them.
 
-    They are summed in float64 over `chunk` images at a time, so that features which lie in a file stay there.
+    They are summed in float64 over `chunk` images at a time, so that memory-mapped features are not loaded at once.
     """
     starts = range(0, len(features), chunk)
     mean = sum(features[start : start + chunk].sum(axis=0, dtype=np.float64) for start in starts) / len(features)
@@ -94,15 +94,15 @@ def gaussian_statistics(features: np.ndarray, chunk: int = 4096) -> dict[str, np
 def kernel_distance(reference: np.ndarray, features: np.ndarray, seed: int = 0) -> float:
     """Return the squared maximum mean discrepancy of two sets of features, by KID's unbiased estimator.
 
-    It can fall below zero where the sets are alike. The kernel is KID's cubic polynomial, its gamma by `kernel_gamma`.
+    It can be negative for similar sets. The kernel is KID's cubic polynomial, with gamma from `kernel_gamma`.
 
     Args:
         reference: (m, d), of real images.
-        features: (n, d), of the set to measure.
-        seed: of the run; it draws the subsets over which the estimate is averaged.
+        features: (n, d), of the set to evaluate.
+        seed: seed of the run, for the subsets over which the estimate is averaged.
 
     Raises:
-        DataError: a set has fewer than two images, or the sets' features differ in size.
+        DataError: a set has fewer than two images, or the feature sizes differ.
     """
     _check(reference, features)
     size = min(LARGEST_SUBSET, len(reference), len(features))
@@ -120,10 +120,10 @@ def kernel_distance(reference: np.ndarray, features: np.ndarray, seed: int = 0) 
 
 
 def kernel_gamma(reference: np.ndarray) -> float:
-    """Return the factor on scalar products in the polynomial kernel: one over the reference's mean squared norm.
+    """Return gamma of the polynomial kernel, one over the mean squared norm of the reference features.
 
-    KID takes one over the number of features, which suits Inception's range near one. The offline trunks' features
-    are hundreds of times smaller or larger, which would leave a linear kernel or one ruled by outliers.
+    KID uses one over the number of features, which suits Inception's range near one. Features of the offline extractors
+    are hundreds of times smaller or larger, for which that kernel would be nearly linear or dominated by outliers.
     """
     return float(1 / np.square(reference, dtype=np.float64).sum(axis=1).mean())
 
@@ -139,6 +139,6 @@ def _as_double(features: np.ndarray) -> Tensor:
 
 def _check(reference: np.ndarray, features: np.ndarray) -> None:
     if reference.shape[1:] != features.shape[1:]:
-        raise DataError(f"features of shapes {reference.shape} and {features.shape}; take both from one extractor")
+        raise DataError(f"features of shapes {reference.shape} and {features.shape}; use the same extractor for both")
     if min(len(reference), len(features)) < 2:
-        raise DataError(f"{len(reference)} and {len(features)} images; a distance of sets needs two of each")
+        raise DataError(f"{len(reference)} and {len(features)} images; a distance of sets needs at least 2 of each")

@@ -1,4 +1,4 @@
-"""Every figure of a run in one JSON file."""
+"""Collection of all metrics of a run in one JSON file."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def collect_metrics(
     benchmarks: Path,
     metrics: Path,
 ) -> None:
-    """Put every figure of a run into one JSON file.
+    """Collect all metrics of a run in one JSON file.
 
     Args:
         bias: table of `evaluate_bias`.
         gaps: JSON of `evaluate_bias`.
         agreement: JSON of `evaluate_bias`.
         quality: table of `evaluate_quality`.
-        regions: JSON of `compare_regions`; none where there are no parts to compare with a box.
+        regions: JSON of `compare_regions`; empty if there are no parts to compare with a box.
         samples_edits: JSON of `evaluate_edits` for the samples.
         dataset_edits: the same for the dataset.
         detectors: reports of selector and referee.
-        segmenter: report of the segmenter; none where there is none.
-        targets: the config section that names the attribute.
-        benchmarks: folder of Snakemake's benchmark files; empty when run without it.
-        metrics: JSON to make.
+        segmenter: report of the segmenter; empty if there is none.
+        targets: the config section with the attribute.
+        benchmarks: folder of Snakemake's benchmark files; empty without Snakemake.
+        metrics: JSON to write.
     """
     table = read_table(quality, "quality")
     by_stage = {
@@ -81,7 +81,7 @@ def _rates(bias: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
 
 
 def _timing(benchmarks: Path) -> dict[str, float]:
-    """Read the wall seconds of each job from Snakemake's benchmark files."""
+    """Read the wall-clock seconds of each job from Snakemake's benchmark files."""
     return {
         path.relative_to(benchmarks).with_suffix("").as_posix(): float(pd.read_csv(path, sep="\t")["s"].iloc[0])
         for path in sorted(benchmarks.rglob("*.tsv"))

@@ -1,4 +1,4 @@
-"""Density and coverage (Naeem et al. 2020), in tiles that never hold all distances at once."""
+"""Density and coverage (Naeem et al. 2020), computed in tiles so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pipeline_lib.runtime.errors import DataError
 
-# Of one tile of distances: a tile that a processor's cache holds, and one that keeps a GPU busy.
+# Sizes of one tile of distances that fits a processor's cache, and of one that occupies a GPU.
 TILE_BYTES = {"cpu": 2**22, "cuda": 2**30}
 
 
 class DensityCoverage(NamedTuple):
-    """Density, from 0, about 1 for equal distributions; and coverage, in [0, 1]."""
+    """Density, at least 0 and about 1 for equal distributions, and coverage, in [0, 1]."""
 
     density: float
     coverage: float
@@ -30,34 +30,34 @@ def density_and_coverage(
     device: str | torch.device = "cpu",
     tile_bytes: int | None = None,
 ) -> DensityCoverage:
-    """Measure how densely and how widely a set of images falls among real ones.
+    """Measure density and coverage of a set of images with respect to real ones.
 
-    A real image's ball reaches to the nearest of its k-th neighbours among the other real images, its border left out.
-    Density is the mean number of balls that an image of the set lies in, divided by k; coverage is the share of balls
-    with an image of the set inside.
+    The ball of a real image is open, with the distance to its k-th nearest neighbour among the other real images as
+    radius. Density is the mean number of balls that contain an image of the set, divided by k. Coverage is the share of
+    balls that contain an image of the set.
 
     Args:
         reference: (m, d), features of real images.
-        features: (n, d), features of the set to measure.
+        features: (n, d), features of the set to evaluate.
         neighbours: k.
         device: where to compute.
-        tile_bytes: largest size of one tile of distances; None: as suits the device.
+        tile_bytes: largest size of one tile of distances; None chooses by device.
 
     Raises:
-        DataError: too few images, or the sets' features differ in size.
+        DataError: there are too few images, or the feature sizes differ.
     """
     if reference.shape[1:] != features.shape[1:]:
-        raise DataError(f"features of shapes {reference.shape} and {features.shape}; take both from one extractor")
+        raise DataError(f"features of shapes {reference.shape} and {features.shape}; use the same extractor for both")
     if len(reference) <= neighbours or not len(features):
         raise DataError(
             f"{len(reference)} reference images and {len(features)} others; density and coverage with "
-            f"{neighbours} neighbours need at least {neighbours + 1} and 1: add images or lower `evaluate.neighbours`"
+            f"{neighbours} neighbours need at least {neighbours + 1} and 1; add images or reduce `evaluate.neighbours`"
         )
     real = torch.as_tensor(reference, dtype=torch.float64, device=device)
     others = torch.as_tensor(features, dtype=torch.float64, device=device)
-    center = real.mean(dim=0)  # small norms keep the rounding of scalar products small
+    center = real.mean(dim=0)  # small norms reduce the rounding error of scalar products
     real, others = real - center, others - center
-    # Beyond all rounding and below all differences of float32 features: what ties stays a tie, outside the ball.
+    # Larger than the rounding error and smaller than differences of float32 features, so that ties stay outside.
     margin = 1e-12 * float(torch.cat([real, others]).square().sum(dim=1).max())
     side = max(1, math.isqrt((tile_bytes or TILE_BYTES[torch.device(device).type]) // 8))
     radii = _neighbour_distances(real, neighbours, side)
@@ -76,7 +76,7 @@ def _neighbour_distances(points: Tensor, neighbours: int, side: int) -> Tensor:
     for rows, columns in _tiles(len(points), len(points), side):
         distances = _squared_distances(points[rows], points[columns])
         if rows == columns:
-            distances.fill_diagonal_(torch.inf)  # a point is no neighbour of its own
+            distances.fill_diagonal_(torch.inf)  # a point is not its own neighbour
         here = distances.topk(min(neighbours, distances.shape[1]), largest=False, sorted=False).values
         nearest[rows] = torch.cat([nearest[rows], here], dim=1).topk(neighbours, largest=False, sorted=False).values
     return nearest.amax(dim=1)
@@ -88,7 +88,7 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _tiles(rows: int, columns: int, side: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a matrix into tiles of `side` rows and columns, those at the edges perhaps smaller."""
+    """Split a matrix into tiles of `side` rows and columns; those at the edges may be smaller."""
     for top in range(0, rows, side):
         for left in range(0, columns, side):
             yield slice(top, min(top + side, rows)), slice(left, min(left + side, columns))

@@ -1,4 +1,4 @@
-"""How the images of a set compare with held-out real ones, as rows of the quality table."""
+"""Image quality of a set with respect to held-out real images, as rows of the quality table."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def measure_quality(
     limit: int | None = None,
     cache: Path | None = None,
 ) -> pd.DataFrame:
-    """Return the rows of one image set in a table of kind `quality`, a row a metric.
+    """Return the rows of one image set in a table of kind `quality`, one per metric.
 
     Args:
         stage: name of the image set.
         shards: its images.
         reference_features: (m, d), by `extract_features` of held-out real images with the same extractor.
-        reference_name: what those images are.
-        extractor: the network that features come from; its name stands in every row.
+        reference_name: description of these images.
+        extractor: the feature extractor, whose name is stored in every row.
         neighbours: k of density and coverage.
         device: where to compute.
-        seed: of the run, for the kernel distance's subsets.
-        limit: number of images measured, the first of the set; None for all.
-        cache: folder of features computed before.
+        seed: seed of the run, for the kernel distance's subsets.
+        limit: number of images, from the first on; None for all.
+        cache: folder of cached features.
 
     Raises:
         DataError: a shard is missing or damaged, or there are too few images.
@@ -77,16 +77,16 @@ def evaluate_quality(
     quality: Path,
     device: torch.device,
 ) -> None:
-    """Compare every image set with held-out real images that no network was trained on.
+    """Measure the image quality of every image set with respect to held-out real images.
 
     Args:
         held_out: shards of the held-out set.
         images: all shards of all image sets, each under a folder named after its set.
         settings: the config section.
-        run: name of the run, kept in the file.
-        seed: of the run.
-        cache: folder of features, which a set that has not changed is not asked for again.
-        quality: table to make.
+        run: name of the run, stored in the file.
+        seed: seed of the run.
+        cache: folder of cached features, which are reused for unchanged sets.
+        quality: table to write.
         device: where to compute.
     """
     extractor = load_perceptual("alex")

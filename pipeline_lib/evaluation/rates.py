@@ -1,4 +1,4 @@
-"""Rates of an attribute by group, and gaps between groups, with their intervals."""
+"""Rates of an attribute by group and group gaps, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline_lib.runtime import seeding
 
 
 def wilson_rate(positives: int, n: int, confidence: float) -> Estimate:
-    """Return a rate with Wilson's score interval (1927); NaN where n is 0."""
+    """Return a rate with Wilson's score interval (1927); NaN if n is 0."""
     if n == 0:
         return UNKNOWN
     limits = binomtest(positives, n).proportion_ci(confidence, method="wilson")
@@ -26,11 +26,11 @@ def gap(first: Estimate, second: Estimate) -> Estimate:
     """Return the first rate minus the second with Newcombe's hybrid score interval (1998, method 10).
 
     Args:
-        first: a rate with its Wilson interval, of images independent of the second's.
-        second: another at the same confidence.
+        first: a rate with its Wilson interval, on images independent of the second's.
+        second: another with the same confidence level.
 
     Returns:
-        The gap and its limits, in [-1, 1]; NaN where either rate is.
+        The gap and its limits, in [-1, 1]; NaN if either rate is NaN.
     """
     difference = first.value - second.value
     below = hypot(first.value - first.low, second.high - second.value)
@@ -46,15 +46,15 @@ def rate_rows(
     in_groups: Mapping[str, np.ndarray],
     confidence: float,
 ) -> pd.DataFrame:
-    """Return the rows of one image set and judge in a table of kind `bias`, a row a group, with Wilson intervals.
+    """Return the rows of an image set and source of labels in a table of kind `bias`, with Wilson intervals.
 
     Args:
         stage: name of the image set.
-        judge: who says so: `truth`, `selector` or `referee`.
-        attribute: whose rate is taken.
-        has_attribute: bool (n,), without images that the judge does not know.
+        judge: source of labels, `truth`, `selector` or `referee`.
+        attribute: attribute whose rate is measured.
+        has_attribute: bool (n,), without images whose label is unknown.
         in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        confidence: of the intervals, in (0, 1).
+        confidence: level of the intervals, in (0, 1).
 
     Raises:
         ValueError: the arrays are not boolean or differ in shape.
@@ -76,17 +76,17 @@ def corrected_rows(
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the rows of judge `corrected`: a detector's rates, corrected for its error in each group.
+    """Return the rows with the judge `corrected`, a detector's rates corrected for its error in each group.
 
     Args:
         stage: name of the image set.
-        attribute: whose rate is taken.
-        has_attribute: bool (n,), as the detector sees it.
+        attribute: attribute whose rate is measured.
+        has_attribute: bool (n,), by the detector.
         in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        errors: of the detector in each group, by `rebalance.estimate.measure_errors`.
-        confidence: of the intervals, in (0, 1).
-        resamples: size of the bootstrap.
-        seed: of the run.
+        errors: errors of the detector in each group, by `rebalance.estimate.measure_errors`.
+        confidence: level of the intervals, in (0, 1).
+        resamples: bootstrap resamples.
+        seed: seed of the run.
 
     Raises:
         DataError: the detector is no better than chance in a group.
@@ -113,8 +113,8 @@ def _rows(
         for array in (has_attribute, inside):
             if array.dtype != bool or array.shape != has_attribute.shape:
                 raise ValueError(
-                    f"{stage}, {judge}, group `{group}`: {array.dtype} of shape {array.shape}; give booleans of shape "
-                    f"{has_attribute.shape}, and leave out images that the judge does not know"
+                    f"{stage}, {judge}, group `{group}`: {array.dtype} of shape {array.shape}; expected booleans of "
+                    f"shape {has_attribute.shape}, without images whose label is unknown"
                 )
         n = int(inside.sum())
         rows.append((stage, judge, group, attribute, n, *estimate(group, int((has_attribute & inside).sum()), n)))
@@ -122,6 +122,6 @@ def _rows(
 
 
 def estimate_json(estimate: Estimate) -> dict[str, object]:
-    """Return an estimate as JSON holds it: six digits, null for what is unknown."""
+    """Return an estimate for JSON, with six digits and null for NaN."""
     value, low, high = (None if np.isnan(number) else round(float(number), 6) for number in estimate)
     return {"value": value, "ci": [low, high]}

@@ -1,4 +1,4 @@
-"""Image quality of every set, and part against box regions: the evaluation stages that run networks."""
+"""Comparison of part and box regions on the same images and donors."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def compare_regions(
     Args:
         images: shards of the samples.
         parts: their table of parts.
-        plan: their table of edits, of which the first `settings.compare` are taken.
+        plan: their table of edits, of which the first `settings.compare` are used.
         encoder: weight file.
         generator: weight file.
-        precision: report of the encoder, which says in what precision the two compute.
+        precision: report of the encoder, with the precision of the inversion.
         selector: weight file.
         referee: weight file.
         settings: the config section.
-        evaluate: the config section that names the perceptual distance.
-        seed: of the run.
-        comparison: JSON to make.
-        gallery: PNG to make: context, donor, then collage and composite of part and box.
+        evaluate: the config section with the perceptual distance.
+        seed: seed of the run.
+        comparison: JSON to write.
+        gallery: PNG to write, with context, donor, and collage and composite of part and box.
         device: where to compute.
     """
     name = part_of(settings.region)
@@ -108,7 +108,7 @@ def compare_regions(
 def _donors_with_attribute(
     edits: pd.DataFrame, image_set: ImageSet, selector: Detector, seed: int, device: torch.device
 ) -> np.ndarray:
-    """Draw for each edit one donor that has, by the selector, what is wanted."""
+    """Draw one donor for each edit that has the target value of the attribute by the selector."""
     pool = image_set.with_part
     probabilities = torch.cat(
         [selector(image_set.look(chunk).to(device)[0]) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
@@ -118,7 +118,7 @@ def _donors_with_attribute(
     donors = {wanted: pool[has == wanted] for wanted in (True, False)}
     for wanted in edits["wanted"].unique():
         if not len(donors[wanted]):
-            logger.warning("compare_regions: the selector finds no donor with %s %s; any may serve", attribute, wanted)
+            logger.warning("compare_regions: the selector finds no donor with %s %s; any is used", attribute, wanted)
             donors[wanted] = pool
     rng = seeding.numpy_generator(seed, "region donors")
     return np.array([rng.choice(donors[wanted]) for wanted in edits["wanted"]])

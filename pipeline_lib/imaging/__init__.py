@@ -1,1 +1,1 @@
-"""Pure operations on image tensors: conversion and transfer, masks, collages, blur, grids, pixel distances."""
+"""Operations on image tensors: conversion and transfer, masks, collages, blur, grids and pixel distances."""

@@ -1,4 +1,4 @@
-"""Collages: which pixels an edit pastes and which it leaves unknown (paper 3.2 and Eq. 4)."""
+"""Collages and the masks of their pasted and unknown pixels (paper 3.2 and Eq. 4)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline_lib.imaging.masks import box_mask, grow
 
 
 def region_masks(region: PartRegion | BoxRegion, donor_parts: Tensor, context_parts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what an edit pastes and what it leaves unknown.
+    """Return the pasted and the unknown pixels of an edit.
 
-    The pasted pixels are the donor's part, grown. Unknown are a ring of `buffer` round them, and whatever of the
-    context's own part would be left over: half of the old mouth beside the new one is no evidence of either.
+    The pasted pixels are the donor's part, dilated. Unknown are a ring of `buffer` around them and the remaining pixels
+    of the context's own part, such as the rest of the old mouth next to the new one.
 
     Args:
         region: the config section.
-        donor_parts: masks (n, 1, H, W) of the part in the donors; only their shape matters for a box.
-        context_parts: masks (n, 1, H, W) of the part in the images that are edited.
+        donor_parts: masks (n, 1, H, W) of the part in the donors; for a box only their shape is used.
+        context_parts: masks (n, 1, H, W) of the part in the edited images.
 
     Returns:
         pasted and unknown, both (n, 1, H, W) of {0, 1}; they do not overlap.
@@ -35,5 +35,5 @@ def region_masks(region: PartRegion | BoxRegion, donor_parts: Tensor, context_pa
 
 
 def make_collage(context: Tensor, donor: Tensor, pasted: Tensor) -> Tensor:
-    """Lay the donor's pixels where `pasted` is 1 over the context (paper Eq. 4); all of shape (n, ., H, W)."""
+    """Paste the donor's pixels into the context where `pasted` is 1 (paper Eq. 4); all of shape (n, ., H, W)."""
     return torch.where(pasted.bool(), donor, context)

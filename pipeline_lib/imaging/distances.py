@@ -1,4 +1,4 @@
-"""Distances between images, pixel by pixel."""
+"""Pixelwise distances between images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of |x - G(E(x, m))| over the known pixels of each image and their three channels (paper Eq. 5).
 
-    The sum is divided by three times the number of known pixels, not of all pixels, so masks of different size
-    compare; a distance lies in [0, 2].
+    The sum is divided by three times the number of known pixels, not of all pixels, so that masks of different size
+    are comparable. A distance is in [0, 2].
 
     Args:
         images: x, (n, 3, H, W) in [-1, 1].
         reconstructions: of the same shape and range.
-        mask: (n, 1, H, W), true or 1 where a pixel is known.
+        mask: (n, 1, H, W), true or 1 for known pixels.
 
     Returns:
         Float (n,); NaN for an image without a known pixel.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     check_pairs(images, reconstructions, mask)
     known = mask.to(images.dtype)
@@ -35,9 +35,9 @@ def check_pairs(images: Tensor, reconstructions: Tensor, mask: Tensor | None) ->
     if images.shape != reconstructions.shape:
         raise ValueError(f"images of shape {tuple(images.shape)}, reconstructions of {tuple(reconstructions.shape)}")
     if mask is not None and mask.shape != expected:
-        raise ValueError(f"a mask of shape {tuple(mask.shape)}; these images take {expected}")
+        raise ValueError(f"a mask of shape {tuple(mask.shape)}; these images need {expected}")
 
 
 def peak_signal_to_noise(images: Tensor, reference: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of images in [-1, 1], over all of them together."""
+    """Return the peak signal-to-noise ratio in dB of a batch of images in [-1, 1], computed over the whole batch."""
     return float(10 * torch.log10(4 / F.mse_loss(images.double(), reference.double()).clamp(min=1e-12)))

@@ -1,4 +1,4 @@
-"""Grids of images as one PNG."""
+"""Image grids as PNG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of known pixels: random ones to train on (paper 3.2, A.1.1) and the regions that an edit replaces."""
+"""Random masks for training (paper 3.2, A.1.1) and masks of the regions that an edit replaces."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline_lib.runtime.errors import DataError
 
 
 def random_masks(settings: MaskSampling, count: int, resolution: int, random: torch.Generator) -> Tensor:
-    """Draw masks (count, 1, resolution, resolution), 1 where a pixel is known, on the device of `random`.
+    """Draw masks (count, 1, resolution, resolution), 1 for known pixels, on the device of `random`.
 
-    Uniform noise on a coarse grid is upsampled bilinearly and cut at a threshold t ~ U(least, 1), one an image.
+    Uniform noise on a coarse grid is upsampled bilinearly and thresholded at t ~ U(least, 1), drawn for each image.
     """
     place = {"generator": random, "device": random.device}
     noise = torch.rand(count, 1, settings.cells, settings.cells, **place)
@@ -24,15 +24,15 @@ def random_masks(settings: MaskSampling, count: int, resolution: int, random: to
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
-    """Widen masks (n, 1, H, W) of {0, 1} by a square neighbourhood of `pixels` on each side."""
+    """Dilate masks (n, 1, H, W) of {0, 1} by a square neighbourhood of `pixels` on each side."""
     return F.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
 
 
 def box_mask(region: BoxRegion, resolution: int) -> Tensor:
-    """Return the rectangle as a mask (1, 1, resolution, resolution), 1 inside.
+    """Return the box as a mask (1, 1, resolution, resolution), 1 inside.
 
     Raises:
-        DataError: no pixel lies inside at this resolution.
+        DataError: the box contains no pixel at this resolution.
     """
     top, bottom, left, right = (
         round(share * resolution) for share in (region.top, region.bottom, region.left, region.right)
@@ -40,5 +40,5 @@ def box_mask(region: BoxRegion, resolution: int) -> Tensor:
     mask = torch.zeros(1, 1, resolution, resolution)
     mask[..., top:bottom, left:right] = 1
     if not mask.any():
-        raise DataError(f"rebalance.region: the box holds no pixel at {resolution} pixels; make it larger")
+        raise DataError(f"rebalance.region: the box contains no pixel at a resolution of {resolution}; enlarge it")
     return mask

@@ -1,4 +1,4 @@
-"""How images come to the device and back, and how they change between uint8 and [-1, 1]."""
+"""Transfer of images to the device and back, and conversion between uint8 and [-1, 1]."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def upload(rows: Tensor, device: torch.device | str) -> Tensor:
-    """Copy a tensor of the CPU to the device without waiting for it."""
+    """Copy a CPU tensor to the device asynchronously."""
     if torch.device(device).type != "cuda":
         return rows.to(device)
     return rows.pin_memory().to(device, non_blocking=True)
 
 
 def download(found: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
-    """Start to copy tensors to the CPU; what is returned waits until they are there."""
+    """Start to copy tensors to the CPU; the returned function waits for them."""
     if all(tensor.device.type != "cuda" for tensor in found.values()):
         return lambda: {name: tensor.cpu() for name, tensor in found.items()}
     copies = {name: torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for name, t in found.items()}
@@ -33,15 +33,15 @@ def download(found: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
 
 
 def to_float(images: Tensor, device: torch.device | str) -> Tensor:
-    """Move uint8 images (n, 3, H, W) to the device and there to [-1, 1]."""
+    """Move uint8 images (n, 3, H, W) to the device and convert them there to [-1, 1]."""
     return upload(images, device).to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
 
 
 def as_pixels(images: Tensor) -> Tensor:
-    """Turn images (n, 3, H, W) in [-1, 1] into uint8 (n, H, W, 3), where they are."""
+    """Convert images (n, 3, H, W) in [-1, 1] to uint8 (n, H, W, 3) on the same device."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Turn images (n, 3, H, W) in [-1, 1] into uint8 (n, H, W, 3) on the CPU, as shards hold them."""
+    """Convert images (n, 3, H, W) in [-1, 1] to uint8 (n, H, W, 3) on the CPU, the layout of shards."""
     return as_pixels(images).cpu()

@@ -1,1 +1,1 @@
-"""Every neural network of the workflow, and the one place where weights come in and go out."""
+"""All neural networks of the workflow, and the loading and saving of their weights."""

@@ -1,4 +1,4 @@
-"""An attribute detector on a network of torchvision or timm."""
+"""An attribute detector with a backbone from torchvision or timm."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline_lib.runtime.errors import WeightsError
 
 
 class BackboneClassifier(Detector):
-    """A network of a library with a last layer of one output an attribute, on images normalised as ImageNet's.
+    """A network of a library with one output per attribute, on images normalised with ImageNet's statistics.
 
     Args:
-        attributes: names of the outputs, in their order.
-        library: where the network is from.
-        name: of the network in that library, such as resnet18.
-        mirror: judge an image by itself and its mirror image together.
+        attributes: names of the outputs, in order.
+        library: library of the network.
+        name: name of the network in the library, such as resnet18.
+        mirror: average over an image and its mirror image.
 
     Raises:
-        WeightsError: the library is not there, or has no such network.
+        WeightsError: the library is not installed, or has no such network.
     """
 
     architecture = "backbone-classifier"
@@ -39,7 +39,7 @@ class BackboneClassifier(Detector):
         self.network = _create(library, name, len(self.attributes))
 
     def load_pretrained(self, path: Path) -> None:
-        """Start from published weights of the network; its last layer, of other classes, stays as drawn.
+        """Load published weights of the network, except for its last layer, which has other classes.
 
         Raises:
             WeightsError: the file cannot be used, or is of another network.
@@ -47,14 +47,14 @@ class BackboneClassifier(Detector):
         try:
             given = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            raise WeightsError(f"{path}: no readable weights ({str(error).partition(chr(10))[0]})") from None
+            raise WeightsError(f"{path}: not a readable weight file ({str(error).partition(chr(10))[0]})") from None
         own = self.network.state_dict()
         fitting = {name: value for name, value in given.items() if name in own and value.shape == own[name].shape}
         new = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
         other = [name for name in new if own[name].shape[:1] != (len(self.attributes),) or name not in given]
         if other or not fitting:
             name, shown = self.arguments["name"], ", ".join(other[:3] or new[:3])
-            raise WeightsError(f"{path}: no weights of {name}; {shown} are missing or of another shape")
+            raise WeightsError(f"{path}: not the weights of {name}; {shown} are missing or have another shape")
         self.network.load_state_dict(fitting, strict=False)
 
     def view_logits(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one place where weights come in and go out: safetensors with a header that says what they are."""
+"""Loading and saving of weights, as safetensors with a header that describes the network."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 
 
 def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any], half: bool = False) -> None:
-    """Write a network's weights as safetensors, whole or not at all.
+    """Write a network's weights as safetensors, atomically.
 
     Args:
-        path: the file to make.
+        path: the file to write.
         network: with the attributes `architecture` and `arguments`, from which `load_weights` rebuilds it.
-        provenance: what made the weights (config digest, steps, data); kept in the header.
+        provenance: origin of the weights (config digest, steps, data), stored in the header.
         half: store floating-point weights in half precision.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
@@ -62,15 +62,15 @@ def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any
 
 
 def ship_weights(source: str | Path, target: str | Path) -> None:
-    """Write a half-precision copy of a weight file, header and all, as it is shipped."""
+    """Write a half-precision copy of a weight file, with its header, for distribution."""
     save_weights(target, load_weights(source), read_header(source), half=True)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """Read what a weight file says of itself.
+    """Read the header of a weight file.
 
     Raises:
-        WeightsError: the file is missing, truncated, or not one of ours.
+        WeightsError: the file is missing, truncated or has no such header.
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
@@ -84,16 +84,16 @@ def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: st
 
     Args:
         path: a file written by `save_weights`.
-        kind: class that the network must be of.
-        device: where to put it.
+        kind: required class of the network.
+        device: device of the network.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds another kind of network.
+        WeightsError: the file is missing, damaged, or contains another kind of network.
     """
     header = read_header(path)
     network_class = ARCHITECTURES.get(header["architecture"])
     if network_class is None or not issubclass(network_class, kind):
-        raise WeightsError(f"{path}: holds a {header['architecture']}, expected a {kind.__name__}; give the right file")
+        raise WeightsError(f"{path}: contains a {header['architecture']}, expected a {kind.__name__}; correct the path")
     network = network_class(**header["arguments"])
     with _open(path) as file:
         names = file.keys()
@@ -103,17 +103,17 @@ def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: st
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{path}: does not fit its own header: {' '.join(str(error).split())}") from None
+        raise WeightsError(f"{path}: weights do not match their header ({' '.join(str(error).split())})") from None
     return network.to(device).requires_grad_(False).eval()
 
 
 def import_weights(source: str | Path, target: str | Path, resolution: int | None = None) -> nn.Module:
-    """Make a weight file of published weights; its header holds the source's name and digest.
+    """Convert published weights to a weight file, whose header has the source's name and digest.
 
     Args:
-        source: a `.pth` or `.pt` file as it was published.
-        target: the safetensors file to make.
-        resolution: of the images, see `read_published`.
+        source: a published `.pth` or `.pt` file.
+        target: the safetensors file to write.
+        resolution: resolution of the images, see `read_published`.
 
     Returns:
         The network, frozen and in evaluation mode.
@@ -127,36 +127,36 @@ def import_weights(source: str | Path, target: str | Path, resolution: int | Non
 
 
 def load_given(path: Path, kind: type[nn.Module], resolution: int | None = None) -> tuple[Any, dict[str, Any]]:
-    """Load weights that a config names, ours (.safetensors) or published ones, and what is known of their origin.
+    """Load weights named in a config, either .safetensors or published, and return the network and its provenance.
 
     Args:
         path: the file.
-        kind: class that the network must be of.
-        resolution: of the images, see `read_published`.
+        kind: required class of the network.
+        resolution: resolution of the images, see `read_published`.
 
     Raises:
-        WeightsError: the file cannot be used, or holds another kind of network.
+        WeightsError: the file cannot be used, or contains another kind of network.
     """
     if path.suffix == ".safetensors":
         return load_weights(path, kind), read_header(path)
     network = read_published(path, resolution)
     if not isinstance(network, kind):
-        raise WeightsError(f"{path}: holds a {network.architecture}, expected a {kind.__name__}; give the right file")
+        raise WeightsError(f"{path}: contains a {network.architecture}, expected a {kind.__name__}; correct the path")
     return network, origin_of(path)
 
 
 def read_published(source: str | Path, resolution: int | None = None) -> nn.Module:
-    """Read published weights: ProGAN and StyleGAN2 generators, and the masked encoders of either.
+    """Read published weights of ProGAN and StyleGAN2 generators and of their masked encoders.
 
     Args:
-        source: a `.pth` or `.pt` file as it was published.
-        resolution: of the images, where the weights do not say it: ProGAN's encoders stride less under 150 pixels.
+        source: a published `.pth` or `.pt` file.
+        resolution: resolution of the images, required for ProGAN's encoders, whose strides depend on it.
 
     Returns:
         The network, frozen and in evaluation mode.
 
     Raises:
-        WeightsError: the file is missing, damaged, carries more than tensors, or holds no network that is known.
+        WeightsError: the file is missing, damaged, contains more than tensors, or has no known network.
     """
     if not Path(source).is_file():
         raise WeightsError(f"{source}: no such weight file; correct the path")
@@ -165,7 +165,7 @@ def read_published(source: str | Path, resolution: int | None = None) -> nn.Modu
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{source}: carries something other than tensors, which loading could run, and is refused ({reason})"
+            f"{source}: refused, because it contains objects other than tensors, which could run code ({reason})"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{source}: not a readable PyTorch file ({error}); it may be truncated") from None
@@ -173,17 +173,18 @@ def read_published(source: str | Path, resolution: int | None = None) -> nn.Modu
     try:
         missing, left_over = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{source}: does not fit a {network.architecture}: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{source}: does not match a {network.architecture} ({reason})") from None
     if missing or left_over:
         raise WeightsError(
-            f"{source}: does not fit a {network.architecture}; "
-            f"missing are {_some(missing)}, left over are {_some(left_over)}"
+            f"{source}: does not match a {network.architecture}; "
+            f"missing keys are {_some(missing)}, unexpected keys are {_some(left_over)}"
         )
     return network.requires_grad_(False).eval()
 
 
 def origin_of(path: Path) -> dict[str, Any]:
-    """Return the name and digest of a file or folder of weights that were trained elsewhere, as kept in a header."""
+    """Return the name and digest of a file or folder of external weights, for a header."""
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     return {"imported_from": path.name, "source_digest": digest_of_files(*files)}
 
@@ -200,5 +201,5 @@ def _open(path: str | Path) -> Any:
         return safe_open(str(path), framework="pt")
     except SafetensorError as error:
         raise WeightsError(
-            f"{path}: not a readable safetensors file ({error}); it may be truncated, fetch it again"
+            f"{path}: not a readable safetensors file ({error}); it may be truncated, so download it again"
         ) from None

@@ -1,4 +1,4 @@
-"""Attribute detectors: what all have in common, and two small ones of different architecture."""
+"""The base class of attribute detectors, and two small detectors of different architecture."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SMALLEST_PROBABILITY = 1e-6  # a probability of 0 or 1 has no logit
 
 
 class Detector(nn.Module):
-    """Images to calibrated attribute logits.
+    """Maps images to calibrated attribute logits.
 
     Args:
-        attributes: names of the outputs, in their order.
+        attributes: names of the outputs, in order.
         width: channels of the first layer.
-        mirror: judge an image by itself and its mirror image together, which halves what is peculiar to one view.
+        mirror: average over an image and its mirror image.
     """
 
     architecture: str
@@ -29,21 +29,21 @@ class Detector(nn.Module):
         self.attributes = list(attributes)
         self.mirror = mirror
         self.arguments = {"attributes": self.attributes, "width": width, "mirror": mirror}
-        #: Divides the logits; fitted on held-out images (Guo et al. 2017).
+        #: Temperatures that divide the logits, fitted on held-out images (Guo et al. 2017).
         self.register_buffer("temperature", torch.ones(len(self.attributes)))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Score images (n, 3, H, W) in [-1, 1]; returns calibrated logits (n, attributes)."""
+        """Return calibrated logits (n, attributes) of images (n, 3, H, W) in [-1, 1]."""
         return self.raw_logits(images) / self.temperature
 
     def raw_logits(self, images: Tensor) -> Tensor:
-        """Score images before calibration."""
+        """Return logits before calibration."""
         if not self.mirror:
             return self.view_logits(images)
         return (self.view_logits(images) + self.view_logits(images.flip(-1))) / 2
 
     def view_logits(self, images: Tensor) -> Tensor:
-        """Score images as they stand, which is what the network is trained on."""
+        """Return logits without mirror images, as in training."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Detector(nn.Module):
 
 
 class PlainClassifier(Detector):
-    """Six 3x3 convolutions with batch normalisation, then the mean over space at 4x4 cells."""
+    """Six 3x3 convolutions with batch normalisation, then global average pooling at 4x4 cells."""
 
     architecture = "plain-classifier"
 
@@ -119,10 +119,10 @@ def as_logits(
     """Return the logits (n, columns) of some columns of a classifier's outputs (n, classes).
 
     Args:
-        outputs: of a classifier that was trained elsewhere.
-        columns: which ones.
-        gives: what the outputs are: logits, probabilities, or logits of exclusive classes, each of which is then
-            read against all others together.
+        outputs: outputs of a pretrained classifier.
+        columns: columns to return.
+        gives: type of the outputs: logits, probabilities, or logits of mutually exclusive classes, each of which is
+            converted to a logit of this class against all others.
     """
     if gives == "probabilities":
         return torch.logit(outputs[:, columns], eps=SMALLEST_PROBABILITY)

@@ -1,4 +1,4 @@
-"""A residual discriminator that grows with either generator, and can look at one square more closely."""
+"""A residual discriminator that supports progressive growing and a local discriminator for one square."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline_lib.networks.layers import EqualConv2d, EqualLinear, resolutions_u
 
 
 class Discriminator(nn.Module):
-    """Residual blocks down to 4 pixels, minibatch standard deviation, and a head kept in float32.
+    """Residual blocks down to 4 pixels, minibatch standard deviation, and a head in float32.
 
     Args:
         resolution: side of the images in pixels, a power of two.
         channels: feature channels of each resolution from 4 pixels on, as in the generator.
-        local: what `add_local` takes, if a second discriminator is to judge one square by itself.
+        local: arguments of `add_local`, if there is a local discriminator.
     """
 
     architecture = "residual-discriminator"
@@ -39,28 +39,28 @@ class Discriminator(nn.Module):
             self.add_local(**local)
 
     def add_local(self, top: float, left: float, side: float, channels: Sequence[int]) -> None:
-        """Add a discriminator with a score of its own that sees one square of the image (Iizuka et al. 2017).
+        """Add a local discriminator with its own score for one square of the image (Iizuka et al. 2017).
 
         A part of a few pixels, such as a mouth, has little weight in the score of the whole image.
 
         Args:
             top: upper edge of the square as a share of the image's side.
             left: left edge, likewise.
-            side: its side, likewise; the square of a 64-pixel image must be 4, 8, 16 or 32 pixels wide.
+            side: side of the square, likewise; in a 64-pixel image the square must be 4, 8, 16 or 32 pixels wide.
             channels: feature channels from 4 pixels to the square's resolution.
         """
         self.arguments["local"] = {"top": top, "left": left, "side": side, "channels": list(channels)}
         self.local = Discriminator(round(side * self.resolution), channels)
 
     def forward(self, images: Tensor, fade: float = 1.0) -> Tensor:
-        """Score images of shape (n, 3, r, r), r any resolution of the network.
+        """Score images of shape (n, 3, r, r) at any resolution r of the network.
 
         Args:
-            images: real or generated.
-            fade: share of the newest block, which progressive growing raises from 0 to 1.
+            images: real or generated images.
+            fade: weight of the newest block, which rises from 0 to 1 in progressive growing.
 
         Returns:
-            Logits (n, 1), or (n, 2) where there is a local discriminator.
+            Logits (n, 1), or (n, 2) with a local discriminator.
         """
         score = self._score(images, fade)
         if self.local is None:
@@ -102,10 +102,10 @@ class _Block(nn.Module):
 
 
 def minibatch_standard_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """Append a channel with the mean standard deviation over groups of images (Karras 2018, section 3)."""
+    """Append a channel with the mean standard deviation over groups of images (Karras et al. 2018, section 3)."""
     n, _, height, width = x.shape
     group = math.gcd(n, group)
     grouped = x.reshape(group, n // group, -1)
-    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)  # torch's own is twenty times slower on a CPU
+    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)  # torch.var is twenty times slower on a CPU
     spread = torch.sqrt(variance + 1e-8).mean(dim=1)
     return torch.cat([x, spread.repeat(group)[:, None, None, None].expand(n, 1, height, width)], dim=1)

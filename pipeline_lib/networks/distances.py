@@ -1,4 +1,4 @@
-"""Perceptual distances by name: the shift-tolerant ones that come with a wheel, and LPIPS on a trunk that is given."""
+"""Perceptual distances by name, either shift-tolerant LPIPS from an installed package or LPIPS on a given backbone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline_lib.imaging.distances import check_pairs
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.runtime.errors import WeightsError
 
-#: Files of the trunks in torchvision's cache, and the constructors that fetch them.
+#: Weight files of the backbones in torchvision's cache, and the constructors that download them.
 TRUNKS = {
     "alex": ("alexnet-owt-7be5be79.pth", "alexnet"),
     "vgg": ("vgg16-397923af.pth", "vgg16"),
@@ -22,14 +22,14 @@ TRUNKS = {
 
 
 class Lpips(nn.Module):
-    """The distance of Zhang et al. 2018 by the package `lpips`, whose channel weights come with it.
+    """The distance of Zhang et al. 2018 by the package `lpips`, which includes its channel weights.
 
     Args:
-        network: the trunk.
-        trunk: its weights, as torchvision publishes them.
+        network: the backbone.
+        trunk: weights of the backbone, as torchvision publishes them.
 
     Raises:
-        WeightsError: the trunk's file cannot be used.
+        WeightsError: the weights of the backbone cannot be used.
     """
 
     def __init__(self, network: Literal["alex", "vgg", "squeeze"], trunk: Path):
@@ -37,7 +37,7 @@ class Lpips(nn.Module):
 
         super().__init__()
         self.name = f"LPIPS {network} 0.1"
-        with warnings.catch_warnings():  # of torchvision, at an argument that lpips names as it was
+        with warnings.catch_warnings():  # torchvision warns of a deprecated argument that lpips uses
             warnings.simplefilter("ignore", UserWarning)
             self._distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
         self._load_trunk(trunk)
@@ -53,17 +53,17 @@ class Lpips(nn.Module):
         return self._distance(a, b).flatten()
 
     def _load_trunk(self, path: Path) -> None:
-        """Load torchvision's `features.<layer>` into the slices of layers that lpips cuts a trunk into."""
+        """Load torchvision's `features.<layer>` into the slices into which lpips splits a backbone."""
         try:
             given = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load documents no closed set of errors for a damaged file
-            raise WeightsError(f"{path}: not a readable weight file ({error}); get it again") from error
+            raise WeightsError(f"{path}: not a readable weight file ({error}); download it again") from error
         wanted = self._distance.net.state_dict()
         state = {name: given.get(f"features.{name.partition('.')[2]}") for name in wanted}
         unfit = [name for name, value in state.items() if value is None or value.shape != wanted[name].shape]
         if unfit:
             missing = f"features.{unfit[0].partition('.')[2]}"
-            raise WeightsError(f"{path}: not the trunk of {self.name}; {missing} is missing or of another shape")
+            raise WeightsError(f"{path}: not the backbone of {self.name}; {missing} is missing or has another shape")
         self._distance.net.load_state_dict(state)
 
 
@@ -75,10 +75,10 @@ def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
 
     Args:
         name: stlpips-alex, stlpips-vgg, lpips-alex, lpips-vgg or lpips-squeeze.
-        trunk: weights of an LPIPS trunk; None looks where torchvision keeps what it fetched.
+        trunk: weights of the LPIPS backbone; None uses torchvision's cache.
 
     Raises:
-        WeightsError: the weights are not there, or cannot be used.
+        WeightsError: the weights are missing or cannot be used.
     """
     family, network = name.split("-")
     if family == "stlpips":
@@ -87,7 +87,7 @@ def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
     path = trunk or Path(torch.hub.get_dir()) / "checkpoints" / file
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no trunk for {name}; give its path, or fetch it where there is a network by "
+            f"{path}: no backbone weights for {name}; set `trunk` to their path, or download them with "
             f"`python -c \"import torchvision; torchvision.models.{constructor}(weights='IMAGENET1K_V1')\"`"
         )
     return Lpips(network, path)
@@ -97,17 +97,17 @@ def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
 def perceptual_distances(
     perceptual: PerceptualDistance, images: Tensor, reconstructions: Tensor, mask: Tensor | None = None, batch: int = 64
 ) -> Tensor:
-    """Return the perceptual distance of each pair, float (n,), without gradients and a batch at a time.
+    """Return the perceptual distance of each pair, float (n,), in batches and without gradients.
 
     Args:
         perceptual: the network, on the images' device.
         images: (n, 3, H, W) in [-1, 1].
         reconstructions: of the same shape and range.
-        mask: (n, 1, H, W), true or 1 where a pixel counts; the others are set to mid-grey in both images.
+        mask: (n, 1, H, W), true or 1 for pixels that count; the others are set to mid-grey in both images.
         batch: pairs at a time.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     check_pairs(images, reconstructions, mask)
     if mask is not None:

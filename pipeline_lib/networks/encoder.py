@@ -1,4 +1,4 @@
-"""The latent regressor: a ResNet from an image and its mask to a latent (paper Eq. 3 and A.1.1)."""
+"""The masked encoder, a ResNet from an image and its mask to a latent (paper Eq. 3 and A.1.1)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # basic blocks of each stage, by depth
-SMALL_BELOW = 150  # pixels; the published encoders of smaller images stride less
+SMALL_BELOW = 150  # pixels; the published encoders of smaller images have smaller strides
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet with the state-dict keys of torchvision's, four stages of basic blocks.
+    """ResNet with four stages of basic blocks and the state-dict keys of torchvision.
 
     Args:
-        latent_shape: shape of one latent: (z_dim,) for z, (layers, style_dim) for W+.
-        width: channels of the first stage; the published networks have 64.
-        masked: whether a mask channel comes in beside the image (RGBM), or the image alone (RGB).
-        mask_offset: subtracted from the mask: 0.5 gives {-0.5, 0.5} (ProGAN's encoders), 0 gives {0, 1} (StyleGAN's).
-        small: strides of 1 in the stem's max pool, for images under 150 pixels.
+        latent_shape: shape of one latent, (z_dim,) for z and (layers, style_dim) for W+.
+        width: channels of the first stage, 64 in the published networks.
+        masked: whether the input has a mask channel (RGBM) or only the image (RGB).
+        mask_offset: value subtracted from the mask; 0.5 gives {-0.5, 0.5} (ProGAN), 0 gives {0, 1} (StyleGAN2).
+        small: stride 1 in the stem's max pool, for images under 150 pixels.
         depth: 18 (published for ProGAN) or 34 (published for StyleGAN2).
-        resize: side in pixels to which images and masks are brought first, by averaging areas; None leaves them.
+        resize: side in pixels to which images and masks are resized first, by area averaging; None does not resize.
     """
 
     architecture = "resnet-encoder"
@@ -64,11 +64,11 @@ class ResNetEncoder(nn.Module):
         """Regress latents of shape (n, *latent_shape).
 
         Args:
-            images: (n, 3, H, W) in [-1, 1]; unknown pixels are blanked here, whatever they hold.
-            mask: (n, 1, H, W), 1 where a pixel is known; None means that all are.
+            images: (n, 3, H, W) in [-1, 1]; unknown pixels are blanked here, so their values do not matter.
+            mask: (n, 1, H, W), 1 for known pixels; None means that all pixels are known.
 
         Raises:
-            ValueError: a mask was given to an encoder that takes none.
+            ValueError: a mask was given to an encoder without a mask channel.
         """
         if self.masked:
             mask = torch.ones_like(images[:, :1]) if mask is None else mask.to(images.dtype)
@@ -81,12 +81,12 @@ class ResNetEncoder(nn.Module):
         x = F.max_pool2d(x, 3, stride=1 if self.small else 2, padding=1)
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
-        with torch.autocast(x.device.type, enabled=False):  # latents keep all their digits
+        with torch.autocast(x.device.type, enabled=False):  # latents in full precision
             return self.fc(x.float().mean(dim=(2, 3))).unflatten(1, self.latent_shape)
 
 
-# torch 2.14 on a CPU writes beyond its memory in the backward pass of a strided 1x1 convolution of fewer channels than
-# this (seen with 4 and 8, at 64 pixels); skipping pixels first is the same convolution without a stride.
+# torch 2.14 on a CPU writes out of bounds in the backward pass of a strided 1x1 convolution with fewer channels than
+# this (observed with 4 and 8, at 64 pixels). Subsampling first gives the same convolution without a stride.
 LEAST_STRIDED = 16
 
 

@@ -1,4 +1,4 @@
-"""What every other part of the workflow knows of a generator, whichever architecture it is."""
+"""The base class of all generators."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipeline_lib.runtime import seeding
 
 
 class Generator(nn.Module):
-    """A map from latents to images.
+    """A network from latents to images.
 
     Attributes:
         architecture: the name under which weights of this class are stored.
-        arguments: the constructor's arguments, stored beside the weights.
+        arguments: the constructor's arguments, stored with the weights.
         resolution: side of the square images in pixels.
         z_dim: size of the Gaussian input.
-        latent_shape: shape of one latent that `decode` takes: (z_dim,) for z, (layers, style_dim) for W+.
+        latent_shape: shape of one latent for `decode`, (z_dim,) for z and (layers, style_dim) for W+.
     """
 
     architecture: str
@@ -36,24 +36,24 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     def mapping_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights that `map_latents` uses, none where latents are the Gaussian inputs themselves."""
+        """Return the weights of `map_latents`; empty if latents are the Gaussian inputs."""
         return iter(())
 
     def synthesize(self, latents: Tensor, resolution: int | None = None, fade: float = 1.0) -> Tensor:
-        """Make images from latents at any trained resolution, without the final clamp.
+        """Generate images from latents at any trained resolution, without the final clamp.
 
         Args:
             latents: (n, *latent_shape).
             resolution: side of the images; the full resolution if None.
-            fade: share of the last block in the image, which progressive growing raises from 0 to 1.
+            fade: weight of the last block, which rises from 0 to 1 in progressive growing.
         """
         raise NotImplementedError
 
     def sample_latents(self, indices: Iterable[int], seed: int) -> Tensor:
-        """Draw the latents with these global indices: a function of (seed, index), whatever the batch."""
+        """Draw the latents with these global indices, each a function of (seed, index)."""
         z = torch.from_numpy(seeding.indexed_normal(seed, "latents", indices, self.z_dim))
         return self.map_latents(z.to(next(self.parameters()).device))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Make images of shape (n, 3, resolution, resolution) in [-1, 1] from latents of shape (n, *latent_shape)."""
+        """Generate images (n, 3, resolution, resolution) in [-1, 1] from latents of shape (n, *latent_shape)."""
         return self.synthesize(latents).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Whether two images show the same person, by a face embedding that somebody else trained (paper A.1.1)."""
+"""The identity loss between two images, by a pretrained face embedding (paper A.1.1)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipeline_lib.runtime.errors import WeightsError
 
 
 class Identity(nn.Module):
-    """One minus the cosine of two images' embeddings (Richardson et al. 2020).
+    """One minus the cosine similarity of two images' embeddings (Richardson et al. 2020).
 
     Args:
-        settings: the config section: the network's file, the square it sees and how that is normalised.
+        settings: the config section, with the network's file, its crop and normalisation.
 
     Raises:
-        WeightsError: the file is missing, or no embedding of images of that size.
+        WeightsError: the file is missing, or is not an embedding of images of that size.
     """
 
     def __init__(self, settings: IdentityLoss):
@@ -32,19 +32,19 @@ class Identity(nn.Module):
         self.requires_grad_(False).eval()
         try:
             found = self._embed(torch.zeros(2, 3, settings.side, settings.side))
-        except Exception as error:  # a scripted network raises what it likes
+        except Exception as error:  # a scripted network can raise any exception
             reason = str(error).strip().rpartition("\n")[2]
             raise WeightsError(
                 f"{settings.path}: does not run on images of {settings.side} pixels ({reason})"
             ) from None
         if found.ndim != 2 or len(found) != 2:
-            raise WeightsError(f"{settings.path}: gives {tuple(found.shape)} for two images, not a vector each")
+            raise WeightsError(f"{settings.path}: outputs {tuple(found.shape)} for two images, not one vector each")
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the distance of each pair, float (n,), 0 for equal images and 2 at most.
 
         Args:
-            a: images (n, 3, H, W) in [-1, 1], which gradients reach.
+            a: images (n, 3, H, W) in [-1, 1], which receive gradients.
             b: images of the same shape.
         """
         return 1 - F.cosine_similarity(self._embed(self._cut(a)), self._embed(self._cut(b)), dim=1)
@@ -58,16 +58,16 @@ class Identity(nn.Module):
 
 def _open_script(path: Path) -> nn.Module:
     try:
-        with warnings.catch_warnings():  # torch would have us export anew what others have published
+        with warnings.catch_warnings():  # torch asks for a new export of published files
             warnings.simplefilter("ignore", FutureWarning)
             return torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{path}: neither TorchScript nor named .onnx ({reason}); export the network anew") from None
+        raise WeightsError(f"{path}: neither TorchScript nor named .onnx ({reason}); export it again") from None
 
 
 def _open_onnx(path: Path) -> nn.Module:
-    """Turn an ONNX file into a module, because gradients must pass through it."""
+    """Convert an ONNX file to a module, because the loss needs gradients."""
     try:
         import onnx
         import onnx2torch
@@ -79,4 +79,4 @@ def _open_onnx(path: Path) -> nn.Module:
         return onnx2torch.convert(onnx.load(path))
     except Exception as error:  # neither package documents a closed set of errors
         reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{path}: cannot be turned into a PyTorch network ({reason})") from None
+        raise WeightsError(f"{path}: cannot be converted to a PyTorch network ({reason})") from None

@@ -1,4 +1,4 @@
-"""Composites: a collage goes once through the masked encoder and the frozen generator (paper Eq. 4)."""
+"""Inversion of collages into composites, by one pass through the masked encoder and frozen generator (paper Eq. 4)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pipeline_lib.runtime.files import read_json
 logger = logging.getLogger(__name__)
 
 LEAST_PSNR = 45.0  # dB between composites in bfloat16 and in float32
-LEAST_GAIN = 1.1  # in speed, below which bfloat16 is not worth its rounding
+LEAST_GAIN = 1.1  # speedup required for bfloat16
 ROUNDS = 3
 
 
 class Inverter:
     """An encoder and its generator as one image prior.
 
-    On a GPU the two are compiled into one program at the first call, which takes half a minute; later calls with as
-    many images are fast, so give it batches of one size.
+    On a GPU the two are compiled into one program at the first call, which takes half a minute. Later calls with the
+    same batch size are fast.
 
     Args:
-        encoder: weight file of the latent regressor, or the network itself.
+        encoder: weight file of the encoder, or the network itself.
         generator: weight file of the generator that it was trained for, or the network itself.
         device: where to compute.
-        precision: in which layers compute; images and latents are float32 in either.
-        compile: whether to compile; None: on a GPU.
+        precision: precision of the layers; images and latents are float32 in any case.
+        compile: whether to compile; None compiles only on a GPU.
 
     Raises:
         WeightsError: the two do not share a latent space.
@@ -58,14 +58,14 @@ class Inverter:
         self.precision = precision
         if self.encoder.latent_shape != self.generator.latent_shape:
             raise WeightsError(
-                f"{encoder} regresses latents of shape {self.encoder.latent_shape}, but {generator} takes "
+                f"{encoder} predicts latents of shape {self.encoder.latent_shape}, but {generator} takes "
                 f"{self.generator.latent_shape}; use the encoder trained for this generator"
             )
         self._rebuild = compiled(self._rebuild_eagerly, device, compile)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, known: Tensor | None = None) -> Tensor:
-        """Rebuild images (n, 3, H, W) in [-1, 1] from their pixels with `known` 1, as the generator would make them."""
+        """Reconstruct images (n, 3, H, W) in [-1, 1] from the pixels whose `known` is 1, by the generator."""
         known = known if self.encoder.masked else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self._rebuild(images, known)
@@ -82,37 +82,37 @@ def open_inverter(
     report: Path,
     compile: bool | None = None,
 ) -> Inverter:
-    """Open encoder and generator in the precision that the config asks for.
+    """Open encoder and generator in the precision set in the config.
 
     Args:
         encoder: weight file.
         generator: weight file.
         device: where to compute.
-        wanted: the config's; "auto" takes what `probe_precision` found when the encoder was trained.
+        wanted: precision in the config; "auto" uses the result of `probe_precision` after the encoder's training.
         report: JSON of that training.
-        compile: whether to compile; None: on a GPU.
+        compile: whether to compile; None compiles only on a GPU.
     """
     if wanted == "auto":
         found = read_json(report)["inversion"]
         wanted = found["precision"] if found["device"] == device.type else "float32"
-        logger.info("inversion in %s: bfloat16 was tried on %s, and this is %s", wanted, found["device"], device.type)
+        logger.info("inversion in %s (precision probed on %s, running on %s)", wanted, found["device"], device.type)
     return Inverter(encoder, generator, device, wanted, compile)
 
 
 def probe_precision(
     encoder: ResNetEncoder, generator: Generator, images: Tensor, known: Tensor | None, device: torch.device
 ) -> dict[str, Any]:
-    """Find out which precision this device inverts faster in, and what bfloat16 costs in fidelity.
+    """Measure the speed of inversion in both precisions on this device, and the fidelity of bfloat16.
 
     Args:
-        encoder: the latent regressor, in evaluation mode on the device.
+        encoder: the encoder, in evaluation mode on the device.
         generator: its generator, on the device.
         images: (n, 3, H, W) in [-1, 1], on the device.
         known: their masks (n, 1, H, W), or None.
         device: where to compute.
 
     Returns:
-        `precision`, the one to take; `device`, the kind of device that this holds for; `psnr`, of bfloat16 against
+        `precision`, the one to use; `device`, the device type that this is valid for; `psnr`, of bfloat16 against
         float32 in dB; and `images_per_second` by precision.
     """
     rates, made = {}, {}
@@ -124,7 +124,7 @@ def probe_precision(
     faster = rates["bfloat16"] > LEAST_GAIN * rates["float32"]
     chosen = "bfloat16" if faster and psnr >= LEAST_PSNR else "float32"
     logger.info(
-        "inversion on %s: %.0f img/s in float32, %.0f in bfloat16 at %.1f dB of it (at least %.0f wanted); taking %s",
+        "inversion on %s: %.0f img/s in float32, %.0f in bfloat16 with a PSNR of %.1f dB (required: %.0f); using %s",
         *(device.type, rates["float32"], rates["bfloat16"], psnr, LEAST_PSNR, chosen),
     )
     return {"precision": chosen, "device": device.type, "psnr": psnr, "images_per_second": rates}

@@ -1,4 +1,4 @@
-"""Layers with an equalised learning rate: weights are drawn from N(0, 1) and scaled at run time (Karras 2018, 4.1)."""
+"""Layers with an equalised learning rate, whose N(0, 1) weights are scaled at run time (Karras et al. 2018, 4.1)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Up to this side in pixels a generator computes in float32, whatever the rest does: a coarse layer's rounding is seen
-# in the whole image and costs little to avoid. Images in bfloat16 come 4 dB closer to those of float32.
+# Up to this side in pixels a generator always computes in float32. Rounding in a coarse layer affects the whole image,
+# and avoiding it is cheap. It brings images in bfloat16 4 dB closer to those in float32.
 COARSE = 16
 
 
 class EqualLinear(nn.Module):
-    """Linear layer, equalised; `lr_multiplier` lowers its learning rate (StyleGAN's mapping network uses 0.01)."""
+    """Equalised linear layer; `lr_multiplier` scales its learning rate (0.01 in StyleGAN's mapping network)."""
 
     def __init__(
         self, inputs: int, outputs: int, bias: float = 0.0, lr_multiplier: float = 1.0, activate: bool = False
@@ -32,7 +32,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Same-size convolution, equalised, with `gain` on its output's standard deviation."""
+    """Equalised convolution of the same output size, with `gain` on its output's standard deviation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = 1.0, bias: bool = True):
         super().__init__()
@@ -46,7 +46,7 @@ class EqualConv2d(nn.Module):
 
 
 def as_float(x: Tensor) -> Tensor:
-    """Return x in float32, or in float64 if that is what it is."""
+    """Return x in float32, or unchanged if it is float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -59,7 +59,7 @@ def resolutions_up_to(resolution: int) -> list[int]:
     """Return 4, 8, ... up to `resolution`.
 
     Raises:
-        ValueError: `resolution` is no power of two from 4 on.
+        ValueError: `resolution` is not a power of two of at least 4.
     """
     if resolution < 4 or resolution & (resolution - 1):
         raise ValueError(f"resolution {resolution} is not a power of two of at least 4")

@@ -1,4 +1,4 @@
-"""An ONNX file that somebody else trained, as a module: an attribute detector or a segmenter on top of it."""
+"""Attribute detectors and segmenters that run a pretrained ONNX model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline_lib.runtime.errors import WeightsError
 
 
 class OnnxModel(nn.Module):
-    """Runs a model with one input, images (n, 3, side, side), and gives its first output.
+    """Runs a model with one input, images (n, 3, side, side), and returns its first output.
 
     Args:
-        model_bytes: length of the model, which is kept in a buffer and so travels inside our weight files.
-        preprocess: what it wants of images.
+        model_bytes: size of the model, which is kept in a buffer and thus saved in our weight files.
+        preprocess: preprocessing of its input images.
     """
 
     def __init__(self, model_bytes: int, preprocess: Preprocess):
@@ -32,10 +32,10 @@ class OnnxModel(nn.Module):
         self._session: Any = None
 
     def load(self, path: Path, content: bytes, resolution: int) -> Tensor:
-        """Take the bytes of a model, and return what it makes of one black image of `resolution` pixels.
+        """Load the bytes of a model, and return its output for one black image of `resolution` pixels.
 
         Raises:
-            WeightsError: they are no ONNX model of this kind.
+            WeightsError: they are not an ONNX model of this kind.
         """
         self.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         try:
@@ -57,17 +57,17 @@ class OnnxModel(nn.Module):
 
 
 class OnnxClassifier(Detector):
-    """Takes one output column of a model for each attribute.
+    """Uses one output column of a model for each attribute.
 
     Args:
-        attributes: names of the outputs, in their order.
+        attributes: names of the outputs, in order.
         columns: column of the model's first output for each attribute.
-        model_bytes: length of the model.
-        side: to which images are scaled in pixels; None leaves them.
-        mean: of each colour channel, subtracted from values in [0, 1].
-        std: by which they are then divided.
-        gives: what the columns hold, see `as_logits`.
-        mirror: judge an image by itself and its mirror image together.
+        model_bytes: size of the model.
+        side: side in pixels to which images are resized; None does not resize.
+        mean: channel means, subtracted from colours in [0, 1].
+        std: channel standard deviations, which divide the result.
+        gives: type of the outputs, see `as_logits`.
+        mirror: average over an image and its mirror image.
     """
 
     architecture = "onnx-classifier"
@@ -100,16 +100,16 @@ class OnnxClassifier(Detector):
     def from_file(
         cls, path: Path, attributes: Sequence[str], columns: Sequence[int], resolution: int = 64, **options: Any
     ) -> OnnxClassifier:
-        """Take a model from its file, and try it on one image of `resolution` pixels.
+        """Load a model from its file, and test it on one image of `resolution` pixels.
 
         Raises:
-            WeightsError: the file is missing or no ONNX model of this kind, or has too few columns.
+            WeightsError: the file is missing, is not an ONNX model of this kind, or has too few columns.
         """
         content = read_model(path)
         detector = cls(attributes, columns, len(content), **options)
         found = detector.network.load(path, content, resolution)
         if found.ndim != 2 or found.shape[1] <= max(columns):
-            raise WeightsError(f"{path}: gives {tuple(found.shape)} for one image, but column {max(columns)} is wanted")
+            raise WeightsError(f"{path}: outputs {tuple(found.shape)} for one image, without column {max(columns)}")
         return detector
 
     def view_logits(self, images: Tensor) -> Tensor:
@@ -117,16 +117,16 @@ class OnnxClassifier(Detector):
 
 
 class OnnxSegmenter(Segmenter):
-    """Puts the classes that a model scores at each pixel together to parts, or finds what is salient.
+    """Groups the classes of a model into parts, or thresholds a saliency map.
 
     Args:
-        groups: the model's classes of each part; all others are background. None for a model of one class, whose
-            pixels from `threshold` on are the part `salient`.
-        model_bytes: length of the model.
-        threshold: of the score, for a model of one class.
-        side: to which images are scaled in pixels; None leaves them.
-        mean: of each colour channel, subtracted from values in [0, 1].
-        std: by which they are then divided.
+        groups: the model's classes of each part; all others are background. None for a saliency network, whose pixels
+            from `threshold` on are the part `salient`.
+        model_bytes: size of the model.
+        threshold: threshold on the score of a saliency network.
+        side: side in pixels to which images are resized; None does not resize.
+        mean: channel means, subtracted from colours in [0, 1].
+        std: channel standard deviations, which divide the result.
     """
 
     architecture = "onnx-segmenter"
@@ -155,20 +155,20 @@ class OnnxSegmenter(Segmenter):
     def from_file(
         cls, path: Path, groups: Mapping[str, Sequence[int]] | None, resolution: int = 64, **options: Any
     ) -> OnnxSegmenter:
-        """Take a model from its file, and try it on one image of `resolution` pixels.
+        """Load a model from its file, and test it on one image of `resolution` pixels.
 
         Raises:
-            WeightsError: the file is missing or no ONNX model of this kind, or has too few classes.
+            WeightsError: the file is missing, is not an ONNX model of this kind, or has too few classes.
         """
         content = read_model(path)
         segmenter = cls(groups, len(content), **options)
         found = segmenter.network.load(path, content, resolution)
         shape = tuple(found.shape)
         if groups is None and (found.ndim != 4 or shape[1] != 1):
-            raise WeightsError(f"{path}: gives {shape} for one image, not one score a pixel, (1, 1, h, w)")
+            raise WeightsError(f"{path}: outputs {shape} for one image, not one score per pixel, (1, 1, h, w)")
         last = max((number for classes in (groups or {}).values() for number in classes), default=0)
         if found.ndim != 4 or shape[1] <= last:
-            raise WeightsError(f"{path}: gives {shape} for one image, not (1, classes, h, w) with class {last}")
+            raise WeightsError(f"{path}: outputs {shape} for one image, not (1, classes, h, w) with class {last}")
         return segmenter
 
     def forward(self, images: Tensor) -> Tensor:
@@ -197,5 +197,5 @@ def _open_session(model: bytes) -> Any:
     except ImportError:
         raise WeightsError("an ONNX model needs onnxruntime; run `pip install latent-rebalance[onnx]`") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings name no file and mend nothing
+    options.log_severity_level = 3  # its warnings neither name the file nor help
     return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())

@@ -1,4 +1,4 @@
-"""Shift-tolerant perceptual distance and features (Ghildyal & Liu, ECCV 2022), offline: the trunks lie in a wheel."""
+"""Shift-tolerant perceptual distance and features (Ghildyal & Liu, ECCV 2022), with weights from a Python package."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class BlurPool(nn.Module):
     """Halve the size after a binomial blur [1 2 1] x [1 2 1] / 16, reflected by two pixels at the border."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # Two averages over 2x2 pixels are that blur, at a fraction of the cost of a depthwise convolution on a CPU.
+        # Two 2x2 average pools equal this blur, at a fraction of the cost of a depthwise convolution on a CPU.
         return F.avg_pool2d(F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 2, stride=1), 2, stride=2)
 
 
 class Perceptual(nn.Module):
-    """A frozen trunk with learned channel weights: distances between images, and features of one image.
+    """A frozen backbone with learned channel weights, for distances between images and for image features.
 
-    Gradients flow to the images, none to the weights.
+    Gradients flow to the images, but not to the weights.
 
     Args:
-        network: the trunk.
-        name: of trunk and weights, to stand beside every figure measured with it.
+        network: the backbone.
+        name: name of backbone and weights, stored with every metric.
     """
 
     def __init__(self, network: Literal["alex", "vgg"], name: str):
@@ -83,7 +83,7 @@ class Perceptual(nn.Module):
 
 
 def load_perceptual(network: Literal["alex", "vgg"]) -> Perceptual:
-    """Load a trunk from the installed `stlpips_pytorch` wheel, none of whose code is run.
+    """Load a backbone from the installed package `stlpips_pytorch`, without running its code.
 
     Args:
         network: alex (10 MB, 0.3 GMAC an image at 64 pixels) or vgg (59 MB, 1.25 GMAC).
@@ -92,28 +92,28 @@ def load_perceptual(network: Literal["alex", "vgg"]) -> Perceptual:
         The network in evaluation mode and channels-last layout, frozen, on the CPU.
 
     Raises:
-        WeightsError: the package is missing, or its weight file is missing, damaged or of another form.
+        WeightsError: the package is missing, or its weight file is missing, damaged or of another format.
     """
     try:
         package = metadata.distribution(PACKAGE)
     except metadata.PackageNotFoundError:
-        raise WeightsError(f"perceptual network `{network}`: no package {PACKAGE}; mend it by `{INSTALL}`") from None
+        raise WeightsError(f"perceptual network `{network}`: no package {PACKAGE}; run `{INSTALL}`") from None
     path = Path(package.locate_file(f"{PACKAGE}/weights/vST0.0/{network}_shift_tolerant.pth"))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load documents no closed set of errors for a damaged file
-        raise WeightsError(f"{path}: not a readable weight file ({error}); mend it by `{INSTALL}`") from error
+        raise WeightsError(f"{path}: not a readable weight file ({error}); run `{INSTALL}`") from error
     perceptual = Perceptual(network, f"{TITLES[network]} (stlpips {package.version})")
     try:
         perceptual.load_state_dict(_rename(state))
     except RuntimeError as error:
         problem = " ".join(str(error).split())
-        raise WeightsError(f"{path}: not the weights of this network ({problem}); mend it by `{INSTALL}`") from None
+        raise WeightsError(f"{path}: not the weights of this network ({problem}); run `{INSTALL}`") from None
     return perceptual.to(memory_format=torch.channels_last)
 
 
 def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name the wheel's tensors as ours; constants (colour scaling, blur filters) are left out."""
+    """Rename the package's tensors to our keys; constants (colour scaling, blur filters) are dropped."""
     renamed = {}
     for name, value in state.items():
         parts = name.split(".")
@@ -125,7 +125,7 @@ def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unit_channels(x: Tensor) -> Tensor:
-    """Scale each position's feature vector to length one; vector_norm's gradient is finite where all are zero."""
+    """Scale each position's feature vector to unit length; vector_norm's gradient is finite at zero vectors."""
     x = x.float()
     return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10)
 

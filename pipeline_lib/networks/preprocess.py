@@ -1,4 +1,4 @@
-"""What a network that somebody else trained wants of an image: another size, colours normalised its way."""
+"""Preprocessing for pretrained networks, which resizes and normalises images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class Preprocess(nn.Module):
-    """Scales and normalises images.
+    """Resizes and normalises images.
 
     Args:
-        side: to which images are scaled in pixels; None leaves them.
-        mean: of each colour channel, subtracted from values in [0, 1].
-        std: by which they are then divided.
+        side: side in pixels to which images are resized; None does not resize.
+        mean: channel means, subtracted from colours in [0, 1].
+        std: channel standard deviations, which divide the result.
     """
 
     def __init__(self, side: int | None, mean: Sequence[float], std: Sequence[float]):
@@ -25,7 +25,7 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Prepare images (n, 3, H, W) in [-1, 1]."""
+        """Preprocess images (n, 3, H, W) in [-1, 1]."""
         if self.side is not None and images.shape[-1] != self.side:
             images = F.interpolate(images, size=(self.side, self.side), mode="bilinear", antialias=True)
         return ((images + 1) / 2 - self.mean) / self.std

@@ -14,13 +14,13 @@ from pipeline_lib.networks.layers import COARSE, as_float, pixel_norm, resolutio
 
 
 class ProGANGenerator(Generator):
-    """Two convolutions a resolution, pixel norm before each, nearest upsampling between resolutions.
+    """Two convolutions per resolution, each after pixel norm, with nearest upsampling between resolutions.
 
     Args:
         resolution: side of the images in pixels, a power of two.
         channels: feature channels of each resolution from 4 pixels on.
         z_dim: size of the latent.
-        heads: resolutions that have an RGB head: all of them while the network grows, the last in published files.
+        heads: resolutions with an RGB head, all for a growing network and only the last in published files.
     """
 
     architecture = "progan"

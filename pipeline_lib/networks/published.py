@@ -1,7 +1,7 @@
-"""Which network a published state dict belongs to, read off its names and shapes.
+"""Recognition of the network of a published state dict by its keys and shapes.
 
-The names are those of the files behind Chai et al. 2021: ProGAN as converted for GAN dissection (Bau et al. 2019) in
-its newer and older naming, StyleGAN2 as in its common PyTorch conversion, encoders as the paper's code saved them.
+The keys are those of the weights of Chai et al. 2021: ProGAN as converted for GAN dissection (Bau et al. 2019), in its
+newer and older naming, StyleGAN2 as in its common PyTorch conversion, and encoders as saved by the paper's code.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pipeline_lib.runtime.errors import WeightsError
 State = dict[str, Tensor]
 
 STYLE_DIM = 512  # of every published style generator
-WPLUS_RESIZE = 256  # what the published W+ encoders bring images to
+WPLUS_RESIZE = 256  # side in pixels to which the published W+ encoders resize images
 
 
 def recognise(content: Any, name: str, resolution: int | None = None) -> tuple[nn.Module, State]:
-    """Build the network that a published file holds, and give its state dict the names used here.
+    """Build the network of a published file, and rename its state dict to our keys.
 
     Args:
-        content: what `torch.load` found in the file.
-        name: of the file, for errors.
-        resolution: of the images, which the weights of a ProGAN encoder do not say.
+        content: result of `torch.load`.
+        name: name of the file, for errors.
+        resolution: resolution of the images, which cannot be inferred for a ProGAN encoder.
 
     Raises:
-        WeightsError: nothing known, or a part of it is missing.
+        WeightsError: the network is unknown or incomplete.
     """
     if not isinstance(content, dict):
-        raise WeightsError(f"{name}: holds a {type(content).__name__}, expected a state dict")
+        raise WeightsError(f"{name}: contains a {type(content).__name__}, expected a state dict")
     if "g_ema" in content:
         return _stylegan2(dict(content["g_ema"]), content.get("latent_avg"), name)
     state = dict(content.get("state_dict", content))
@@ -52,7 +52,7 @@ def recognise(content: Any, name: str, resolution: int | None = None) -> tuple[n
 
 def _stylegan2(state: State, mean_latent: Tensor | None, name: str) -> tuple[nn.Module, State]:
     if mean_latent is None:
-        raise WeightsError(f"{name}: has no `latent_avg` beside `g_ema`, the centre of truncation; convert it again")
+        raise WeightsError(f"{name}: has `g_ema` but no `latent_avg`, the mean latent; convert it again")
     try:
         channels = [state["conv1.conv.weight"].shape[1]]
         style_dim = state["style.1.weight"].shape[0]
@@ -88,11 +88,11 @@ def _from_older_names(state: State) -> State:
 
 
 def _encoder(state: State, name: str, resolution: int | None) -> tuple[nn.Module, State]:
-    """Encoders into z end in `fc`; those into W+ in a 1x1 convolution, which after pooling is the same thing."""
+    """Encoders into z end in `fc`, those into W+ in a 1x1 convolution, which is equivalent after pooling."""
     blocks = tuple(len(_numbers(state, f"layer{stage}.{{}}.conv1.weight")) for stage in range(1, 5))
     depth = next((depth for depth, count in BLOCKS.items() if count == blocks), None)
     if depth is None:
-        raise WeightsError(f"{name}: an encoder of {blocks} blocks a stage; known are {BLOCKS}")
+        raise WeightsError(f"{name}: an encoder with {blocks} blocks per stage; known are {BLOCKS}")
     width, inputs = state["conv1.weight"].shape[:2]
     if "layer5.conv5.weight" in state:
         state["fc.weight"] = state.pop("layer5.conv5.weight").flatten(1)
@@ -100,10 +100,10 @@ def _encoder(state: State, name: str, resolution: int | None) -> tuple[nn.Module
         shape = (len(state["fc.bias"]) // STYLE_DIM, STYLE_DIM)
         return ResNetEncoder(shape, width, inputs == 4, 0.0, depth=depth, resize=WPLUS_RESIZE), state
     if "fc.bias" not in state:
-        raise WeightsError(f"{name}: an encoder without its last layer; missing is fc.bias (or layer5.conv5.bias)")
+        raise WeightsError(f"{name}: an encoder without a last layer; fc.bias (or layer5.conv5.bias) is missing")
     if resolution is None:
         raise WeightsError(
-            f"{name}: an encoder into z; give the resolution of its images, on which its first strides depend"
+            f"{name}: an encoder into z, whose first strides depend on the resolution of its images; set it"
         )
     small = resolution < SMALL_BELOW
     return ResNetEncoder((len(state["fc.bias"]),), width, inputs == 4, 0.5, small, depth), state

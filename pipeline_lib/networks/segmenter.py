@@ -1,4 +1,4 @@
-"""The part segmenter: what all have in common, and a small U-Net over part labels."""
+"""The base class of part segmenters, and a small U-Net."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class Segmenter(nn.Module):
-    """Images to the part of each pixel.
+    """Maps images to the part of each pixel.
 
     Args:
-        parts: names of the parts, in the order of their code; the first is the background.
+        parts: names of the parts, in the order of their codes; the first is the background.
     """
 
     architecture: str
@@ -31,7 +31,7 @@ class UNetSegmenter(Segmenter):
     """Three levels down and up, with skip connections.
 
     Args:
-        parts: names of the labels, in the order of their code; the first is the background.
+        parts: names of the parts, in the order of their codes; the first is the background.
         width: channels of the first level.
     """
 
@@ -48,7 +48,7 @@ class UNetSegmenter(Segmenter):
         self.head = nn.Conv2d(width, len(self.parts), 1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Score each part at each pixel: (n, 3, H, W) in [-1, 1], H and W divisible by 8, to (n, parts, H, W)."""
+        """Return logits (n, parts, H, W) of images (n, 3, H, W) in [-1, 1], with H and W divisible by 8."""
         level1 = self.down1(images.contiguous(memory_format=torch.channels_last))
         level2 = self.down2(F.max_pool2d(level1, 2))
         level3 = self.down3(F.max_pool2d(level2, 2))
@@ -70,12 +70,12 @@ class _Stage(nn.Sequential):
 
 
 def group_codes(found: Tensor, groups: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """Turn class numbers, int64 of any shape, into part codes: 1 for classes of the first group, 0 for those of none.
+    """Convert class indices, int64 of any shape, to part codes, from 1 for the first group; 0 is in no group.
 
     Args:
-        found: class numbers below `classes`.
-        groups: class numbers of each part; where two share a class, the later lies in front (paper A.1.2).
-        classes: how many classes there are.
+        found: class indices below `classes`.
+        groups: class indices of each part; if two share a class, the later is in front (paper A.1.2).
+        classes: number of classes.
     """
     codes = torch.zeros(classes, dtype=torch.int64, device=found.device)
     for code, group in enumerate(groups, start=1):

@@ -1,8 +1,8 @@
 """StyleGAN2's generator (Karras et al. 2020) with the state-dict keys of its common PyTorch conversion.
 
-Modulation scales a shared convolution's input and demodulation its output, which equals one modulated
-kernel a sample and needs no compiled extension. With `noise=False` and narrow `channels` the same class
-serves as the small generator that this repository trains.
+Modulation scales a shared convolution's input and demodulation its output, which is equivalent to one modulated kernel
+per sample and needs no compiled extension. With `noise=False` and narrow `channels` the same class is the small
+generator that this repository trains.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SQRT2 = math.sqrt(2)
 
 
 class StyleGAN2Generator(Generator):
-    """Mapping network and synthesis network with skip connections in RGB.
+    """Mapping network and synthesis network with RGB skip connections.
 
     Args:
         resolution: side of the images in pixels, a power of two.
         channels: feature channels of each resolution from 4 pixels on.
         style_dim: size of z and w.
         mapping_layers: depth of the mapping network.
-        noise: whether layers add the noise kept in the buffers `noises.*`.
+        noise: whether layers add the noise in the buffers `noises.*`.
     """
 
     architecture = "stylegan2"
@@ -82,7 +82,7 @@ class StyleGAN2Generator(Generator):
         return self.style.parameters()
 
     def truncate(self, latents: Tensor, psi: float) -> Tensor:
-        """Move latents towards the mean latent: psi 1 leaves them, psi 0 gives the mean."""
+        """Truncate latents towards the mean latent; psi 1 leaves them unchanged, psi 0 gives the mean."""
         return self.latent_avg + psi * (latents - self.latent_avg)
 
     def synthesize(self, latents: Tensor, resolution: int | None = None, fade: float = 1.0) -> Tensor:
@@ -121,7 +121,7 @@ class _Constant(nn.Module):
 
 
 class _Blur(nn.Module):
-    """The separable [1, 3, 3, 1] filter, times four where it follows a doubling of the resolution."""
+    """The separable [1, 3, 3, 1] filter, with a gain of four after upsampling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,10 +152,10 @@ class _ModulatedConv(nn.Module):
         self.upsample = upsample
 
     def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return features before demodulation, and what demodulates them: a factor (n, outputs, 1, 1), or None."""
+        """Return features before demodulation and the demodulation factor (n, outputs, 1, 1), or None."""
         weight = self.weight[0] * self.scale
         factor = None
-        with torch.autocast(w.device.type, enabled=False):  # few numbers, and an error in one is in a whole channel
+        with torch.autocast(w.device.type, enabled=False):  # cheap, and an error would affect a whole channel
             style = self.modulation(as_float(w))
             if self.demodulate:
                 energy = style.square() @ weight.square().sum(dim=(2, 3)).T
@@ -197,7 +197,7 @@ class _StyledConv(nn.Module):
         shift = self.activate.bias[:, None, None]
         if noise is not None:
             shift = shift + self.noise.weight * noise
-        # The activation's gain goes through it: one pass over the features scales them, shifts them and multiplies.
+        # The activation's gain is folded in, so that one pass over the features applies factor, bias and gain.
         factor, shift = (SQRT2 * factor).to(x.dtype), (SQRT2 * shift).to(x.dtype)
         return F.leaky_relu(torch.addcmul(shift, x, factor), 0.2)
 
@@ -211,6 +211,6 @@ class _ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None, weight: float = 1.0) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # images are added up over all resolutions
+        with torch.autocast(x.device.type, enabled=False):  # images are summed over all resolutions
             image = self.conv(as_float(x), w)[0] + self.bias
             return image if skip is None else weight * image + self.upsample(skip)

@@ -1,4 +1,4 @@
-"""Models of the library transformers, from a local folder: an attribute detector and a semantic segmenter."""
+"""Attribute detectors and segmenters that run a model of the library transformers from a local folder."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 
 
 class TransformersClassifier(Detector):
-    """Takes one class of an image classifier for each attribute.
+    """Uses one class of an image classifier for each attribute.
 
-    A model of exclusive classes is read as each class against all others, one of independent labels as it is.
+    Logits of exclusive classes are converted to logits of each class against all others. Those of independent labels
+    are used unchanged.
 
     Args:
-        attributes: names of the outputs, in their order.
+        attributes: names of the outputs, in order.
         classes: names of the model's classes for each attribute.
-        config: of the model, as transformers keeps it.
+        config: config of the model, as stored by transformers.
         preprocess: arguments of `Preprocess`.
-        mirror: judge an image by itself and its mirror image together.
+        mirror: average over an image and its mirror image.
     """
 
     architecture = "transformers-classifier"
@@ -60,7 +61,7 @@ class TransformersClassifier(Detector):
     def from_folder(
         cls, path: Path, attributes: Sequence[str], classes: Sequence[str], mirror: bool = True
     ) -> TransformersClassifier:
-        """Take a model from its folder.
+        """Load a model from its folder.
 
         Raises:
             WeightsError: it cannot be used, or has no such class.
@@ -75,11 +76,11 @@ class TransformersClassifier(Detector):
 
 
 class TransformersSegmenter(Segmenter):
-    """Puts the classes that a semantic segmenter finds together to parts.
+    """Groups the classes of a semantic segmentation model into parts.
 
     Args:
         groups: names of the model's classes of each part; all others are background.
-        config: of the model, as transformers keeps it.
+        config: config of the model, as stored by transformers.
         preprocess: arguments of `Preprocess`.
     """
 
@@ -98,7 +99,7 @@ class TransformersSegmenter(Segmenter):
 
     @classmethod
     def from_folder(cls, path: Path, groups: Mapping[str, Sequence[str]]) -> TransformersSegmenter:
-        """Take a model from its folder.
+        """Load a model from its folder.
 
         Raises:
             WeightsError: it cannot be used, or has no such class.
@@ -116,12 +117,12 @@ class TransformersSegmenter(Segmenter):
 
 
 def class_numbers(config: Mapping[str, Any]) -> dict[str, int]:
-    """Return the number of each class by its name."""
+    """Return the index of each class by its name."""
     return {name: int(number) for number, name in config["id2label"].items()}
 
 
 def _read(kind: str, path: Path, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
-    """Read a model and what it wants of images; only safetensors, so that nothing in the folder can run."""
+    """Read a model and its preprocessing; only safetensors are read, so that no code in the folder can run."""
     try:
         network = getattr(_library(), kind).from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False
@@ -129,7 +130,7 @@ def _read(kind: str, path: Path, classes: Sequence[str]) -> tuple[nn.Module, dic
         processor = json.loads((path / "preprocessor_config.json").read_text())
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: no {kind} with preprocessor_config.json ({reason}); save it there") from None
+        raise WeightsError(f"{path}: no {kind} with preprocessor_config.json ({reason}); save both there") from None
     known = class_numbers(network.config.to_dict())
     missing = [name for name in classes if name not in known]
     if missing:

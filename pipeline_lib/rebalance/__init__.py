@@ -1,1 +1,1 @@
-"""Who is to be edited, and which rates hold afterwards."""
+"""Groups, edit plans and corrected rates."""

@@ -1,4 +1,4 @@
-"""Rates corrected for a detector's error (Rogan & Gladen 1978), with intervals that know how little was measured."""
+"""Rates corrected for a detector's error (Rogan & Gladen 1978), with intervals that include its uncertainty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Estimate(NamedTuple):
-    """A rate or a difference of rates, and the limits of its interval; all NaN where there was nothing to count."""
+    """A rate or a difference of rates with the limits of its interval; all NaN without images."""
 
     value: float
     low: float
@@ -27,14 +27,14 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class DetectorError:
-    """What a detector gets right on labelled images that it did not learn from.
+    """A detector's error counts on labelled images that it was not trained on.
 
     Args:
-        true_positives: images with the attribute that it finds.
+        true_positives: images with the attribute that it classifies as positive.
         positives: images with the attribute.
-        false_positives: images without the attribute that it takes for positive.
+        false_positives: images without the attribute that it classifies as positive.
         negatives: images without the attribute.
-        measured_on: name of these images; equal measurements are one and the same, so their error is shared.
+        measured_on: name of these images; equal measurements count as the same one, so their error is shared.
     """
 
     true_positives: int
@@ -45,17 +45,17 @@ class DetectorError:
 
     @property
     def sensitivity(self) -> float:
-        """Share of the positives that it finds; NaN where there are none."""
+        """Share of the positives that it classifies as positive; NaN without positives."""
         return self.true_positives / self.positives if self.positives else float("nan")
 
     @property
     def specificity(self) -> float:
-        """Share of the negatives that it leaves alone; NaN where there are none."""
+        """Share of the negatives that it classifies as negative; NaN without negatives."""
         return 1 - self.false_positives / self.negatives if self.negatives else float("nan")
 
 
 class Observed(NamedTuple):
-    """How many of n images a detector takes for positive, and how it errs on images like these."""
+    """The number of n images that a detector classifies as positive, and its error on such images."""
 
     positives: int
     n: int
@@ -63,11 +63,11 @@ class Observed(NamedTuple):
 
 
 def measure_error(truth: np.ndarray, prediction: np.ndarray, measured_on: str = "all") -> DetectorError:
-    """Count a detector's right and wrong answers.
+    """Count a detector's correct and wrong predictions.
 
     Args:
-        truth: bool (n,), whether each image has the attribute.
-        prediction: bool (n,), whether the detector says so.
+        truth: bool (n,), the ground truth of each image.
+        prediction: bool (n,), the detector's prediction.
         measured_on: name of the images.
 
     Raises:
@@ -90,18 +90,18 @@ def measure_errors(
     least: int = 10,
     fall_back_to_pooled: bool = False,
 ) -> dict[str, DetectorError]:
-    """Measure a detector's error in each group, since a detector rarely errs alike in all of them.
+    """Measure a detector's error in each group, since error rates usually differ between groups.
 
     Args:
-        truth: bool (n,), whether each held-out image has the attribute.
-        prediction: bool (n,), whether the detector says so.
-        in_groups: name of each group, and whether each image is in it, bool (n,); judged as the groups are that the
-            errors are meant to correct.
-        least: images with the attribute, and without it, that a group needs.
-        fall_back_to_pooled: take the error over all images for a group with fewer, and log so.
+        truth: bool (n,), the ground truth of each held-out image.
+        prediction: bool (n,), the detector's prediction.
+        in_groups: name of each group, and whether each image is in it, bool (n,); determined in the same way as for
+            the rates to correct.
+        least: images with the attribute, and images without it, that a group needs.
+        fall_back_to_pooled: use the error over all images for a group with fewer, with a warning.
 
     Raises:
-        DataError: a group has too few labelled images, and the fallback was not chosen.
+        DataError: a group has too few labelled images and `fall_back_to_pooled` is false.
     """
     errors = {}
     for group, inside in in_groups.items():
@@ -111,10 +111,10 @@ def measure_errors(
             found = f"group `{group}` has {error.positives} labelled positives and {error.negatives} negatives"
             if not fall_back_to_pooled:
                 raise DataError(
-                    f"{found}, of {least} that an error rate needs; label more images (`data.held_out`), "
-                    "or choose the error pooled over all groups"
+                    f"{found}, but an error rate needs {least} of each; add held-out images (`data.held_out`) "
+                    "or use the error pooled over all groups"
                 )
-            logger.warning("%s, of %d wanted: its rate is corrected by the error pooled over all groups", found, least)
+            logger.warning("%s, fewer than %d; its rate is corrected by the error pooled over all groups", found, least)
             error = measure_error(truth, prediction, "all")
         errors[group] = error
     return errors
@@ -128,24 +128,24 @@ def correct_rate(
     resamples: int,
     rng: np.random.Generator,
 ) -> Estimate:
-    """Return the rate of an attribute that would make the detector see what it saw, (rate, low, high) in [0, 1].
+    """Return the rate of an attribute, corrected for the detector's error, as (rate, low, high) in [0, 1].
 
     With q the observed rate, the estimate is (q + specificity - 1) / (sensitivity + specificity - 1), clipped
-    (Rogan & Gladen 1978). It holds where the detector errs as it did on its labelled images: not on images that this
-    very detector has selected, whose positives it all accepted. Where the whole interval is clipped to a bound, that
-    assumption has failed, and a warning is logged.
+    (Rogan & Gladen 1978). It assumes the same error rates as on the labelled images. This does not hold for images that
+    were selected by the same detector. If the whole interval is clipped to a bound, the assumption is violated, and a
+    warning is logged.
 
-    The interval is a parametric bootstrap: q, sensitivity and specificity are redrawn together, each from the Jeffreys
-    posterior of its own count, Beta(k + 1/2, n - k + 1/2). Redrawing binomial counts at the observed shares instead
-    would take a detector that made no mistake on 50 images for one that makes none ever.
+    The interval is a parametric bootstrap. q, sensitivity and specificity are redrawn together, each from the Jeffreys
+    posterior of its own count, Beta(k + 1/2, n - k + 1/2). Binomial counts redrawn at the observed shares would treat a
+    detector without a mistake on 50 images as one that never makes any.
 
     Args:
-        observed_positives: images that the detector takes for positive.
-        n: images that it judged; for none, all three values are NaN.
-        error: of the detector on images like these.
-        confidence: of the interval, in (0, 1).
-        resamples: size of the bootstrap.
-        rng: its random generator, by `runtime.seeding.numpy_generator`.
+        observed_positives: images that the detector classifies as positive.
+        n: images that it classified; if 0, all three values are NaN.
+        error: error of the detector on such images.
+        confidence: level of the interval, in (0, 1).
+        resamples: bootstrap resamples.
+        rng: random generator, by `runtime.seeding.numpy_generator`.
 
     Raises:
         DataError: the detector is no better than chance, or its error was measured without positives or negatives.
@@ -157,8 +157,8 @@ def correct_rate(
     estimate = _interval(rate, draws, confidence)
     if estimate.low == estimate.high:
         logger.warning(
-            "%d of %d images seen as positive do not fit the error measured on `%s` (sensitivity %.3f, specificity "
-            "%.3f): the detector seems to err otherwise on these images; mistrust their corrected rate of %.0f",
+            "%d of %d positive images are inconsistent with the error measured on `%s` (sensitivity %.3f, specificity "
+            "%.3f). The detector's error on these images seems to differ; their corrected rate of %.0f is unreliable",
             *(observed_positives, n, error.measured_on, error.sensitivity, error.specificity, rate),
         )
     return estimate
@@ -169,15 +169,15 @@ def correct_gap(
 ) -> Estimate:
     """Return the corrected rate of the first group minus that of the second, (gap, low, high) in [-1, 1].
 
-    Where both groups are corrected by one measurement, both are redrawn with one error, so that it cancels as far as
-    it does in truth.
+    If both groups are corrected by the same measurement, both are redrawn with the same error, so that shared errors
+    cancel in the difference.
 
     Args:
-        first: what the detector saw in the first group.
-        second: and in the second.
-        confidence: of the interval, in (0, 1).
-        resamples: size of the bootstrap.
-        rng: its random generator, by `runtime.seeding.numpy_generator`.
+        first: the detector's positives in the first group.
+        second: likewise in the second group.
+        confidence: level of the interval, in (0, 1).
+        resamples: bootstrap resamples.
+        rng: random generator, by `runtime.seeding.numpy_generator`.
 
     Raises:
         DataError: the detector is no better than chance, or its error was measured without positives or negatives.
@@ -196,13 +196,13 @@ def _corrected(positives: int, n: int, error: DetectorError) -> float:
     if not error.positives or not error.negatives:
         raise DataError(
             f"detector error measured on `{error.measured_on}`: {error.positives} positives and {error.negatives} "
-            "negatives; neither may be 0: label more images"
+            "negatives; both must be above 0, so label more images"
         )
     informedness = error.sensitivity + error.specificity - 1
     if informedness <= 0:
         raise DataError(
             f"detector error measured on `{error.measured_on}`: sensitivity {error.sensitivity:.3f} and specificity "
-            f"{error.specificity:.3f} are no better than chance, so no rate follows from it; train the detector better"
+            f"{error.specificity:.3f} are no better than chance, so rates cannot be corrected; train it longer"
         )
     if n == 0:
         return float("nan")
@@ -210,7 +210,7 @@ def _corrected(positives: int, n: int, error: DetectorError) -> float:
 
 
 def _draw_error(error: DetectorError, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Redraw sensitivity and the rate of false positives, each (resamples,)."""
+    """Redraw the sensitivity and the false positive rate, each (resamples,)."""
     sensitivity = _draw_share(error.true_positives, error.positives, resamples, rng)
     return sensitivity, _draw_share(error.false_positives, error.negatives, resamples, rng)
 
@@ -221,8 +221,8 @@ def _draw_rates(
     """Redraw the observed rate and correct it by redrawn errors, (resamples,)."""
     sensitivity, false_positive_rate = error
     excess = _draw_share(positives, n, resamples, rng) - false_positive_rate
-    # A redrawn detector may be no better than chance: it then bounds the rate on neither side, and the draw falls on
-    # 0 or 1 by the sign of the excess.
+    # A redrawn detector that is no better than chance does not bound the rate. The draw is then 0 or 1 by the sign of
+    # the excess.
     informedness = np.maximum(sensitivity - false_positive_rate, np.finfo(float).tiny)
     with np.errstate(over="ignore"):
         return np.clip(excess / informedness, 0, 1)
@@ -233,7 +233,7 @@ def _draw_share(count: int, n: int, resamples: int, rng: np.random.Generator) ->
 
 
 def _interval(value: float, draws: np.ndarray, confidence: float) -> Estimate:
-    """Take the interval between the draws' quantiles, widened to hold the estimate where that lies on a bound."""
+    """Return the interval between the draws' quantiles, widened to include an estimate on a bound."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value, min(value, float(low)), max(value, float(high)))
 
@@ -241,4 +241,4 @@ def _interval(value: float, draws: np.ndarray, confidence: float) -> Estimate:
 def _check_booleans(*arrays: np.ndarray) -> None:
     kinds = [(array.dtype, array.shape) for array in arrays]
     if any(kind != (np.dtype(bool), arrays[0].shape) for kind in kinds):
-        raise ValueError(f"arrays of {kinds}; give booleans of one shape, and leave out images of unknown truth")
+        raise ValueError(f"arrays of {kinds}; expected booleans of one shape, without images of unknown ground truth")

@@ -1,4 +1,4 @@
-"""Groups of images: those in which some attributes hold and others do not."""
+"""Groups of images, defined by conditions on their attributes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Holds = TypeVar("Holds")  # arrays or tensors of bool
 
 
 def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
-    """Return which images match every condition of `where`; arrays or tensors of bool, of any one shape."""
+    """Return which images match every condition of `where`, as bool arrays or tensors of the same shape."""
     everyone = next(iter(holds.values())) | True
     return functools.reduce(operator.and_, (holds[attribute] == value for attribute, value in where.items()), everyone)
 
 
 def group_name(where: Mapping[str, bool]) -> str:
-    """Name the images where all conditions hold: `long_hair and not hat`; `all` without a condition."""
+    """Return the name of a group, such as `long_hair and not hat`, or `all` without conditions."""
     return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"

@@ -1,4 +1,4 @@
-"""Who is to be edited: in each target's group just enough images, drawn at random, for the wanted rate."""
+"""Planning of the fewest edits that reach the target rates, on images drawn at random."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def plan_edits(
     """Plan the edits of one image set.
 
     Args:
-        table: true labels of the set, or the selector's scores where truth is unknown.
+        table: ground truth labels of the set, or the selector's scores if ground truth is unknown.
         kind: "labels" or "scores".
-        editable: table of parts; only images in which the region's part was found may change.
+        editable: table of parts; only images that have the region's part can be edited.
         settings: the config section.
-        run: name of the run, kept in the file.
-        seed: of the run.
-        name: of the image set, for the random stream.
-        plan: table to make, one row an image to edit.
-        summary: JSON to make: counts by target.
+        run: name of the run, stored in the file.
+        seed: seed of the run.
+        name: name of the image set, for the random stream.
+        plan: table to write, one row per edit.
+        summary: JSON of counts by target to write.
     """
     rows = read_table(table, kind)
     attributes = attribute_columns(rows, kind)
@@ -61,20 +61,20 @@ def plan_edits(
 def choose_edits(
     holds: Mapping[str, np.ndarray], may_change: np.ndarray, targets: Sequence[RateRule], seed: int, name: str
 ) -> tuple[pd.DataFrame, list[dict[str, object]]]:
-    """Choose the fewest edits that reach every target's rate.
+    """Choose the fewest edits that reach every target rate.
 
     Args:
-        holds: whether each attribute holds, bool (n,) arrays.
+        holds: whether each image has each attribute, bool (n,) arrays.
         may_change: which images can be edited, bool (n,).
-        targets: wanted rates; their conditions do not overlap.
-        seed: of the run.
-        name: of the image set, for the random stream.
+        targets: target rates, whose conditions do not overlap.
+        seed: seed of the run.
+        name: name of the image set, for the random stream.
 
     Returns:
-        One row an edit (position, target, attribute, wanted), by position; and the counts of each target.
+        One row per edit (position, target, attribute, wanted), ordered by position, and the counts of each target.
 
     Raises:
-        DataError: a target's group has no image, or too few that may change.
+        DataError: a target's group has no images, or too few that can be edited.
     """
     edits, counts = [], []
     for number, target in enumerate(targets):
@@ -90,7 +90,7 @@ def choose_edits(
         if needed > len(candidates):
             raise DataError(
                 f"rebalance.targets.{number}: rate {target.rate} needs {needed} edits of `{name}`, but only "
-                f"{len(candidates)} images that are {group_name(target.where)} can be edited; ask for a nearer rate"
+                f"{len(candidates)} images that are {group_name(target.where)} can be edited; use a less extreme rate"
             )
         rng = seeding.numpy_generator(seed, "plan", name, number)
         for position in rng.permutation(candidates)[:needed]:

@@ -1,4 +1,4 @@
-"""The card of the rebalanced dataset, in brief after Gebru et al., Datasheets for Datasets (2021)."""
+"""The card of the rebalanced dataset, a short form of Gebru et al., Datasheets for Datasets (2021)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ BODY = Template("""\
 
 ## Motivation
 
-Models trained on a dataset take up its imbalances. This dataset is the run's own, edited to reach these target rates:
-$rates. It was made to find out whether such an edit carries over to a GAN trained on the result.
+Models trained on a dataset learn its imbalances. This dataset is the run's original dataset, edited to reach these
+target rates: $rates. It was made to find out whether such edits also rebalance a GAN trained on the result.
 
 ## Composition
 
@@ -45,7 +45,7 @@ unchanged. $planned edits were planned. Where no candidate succeeded, the image 
 $counts
 
 The attributes of every edited image are null. The target of an edit is no ground truth, and nobody labelled the result.
-The detectors' scores are in tables of their own.
+The detectors' scores are in separate tables.
 
 The group gap in $attribute ($groups) by the referee was $gap_before before the edits and is $gap_after after them.
 Corrected for the referee's errors, it was $corrected_before and is $corrected_after. The two detectors agree on
@@ -57,37 +57,36 @@ $collection
 
 ## Processing
 
-For each planned edit $candidates random donors were tried: $region was pasted into the image and the collage was passed
-once through a masked latent-regression encoder and a frozen GAN (Chai, Wulff and Isola, ICLR 2021, section A.2.1). A
-detector, the selector, chose among the composites. An edited image is the GAN's output throughout, not only where
-it was changed. The Fréchet distance to $reference (extractor $extractor) is $distance_after.
+For each planned edit $candidates random donors were tried. For each donor, $region was pasted into the image, and the
+collage was passed once through a masked latent-regression encoder and a frozen GAN (Chai, Wulff and Isola, ICLR 2021,
+section A.2.1). A detector, the selector, chose among the composites. All pixels of an edited image are the GAN's
+output, not only those that were changed. The Fréchet distance to $reference (extractor $extractor) is $distance_after.
 
 ## Uses and cautions
 
 Meant for research on bias in datasets and generative models.
 
-- Composites are generated: they carry the generator's flaws, and its traces may tell edited images from the others.
-- Do not train a classifier of $attribute on labels filled in for edited images: they would be the selector's opinion.
-- The referee that judged the balance was right on $attribute in $accuracy of held-out unedited images. Its accuracy on
-  composites was not measured. It never chose an edit.
-- Only the target rates named above were aimed at. Other imbalances are as they were, or may have been changed by the
-  edits.
+- Composites are generated. They have the generator's artefacts, by which edited images may be told from the others.
+- Do not train a classifier of $attribute on labels filled in for edited images, which are the selector's predictions.
+- The referee that measured the balance was right on $attribute in $accuracy of held-out unedited images. Its accuracy
+  on composites was not measured. It never chose an edit.
+- Only the rates named above were targeted. Other imbalances remain, or may have been changed by the edits.
 
 ## Maintenance
 
-Made by the run `$run` of Latent Rebalance. The config of the run makes it anew; a changed config makes another dataset,
-which should bear another name.
+Made by the run `$run` of Latent Rebalance. The config of the run reproduces it. A dataset made with another config
+should have another name.
 """)
 
 RENDERED = Template("""\
-The images are rendered, not photographed: cartoon faces put together from the parts of `python-avatars` (MIT) at random
-(data seed $seed). No person is depicted, and the ground truth of an unedited image is known without labelling. The bias
-of the original dataset was set by the config: $bias.""")
+The images are rendered cartoon faces, randomly combined from the parts of `python-avatars` (MIT) (data seed $seed). No
+person is depicted, and the ground truth of an unedited image is known without labelling. The bias of the original
+dataset was set by the config: $bias.""")
 
 GIVEN = Template("""\
-The images and their labels were given: the middle square of each file in `$folder`, scaled to $resolution pixels, with
-the attributes $attributes of its labels. Their licence, their origin and the consent of whoever they show are for the
-owner of that folder to state here.""")
+The images were provided by the user as files in `$folder`, centre-cropped and resized to $resolution pixels, with the
+attributes $attributes of their labels. The owner of that folder should state here their licence, their origin and the
+consent of the persons shown.""")
 
 
 def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
@@ -99,7 +98,7 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, target
         run: name of the run.
         data: the config section of the images.
         targets: the config section of the target rates.
-        card: Markdown file to make.
+        card: Markdown file to write.
     """
     table = read_table(labels, "assembled")
     subject = "Avatars" if data.reader == "avatars" else "Images"
@@ -160,9 +159,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "resolution": data.resolution,
         "collection": _collection(data),
         "candidates": targets.candidates,
-        "region": f"the donor's {readable(targets.region.name)}"
-        if targets.region.kind == "part"
-        else "a rectangle of it",
+        "region": f"the donor's {readable(targets.region.name)}" if targets.region.kind == "part" else "a box of it",
         "reference": measured["reference"],
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),

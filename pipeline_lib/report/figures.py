@@ -33,7 +33,7 @@ TARGET_COLOR, STRUCK_COLOR, INK, PALE = "#000000", "#D55E00", "#222222", "#E4E4E
 
 
 class Panel(NamedTuple):
-    """One image set as one judge sees it, and its place in the figure."""
+    """One image set with a source of labels, and its place in the figure."""
 
     title: str
     stage: str
@@ -42,7 +42,7 @@ class Panel(NamedTuple):
     column: int
 
 
-#: The upper row is the paper's Fig. 12; below stand the sets that it lacks, the control under what it controls.
+#: The upper row is the paper's Fig. 12; the lower row has further sets, with the control GAN below the retrained GAN.
 PANELS = (
     Panel("Original dataset,\nby the referee", "dataset", "referee", 0, 0),
     Panel("Original dataset,\nground truth", "dataset", "truth", 0, 1),
@@ -63,9 +63,9 @@ def plot_rates(
         bias: table of `evaluate_bias`.
         gaps: its JSON of gaps.
         agreement: its JSON of the detectors' agreement.
-        targets: the config section that names groups, attribute and target rates.
-        detectors: the config section with the least agreement.
-        figure: PNG to make.
+        targets: the config section with groups, attribute and target rates.
+        detectors: the config section with the required agreement.
+        figure: PNG to write.
     """
     drawn = rates_figure(
         read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, detectors.least_agreement
@@ -80,14 +80,14 @@ def rates_figure(
     targets: Rebalance,
     least_agreement: float,
 ) -> Figure:
-    """Return the figure of rates: bars as the referee sees them, marks for selector and corrected rates.
+    """Return the figure of rates, with bars by the referee and marks for selector and corrected rates.
 
     Args:
         bias: table of kind `bias`.
         gaps: {stage: {judge: {"value", "ci": [low, high]}}}.
         agreement: {stage: {attribute: share of images on which the detectors agree}}.
         targets: groups, attribute and target rates.
-        least_agreement: share under which a panel that rests on the detectors is struck.
+        least_agreement: agreement of the detectors below which a panel is crossed out.
     """
     attribute = targets.targets[0].attribute
     wanted = {group_name(target.where): target.rate for target in targets.targets}
@@ -116,7 +116,7 @@ def rates_figure(
 
 
 def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str, float]) -> None:
-    """Draw the bars of one judge; beside those of the referee, marks for the selector and the corrected rates."""
+    """Draw the bars of one source of labels; for the referee, also marks for the selector and the corrected rates."""
     for position, (group, rate_wanted) in enumerate(wanted.items()):
         color = GROUP_COLORS[position % len(GROUP_COLORS)]
         rate, low, high = rates.loc[(judge, group), ["rate", "ci_low", "ci_high"]].astype(float)
@@ -133,7 +133,7 @@ def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str
     axes.set_ylim(0, 1.36)  # the gap is written above 1
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     names = [textwrap.fill(readable(group), 9) for group in wanted]
-    if len(names) > 2 or max(name.count("\n") for name in names) > 2:  # they would overlap; the key has them too
+    if len(names) > 2 or max(name.count("\n") for name in names) > 2:  # they would overlap; the legend has them too
         names = [""] * len(names)
     axes.set_xticks(range(len(wanted)), names)
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
@@ -151,7 +151,7 @@ def _whisker(axes: Axes, position: float, low: float, high: float, width: float 
 
 
 def _strike(axes: Axes, share: float) -> None:
-    """Cross a panel out and say why: where the detectors disagree, neither is to be believed."""
+    """Cross out a panel on which the detectors disagree, and say so."""
     for bar in axes.patches:
         bar.set_facecolor(PALE)
     for line in ([0, 1], [1, 0]):
@@ -172,7 +172,7 @@ def _strike(axes: Axes, share: float) -> None:
 
 
 def _add_key(figure: Figure, groups: Sequence[str]) -> None:
-    """Explain bars and marks in the empty places of the lower row."""
+    """Draw the legend in the empty places of the lower row."""
     bars = [
         Patch(facecolor=GROUP_COLORS[number % len(GROUP_COLORS)], edgecolor=INK, linewidth=0.5, label=readable(group))
         for number, group in enumerate(groups)
@@ -207,7 +207,7 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Edit:
-    """A planned edit as it is shown, in uint8 images (H, W, 3): the context alone where no candidate succeeded."""
+    """A planned edit in uint8 images (H, W, 3); only the context if no candidate succeeded."""
 
     label: str
     context: np.ndarray
@@ -227,7 +227,7 @@ def plot_before_after(
     gallery: Path,
     examples: int = 8,
 ) -> None:
-    """Show edits taken evenly over a plan: the image before (context), donor, collage and image after (composite).
+    """Draw edits taken evenly over a plan, with image before (context), donor, collage and image after (composite).
 
     Args:
         images: shards of the image set as it was.
@@ -261,14 +261,14 @@ def plot_before_after(
 
 
 def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return `count` rows of a plan, evenly over each direction; where one has too few, the other fills up."""
+    """Return `count` rows of a plan, equally many of each direction if possible."""
     rising, falling = plan[plan["wanted"]], plan[~plan["wanted"]]
     half = min(len(rising), max(count - count // 2, count - len(falling)))
     return pd.concat([_evenly(rising, half), _evenly(falling, min(len(falling), count - half))])
 
 
 def gallery_figure(edits: Sequence[Edit]) -> Figure:
-    """Return a row of pictures for each edit; every pixel is enlarged by the same whole number."""
+    """Return a row of pictures for each edit; every pixel is enlarged by the same integer."""
     if not edits:
         figure = Figure(figsize=(4, 1))
         figure.text(0.5, 0.5, "No edits are planned. The target rates already hold.", ha="center", fontsize=NORMAL)
@@ -309,7 +309,7 @@ def _evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _pick_images(shards: list[Path], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read some images, uint8 (H, W, 3) by name, and hold no others."""
+    """Read some images, uint8 (H, W, 3) by name, without keeping others in memory."""
     wanted = set(names)
     found = {
         name: image.copy()  # a view would keep its whole group of rows
@@ -326,7 +326,7 @@ def _pick_images(shards: list[Path], names: Sequence[str]) -> dict[str, np.ndarr
 def _collages(
     images: Mapping[str, np.ndarray], donor_of: pd.Series, parts: Path, settings: Rebalance
 ) -> dict[str, np.ndarray]:
-    """Make the collages that were inverted, with unknown pixels in mid-grey."""
+    """Return the inverted collages, with unknown pixels in mid-grey."""
     import torch
 
     from pipeline_lib.editing.parts import PartMasks

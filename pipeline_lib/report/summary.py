@@ -1,4 +1,4 @@
-"""The one page that a person reads of a run: is the balance real, what was done, and what did it cost?"""
+"""The summary page of a run: whether the rebalancing worked, what was done, and what it cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline_lib.report import tables
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.runtime.files import atomic_path
 
-#: How far from the target gap the whole interval of a balanced dataset may reach.
+#: Largest distance from the target gap of the whole interval of a balanced dataset.
 SMALL_GAP = 0.1
 
 OPENINGS = {True: "The rebalancing worked", False: "The rebalancing did not work", None: "No verdict is possible"}
@@ -52,10 +52,10 @@ class Verdict:
     """Whether the balance is real.
 
     Args:
-        real: None where that cannot be told.
+        real: None if undecided.
         headline: the verdict in one sentence.
-        caution: on which image sets no gap counts; empty where all count.
-        reasons: what the verdict rests on and what the balance cost in image quality.
+        caution: image sets whose gaps do not count; empty if all count.
+        reasons: the reasons for the verdict, and the cost in image quality.
     """
 
     real: bool | None
@@ -74,16 +74,16 @@ def write_summary(
     retrain: Retrain,
     summary: Path,
 ) -> None:
-    """Write one HTML page that needs no other file.
+    """Write one self-contained HTML page.
 
     Args:
         metrics: JSON of `collect_metrics`.
         rates: PNG of `plot_rates`.
         gallery: PNG of `plot_before_after` for the dataset.
         targets: the config section of the target rates.
-        detectors: the config section with the least agreement.
-        retrain: the config section that says what the retrained GAN and the control GAN were shown.
-        summary: page to make.
+        detectors: the config section with the required agreement.
+        retrain: the config section of the retraining.
+        summary: page to write.
     """
     found = tables.read_metrics(metrics)
     attribute = targets.targets[0].attribute
@@ -124,16 +124,16 @@ def write_summary(
 
 
 def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> Verdict:
-    """Judge by the referee whether the dataset is balanced and the GAN retrained on it more so than the control.
+    """Decide by the referee whether the dataset is balanced and the retrained GAN less biased than the control GAN.
 
     The balance is real if the whole interval of the rebalanced dataset's gap lies within `SMALL_GAP` of the target
-    gap, and the retrained GAN's gap is at most half of the control's, with intervals that do not overlap. A set on
-    which the detectors agree too little proves nothing.
+    gap, and the retrained GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Image
+    sets on which the detectors disagree too often do not count.
 
     Args:
-        metrics: of the run.
+        metrics: metrics of the run.
         targets: groups, attribute and target rates.
-        least_agreement: of the detectors on an image set whose gap counts.
+        least_agreement: agreement of the detectors that a gap needs to count.
     """
     attribute = targets.targets[0].attribute
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
@@ -164,13 +164,13 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
 
 
 def excess_of(gap: Estimate, target: float) -> Estimate:
-    """Return how far a gap is from the target gap, and the nearest and the farthest that its interval reaches."""
+    """Return the distance of a gap from the target gap, with the smallest and largest distance of its interval."""
     near, far = sorted((abs(gap.low - target), abs(gap.high - target)))
     return Estimate(abs(gap.value - target), 0.0 if gap.low <= target <= gap.high else near, far)
 
 
 def is_small(excess: Estimate) -> bool | None:
-    """Return whether a gap is near the target gap: None if its interval reaches too far to tell."""
+    """Return whether a gap is near the target gap, or None if its interval is too wide to decide."""
     if math.isnan(excess.value):
         return None
     if excess.value > SMALL_GAP:
@@ -179,7 +179,7 @@ def is_small(excess: Estimate) -> bool | None:
 
 
 def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
-    """Return whether a gap is at most half of the control's: None if intervals overlap or the control has none."""
+    """Return whether a gap is at most half of the control's, or None if intervals overlap or the control has no gap."""
     if math.isnan(retrained.value) or math.isnan(control.value) or control.value <= SMALL_GAP:
         return None
     if retrained.value > control.value / 2:
@@ -188,7 +188,7 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
 
 
 def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain) -> list[str]:
-    """Return what was done, a paragraph for edits, swaps and retraining each."""
+    """Return what was done, with a paragraph each for edits, swaps and retraining."""
     region = targets.region
     pasted = f"donor's {readable(region.name)}" if isinstance(region, PartRegion) else "same rectangle of the donor"
     planned = {name: f"{edits['planned']:,}" for name, edits in metrics["edits"].items()}
@@ -211,7 +211,7 @@ def _headline(real: bool | None, dataset: bool | None, retrained: bool | None) -
 
 
 def _caution(doubtful: Mapping[str, float], least_agreement: float) -> str:
-    """Say on which image sets the detectors agree too little, given their agreement there."""
+    """Name the image sets on which the detectors disagree too often, given their agreement there."""
     if not doubtful:
         return ""
     shares = ", ".join(f"{share_text(share)} for “{readable(stage)}”" for stage, share in doubtful.items())
@@ -235,7 +235,7 @@ def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) ->
     if is_doubtful:
         return "The comparison of the GANs proves nothing, since the detectors disagree on one of the two."
     if halved is None and control.value <= SMALL_GAP:
-        return "The comparison of the GANs proves nothing, since the control GAN has hardly any bias itself."
+        return "The comparison of the GANs proves nothing, since the control GAN has almost no bias."
     return {
         True: "The retrained GAN has at most half of the control GAN's bias, and their intervals do not overlap.",
         False: "The retrained GAN has more than half of the control GAN's bias.",
@@ -244,7 +244,7 @@ def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) ->
 
 
 def _cost(quality: Mapping[str, Any]) -> list[str]:
-    """Say what it cost: the Fréchet distances that editing and retraining are answerable for."""
+    """Give the cost in image quality, as the Fréchet distances after editing and retraining."""
     distances = frechet_distances(quality)
     reference = quality["dataset"]["frechet_distance"]["reference"]
     return [

@@ -1,4 +1,4 @@
-"""The tables of a report: rounded figures under names that people read."""
+"""The tables of a report, with rounded values and readable names."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipeline_lib.runtime.files import atomic_path, read_json
 SECTIONS = ("agreement", "detectors", "edits", "gap", "quality", "rate", "regions", "segmenter", "timing")
 JUDGES = ("truth", "referee", "corrected", "selector")
 
-#: What the values of a row of the quality table were measured with.
+#: Columns of the quality table that say how its values were measured.
 MEASURED_WITH = ["extractor", "reference", "reference images"]
 
 #: Formats of a rate and of a gap; `z` writes no minus sign before 0.
 RATE, GAP = "z.2f", "+z.2f"
 
-#: How image sets, judges and measures are called where a plain replacement of underscores would not do.
+#: Readable names of image sets, sources of labels and metrics, where replacing underscores is not enough.
 NAMES = {
     "dataset": "original dataset",
     "samples": "samples of the source GAN",
@@ -43,12 +43,12 @@ NAMES = {
 
 @dataclass(frozen=True)
 class FrechetDistances:
-    """The Fréchet distances of a run as people read them.
+    """The Fréchet distances of a run in a readable form.
 
     Args:
-        unit: power of ten that the distances are written in, as `10⁻⁵`; empty where they need none.
+        unit: power of ten in which the distances are given, such as `10⁻⁵`; empty if not needed.
         scaled: distance of each image set, in that unit.
-        ratios: distance of each image set over that of the original dataset; NaN where that is not above 0.
+        ratios: distance of each image set over that of the original dataset; NaN if that is not above 0.
     """
 
     unit: str
@@ -79,10 +79,10 @@ def write_tables(*, metrics: Path, quality: Path, detectors: Path, edits: Path, 
 
     Args:
         metrics: JSON of `collect_metrics`.
-        quality: CSV to make: a row an image set.
-        detectors: CSV to make: a row for each attribute of each detector.
-        edits: CSV to make: a row for each edited image set.
-        timing: CSV to make: a row a job, and the total.
+        quality: CSV to write, with a row per image set.
+        detectors: CSV to write, with a row per detector and attribute.
+        edits: CSV to write, with a row per edited image set.
+        timing: CSV to write, with a row per job and the total.
     """
     found = read_metrics(metrics)
     for path, table in (
@@ -99,7 +99,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """Read the metrics of a run.
 
     Raises:
-        DataError: the file is missing, is no JSON or lacks a section.
+        DataError: the file is missing, is not JSON or lacks a section.
     """
     metrics = read_json(path)
     missing = [section for section in SECTIONS if section not in metrics]
@@ -109,7 +109,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def quality_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return image quality: a row for each image set and what it was measured with, a column a metric."""
+    """Return image quality, with a row per image set and way of measurement and a column per metric."""
     distances = frechet_distances(metrics["quality"])
     head = f"Fréchet distance, in {distances.unit}" if distances.unit else "Fréchet distance"
     rows: dict[tuple[object, ...], dict[str, object]] = {}
@@ -129,7 +129,7 @@ def quality_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def detector_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return how well each detector knows each attribute, on held-out images with known truth."""
+    """Return each detector's metrics by attribute, on held-out images with known ground truth."""
     rows = [
         {
             "detector": detector,
@@ -172,7 +172,7 @@ def edits_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def regions_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return how swapping a part compares with swapping the paper's box, on the same images and donors."""
+    """Return the comparison of swapping a part with swapping the paper's box, on the same images and donors."""
     regions = {name: metrics["regions"][name] for name in ("part", "box") if name in metrics["regions"]}
     return pd.DataFrame(
         [
@@ -184,7 +184,7 @@ def regions_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def timing_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the seconds of each job, and their total; empty where the run was not timed."""
+    """Return the seconds of each job and their total; empty if the run was not timed."""
     timing = metrics["timing"]
     total = {"total": sum(timing.values())} if timing else {}
     rows = [(rule, round(seconds, 1)) for rule, seconds in {**timing, **total}.items()]
@@ -192,13 +192,13 @@ def timing_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def rates_table(metrics: Mapping[str, Any], targets: Sequence[RateRule], before: str, after: str) -> pd.DataFrame:
-    """Return the referee's rates of two image sets: a row for each target, and one for the group gap.
+    """Return the referee's rates in two image sets, with a row per target and one for the group gap.
 
     Args:
-        metrics: of the run.
+        metrics: metrics of the run.
         targets: groups, attribute and target rates; the gap is that of the first two.
-        before: the image set to compare with.
-        after: the image set whose interval is shown.
+        before: image set to compare with.
+        after: image set whose interval is shown.
     """
     attribute = targets[0].attribute
     rates, gaps = metrics["rate"][attribute], metrics["gap"][attribute]
@@ -214,7 +214,7 @@ def rates_table(metrics: Mapping[str, Any], targets: Sequence[RateRule], before:
 
 
 def gap_table(metrics: Mapping[str, Any], attribute: str, least_agreement: float) -> pd.DataFrame:
-    """Return the gap in `attribute` of each image set by each judge, and whether it counts."""
+    """Return the gap in `attribute` of each image set by each source of labels, and whether it counts."""
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     rows = []
     for stage in known_stages(gaps):
@@ -229,7 +229,7 @@ def gap_table(metrics: Mapping[str, Any], attribute: str, least_agreement: float
 
 
 def as_estimate(found: Mapping[str, Any]) -> Estimate:
-    """Return a gap as it stands in the metrics; NaN for null."""
+    """Return a gap from the metrics, with NaN for null."""
     return Estimate(*(math.nan if number is None else number for number in (found["value"], *found["ci"])))
 
 
@@ -258,22 +258,22 @@ def digits_text(value: float) -> str:
 
 
 def share_text(share: float) -> str:
-    """Write a share with two digits, rounded down: 0.949 must not read as the 0.95 that it fails to reach."""
+    """Write a share with two digits, rounded down, so that 0.949 does not appear to reach 0.95."""
     return f"{math.floor(round(share * 100, 6)) / 100:.2f}"
 
 
 def readable(name: str) -> str:
-    """Return a name of the tables as people write it."""
+    """Return the readable form of a name in the tables."""
     return NAMES.get(name, name.replace("_", " "))
 
 
 def rounded(value: float | None, digits: int = 4) -> float:
-    """Return a figure with so many significant digits; NaN for null."""
+    """Return a value rounded to significant digits; NaN for null."""
     return math.nan if value is None else float(f"{value:.{digits}g}")
 
 
 def known_stages(names: Iterable[str]) -> list[str]:
-    """Return image sets in the order in which a run makes them; JSON keeps them in that of the alphabet."""
+    """Return image sets in the order in which a run makes them, since JSON files sort them alphabetically."""
     return sorted(names, key=COMPARED.index)
 
 

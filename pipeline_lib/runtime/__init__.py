@@ -1,1 +1,1 @@
-"""What every stage stands on: errors, files, seeding, devices and progress."""
+"""Errors, files, seeding, devices and progress, shared by all stages."""

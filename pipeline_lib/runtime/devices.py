@@ -1,4 +1,4 @@
-"""Leases of GPUs, so that jobs on one node never share a device, and what makes a device compute faster."""
+"""Leases of GPUs, so that jobs on one node never share a device, and settings for faster computation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.5  # between two looks for a free device
+POLL_SECONDS = 0.5  # between two attempts to lock a free device
 
-_own: list[str] = []  # the devices this process leased first: CUDA sees no others once it has started
+_own: list[str] = []  # the devices that this process leased first; CUDA cannot see others once initialised
 
 # Parameters of glibc's mallopt, from its malloc.h, and the largest value they take.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_INT = -1, -3, 2**31 - 1
@@ -34,22 +34,22 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_INT = -1, -3, 2**31 - 1
 
 @contextmanager
 def lease_device(requested: int = 1) -> Iterator[str]:
-    """Hold `requested` GPUs of this node for the length of the `with` block, waiting while others hold them.
+    """Hold `requested` GPUs of this node for the duration of the `with` block, waiting while others hold them.
 
-    Snakemake's `gpu` resource counts jobs and gives none of them a device; this does. For the length of the block
-    CUDA_VISIBLE_DEVICES names the leased devices alone, so the first of them is `cuda:0`. CUDA reads that variable
-    once, when it starts: lease before the first tensor is put on a GPU. A process that leases again gets the devices
-    it had, and waits for them if need be. Leases are not to be nested.
+    Snakemake's `gpu` resource limits the number of jobs but assigns no devices. In the block CUDA_VISIBLE_DEVICES
+    names only the leased devices, so the first of them is `cuda:0`. CUDA reads this variable only on initialisation,
+    so lease before the first tensor is put on a GPU. A process that leases again gets the same devices, and waits for
+    them if necessary. Leases must not be nested.
 
-    The pool is LATENT_REBALANCE_DEVICES where that is set (taken as it stands), else CUDA_VISIBLE_DEVICES, else every
-    device of the node. Lock files lie in LATENT_REBALANCE_LOCKS, by default in a folder of this user's under the
-    temporary folder.
+    The pool is LATENT_REBALANCE_DEVICES if set (used without further checks), else CUDA_VISIBLE_DEVICES, else every
+    device of the node. Lock files are in LATENT_REBALANCE_LOCKS, by default a folder of this user in the temporary
+    folder.
 
     Args:
-        requested: number of GPUs; 0 asks for the CPU.
+        requested: number of GPUs; 0 for the CPU.
 
     Yields:
-        a `torch.device` string: `cuda:0`, or `cpu` where none is requested or the node has none.
+        a `torch.device` string, `cuda:0`, or `cpu` if none is requested or the node has none.
 
     Raises:
         ConfigError: more GPUs are requested than the pool holds, or the lock files cannot be written.
@@ -57,7 +57,7 @@ def lease_device(requested: int = 1) -> Iterator[str]:
     pool = (_own or device_pool()) if requested else []
     if not pool:
         if requested:
-            logger.warning("no GPU to be seen on this node; using the CPU")
+            logger.warning("no GPU found on this node; using the CPU")
         yield "cpu"
         return
     with acquire(pool, lock_folder(), requested) as devices, _visible(devices):
@@ -67,9 +67,9 @@ def lease_device(requested: int = 1) -> Iterator[str]:
 
 
 def device_pool() -> list[str]:
-    """Return the names of the devices that this process may lease, as CUDA_VISIBLE_DEVICES would name them.
+    """Return the names of the devices that this process may lease, in the notation of CUDA_VISIBLE_DEVICES.
 
-    Physical devices are counted through the driver's management library, which opens no CUDA context.
+    Physical devices are counted with the driver's management library (NVML), which opens no CUDA context.
     """
     explicit = os.environ.get("LATENT_REBALANCE_DEVICES")
     if explicit is not None:
@@ -80,7 +80,7 @@ def device_pool() -> list[str]:
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = _names(visible) if visible is not None else [str(index) for index in range(count)]
-    return names[:count]  # CUDA sees no further than the first name that is none of its devices
+    return names[:count]  # CUDA ignores everything from the first invalid name on
 
 
 def lock_folder() -> Path:
@@ -91,21 +91,21 @@ def lock_folder() -> Path:
 
 @contextmanager
 def acquire(pool: Sequence[str], folder: Path, count: int = 1) -> Iterator[list[str]]:
-    """Hold `count` devices of `pool` for the length of the `with` block, waiting while too few are free.
+    """Hold `count` devices of `pool` for the duration of the `with` block, waiting while too few are free.
 
-    A device is held by an exclusive `flock` on a file in `folder` named after node and device. The kernel frees it when
-    the holder ends, however it ends. Either all `count` are taken or none, so two waiting processes never block each
-    other.
+    A device is held by an exclusive `flock` on a file in `folder` named after node and device. The kernel releases it
+    when the holder ends, even if it crashes. Either all `count` devices are locked or none, so two waiting processes
+    never block each other.
 
     Raises:
         ConfigError: `count` exceeds the pool, or `folder` cannot be written to.
     """
     if count > len(pool):
-        raise ConfigError(f"{count} GPUs are requested, found only {', '.join(pool)}; request {len(pool)} at most")
+        raise ConfigError(f"{count} GPUs requested, but only {', '.join(pool)} found; request at most {len(pool)}")
     waiting = False
     while (locks := _try_locks(pool, folder, count)) is None:
         if not waiting:
-            logger.info("waiting for %d of GPU %s: too few are free by the locks in %s", count, ", ".join(pool), folder)
+            logger.info("waiting for %d of GPU %s; too few are free by the locks in %s", count, ", ".join(pool), folder)
             waiting = True
         time.sleep(POLL_SECONDS)
     with ExitStack() as held:
@@ -118,8 +118,8 @@ def tune_cpu(threads: int) -> None:
     """Set up this process for training on `threads` CPU threads.
 
     Denormal numbers are flushed to zero, and glibc keeps freed memory instead of returning it to the kernel, which
-    would have to clear each page again for the next step's tensors; training runs 1.25 times faster for it. Other C
-    libraries are left as they are.
+    would have to clear each page again for the next step's tensors. This makes training 1.25 times faster. Other C
+    libraries are not changed.
     """
     import torch
 
@@ -129,16 +129,16 @@ def tune_cpu(threads: int) -> None:
 
 
 def compiled(function: Callable[..., T], device: torch.device, wanted: bool | None = None) -> Callable[..., T]:
-    """Return the function compiled for inputs of fixed shape, or as it is.
+    """Return the function, compiled for inputs of fixed shape if `wanted`.
 
-    Compiling fuses what lies between convolutions (scaling, noise, bias, activation), which is most of a GPU's time
-    in a generator. Its results are kept between processes in TORCHINDUCTOR_CACHE_DIR, by default under the temporary
-    folder, so a second job starts in seconds.
+    Compilation fuses the operations between convolutions (scaling, noise, bias, activation), which take most of a GPU's
+    time in a generator. Its results are cached in TORCHINDUCTOR_CACHE_DIR, by default in the temporary folder, so a
+    second job starts in seconds.
 
     Args:
-        function: of tensors.
+        function: a function of tensors.
         device: where it computes.
-        wanted: whether to compile; None: on a GPU. On a CPU it takes longer than it saves.
+        wanted: whether to compile; None compiles only on a GPU. On a CPU it takes longer than it saves.
     """
     if wanted is None:
         wanted = device.type == "cuda"
@@ -147,7 +147,7 @@ def compiled(function: Callable[..., T], device: torch.device, wanted: bool | No
 
     import torch
 
-    # one program for each resolution of a growing network, with gradients and without: beyond the limit torch gives up
+    # a growing network has one program per resolution, with and without gradients, and torch stops at the limit
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     name = getattr(function, "__qualname__", type(function).__name__)  # a module has none
     logger.info("%s is compiled at its first call", name)
@@ -155,9 +155,9 @@ def compiled(function: Callable[..., T], device: torch.device, wanted: bool | No
 
 
 def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> str:
-    """Return the precision that a training computes in; "auto" is bfloat16 where the device has instructions for it.
+    """Return the precision of a training; "auto" is bfloat16 if the device supports it natively.
 
-    On a processor without them bfloat16 is imitated, several times slower than float32.
+    On other devices bfloat16 is emulated and several times slower than float32.
     """
     if wanted != "auto":
         return wanted
@@ -170,7 +170,7 @@ def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: to
         found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not before torch 2.11
         able = any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
     chosen = "bfloat16" if able else "float32"
-    logger.info("training in %s, which this %s is faster in", chosen, "GPU" if device.type == "cuda" else "processor")
+    logger.info("training in %s, the faster precision on this %s", chosen, "GPU" if device.type == "cuda" else "CPU")
     return chosen
 
 
@@ -188,7 +188,7 @@ def _try_locks(pool: Sequence[str], folder: Path, count: int) -> dict[str, IO[by
             if lock is not None:
                 locks[device] = opened.enter_context(lock)
             if len(locks) == count:
-                opened.pop_all()  # they stay open, and with that locked
+                opened.pop_all()  # the files stay open and locked
                 return locks
     return None
 
@@ -210,7 +210,7 @@ def _try_lock(path: Path) -> IO[bytes] | None:
 
 @contextmanager
 def _visible(devices: Sequence[str]) -> Iterator[None]:
-    """Let CUDA see `devices` alone, and restore what it saw before."""
+    """Make only `devices` visible to CUDA, and restore the previous setting afterwards."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     try:
@@ -226,8 +226,8 @@ def _keep_freed_memory() -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
-        logger.debug("this C library has no mallopt; freed memory goes back to the kernel")
+        logger.debug("this C library has no mallopt; freed memory is returned to the kernel")
         return
     for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
         if not mallopt(parameter, LARGEST_INT):
-            logger.debug("mallopt refused parameter %d; freed memory may go back to the kernel", parameter)
+            logger.debug("mallopt rejected parameter %d; freed memory may be returned to the kernel", parameter)

@@ -1,4 +1,4 @@
-"""The errors a person is meant to read: one line that says where, what was found and how to mend it."""
+"""Errors for the user: one line that says where the problem is, what was found and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class PipelineError(Exception):
-    """Base of every expected failure; the command line prints its message alone and exits with status 2."""
+    """Base of every expected failure; the command line prints only its message and exits with status 2."""
 
 
 class ConfigError(PipelineError):
@@ -16,7 +16,7 @@ class ConfigError(PipelineError):
 
 
 class DataError(PipelineError):
-    """A file or an image that cannot be read or does not fit; the message names the file."""
+    """A file or an image that cannot be read or used; the message names the file."""
 
 
 class WeightsError(PipelineError):
@@ -24,25 +24,25 @@ class WeightsError(PipelineError):
 
 
 class DivergenceError(PipelineError):
-    """A training run that broke down; the message names the last good weights."""
+    """A training run that diverged; the message names the last good checkpoint."""
 
 
 @contextmanager
 def refuse_again(note: Path, attempt: int) -> Iterator[None]:
-    """Let a scheduler repeat a job that was stopped, but not one that failed for a reason that stays.
+    """Let a scheduler retry a job that was stopped, but not one that would fail again.
 
-    A scheduler's `retries` repeat every failure alike. A training that was preempted goes on from its checkpoint; bad
-    input, or a training that broke down, would only fail once more.
+    A scheduler's `retries` repeat every failure. A preempted training resumes from its checkpoint, but bad input or a
+    diverged training would only fail again.
 
     Args:
-        note: file that keeps the reason for the next attempt.
-        attempt: which one this is, from 1.
+        note: file that stores the reason for the next attempt.
+        attempt: number of this attempt, from 1.
 
     Raises:
         PipelineError: the reason of an earlier attempt.
     """
     if attempt > 1 and note.exists():
-        raise PipelineError(f"not tried again, it would fail as it did: {note.read_text()}")
+        raise PipelineError(f"not retried, because it would fail again: {note.read_text()}")
     note.unlink(missing_ok=True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Downloads that can be trusted: taken up where they broke off, and checked against what was fetched the first time."""
+"""Resumable downloads, verified against the checksum recorded on first use."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from pipeline_lib.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-CHECKSUMS = "checksums.txt"  # beside the files: "<sha256>  <name>" a line, as sha256sum writes and checks them
+CHECKSUMS = "checksums.txt"  # next to the files; lines "<sha256>  <name>", the format of sha256sum
 CHUNK = 1 << 20
 
 
 def fetch_published(*, url: str, file: Path) -> None:
-    """Fetch a file, unless it is there already.
+    """Download a file unless it exists.
 
-    The first time its checksum is recorded in `checksums.txt` beside it; whoever fetches it again gets the same bytes
-    or an error. A download that breaks off is kept as `<file>.part` and taken up by the next call.
+    On the first download its checksum is recorded in `checksums.txt` next to it. Later downloads give the same bytes or
+    an error. An interrupted download is kept as `<file>.part` and resumed by the next call.
 
     Args:
-        url: where it is published.
-        file: where to put it.
+        url: URL of the file.
+        file: where to store it.
 
     Raises:
-        DataError: it cannot be fetched, is not what was recorded, or the package for it is not installed.
+        DataError: the download fails, the checksum does not match, or the package pooch is not installed.
     """
     if file.exists():
-        logger.info("%s is there already; nothing is fetched", file)
+        logger.info("%s exists already; not downloaded", file)
         return
     try:
         import pooch
         import requests
     except ImportError:
         raise DataError(
-            f"{file}: fetching needs pooch; run `pip install latent-rebalance[fetch]`, or get {url} and put it there"
+            f"{file}: downloading needs pooch; run `pip install latent-rebalance[fetch]`, or save {url} there yourself"
         ) from None
     file.parent.mkdir(parents=True, exist_ok=True)
     known = read_checksums(file.parent).get(file.name)
@@ -47,11 +47,11 @@ def fetch_published(*, url: str, file: Path) -> None:
     try:
         pooch.retrieve(url, known, fname=file.name, path=file.parent, downloader=_Resuming(part))
     except requests.RequestException as error:
-        raise DataError(f"{file}: {url} could not be fetched ({error}); try again, or put the file there") from None
+        raise DataError(f"{file}: {url} could not be downloaded ({error}); try again, or save it there") from None
     except ValueError:
         raise DataError(
-            f"{file}: what {url} holds now is not what was fetched before (checksum {known}); "
-            f"if that is right, remove its line from {file.parent / CHECKSUMS}"
+            f"{file}: the content of {url} has changed since the first download (checksum {known}); "
+            f"if this is intended, remove its line from {file.parent / CHECKSUMS}"
         ) from None
     if known is None:
         _record(file)
@@ -73,7 +73,7 @@ def _record(file: Path) -> None:
 
 
 class _Resuming:
-    """A downloader for pooch that goes on where the last one broke off."""
+    """A downloader for pooch that resumes interrupted downloads."""
 
     def __init__(self, part: Path):
         self._part = part
@@ -84,7 +84,7 @@ class _Resuming:
         done = self._part.stat().st_size if self._part.exists() else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         with requests.get(url, stream=True, timeout=30, headers=headers) as answer:
-            if answer.status_code == requests.codes.range_not_satisfiable:  # the part is no shorter than the file
+            if answer.status_code == requests.codes.range_not_satisfiable:  # the part is already as long as the file
                 self._part.unlink()
                 return self(url, output_file, _)
             answer.raise_for_status()

@@ -1,4 +1,4 @@
-"""Iterators that let the next item's work overlap with the last one's."""
+"""Iterators that overlap the work for consecutive items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Make items in a thread, `depth` of them before they are asked for."""
+    """Produce items in a thread, up to `depth` of them ahead of the consumer."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, source, end) for _ in range(depth))
@@ -21,7 +21,7 @@ def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
 
 def one_behind(items: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Call what was started last but one, so that the device is at work on the next while a result is awaited."""
+    """Call each item after the next one was started, so that the device is busy while a result is awaited."""
     started = None
     for item in items:
         if started is not None:

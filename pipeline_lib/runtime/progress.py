@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar on a terminal, a line now and then in a log."""
+"""Progress of long stages, as a bar on a terminal or as occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LINE_SECONDS = 20.0  # between two lines in a log
 
 
 class Progress:
-    """Show how far a stage is, its rate and the time left.
+    """Show the progress of a stage, its speed and the remaining time.
 
     Args:
-        name: of the stage.
-        total: number of images, or other units.
-        done: number finished before, by an earlier run.
-        unit: what is counted.
+        name: name of the stage.
+        total: number of images or other units.
+        done: number completed by an earlier run.
+        unit: unit of the count.
     """
 
     def __init__(self, name: str, total: int, done: int = 0, unit: str = "img"):
@@ -46,11 +46,11 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Return how many are done."""
+        """Return the number completed."""
         return self._done
 
     def advance(self, amount: int) -> None:
-        """Count `amount` more as done."""
+        """Add `amount` to the number completed."""
         self._done += amount
         if self._bar:
             self._bar.update(self._task, completed=self._done)
@@ -58,7 +58,7 @@ class Progress:
             self._line("")
 
     def show(self, values: dict[str, float]) -> None:
-        """Show metrics beside the bar."""
+        """Show metrics next to the bar."""
         note = " ".join(f"{name} {value:.3g}" for name, value in values.items())
         if self._bar:
             self._bar.update(self._task, note=f"{self._rate():.0f} {self._unit}/s {note}")

@@ -1,7 +1,7 @@
-"""One training in several processes, each with a device and a share of every batch: PyTorch's torchrun starts them.
+"""Data-parallel training in several processes, each with a device and a share of every batch, started by torchrun.
 
 `torchrun --nnodes 2 --nproc-per-node 8 -m pipeline_lib stage train_generator ...` trains on two nodes. Every process
-draws what a lone one would draw and keeps its own rows, so the result is the lone one's up to rounding.
+makes the same draws as a single process and keeps its own rows, so the result is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def launched() -> bool:
 
 
 def rank() -> int:
-    """Return the number of this process among those that train together; 0 for a lone one."""
+    """Return the rank of this process; 0 for a single process."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def count() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes (the world size)."""
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 @contextmanager
 def joined() -> Iterator[torch.device]:
-    """Join the other processes; yields this one's device, the CPU where torch sees no GPU."""
+    """Join the other processes; yields the device of this one, or the CPU if torch finds no GPU."""
     import torch
     from torch import distributed
 
@@ -61,20 +61,20 @@ def joined() -> Iterator[torch.device]:
 
 
 def own_rows(rows: Tensor) -> Tensor:
-    """Return this process's share of a batch: every `count()`-th row, which keeps groups of a batch together.
+    """Return this process's share of a batch, every `count()`-th row, which keeps groups of a batch together.
 
     Raises:
-        ConfigError: the batch cannot be shared out evenly.
+        ConfigError: the batch cannot be split evenly.
     """
     if len(rows) % count():
         raise ConfigError(
-            f"a batch of {len(rows)} cannot be shared by {count()} processes; change `batch` or their number"
+            f"a batch of {len(rows)} cannot be split evenly over {count()} processes; change `batch` or their number"
         )
     return rows[rank() :: count()]
 
 
 def average(tensors: Iterable[Tensor | None]) -> None:
-    """Replace tensors of one kind and device, in place, by their mean over all processes."""
+    """Replace tensors of one dtype and device, in place, by their mean over all processes."""
     if count() == 1:
         return
     import torch
@@ -103,17 +103,17 @@ def any_of(flag: bool) -> bool:
 def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) -> None:
     """Run a stage in several processes on this node and wait for them.
 
-    A SIGTERM or SIGUSR1 is passed on to them as a SIGTERM; they save their state and end within 30 seconds.
+    A SIGTERM or SIGUSR1 is forwarded to them as a SIGTERM; they save their state and end within 30 seconds.
 
     Args:
-        stage: its name.
-        values: what it is called with, as `call_stage` takes them.
-        processes: how many, each with the GPU of its number among those that CUDA sees.
-        threads: CPU threads of all together.
+        stage: name of the stage.
+        values: its values, as in `call_stage`.
+        processes: number of processes, each of which uses the visible GPU of its rank.
+        threads: total number of CPU threads.
 
     Raises:
-        PipelineError: what one of them printed before it gave up.
-        SystemExit: they were stopped by a signal, or failed in another way.
+        PipelineError: the error that one of them printed.
+        SystemExit: they were stopped by a signal, or failed otherwise.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "pipeline_lib", "stage", f"--threads={max(1, threads // processes)}", stage]

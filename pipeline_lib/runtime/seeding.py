@@ -1,4 +1,4 @@
-"""Random draws as a function of (run seed, stage, index), so that shards and workers never change a result."""
+"""Random draws as a function of (run seed, stage, index), so that results do not depend on shards or workers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def torch_generator(seed: int, *names: str | int, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return a torch generator for one named stream on `device` (streams differ between kinds of device)."""
+    """Return a torch generator for one named stream on `device` (streams differ between device types)."""
     import torch
 
     return torch.Generator(device).manual_seed(derive(seed, *names))
 
 
 def indexed_normal(seed: int, stage: str, indices: Iterable[int], size: int) -> np.ndarray:
-    """Draw a standard normal row for each global index, the same whatever the batch it is drawn in.
+    """Draw a standard normal row for each global index, independent of the batch.
 
     Returns:
         float32 array of shape (len(indices), size).

@@ -1,1 +1,1 @@
-"""One training loop, and the tasks that run on it: GAN, encoder, detector, segmenter."""
+"""The training loop and its tasks: GAN, encoder, detector and segmenter."""

@@ -1,4 +1,4 @@
-"""Fitting an encoder to one real image, so that edits start from a closer reconstruction (paper A.2.4)."""
+"""Fine-tuning of an encoder on one real image, for edits with a better reconstruction (paper A.2.4)."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def adapt_encoder(
     masks: MaskSampling | None = None,
     seed: int = 0,
 ) -> list[float]:
-    """Fit the encoder, in place, to one image seen through a new random mask at each step.
+    """Fine-tune the encoder, in place, on one image with a new random mask at each step.
 
-    Batch normalisation keeps its statistics: those of a single image would undo what the encoder has learnt.
+    Batch normalisation keeps its statistics, because those of a single image would degrade the encoder.
 
     Args:
-        inverter: encoder and generator; the generator stays as it is.
+        inverter: encoder and generator; the generator is frozen.
         image: (1, 3, H, W) in [-1, 1], on the inverter's device.
         distance: the perceptual distance, on the same device.
-        steps: of Adam; the paper takes 30.
-        learning_rate: the published code's is 5e-5.
-        masks: how unknown pixels are drawn; None as in training by default.
-        seed: of the masks.
+        steps: steps of Adam, 30 in the paper.
+        learning_rate: learning rate of Adam, 5e-5 in the published code.
+        masks: sampling of masks; None uses the defaults of training.
+        seed: seed of the masks.
 
     Returns:
         The loss (mean square error plus perceptual distance) at each step.
@@ -79,23 +79,23 @@ def adapt_to_file(
     distance: str = "stlpips-alex",
     trunk: Path | None = None,
 ) -> None:
-    """Fit an encoder to one image file.
+    """Fine-tune an encoder on one image file.
 
     Args:
-        encoder: weight file to start from.
+        encoder: weight file of the encoder.
         generator: weight file of its generator.
-        image: the image, whose middle square is taken.
-        adapted: weight file to make; beside it a PNG of the same name shows the image and its reconstruction before
+        image: the image, which is centre-cropped.
+        adapted: weight file to write; a PNG of the same name next to it shows the image and its reconstruction before
             and after.
         device: where to compute.
-        steps: of Adam.
-        learning_rate: of Adam.
+        steps: steps of Adam.
+        learning_rate: learning rate of Adam.
         distance: name of the perceptual distance, see `open_distance`.
-        trunk: weights of an LPIPS trunk.
+        trunk: weights of the LPIPS backbone.
 
     Raises:
         DataError: the image cannot be used.
-        WeightsError: weights cannot be used, or do not fit each other.
+        WeightsError: weights cannot be used, or do not match each other.
     """
     inverter = Inverter(encoder, generator, device)
     try:

@@ -1,6 +1,6 @@
-"""The adversarial objective: relativistic pairing with both zero-centred gradient penalties (Huang et al. 2024, R3GAN).
+"""The adversarial objective, a relativistic pairing loss with R1 and R2 gradient penalties (Huang et al. 2024, R3GAN).
 
-Scores are (n, scores): one of the whole image and, where there is a local discriminator, one of its square.
+Scores are (n, scores), with one score for the whole image and, if there is a local discriminator, one for its square.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from torch import Tensor
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return softplus(D(fake) - D(real)), the mean over pairs for each score, (scores,)."""
+    """Return softplus(D(fake) - D(real)), averaged over pairs for each score, (scores,)."""
     return F.softplus(-(real - fake)).mean(dim=0)
 
 
 def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return softplus(D(real) - D(fake)), the mean over pairs for each score, (scores,)."""
+    """Return softplus(D(real) - D(fake)), averaged over pairs for each score, (scores,)."""
     return F.softplus(-(fake - real)).mean(dim=0)
 
 
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], images: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the mean squared norm of each score's gradient at `images`: R1 at real images, R2 at generated ones.
+    """Return the mean squared norm of each score's gradient, which is R1 at real images and R2 at generated ones.
 
     Args:
-        discriminate: images to scores (n, scores), augmentation included.
-        images: (n, 3, H, W); gradients do not go further back.
-        weights: of each score; a local one counts in proportion to the pixels it sees.
+        discriminate: maps images to scores (n, scores), augmentation included.
+        images: (n, 3, H, W), detached.
+        weights: weight of each score; that of a local score is proportional to its number of pixels.
 
     Returns:
         The weighted sum over the scores, a scalar to multiply by gamma / 2.

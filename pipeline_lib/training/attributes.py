@@ -1,8 +1,8 @@
-"""A small discriminator that sees images through a detector's logits alone, so that their joint rates are matched.
+"""A small discriminator on a detector's logits, which matches the joint rates of attributes.
 
-Who is made how often hardly shows in an image's pixels: where smiles are as frequent as before and only go with other
-hair, the discriminator of images has to find an exclusive-or of two details, and takes the finer texture of real images
-instead. On the logits of a detector it is found within a few thousand images.
+Joint rates of attributes are a weak signal in pixels. If the rates of smiles and of long hair stay the same and only
+their combination changes, the image discriminator would have to learn an exclusive-or of two small details, and relies
+on differences in texture instead. On a detector's logits this difference is learnt within a few thousand images.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pipeline_lib.config import AttributeLoss
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime import ranks, seeding
 
-SOFTNESS = 4.0  # logits of this size are no longer told apart well: a detector that is sure is not to be surer still
+SOFTNESS = 4.0  # scale beyond which logits saturate, so that confident detections are not pushed further
 
 
 class AttributeDiscriminator:
-    """Tells real from generated images by the attributes that a detector sees in them, all of them together.
+    """Distinguishes real from generated images by the joint attributes that a detector predicts for them.
 
     Args:
-        detector: the selector; frozen, and differentiable. Never the referee, which judges the result.
+        detector: the selector, differentiable and frozen. Never the referee, which evaluates the result.
         settings: the config section.
-        seed: of the run, for the first weights.
+        seed: seed of the run, for the initial weights.
         device: where to compute.
     """
 
@@ -42,11 +42,11 @@ class AttributeDiscriminator:
         self._optimiser = torch.optim.Adam(self.network.parameters(), **rates)
 
     def look(self, images: Tensor) -> Tensor:
-        """Return what the detector sees, (n, attributes) in [-1, 1], of images (n, 3, H, W) in [-1, 1]."""
+        """Return the detector's scaled outputs, (n, attributes) in [-1, 1], for images (n, 3, H, W) in [-1, 1]."""
         return torch.tanh(self.detector.view_logits(images).float() / SOFTNESS)
 
     def learn(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Take a step of the relativistic loss with both gradient penalties; what was seen is (n, attributes)."""
+        """Take a step on the outputs (n, attributes) with the relativistic loss and both gradient penalties."""
         real, fake = (seen.detach().requires_grad_() for seen in (real, fake))
         scores = self.network(real), self.network(fake)
         loss = F.softplus(scores[1] - scores[0]).mean()
@@ -61,7 +61,7 @@ class AttributeDiscriminator:
         return loss.detach()
 
     def against(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the generator's loss, weighted, of what was seen in its images beside real ones."""
+        """Return the generator's weighted loss on the outputs for real and generated images."""
         return self.settings.weight * F.softplus(self.network(real.detach()) - self.network(fake)).mean()
 
     def state_dict(self) -> dict[str, Any]:

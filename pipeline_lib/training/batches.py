@@ -1,4 +1,4 @@
-"""Which images a training step sees, and how images come to the device."""
+"""Sampling of training batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def batch_positions(index: int, batch: int, count: int, seed: int, name: str) -> Tensor:
-    """Return the positions, int64 (batch,), that step `index` takes from `count` images.
+    """Return the positions, int64 (batch,), that step `index` uses of `count` images.
 
     An epoch's random order is a function of (seed, name, epoch), so a resumed training sees the same images.
     """

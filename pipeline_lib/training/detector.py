@@ -49,24 +49,24 @@ def train_detector(
     report: Path,
     device: torch.device,
 ) -> None:
-    """Train, calibrate and measure one detector.
+    """Train, calibrate and evaluate one detector.
 
-    It learns from one half of the training images (of the people, where they are known), weighted so that the
-    dataset's bias tells it nothing, or is given; is calibrated on the held-out images at even positions and measured
-    on those at odd positions.
+    Unless given, it is trained on one half of the training images (split by identity if known), weighted so that it
+    does not learn the dataset's bias. It is calibrated on the held-out images at even positions and evaluated on those
+    at odd positions.
 
     Args:
         images: shards of the training set.
-        labels: its table of true attributes.
+        labels: table of its labels.
         held_out: shards of the held-out set.
-        held_out_labels: its table of true attributes.
+        held_out_labels: table of its labels.
         network: architecture, seed and half of this detector, or its file.
-        settings: the config section of both.
-        related: attributes of the targets and of their conditions, whose association is weighted away.
+        settings: the config section of both detectors.
+        related: attributes of the targets and of their conditions, whose association is removed by the weights.
         judge: "selector" or "referee".
-        checkpoints: folder of resumable states.
-        weights: weight file to make.
-        report: JSON to make: accuracy, error counts and expected calibration error by attribute.
+        checkpoints: folder of resumable checkpoints.
+        weights: weight file to write.
+        report: JSON of accuracy, error counts and expected calibration error by attribute to write.
         device: where to train.
     """
     if isinstance(network, GivenNetwork):
@@ -151,17 +151,17 @@ def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights:
 
 
 def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
-    """Weigh images so that an attribute says nothing of the others (reweighing of Kamiran and Calders 2012).
+    """Weight images so that attributes are independent of each other (reweighing of Kamiran and Calders 2012).
 
-    Trained on smiling women and serious men, a detector that is unsure of a mouth goes by the hair. Under weights
+    Trained on a biased dataset, a detector that is unsure about a mouth decides by the hair. With the weights
     P(attribute) P(others) / P(attribute, others) the two are independent in the training set.
 
     Args:
         truth: attributes, 0 or 1, (n, attributes).
-        related: columns whose association with each other and with any column is to vanish.
+        related: columns to make independent of each other and of all other columns.
 
     Returns:
-        A weight for each image and column, (n, attributes); 1 on average where every combination occurs.
+        A weight for each image and column, (n, attributes); 1 on average if every combination occurs.
     """
     weights = torch.empty_like(truth)
     for column in range(truth.shape[1]):
@@ -179,7 +179,7 @@ def _share(kind: Tensor) -> Tensor:
 
 
 def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pixels, truth, and the number of the person shown, or of the image where nobody knows who it is."""
+    """Return pixels, ground truth and identities; unknown identities are replaced by the image's index."""
     names, pixels = read_shards(images)
     table = read_table(labels, "labels").set_index("image_id")
     missing = [attribute for attribute in attributes if attribute not in table.columns]

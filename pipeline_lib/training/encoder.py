@@ -1,4 +1,4 @@
-"""Training of the masked latent regressor against a frozen generator (paper Eq. 3 and A.1.1)."""
+"""Training of the masked encoder of a frozen generator (paper Eq. 3 and A.1.1)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.loop import run
 
 GRID_IMAGES = 12
-PROBED = 64  # images that both precisions are tried on
+PROBED = 64  # images on which both precisions are measured
 
 
 class EncoderTask:
-    """Trains `encoder` to regress the latents of images that `generator` makes, from part of their pixels.
+    """Trains `encoder` to regress the latents of generated images from part of their pixels.
 
     Args:
-        encoder: trained in place.
-        generator: frozen.
+        encoder: the encoder, trained in place.
+        generator: the generator, frozen.
         perceptual: the perceptual distance in the loss.
         settings: the config section.
-        seed: of the run; every draw of step i depends on (seed, i) alone.
+        seed: seed of the run; every draw of step i depends only on (seed, i).
         device: where to train.
     """
 
@@ -60,7 +60,7 @@ class EncoderTask:
         self.images_per_step = settings.training.batch
         self.total_steps = round(settings.training.kimg * 1000 / settings.training.batch)
         self.encoder = encoder.to(device).train()
-        if ranks.count() > 1 and device.type == "cuda":  # torch has no such thing for the CPU
+        if ranks.count() > 1 and device.type == "cuda":  # torch does not support it on the CPU
             self.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)
         self.generator = generator.to(device)
         self.perceptual = perceptual.to(device)
@@ -74,7 +74,7 @@ class EncoderTask:
 
     def step(self, index: int) -> dict[str, Tensor]:
         training = self.settings.training
-        for group in self._optimiser.param_groups:  # cosine decay to nothing
+        for group in self._optimiser.param_groups:  # cosine decay to zero
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
         latents, images, mask = self.draw(training.batch, "step", index, shared=True)
         collages = round(training.collages * len(images))
@@ -84,7 +84,7 @@ class EncoderTask:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             predicted = self._encode(images, mask).float()
             rebuilt = self._synthesize(predicted).float()
-            images = torch.where(seam.bool(), rebuilt.detach(), images)  # nobody knows what should be there
+            images = torch.where(seam.bool(), rebuilt.detach(), images)  # the seam has no ground truth
             losses = {
                 "mse": F.mse_loss(rebuilt, images),
                 "perceptual": self._distance(*self._crop(rebuilt, images, index)).mean(),
@@ -106,14 +106,14 @@ class EncoderTask:
     def _make_collages(
         self, images: Tensor, mask: Tensor | None, count: int, index: int
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Give each of the first images a random box of the next one, within the local square and an unknown seam.
+        """Paste a random box of the next image, within the local square, into the first images, with an unknown seam.
 
-        The generator's images are biased, and an encoder that is trained on them alone learns to guess a mouth by the
-        hair. In a collage the two have nothing to do with each other. Its latents are unknown.
+        The generator's images are biased, and an encoder trained only on them learns to infer the mouth from the hair.
+        In a collage the two are independent. The latents of a collage are unknown.
         """
         size = images.shape[-1]
         rows, columns = self.settings.training.local.window(size)
-        most = (rows.stop - rows.start) * 7 // 16  # leaves boxes as small as a mouth
+        most = (rows.stop - rows.start) * 7 // 16  # so that boxes can be as small as a mouth
         random = self._random("collage", index)
         top, bottom, left, right = torch.randint(0, most + 1, (4, count, 1), generator=random, device=self.device)
         pixel = torch.arange(size, device=self.device)
@@ -126,12 +126,12 @@ class EncoderTask:
         return images, None if mask is None else torch.maximum(mask, pasted) * (1 - seam), seam
 
     def _local_loss(self, rebuilt: Tensor, images: Tensor, square: LocalLoss) -> Tensor:
-        """Compare one square alone: over the whole image a mouth is a few pixels among thousands."""
+        """Return the loss over one square, because a mouth has little weight in the loss over the whole image."""
         window = (..., *square.window(images.shape[-1]))
         return F.mse_loss(rebuilt[window], images[window]) + self._distance(rebuilt[window], images[window]).mean()
 
     def _crop(self, rebuilt: Tensor, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """Cut the same random square out of both: most of a step's time on a CPU goes into the perceptual loss."""
+        """Return the same random crop of both, because the perceptual loss dominates the time of a step on a CPU."""
         side = round(images.shape[-1] * self.settings.training.perceptual_crop)
         random = seeding.torch_generator(self.seed, self.name, "crop", index)
         top, left = torch.randint(0, images.shape[-1] - side + 1, (2,), generator=random).tolist()
@@ -140,12 +140,12 @@ class EncoderTask:
 
     @torch.no_grad()
     def draw(self, count: int, *stream: str | int, shared: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw latents, the images that the generator makes of them, and random masks of known pixels.
+        """Draw latents, their generated images and random masks of known pixels.
 
         Args:
-            count: of images.
+            count: number of images.
             stream: name of the random stream.
-            shared: whether each of several processes makes its share of them alone.
+            shared: whether several processes split the images.
         """
         own_rows = ranks.own_rows if shared else lambda rows: rows
         random = self._random(*stream)
@@ -183,14 +183,14 @@ class EncoderTask:
 
 
 def latent_loss(predicted: Tensor, latents: Tensor) -> Tensor:
-    """Compare latents: mean square error in W+, one minus the cosine in z, whose length pixel norm discards (A.1.1)."""
+    """Return the mean square error in W+, or one minus the cosine similarity in z, whose norm is discarded (A.1.1)."""
     if latents.ndim == 3:
         return F.mse_loss(predicted, latents)
     return (1 - F.cosine_similarity(predicted, latents, dim=1)).mean()
 
 
 def _mix_layers(first: Tensor, second: Tensor, share: float, random: torch.Generator) -> Tensor:
-    """Take the layers from a random one on of `share` of the W+ latents (n, layers, dim) from a second latent."""
+    """Mix styles: replace the layers after a random one in `share` of the W+ latents (n, layers, dim) by a second's."""
     count, layers, _ = first.shape
     place = {"generator": random, "device": first.device}
     crossover = torch.randint(1, layers, (count, 1), **place)
@@ -210,16 +210,16 @@ def train_encoder(
     report: Path,
     device: torch.device,
 ) -> None:
-    """Train the encoder of a frozen generator, and find out in which precision the two are to compute afterwards.
+    """Train the encoder of a frozen generator and choose the precision of later inversions.
 
     Args:
-        generator: its weight file.
+        generator: weight file of the generator.
         settings: the config section.
-        source: encoder weights to start from; empty: from scratch.
-        seed: of the run.
-        checkpoints: folder of resumable states.
-        encoder: weight file to make.
-        report: JSON to make: what `probe_precision` found, on images and masks as in training.
+        source: initial encoder weights; if empty, training starts from scratch.
+        seed: seed of the run.
+        checkpoints: folder of resumable checkpoints.
+        encoder: weight file to write.
+        report: JSON of the results of `probe_precision`, on images and masks as in training, to write.
         device: where to train.
     """
     frozen = load_weights(generator, Generator)
@@ -247,8 +247,8 @@ def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, setting
     for name, value in wanted.items():
         if found[name] != value:
             raise WeightsError(
-                f"{path}: an encoder of {name} {found[name]}, but generator and config ask for {value}; "
-                "change `encoder` in the config or give other weights"
+                f"{path}: an encoder of {name} {found[name]}, but generator and config require {value}; "
+                "change `encoder` in the config or use other weights"
             )
 
 
@@ -262,7 +262,7 @@ def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> R
         small=generator.resolution < SMALL_BELOW,
         depth=settings.depth,
     )
-    if len(generator.latent_shape) == 2:  # start from the mean latent, where every layer is plausible
+    if len(generator.latent_shape) == 2:  # start from the mean latent
         with torch.no_grad():
             encoder.fc.weight.mul_(0.1)
             encoder.fc.bias.copy_(generator.latent_avg.expand(*generator.latent_shape).flatten())

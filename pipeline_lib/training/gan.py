@@ -1,4 +1,4 @@
-"""Adversarial training of either generator, step by step; objective and schedule have files of their own."""
+"""Steps of adversarial training for either generator; objective and schedule are in modules of their own."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from pipeline_lib.training.batches import batch_positions
 from pipeline_lib.training.schedule import averaging_weight, growth, learning_rate
 from pipeline_lib.training.view import View
 
-GRID_IMAGES = 48  # in a snapshot, always of the same latents
+GRID_IMAGES = 48  # images in a snapshot, always from the same latents
 
 
 class GanTask:
     """Trains `generator` against `discriminator` on `images`; the averaged generator is `self.average`.
 
     Args:
-        generator: any `Generator`; trained in place.
-        discriminator: trained in place.
-        images: uint8 tensor (n, 3, resolution, resolution), kept on the CPU.
+        generator: any `Generator`, trained in place.
+        discriminator: the discriminator, trained in place.
+        images: uint8 tensor (n, 3, resolution, resolution) on the CPU.
         settings: the config section.
-        seed: of the run; every draw of step i depends on (seed, name, i) alone.
+        seed: seed of the run; every draw of step i depends only on (seed, name, i).
         device: where to train.
-        name: of the stage, for logs and random streams.
-        attributes: a second discriminator, of what a detector sees; used at full resolution.
+        name: name of the stage, for logs and random streams.
+        attributes: a second discriminator, on a detector's logits; used only at full resolution.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class GanTask:
         random = seeding.torch_generator(self.seed, self.name, index, device=self.device)
         z = torch.randn(self.settings.batch, self.generator.z_dim, generator=random, device=self.device)
         real = self._batch(index, size, fade)
-        of_offsets = seeding.torch_generator(self.seed, self.name, index, "offsets")  # on the CPU, which cuts by them
+        of_offsets = seeding.torch_generator(self.seed, self.name, index, "offsets")  # on the CPU, for slicing
         sides = size, size / self.generator.resolution
         view = View(self.settings, index / self.total_steps, *sides, random, of_offsets)
 
@@ -128,12 +128,12 @@ class GanTask:
         return named
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
-        """Report a discriminator that has won for good: its loss stays under the threshold for ten checks."""
+        """Report a collapse, when the discriminator loss stays below the threshold for ten checks."""
         won = metrics["loss_discriminator"] < self.settings.collapse_loss
         self._easy_checks = self._easy_checks + 1 if won else 0
         if self._easy_checks < 10:
             return None
-        return f"the discriminator has won (loss {metrics['loss_discriminator']:.4f} over the last ten checks)"
+        return f"training collapsed (discriminator loss {metrics['loss_discriminator']:.4f} after ten low checks)"
 
     def snapshot(self, path: Path) -> None:
         size, fade = growth(self.settings, self.generator.resolution, self._index)
@@ -172,7 +172,7 @@ class GanTask:
 
     def _generate(self, z: Tensor, size: int, fade: float) -> Tensor:
         latents = self.generator.map_latents(z)
-        synthesize = self._synthesize if fade == 1.0 else self.generator.synthesize  # else compiled anew at each step
+        synthesize = self._synthesize if fade == 1.0 else self.generator.synthesize  # else compiled at each step
         with self._autocast():
             return synthesize(latents, size, fade).float()
 
@@ -203,5 +203,5 @@ class GanTask:
 
 
 def _named(name: str, losses: Tensor) -> dict[str, Tensor]:
-    """Name the losses of the whole image and, where there is one, of the local discriminator."""
+    """Name the losses of the whole image and, if there is one, of the local discriminator."""
     return dict(zip((name, f"{name}_local"), losses, strict=False))

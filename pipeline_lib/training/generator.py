@@ -1,4 +1,4 @@
-"""The stage that trains a generator, or brings given weights into the run."""
+"""The stage that trains a generator or copies given weights into the run."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def train_generator(
     discriminator: list[Path],
     device: torch.device,
 ) -> None:
-    """Train a generator and its discriminator, or bring given weights into the run.
+    """Train a generator and its discriminator, or copy given weights into the run.
 
     Args:
         images: shards of the training set.
-        settings: the architecture.
-        training: how to train; None copies the `source` weights.
-        attributes: how a second discriminator matches the rates that a detector sees; None leaves it out.
-        selector: weight file of that detector; empty without.
+        settings: config section of the architecture.
+        training: config section of the training; None copies the `source` weights.
+        attributes: config section of the discriminator on the selector's logits; None disables it.
+        selector: weight file of the selector; empty without `attributes`.
         init: "source" starts from the weights in `source`, "scratch" from random ones.
         source: generator and discriminator weights, in this order; may be empty for "scratch".
-        name: of the training, for logs and random streams. The secondary GAN and the control share one, so that
-            they see the same seeds.
-        seed: of the run.
-        checkpoints: folder of resumable states; a subfolder named by everything the result depends on is used.
-        generator: weight file to make, the averaged generator.
-        discriminator: weight file to make; none where a given generator has none.
+        name: name of the training, for logs and random streams. The retrained and the control GAN share it, so that
+            they use the same random draws.
+        seed: seed of the run.
+        checkpoints: folder of resumable checkpoints, with a subfolder named by all that the result depends on.
+        generator: weight file of the averaged generator to write.
+        discriminator: weight file to write; empty if a given generator has no discriminator.
         device: where to train.
     """
     if training is None:
@@ -99,8 +99,8 @@ def _add_local(discriminator: Discriminator, local: LocalDiscriminator, seed: in
         discriminator.add_local(**wanted)
     elif found != wanted:
         raise WeightsError(
-            f"{source[1]}: has a local discriminator at {found}, but the config's `training.local` asks for {wanted}; "
-            "leave `local` out to train on with the one given"
+            f"{source[1]}: has a local discriminator at {found}, but `training.local` in the config is {wanted}; "
+            "remove `local` to use the one in the file"
         )
 
 
@@ -108,8 +108,8 @@ def _load_source(path: Path, settings: GeneratorSection) -> Generator:
     network = load_weights(path, Generator)
     if network.arguments["channels"] != settings.channels or network.architecture != settings.architecture:
         raise WeightsError(
-            f"{path}: a {network.architecture} with channels {network.arguments['channels']}, but the config's "
-            f"`generator` asks for a {settings.architecture} with {settings.channels}; change one of them"
+            f"{path}: a {network.architecture} with channels {network.arguments['channels']}, but `generator` in the "
+            f"config is a {settings.architecture} with {settings.channels}; change one of them"
         )
     return network
 
@@ -120,14 +120,14 @@ def _bring_in(images: list[Path], source: list[Path], generator: Path, discrimin
         network, provenance = load_given(path, kind)
         if network.resolution != side:
             raise WeightsError(
-                f"{path}: makes images of {network.resolution} pixels, but `data.resolution` is {side}; change it"
+                f"{path}: a generator of {network.resolution} pixels, but `data.resolution` is {side}; change it"
             )
         save_weights(target, network, provenance)
 
 
 @torch.no_grad()
 def _remember_mean_latent(network: Generator, seed: int) -> None:
-    """Store the mean w of a style generator, the centre of truncation."""
+    """Store the mean w of a style generator, for truncation."""
     if isinstance(network, StyleGAN2Generator):
         latents = network.sample_latents(range(10_000), seeding.derive(seed, "mean latent"))
         network.latent_avg.copy_(latents[:, 0].mean(dim=0))

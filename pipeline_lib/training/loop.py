@@ -1,6 +1,6 @@
-"""The one training loop: exact resume, logs, snapshots, a divergence guard and a last save on a signal.
+"""The training loop, with exact resume, logs, snapshots, divergence checks and a last checkpoint on a signal.
 
-Where several processes train together, each takes the steps, and the first alone writes.
+If several processes train together, each takes the steps and only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What is trained. A step is a function of the state and the step's index, so a resumed run is the same run."""
+    """A training task, whose steps depend only on the state and the step's index, so that resuming is exact."""
 
     name: str
     total_steps: int
-    images_per_step: int  # of all processes together
+    images_per_step: int  # in all processes together
 
     def step(self, index: int) -> dict[str, torch.Tensor]:
-        """Take optimiser step number `index`; return scalar metrics, left on the device."""
+        """Take optimiser step number `index`; return scalar metrics on the device."""
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
-        """Return what is wrong if the averaged metrics show that training broke down, else None."""
+        """Return the problem if the averaged metrics show that training diverged or collapsed, else None."""
 
     def snapshot(self, path: Path) -> None:
-        """Write a picture that shows how far training has come; may do nothing."""
+        """Write a picture of the current state of training; may do nothing."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -56,16 +56,16 @@ def run(
     """Train `task` to its last step, from the checkpoint in `folder` if there is one.
 
     Args:
-        task: what to train.
-        folder: holds `checkpoint.pt`, `log.jsonl`, TensorBoard events and `snapshots/`; its name must change
-            with everything that the result depends on.
-        log_every: steps between two log rows, and between two checks for divergence.
-        snapshots: how many pictures to write over the whole training.
+        task: the task to train.
+        folder: contains `checkpoint.pt`, `log.jsonl`, TensorBoard events and `snapshots/`; its name must depend on
+            everything that the result depends on.
+        log_every: steps between log rows and divergence checks.
+        snapshots: number of pictures over the whole training.
         checkpoint_seconds: least time between two checkpoints.
 
     Raises:
-        DivergenceError: the task diagnosed a break-down; the last good checkpoint stays in `folder`.
-        SystemExit: a SIGTERM or SIGUSR1 came; the state was saved first.
+        DivergenceError: the training diverged or collapsed; the last good checkpoint stays in `folder`.
+        SystemExit: on a SIGTERM or SIGUSR1, after saving a checkpoint.
     """
     checkpoint = folder / "checkpoint.pt"
     start = _resume(task, checkpoint)
@@ -73,7 +73,7 @@ def run(
         return
     snapshot_every = max(1, task.total_steps // max(1, snapshots))
     totals: dict[str, torch.Tensor] = {}  # since the last log row
-    summed = 0  # steps in them
+    summed = 0  # number of steps in `totals`
     saved_at = time.monotonic()
     with ExitStack() as stack:
         record = stack.enter_context(_Record(task, folder, start)) if ranks.rank() == 0 else None
@@ -103,14 +103,14 @@ def run(
 
 
 def _means(totals: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
-    """Return the mean of each metric over the steps, and over all processes."""
+    """Return the mean of each metric over the steps and all processes."""
     means = torch.tensor([float(total) / steps for total in totals.values()])
     ranks.average([means])
     return dict(zip(totals, means.tolist(), strict=True))
 
 
 class _Record:
-    """What a training tells: a progress line, a JSON row and TensorBoard scalars."""
+    """Records a training's metrics as progress lines, JSON rows and TensorBoard scalars."""
 
     def __init__(self, task: Task, folder: Path, start: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -165,7 +165,7 @@ def _resume(task: Task, checkpoint: Path) -> int:
 
 
 def _drop_rows_after(step: int, log: Path) -> None:
-    """Forget what a killed run logged after its last checkpoint: those steps are taken, and logged, again."""
+    """Remove the rows that a killed run logged after its last checkpoint, since these steps are repeated."""
     if not log.exists():
         return
     lines = log.read_text().splitlines(keepends=True)
@@ -175,7 +175,7 @@ def _drop_rows_after(step: int, log: Path) -> None:
 
 
 class _StopSignal:
-    """Note a SIGTERM or SIGUSR1 (a scheduler's warning) instead of dying in the middle of a step."""
+    """Records a SIGTERM or SIGUSR1 (a scheduler's warning) instead of stopping in the middle of a step."""
 
     def __enter__(self) -> _StopSignal:
         self.requested = False
@@ -183,7 +183,7 @@ class _StopSignal:
         for number in ranks.STOPPING:
             try:
                 self._previous[number] = signal.signal(number, self._request)
-            except ValueError:  # not in the main thread, where Python takes no handlers
+            except ValueError:  # Python allows handlers only in the main thread
                 logger.debug("signal %s is not handled outside the main thread", number)
         return self
 

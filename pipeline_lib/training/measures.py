@@ -1,4 +1,4 @@
-"""How well detectors and the segmenter do on held-out images."""
+"""Metrics of detectors and of the segmenter on held-out images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def detector_report(probabilities: np.ndarray, truth: np.ndarray, attributes: list[str]) -> dict[str, Any]:
-    """Measure a detector: probabilities and truth are (n, attributes); returns figures by attribute."""
+    """Return a detector's metrics by attribute, from probabilities and ground truth (n, attributes)."""
     report = {}
     for column, attribute in enumerate(attributes):
         probability, true = probabilities[:, column], truth[:, column]
@@ -26,7 +26,7 @@ def detector_report(probabilities: np.ndarray, truth: np.ndarray, attributes: li
 
 
 def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
-    """Return the mean distance of confidence and frequency over equal-width bins, weighted by their counts."""
+    """Return the mean absolute difference of confidence and frequency over equal-width bins, weighted by count."""
     which = np.minimum((probability * bins).astype(int), bins - 1)
     error = 0.0
     for bin_number in range(bins):
@@ -39,9 +39,9 @@ def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins:
 def intersection_over_union(
     found: np.ndarray, found_names: list[str], truth: np.ndarray, true_names: list[str]
 ) -> dict[str, Any]:
-    """Measure the parts that both know, by name, in part codes (n, H, W); one that is in neither has no figure.
+    """Return the intersection over union of each part that both name, given part codes (n, H, W).
 
-    The background, which is what no part is, counts only where both know the same parts.
+    Parts that occur in neither are left out. The background is included only if both name the same parts.
     """
     shared = [name for name in found_names if name in true_names]
     if set(found_names) != set(true_names):

@@ -1,4 +1,4 @@
-"""What changes from step to step of a GAN training: resolution, learning rate, averaging (Karras et al. 2018)."""
+"""Schedules of GAN training: resolution, learning rate and weight averaging (Karras et al. 2018)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pipeline_lib.config import GanTraining
 
 
 class Growth(NamedTuple):
-    """The resolution that a step trains, in pixels, and the share of its newest block, in [0, 1]."""
+    """The resolution of a step, in pixels, and the fade of its newest block, in [0, 1]."""
 
     size: int
     fade: float
 
 
 def growth(settings: GanTraining, resolution: int, index: int) -> Growth:
-    """Return what step `index` trains: a phase of progressive growing, or the full `resolution`."""
+    """Return the growth at step `index`, in a phase of progressive growing or at the full `resolution`."""
     left = index * settings.batch / 1000
     size, first = resolution, True
     for phase in settings.growth:
@@ -28,7 +28,7 @@ def growth(settings: GanTraining, resolution: int, index: int) -> Growth:
 
 
 def learning_rate(settings: GanTraining, index: int, steps: int) -> float:
-    """Return the learning rate of step `index` of `steps`: warm-up, then constant, then lower for the last share."""
+    """Return the learning rate at step `index` of `steps`, with a warmup at first and a lower rate at the end."""
     factor = min(1.0, (index + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     if index >= steps * (1 - settings.decay_share):
         factor *= settings.decay_factor
@@ -36,7 +36,7 @@ def learning_rate(settings: GanTraining, index: int, steps: int) -> float:
 
 
 def averaging_weight(settings: GanTraining, index: int) -> float:
-    """Return how far the averaged generator moves to the trained one: a half-life of `ema_kimg`, shorter at first."""
+    """Return the weight of the trained generator in the moving average, with half-life `ema_kimg`, shorter at first."""
     half_life = settings.ema_kimg * 1000
     if settings.ema_rampup:
         half_life = min(half_life, max(0.1 * index * settings.batch, settings.batch))

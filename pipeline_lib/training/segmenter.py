@@ -45,19 +45,20 @@ def train_segmenter(
     report: Path,
     device: torch.device,
 ) -> None:
-    """Train the segmenter on true part masks, or take the given one, and measure its overlap on held-out images.
+    """Train the segmenter on ground truth masks, or use the given one, and evaluate it on held-out images.
 
     Args:
         images: shards of the training set.
         masks: its table of part codes.
         held_out: shards of the held-out set.
         held_out_masks: its table of part codes.
-        part_names: names of the codes; empty where the dataset has no masks, and a given segmenter goes unmeasured.
+        part_names: names of the codes; empty if the dataset has no masks, in which case a given segmenter is not
+            evaluated.
         settings: the config section.
-        seed: of the run.
-        checkpoints: folder of resumable states.
-        weights: weight file to make.
-        report: JSON to make: intersection over union by part and their mean.
+        seed: seed of the run.
+        checkpoints: folder of resumable checkpoints.
+        weights: weight file to write.
+        report: JSON of the intersection over union by part and their mean to write.
         device: where to train.
     """
     if isinstance(settings, Parts):
@@ -114,9 +115,9 @@ def _trained_segmenter(
 
 
 def part_weights(codes: Tensor, parts: int) -> Tensor:
-    """Return a loss weight for each part: the inverse square root of its share of all pixels, 1 on average.
+    """Return a loss weight for each part, the inverse square root of its share of all pixels, 1 on average.
 
-    Brows and eyes are a hundredth of the skin; unweighted, a short training never finds them.
+    Brows and eyes have a hundredth of the skin's pixels and are not learnt in a short training without weights.
     """
     share = torch.bincount(codes.flatten(), minlength=parts).float() / codes.numel()
     weight = share.clamp(min=1e-4).rsqrt()

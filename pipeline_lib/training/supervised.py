@@ -1,4 +1,4 @@
-"""Training of the detectors on attributes and of the segmenter on part masks."""
+"""Supervised training of detectors and segmenter."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipeline_lib.training.batches import batch_positions
 
 
 class SupervisedTask:
-    """Trains a network on images and targets by a given loss, with AdamW and a cosine learning rate.
+    """Trains a network on images and targets with a given loss, AdamW and a cosine learning rate.
 
     Args:
-        network: trained in place.
-        images: uint8 (n, 3, H, W), on the CPU.
-        targets: (n, ...), on the CPU.
-        loss: of (network, images in [-1, 1], targets).
-        distort: applied to the images of a step, with that step's random generator.
+        network: the network, trained in place.
+        images: uint8 (n, 3, H, W) on the CPU.
+        targets: (n, ...) on the CPU.
+        loss: function of (network, images in [-1, 1], targets).
+        distort: augmentation of the images of a step, given that step's random generator.
         settings: the config section.
-        seed: every draw of step i depends on (seed, name, i) alone.
+        seed: seed of the run; every draw of step i depends only on (seed, name, i).
         device: where to train.
-        name: of the stage.
-        positions: of the images that it learns from; None for all.
+        name: name of the stage.
+        positions: positions of the training images; None for all.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SupervisedTask:
         return None
 
     def snapshot(self, path: Path) -> None:
-        """Write nothing: a classifier has no picture to show."""
+        """Write nothing, since a classifier has no samples."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}
@@ -86,9 +86,9 @@ class SupervisedTask:
 
 
 def distort(images: Tensor, random: torch.Generator, *, blur: float, noise: float, color: float) -> Tensor:
-    """Vary images (n, 3, H, W) as generated ones vary: blurred, resampled, noisy, off in colour.
+    """Augment images (n, 3, H, W) with the artefacts of generated ones: blur, resampling, noise and colour shifts.
 
-    Half of the batches are blurred by up to `blur` pixels and a quarter are shrunk and enlarged again; each image
+    Half of the batches are blurred by up to `blur` pixels and a quarter are downsampled and upsampled again. Each image
     gets noise of up to `noise` standard deviation and a shift of up to `color` in each channel.
     """
     count = len(images)

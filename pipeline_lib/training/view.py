@@ -1,4 +1,4 @@
-"""What a discriminator sees of an image: blurred early on, shifted, in other light."""
+"""Blur and augmentation of discriminator inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_AUGMENTATION = Augmentation(brightness=0, contrast=0, shift=0)
 
 
 class View:
-    """What the discriminator sees of an image, real or fake alike: blurred early on, shifted, in other light."""
+    """Blurs (early in training) and augments the real and fake inputs of the discriminator in the same way."""
 
     def __init__(
         self,

@@ -108,11 +108,11 @@ def test_the_encoder_into_w_plus_regresses_the_latents_of_the_published_network(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda state: state.pop("fc.weight"), "missing are fc.weight, left over are none"),
-        (lambda state: state.update(fd=torch.zeros(1)), "missing are none, left over are fd"),
-        (lambda state: state.pop("fc.bias"), "without its last layer"),
-        (lambda state: state.pop("layer4.1.conv1.weight"), r"\(2, 2, 2, 1\) blocks a stage"),
-        (lambda state: state.update({"bn1.bias": torch.zeros(3)}), "does not fit a resnet-encoder: .* bn1.bias"),
+        (lambda state: state.pop("fc.weight"), "missing keys are fc.weight, unexpected keys are none"),
+        (lambda state: state.update(fd=torch.zeros(1)), "missing keys are none, unexpected keys are fd"),
+        (lambda state: state.pop("fc.bias"), "without a last layer"),
+        (lambda state: state.pop("layer4.1.conv1.weight"), r"\(2, 2, 2, 1\) blocks per stage"),
+        (lambda state: state.update({"bn1.bias": torch.zeros(3)}), r"does not match a resnet-encoder \(.* bn1.bias"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_refused(tmp_path, change, complaint):
@@ -127,11 +127,11 @@ def test_an_encoder_that_does_not_fit_is_refused(tmp_path, change, complaint):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ({"state_dict": ResNetEncoder((4,), width=2).state_dict()}, "give the resolution"),
+        ({"state_dict": ResNetEncoder((4,), width=2).state_dict()}, "depend on the resolution of its images; set it"),
         ({"g_ema": {}}, "no `latent_avg`"),
         ({"g_ema": {}, "latent_avg": torch.zeros(4)}, "without 'conv1.conv.weight'"),
         ({"a": torch.zeros(1)}, "neither a ProGAN or StyleGAN2 generator nor an encoder .* its first keys are a"),
-        ([torch.zeros(1)], "holds a list"),
+        ([torch.zeros(1)], "contains a list"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path, content, complaint):
@@ -151,7 +151,7 @@ class Payload:
 def test_a_pickled_payload_is_refused_and_does_not_run(tmp_path):
     trace = tmp_path / "it ran"
     torch.save({"state_dict": {"fc.bias": torch.zeros(1)}, "extra": Payload(trace)}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="other than tensors, which loading could run, and is refused"):
+    with pytest.raises(WeightsError, match="refused, because it contains objects other than tensors"):
         import_weights(tmp_path / "a.pth", tmp_path / "out.safetensors")
     assert not trace.exists()
     torch.load(tmp_path / "a.pth", weights_only=False)  # the payload works

@@ -71,7 +71,7 @@ def test_a_broken_promise_is_the_one_that_fails(tmp_path, place, value, promise)
 def test_a_dataset_without_its_bias_fails(tmp_path):
     metrics = copy.deepcopy(KEPT)
     metrics["gap"]["smiling"]["dataset"]["truth"]["value"] = 0.29
-    assert "gap of the dataset by truth is at least 0.3" in failures(tmp_path, metrics)
+    assert "gap of the dataset by ground truth is at least 0.3" in failures(tmp_path, metrics)
 
 
 def test_a_run_without_figures_is_named(tmp_path):
@@ -88,7 +88,7 @@ def test_the_command_prints_every_promise_and_fails_if_one_is_not_kept(tmp_path,
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == len(check_run(tmp_path))
     assert sum(line.startswith("FAIL") for line in lines) == status
-    assert ("every promise" in last) == (status == 0)
+    assert ("all criteria above are met" in last) == (status == 0)
 
 
 def test_the_command_names_a_run_that_is_not_there(tmp_path, capsys):

@@ -61,5 +61,5 @@ def test_where_nothing_is_known_nothing_is_claimed(tmp_path, write_shards):
 
 
 def test_a_composite_of_a_stranger_is_refused(tmp_path, write_shards):
-    with pytest.raises(DataError, match="composites of stranger and others that are not in the set"):
+    with pytest.raises(DataError, match="composites of images that are not in the set, such as stranger"):
         assemble(tmp_path, write_shards, with_truth=False, names=["stranger", *(NAMES[i] for i in EDITED[1:])])

@@ -42,13 +42,13 @@ def test_features_are_those_of_the_published_weights(tmp_path, library, name, pu
 def test_weights_of_another_network_are_refused(tmp_path):
     detector = BackboneClassifier(["smiling"], "torchvision", "resnet18")
     torch.save(torchvision.models.resnet34(weights=None).fc.state_dict(), tmp_path / "head.pth")
-    with pytest.raises(WeightsError, match=r"head.pth: no weights of resnet18; conv1.weight, bn1.weight"):
+    with pytest.raises(WeightsError, match=r"head.pth: not the weights of resnet18; conv1.weight, bn1.weight"):
         detector.load_pretrained(tmp_path / "head.pth")
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other.pth: no weights of resnet18"):
+    with pytest.raises(WeightsError, match=r"other.pth: not the weights of resnet18"):
         detector.load_pretrained(tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(WeightsError, match=r"text.pth: no readable weights"):
+    with pytest.raises(WeightsError, match=r"text.pth: not a readable weight file"):
         detector.load_pretrained(tmp_path / "text.pth")
 
 

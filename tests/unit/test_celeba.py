@@ -116,7 +116,7 @@ def test_an_image_without_masks_is_named(celeba_hq):
         ("Anno/list_attr_celeba.txt", lambda text: text[:-9], "line 6 is not a file name and 40 values of 1 or -1"),
         ("Anno/list_attr_celeba.txt", lambda text: text.replace("  1  ", "  0  "), "line 3 is not a file name and 40"),
         ("Eval/list_eval_partition.txt", lambda text: text.replace(" 1", ""), "line 3 is not a file name and a number"),
-        ("Eval/list_eval_partition.txt", lambda text: text[:39], "000004.jpg has attributes but no partition"),
+        ("Eval/list_eval_partition.txt", lambda text: text[:39], "000004.jpg has no partition"),
         ("Anno/list_attr_celeba.txt", None, r"no list_attr_celeba.txt here or in Anno, Eval or Img"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_truncated_file_is_named(tmp_path, share):
 def test_a_file_of_another_kind_of_network_is_named(tmp_path):
     path = tmp_path / "a.safetensors"
     save_weights(path, make("residual-discriminator"), {})
-    assert "holds a residual-discriminator, expected a Generator" in refusal(path, Generator)
+    assert "contains a residual-discriminator, expected a Generator" in refusal(path, Generator)
     assert "expected a Detector" in refusal(path, Detector)
 
 
@@ -148,11 +148,11 @@ def test_weights_that_do_not_fit_their_header_are_refused(tmp_path):
     network = make("progan")
     network.arguments["channels"] = [8, 4]
     save_weights(tmp_path / "a.safetensors", network, {})
-    assert "does not fit its own header" in refusal(tmp_path / "a.safetensors")
+    assert "weights do not match their header" in refusal(tmp_path / "a.safetensors")
 
 
 def test_an_architecture_nobody_knows_is_refused(tmp_path):
     network = make("progan")
     network.architecture = "transformer"
     save_weights(tmp_path / "a.safetensors", network, {})
-    assert "holds a transformer" in refusal(tmp_path / "a.safetensors")
+    assert "contains a transformer" in refusal(tmp_path / "a.safetensors")

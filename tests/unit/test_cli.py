@@ -51,7 +51,7 @@ def test_a_stage_without_values_says_what_it_takes(capsys):
 def test_import_makes_a_weight_file_of_published_weights(capsys, tmp_path):
     source, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
     torch.save({"state_dict": ResNetEncoder((4,), width=2).state_dict()}, source)
-    assert "give the resolution" in refusal(capsys, "import", str(source), str(target))
+    assert "whose first strides depend on the resolution" in refusal(capsys, "import", str(source), str(target))
     assert main(["import", str(source), str(target), "--resolution", "64"]) == 0
     assert capsys.readouterr().out.startswith(f"{target}: resnet-encoder")
     header = read_header(target)
@@ -78,7 +78,7 @@ def test_a_stage_takes_paths_text_and_json(tmp_path):
 
 def test_a_stage_names_the_value_that_is_missing_or_misspelt(capsys):
     assert "no value for `plan`" in refusal(capsys, "stage", "evaluate_edits", "candidates=a.parquet")
-    assert "`candidates`: give every value as NAME=VALUE" in refusal(capsys, "stage", "evaluate_edits", "candidates")
+    assert "`candidates`: write every value as NAME=VALUE" in refusal(capsys, "stage", "evaluate_edits", "candidates")
 
 
 def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):

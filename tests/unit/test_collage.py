@@ -108,5 +108,5 @@ def test_an_encoder_without_a_mask_channel_sees_the_whole_collage(networks, tmp_
 
 def test_an_encoder_of_another_latent_space_is_refused(networks, tmp_path):
     save_weights(tmp_path / "other.safetensors", ResNetEncoder((8,), width=4, small=True), {})
-    with pytest.raises(WeightsError, match=r"other\.safetensors regresses latents of shape \(8,\)"):
+    with pytest.raises(WeightsError, match=r"other\.safetensors predicts latents of shape \(8,\)"):
         Inverter(tmp_path / "other.safetensors", networks.generator, CPU)

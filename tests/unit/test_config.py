@@ -1,4 +1,4 @@
-"""A config that cannot run is refused with one line that names the key, what was found and how to mend it."""
+"""A config that cannot run is refused with one line that names the key, what was found and how to fix it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_unknown_name_is_answered_by_the_nearest_known_one(
 
 def test_a_target_that_no_detector_learns_is_refused() -> None:
     message = refusal(changed("detectors.attributes", ["long_hair", "hat"]))
-    assert "`rebalance.targets` names `smiling`, which is none of long_hair, hat" in message
+    assert "`rebalance.targets` names `smiling`, which is not one of long_hair, hat" in message
 
 
 @pytest.mark.parametrize(("rate", "limit"), [(1.5, "less than or equal to 1"), (-0.1, "greater than or equal to 0")])
@@ -130,8 +130,11 @@ def test_a_rate_outside_0_and_1_is_refused(key: str, rate: float, limit: str) ->
 @pytest.mark.parametrize(
     ("box", "found"),
     [
-        ({"top": 0.9, "bottom": 0.6}, "the box is empty: top must lie above bottom"),
-        ({"left": 0.5, "right": 0.5}, "the box is empty: top must lie above bottom, and left before right"),
+        ({"top": 0.9, "bottom": 0.6}, "the box is empty; `top` must be less than `bottom`"),
+        (
+            {"left": 0.5, "right": 0.5},
+            "the box is empty; `top` must be less than `bottom`, and `left` less than `right`",
+        ),
         ({"bottom": 1.2}, "less than or equal to 1, found 1.2"),
         ({"left": -0.1}, "greater than or equal to 0, found -0.1"),
     ],
@@ -165,7 +168,7 @@ def test_a_missing_weights_file_is_named(tmp_path: Path, missing: str) -> None:
 
 
 def test_a_generator_needs_an_origin() -> None:
-    assert "`generator`: give `weights`, `training` or both" in refusal(changed("generator", {}))
+    assert "`generator`: set `weights`, `training` or both" in refusal(changed("generator", {}))
 
 
 @pytest.mark.parametrize("further", [{}, {"training": {"kimg": 1}}])
@@ -173,7 +176,7 @@ def test_training_from_given_weights_needs_their_discriminator(tmp_path: Path, f
     weights = tmp_path / "generator.safetensors"
     weights.touch()
     values = changed("generator", {"weights": str(weights), **further})
-    assert "needs `generator.discriminator`" in refusal(values)
+    assert "also needs `generator.discriminator`" in refusal(values)
     values["generator"]["discriminator"] = str(weights)
     assert parse_config(values).generator.weights == weights
 
@@ -181,7 +184,7 @@ def test_training_from_given_weights_needs_their_discriminator(tmp_path: Path, f
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"top": 0.75}, "the square reaches beyond the image"),
+        ({"top": 0.75}, "the square exceeds the image"),
         ({"side": 0.4}, "`generator.training.local`: the square is 25.6 pixels wide at 64 pixels"),
         ({"channels": [8, 8]}, "with 2 `channels` it must be 8"),
     ],
@@ -202,19 +205,20 @@ def test_the_perceptual_distance_needs_enough_pixels(change: dict[str, Any]) -> 
 def test_collages_need_a_square_to_exchange() -> None:
     assert "`collages` needs `local`" in refusal(changed("encoder.training", {"kimg": 1, "collages": 0.5}))
     all_of_them = {"kimg": 1, "collages": 1.0, "local": {"top": 0.5, "left": 0.25, "side": 0.5}}
-    assert "leaves no image of known latents" in refusal(changed("encoder.training", all_of_them))
+    assert "leaves no image with known latents" in refusal(changed("encoder.training", all_of_them))
 
 
 def test_a_square_keeps_four_pixels_while_the_resolution_grows() -> None:
     values = changed("generator.training.local", {"top": 0.5, "left": 0.25, "side": 0.5, "channels": [8, 8, 8, 8]})
     values["generator"]["training"]["growth"] = [{"resolution": 4, "kimg": 1}]
-    assert "2 while the resolution grows; with 4 `channels` it must be 32, and never below 4" in refusal(values)
+    complaint = "2 at the lowest resolution; with 4 `channels` it must be 32, and nowhere less than 4"
+    assert complaint in refusal(values)
 
 
 @pytest.mark.parametrize("other", [{}, LONG, {"eyeglasses": True}])
 def test_overlapping_targets_are_refused(other: dict[str, bool]) -> None:
     message = refusal(changed("rebalance.targets.1", target(other)))
-    assert f"targets overlap: an image can match both {LONG} and {other}" in message
+    assert f"`rebalance.targets` overlap, because an image can match both {LONG} and {other}" in message
 
 
 def test_targets_that_differ_in_one_condition_do_not_overlap() -> None:
@@ -224,7 +228,7 @@ def test_targets_that_differ_in_one_condition_do_not_overlap() -> None:
 
 def test_a_target_conditioned_on_itself_is_refused() -> None:
     message = refusal(changed("rebalance.targets.0", target({"smiling": True})))
-    assert "conditions `smiling` on itself; name another attribute" in message
+    assert "`smiling` is conditioned on itself; use another attribute" in message
 
 
 def test_targets_of_two_attributes_are_refused() -> None:
@@ -241,11 +245,11 @@ def test_detectors_that_share_anything_are_refused(key: str, value: Any) -> None
 
 def test_the_generator_has_a_width_for_every_resolution() -> None:
     message = refusal(changed("generator.channels", [8, 8, 8]))
-    assert "`generator.channels` has 3 entries; 5 are needed from 4 to 64 pixels" in message
+    assert "`generator.channels` has 3 entries; 5 are required, one for each resolution from 4 to 64 pixels" in message
 
 
 def test_an_encoder_that_would_be_neither_trained_nor_loaded_is_refused() -> None:
-    assert "nothing would be trained" in refusal(changed("encoder.training.kimg", 0))
+    assert "`encoder.weights` is not set; set one of the two" in refusal(changed("encoder.training.kimg", 0))
 
 
 def test_a_missing_section_is_named() -> None:
@@ -267,7 +271,7 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value) == f"{path}: holds no keys; start from a copy of config/config.yaml"
+    assert str(caught.value) == f"{path}: contains no keys; start from a copy of config/config.yaml"
 
 
 def test_a_file_that_is_no_yaml_or_no_file_is_named(tmp_path: Path) -> None:
@@ -304,16 +308,16 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
     ("key", "value", "complaint"),
     [
         ("data.folder", "nowhere", "`data.folder`: no folder nowhere; correct the path"),
-        ("data.labels", "nowhere.csv", "`data.labels`: nowhere.csv: not readable as a table of labels"),
+        ("data.labels", "nowhere.csv", "`data.labels`: nowhere.csv: cannot be read as a label table"),
         (
             "data.id_column",
             "imag",
-            "`data.id_column` names `imag`, which is none of image, smiling, long_hair; did you",
+            "`data.id_column` names `imag`, which is not one of image, smiling, long_hair; did you",
         ),
         ("data.attributes", ["smilin"], "`data.attributes` names `smilin`"),
         ("data.split_column", "split", "`data.split_column` names `split`"),
-        ("data.parts", ["background", "mouth"], "`masks` and `parts` go together"),
-        ("data.masks", "nowhere", "`masks` and `parts` go together"),
+        ("data.parts", ["background", "mouth"], "`masks` and `parts` must be set together"),
+        ("data.masks", "nowhere", "`masks` and `parts` must be set together"),
         ("data.shard", 3, "unknown key `data.shard`; did you mean `shards`?"),
         (
             "data.reader",
@@ -323,12 +327,12 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
         (
             "rebalance.region",
             {"kind": "part"},
-            "`rebalance.region.name` names the part `mouth`, but these images have no masks",
+            "`rebalance.region.name` names the part `mouth`, but these images have no part masks",
         ),
         (
             "rebalance.region",
             {"kind": "box"},
-            "`rebalance.region.shows` names the part `mouth`, but these images have no masks",
+            "`rebalance.region.shows` names the part `mouth`, but these images have no part masks",
         ),
         ("detectors.attributes", ["smiling", "beard"], "`detectors.attributes` names `beard`"),
     ],
@@ -397,10 +401,10 @@ def test_a_detector_may_be_an_onnx_file(onnx_file: str) -> None:
 
 def test_an_onnx_file_must_know_the_attributes_and_not_judge_itself(onnx_file: str) -> None:
     network = {"backend": "onnx", "path": onnx_file, "columns": {"smiling": 31}}
-    assert "selector.columns says nothing of long_hair; add it" in refusal(detectors(selector=network))
+    assert "selector.columns has no entry for long_hair; add it" in refusal(detectors(selector=network))
     network["columns"]["long_hair"] = 5
     message = refusal(detectors(selector=network, referee=network))
-    assert "selector.path equals referee.path; a referee must be independent" in message
+    assert "selector.path equals referee.path; the two detectors must differ in it" in message
     missing = network | {"path": "nowhere.onnx"}
     assert "`detectors.referee.path`: no file nowhere.onnx" in refusal(detectors(referee=missing))
     wrong = refusal(detectors(referee=network | {"mena": [0, 0, 0]}))
@@ -411,7 +415,7 @@ def test_attributes_are_not_matched_through_a_selector_without_gradients(onnx_fi
     network = {"backend": "onnx", "path": onnx_file, "columns": {"smiling": 31, "long_hair": 5}}
     values = detectors(selector=network)
     values["retrain"]["attributes"] = {}
-    assert "`retrain.attributes` needs a selector that passes gradients on" in refusal(values)
+    assert "`retrain.attributes` needs a differentiable selector" in refusal(values)
     assert parse_config(changed("retrain.attributes", {})).retrain.attributes.weight == 3
 
 
@@ -420,7 +424,7 @@ def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
     values["rebalance"] |= {"region": {"kind": "part", "name": "lips"}}
     assert parse_config(values).part_names == ("background", "lips")
     values["rebalance"]["region"]["name"] = "mouth"
-    assert "`rebalance.region.name` names `mouth`, which is none of lips" in refusal(values)
+    assert "`rebalance.region.name` names `mouth`, which is not one of lips" in refusal(values)
     values["parts"] = {"backend": "saliency", "path": "nowhere.onnx"}
     values["rebalance"]["region"]["name"] = "salient"
     assert "`parts.path`: no file nowhere.onnx" in refusal(values)
@@ -431,7 +435,7 @@ def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"metadata": "nowhere.json"}, "`data.metadata`: no file nowhere.json; it is FFHQ's ffhq-dataset-v2.json"),
+        ({"metadata": "nowhere.json"}, "`data.metadata`: no file nowhere.json; set it to FFHQ's ffhq-dataset-v2.json"),
         ({"folder": "nowhere"}, "`data.folder`: no folder nowhere"),
         ({"attributes": ["smiling", "long_hare"]}, "`data.attributes` names `long_hare`"),
         ({"id_column": "number"}, "`data.id_column` names `number`"),

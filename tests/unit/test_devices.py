@@ -185,7 +185,7 @@ def test_without_a_gpu_one_line_says_that_the_cpu_is_used(
     monkeypatch.setenv("LATENT_REBALANCE_DEVICES", pool)
     with lease_device() as device:
         assert device == "cpu"
-    assert [record.message for record in caplog.records] == ["no GPU to be seen on this node; using the CPU"]
+    assert [record.message for record in caplog.records] == ["no GPU found on this node; using the CPU"]
 
 
 def test_the_cpu_asked_for_needs_no_word(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,7 +219,7 @@ def test_the_pool_is_what_cuda_would_see(
 
 
 def test_more_devices_than_there_are_is_an_error_and_no_wait(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 GPUs are requested, found only 0, 1"), acquire(["0", "1"], tmp_path, 3):
+    with pytest.raises(ConfigError, match="3 GPUs requested, but only 0, 1 found"), acquire(["0", "1"], tmp_path, 3):
         pass
 
 

@@ -68,7 +68,7 @@ def test_counts_that_the_measured_error_cannot_explain_are_logged(caplog):
     correct_rate(180, 1000, DetectorError(90, 100, 20, 100), 0.95, 1000, numpy_generator(0))
     assert not caplog.records
     correct_rate(10, 1000, DetectorError(90, 100, 20, 100), 0.95, 1000, numpy_generator(0))
-    assert "10 of 1000 images seen as positive do not fit the error measured on `all`" in caplog.text
+    assert "10 of 1000 positive images are inconsistent with the error measured on `all`" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,8 @@ def test_errors_are_measured_in_each_group():
 def test_a_group_with_few_labels_is_an_error_unless_pooling_was_chosen(caplog):
     truth = np.tile([True, False], 40)
     groups = {"large": np.arange(80) < 76, "small": np.arange(80) >= 76}
-    with pytest.raises(DataError, match="`small` has 2 labelled positives and 2 negatives, of 10"):
+    too_few = "`small` has 2 labelled positives and 2 negatives, but an error rate needs 10 of each"
+    with pytest.raises(DataError, match=too_few):
         measure_errors(truth, truth, groups)
     with caplog.at_level(logging.WARNING):
         errors = measure_errors(truth, truth, groups, fall_back_to_pooled=True)

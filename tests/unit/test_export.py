@@ -69,7 +69,7 @@ def test_a_set_without_labels_has_its_names_alone(run, tmp_path):
 def test_nothing_is_overwritten_and_an_unknown_set_is_named(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").touch()
-    with pytest.raises(DataError, match=r"out: not empty; name another folder"):
+    with pytest.raises(DataError, match=r"out: not empty; use another folder"):
         export_images(run, "dataset", tmp_path / "out")
     with pytest.raises(DataError, match=r"no image set retrained; it has dataset, dataset_rebalanced, samples"):
         export_images(run, "retrained", tmp_path / "new")

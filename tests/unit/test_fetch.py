@@ -68,7 +68,7 @@ def test_a_file_that_is_there_is_never_fetched(server, tmp_path):
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     file = tmp_path / "weights.pth"
     server.breaks_at = 40_000
-    with pytest.raises(DataError, match="could not be fetched"):
+    with pytest.raises(DataError, match="could not be downloaded"):
         fetch_published(url=address(server), file=file)
     assert not file.exists()
     kept = (tmp_path / "weights.pth.part").stat().st_size
@@ -89,7 +89,7 @@ def test_other_bytes_than_the_first_time_are_refused(server, tmp_path):
     fetch_published(url=address(server), file=file)
     file.unlink()
     server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(DataError, match="is not what was fetched before"):
+    with pytest.raises(DataError, match="has changed since the first download"):
         fetch_published(url=address(server), file=file)
     assert not file.exists()
     server.content = CONTENT
@@ -100,6 +100,6 @@ def test_other_bytes_than_the_first_time_are_refused(server, tmp_path):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/weights.pth", "missing"])
 def test_what_cannot_be_fetched_is_named(server, tmp_path, url):
     url = address(server, url) if url == "missing" else url
-    with pytest.raises(DataError, match=f"{url} could not be fetched .*try again, or put the file there"):
+    with pytest.raises(DataError, match=f"{url} could not be downloaded .*try again, or save it there"):
         fetch_published(url=url, file=tmp_path / "weights.pth")
     assert not (tmp_path / "weights.pth").exists()

@@ -53,7 +53,7 @@ def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):
     with pytest.raises(DataError, match=r"image 7 has no entry in .*ffhq-dataset-v2.json"):
         open_ffhq(settings_of(ffhq))
     (ffhq / "ffhq-dataset-v2.json").write_text("{")
-    with pytest.raises(DataError, match=r"ffhq-dataset-v2.json: not readable as JSON"):
+    with pytest.raises(DataError, match=r"ffhq-dataset-v2.json: cannot be read as JSON"):
         open_ffhq(settings_of(ffhq))
 
 
@@ -88,5 +88,5 @@ def test_the_folder_is_the_label(scenes):
 def test_a_folder_without_images_is_refused(scenes):
     (scenes / "empty").mkdir()
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
-    with pytest.raises(DataError, match=r"empty: no image \(.bmp, .jpeg"):
+    with pytest.raises(DataError, match=r"empty: no images \(.bmp, .jpeg"):
         open_class_folders(settings)

@@ -135,11 +135,11 @@ def truncated(path):
         (truncated, "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
         (lambda path: path.write_text("hello"), "cannot be read"),
-        (lambda path: Image.new("I;16", (64, 64)).save(path), "stored as I;16"),
-        (lambda path: Image.new("CMYK", (64, 64)).save(path, format="tiff"), "stored as CMYK"),
-        (lambda path: Image.new("P", (64, 64)).save(path), "stored as P"),
-        (lambda path: Image.new("RGBA", (64, 64), (0, 0, 0, 9)).save(path), "stored as RGBA"),
-        (lambda path: Image.new("RGB", (64, 31)).save(path), "64 by 31 pixels, smaller than the 32"),
+        (lambda path: Image.new("I;16", (64, 64)).save(path), "colour mode is I;16"),
+        (lambda path: Image.new("CMYK", (64, 64)).save(path, format="tiff"), "colour mode is CMYK"),
+        (lambda path: Image.new("P", (64, 64)).save(path), "colour mode is P"),
+        (lambda path: Image.new("RGBA", (64, 64), (0, 0, 0, 9)).save(path), "colour mode is RGBA"),
+        (lambda path: Image.new("RGB", (64, 31)).save(path), "64 by 31 pixels, less than the required 32"),
         (lambda path: Image.new("1", (20_000, 5_000)).save(path), "more than 89,478,485 pixels"),
     ],
 )
@@ -160,11 +160,11 @@ def test_too_many_bad_images_are_an_error_that_names_the_first(tmp_path):
     (tmp_path / "faces/deep/04.png").unlink()
     message = refusal(tmp_path, settings)
     assert message.startswith("data: 1 of 19 train images cannot be used, more than `data.bad_images` tolerates")
-    assert "deep/04.png: no file" in message
+    assert "the first is deep/04.png (no file" in message
 
 
 def test_a_split_without_images_is_an_error(tmp_path):
-    assert "no image in the split held_out" in refusal(
+    assert "no images in the split held_out" in refusal(
         tmp_path, write_dataset(tmp_path).model_copy(update={"held_out": 0.0})
     )
 
@@ -181,7 +181,7 @@ def test_masks_are_cut_like_their_images_and_no_codes_are_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("mask", "reason"),
     [
-        (Image.new("RGB", (8, 8)), "stored as RGB"),
+        (Image.new("RGB", (8, 8)), "the colour mode RGB"),
         (Image.new("L", (8, 8), 3), "has the code 3, but `data.parts` names 2 parts"),
     ],
 )
@@ -205,7 +205,7 @@ def test_true_and_false_may_be_written_in_several_ways(tmp_path, spelling):
     [
         (lambda rows: rows[3].update(smiling="perhaps"), "`smiling` of deep/03.png is 'perhaps', neither true nor"),
         (lambda rows: rows[3].update(smiling=""), "`smiling` of deep/03.png is nan, neither true nor false"),
-        (lambda rows: rows[3].update(image="deep/04.png"), "`deep/04.png` stands in two rows"),
+        (lambda rows: rows[3].update(image="deep/04.png"), "`deep/04.png` appears in two rows"),
         (lambda rows: rows[3].update(image=""), "row 4 has no `image`"),
     ],
 )
@@ -230,10 +230,10 @@ def test_a_parquet_table_says_the_same(tmp_path):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_that_cannot_be_read_is_named(tmp_path, suffix):
     path = tmp_path / f"labels.{suffix}"
-    with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
+    with pytest.raises(DataError, match=f"labels.{suffix}: cannot be read as a label table"):
         label_columns(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=f"labels.{suffix}: not readable as a table of labels"):
+    with pytest.raises(DataError, match=f"labels.{suffix}: cannot be read as a label table"):
         label_columns(path)
 
 

@@ -73,7 +73,7 @@ def test_an_image_may_lie_beside_its_table_or_nowhere(tmp_path):
         write_parquet(tmp_path, split, 0, pa.table({"image": images, "smiling": [1, 0, 1]}))
     source = open_huggingface(settings_of(tmp_path))
     assert (source.read(source.train[0]).image == COLORS[0]).all()
-    with pytest.raises(BadImageError, match=r"row 1 of train-.*parquet holds no image"):
+    with pytest.raises(BadImageError, match=r"row 1 of train-.*parquet contains no image"):
         source.read(source.train[1])
     with pytest.raises(BadImageError, match="the image cannot be read"):
         source.read(source.train[2])

@@ -73,9 +73,12 @@ def test_the_distance_is_one_minus_the_cosine_of_what_the_network_sees(tmp_path,
 def test_a_network_that_embeds_nothing_is_refused(tmp_path, embedding):
     with pytest.raises(WeightsError, match=r"face.pt: does not run on images of 12 pixels"):
         Identity(IdentityLoss(path=write_script(embedding, tmp_path / "face.pt"), side=12))
-    with pytest.raises(WeightsError, match=r"flat.pt: gives \(2, 4, 8, 8\) for two images"):
+    with pytest.raises(WeightsError, match=r"flat.pt: outputs \(2, 4, 8, 8\) for two images"):
         Identity(IdentityLoss(path=write_script(embedding[:2], tmp_path / "flat.pt"), side=8))
-    for name, complaint in (("text.pt", "neither TorchScript nor named .onnx"), ("text.onnx", "cannot be turned into")):
+    for name, complaint in (
+        ("text.pt", "neither TorchScript nor named .onnx"),
+        ("text.onnx", "cannot be converted to"),
+    ):
         (tmp_path / name).write_text("no network")
         with pytest.raises(WeightsError, match=rf"{name}: {complaint}"):
             Identity(IdentityLoss(path=tmp_path / name, side=8))

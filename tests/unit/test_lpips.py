@@ -56,7 +56,7 @@ def test_squeeze_takes_its_own_trunk_and_gradients_reach_the_images(tmp_path, pa
 
 def test_a_trunk_of_another_network_is_refused(tmp_path):
     write_trunk(tmp_path / "trunk.pth", "alex")
-    with pytest.raises(WeightsError, match=r"not the trunk of LPIPS vgg 0.1; features.0.weight is missing or of"):
+    with pytest.raises(WeightsError, match=r"not the backbone of LPIPS vgg 0.1; features.0.weight is missing or has"):
         open_distance("lpips-vgg", tmp_path / "trunk.pth")
     (tmp_path / "trunk.pth").write_bytes(b"nothing")
     with pytest.raises(WeightsError, match=r"trunk.pth: not a readable weight file"):
@@ -65,7 +65,8 @@ def test_a_trunk_of_another_network_is_refused(tmp_path):
 
 def test_the_usual_cache_is_looked_into(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(WeightsError, match=r"no trunk for lpips-alex; give its path, or fetch it .*alexnet\(weights="):
+    advice = r"no backbone weights for lpips-alex; set `trunk` to their path, or download them .*alexnet\(weights="
+    with pytest.raises(WeightsError, match=advice):
         open_distance("lpips-alex")
     (tmp_path / "checkpoints").mkdir()
     write_trunk(tmp_path / "checkpoints" / TRUNKS["alex"][0], "alex")

@@ -101,5 +101,5 @@ def test_the_default_box_lies_inside_the_crop_at_every_resolution():
 
 
 def test_a_box_without_a_pixel_is_refused():
-    with pytest.raises(DataError, match=r"rebalance\.region: the box holds no pixel at 16 pixels"):
+    with pytest.raises(DataError, match=r"rebalance\.region: the box contains no pixel at a resolution of 16"):
         box_mask(BoxRegion(top=0.5, bottom=0.51), 16)

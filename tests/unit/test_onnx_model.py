@@ -118,11 +118,11 @@ def test_saliency_is_what_scores_from_the_threshold_on(tmp_path):
 
 def test_a_model_that_segments_nothing_is_refused(tmp_path):
     flat, three = write_model(tmp_path / "flat.onnx"), write_map(tmp_path / "three.onnx", 3)
-    with pytest.raises(WeightsError, match=r"flat.onnx: gives \(1, 3\) for one image, not"):
+    with pytest.raises(WeightsError, match=r"flat.onnx: outputs \(1, 3\) for one image, not"):
         OnnxSegmenter.from_file(flat, {"sky": [0]})
-    with pytest.raises(WeightsError, match=r"three.onnx: gives .* with class 3"):
+    with pytest.raises(WeightsError, match=r"three.onnx: outputs .* with class 3"):
         OnnxSegmenter.from_file(three, {"sky": [3]})
-    with pytest.raises(WeightsError, match=r"three.onnx: gives .*, not one score a pixel"):
+    with pytest.raises(WeightsError, match=r"three.onnx: outputs .*, not one score per pixel"):
         OnnxSegmenter.from_file(three, None)
 
 
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_judge_is_refused(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"no model")
     with pytest.raises(WeightsError, match=r"a.onnx: does not run"):
         OnnxClassifier.from_file(tmp_path / "a.onnx", ["red"], [0])
-    with pytest.raises(WeightsError, match=r"gives \(1, 3\) for one image, but column 3 is wanted"):
+    with pytest.raises(WeightsError, match=r"outputs \(1, 3\) for one image, without column 3"):
         OnnxClassifier.from_file(write_model(tmp_path / "b.onnx"), ["red"], [3])
 
 

@@ -69,5 +69,5 @@ def test_too_few_reference_images_are_an_error_that_says_how_many():
 
 
 def test_features_of_two_extractors_are_not_compared():
-    with pytest.raises(DataError, match="one extractor"):
+    with pytest.raises(DataError, match="the same extractor"):
         density_and_coverage(draw(9, 3, 0), draw(9, 4, 1))

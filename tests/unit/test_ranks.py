@@ -124,7 +124,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
     assert ranks.own_rows(torch.arange(6)).tolist() == [1, 4]
-    with pytest.raises(ConfigError, match="a batch of 16 cannot be shared by 3 processes"):
+    with pytest.raises(ConfigError, match="a batch of 16 cannot be split evenly over 3 processes"):
         ranks.own_rows(torch.arange(16))
 
 

@@ -487,7 +487,7 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
     [
         ({"dataset_rebalanced": (0.6, 0.4)}, False, "not balanced"),
         ({"retrained": (0.65, 0.35)}, False, "more than half of the control GAN's bias"),
-        ({"control": (0.52, 0.48)}, None, "hardly any bias"),
+        ({"control": (0.52, 0.48)}, None, "almost no bias"),
         ({"dataset_rebalanced": (0.4, 0.6)}, False, "not balanced"),  # overshot
     ],
 )
@@ -706,7 +706,7 @@ def test_the_card_of_given_images_claims_nothing_of_their_origin(tmp_path, metri
     assert yaml.safe_load(front)["license"] == "unknown"
     assert "synthetic" not in yaml.safe_load(front)["tags"]
     assert "avatars" not in body
-    assert "the middle square of each file in `faces`, scaled to 256 pixels" in body
+    assert "files in `faces`, centre-cropped and resized to 256 pixels" in body
     assert "$" not in body
 
 

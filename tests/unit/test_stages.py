@@ -75,7 +75,7 @@ def test_a_value_left_out_takes_its_default_and_one_not_asked_for_is_ignored(cal
 
 
 def test_a_missing_value_is_named(calls):
-    with pytest.raises(ConfigError, match="stage made_up: no value for `seed`; give it"):
+    with pytest.raises(ConfigError, match="stage made_up: no value for `seed`; add `seed=VALUE`"):
         call_stage("made_up", {name: value for name, value in VALUES.items() if name != "seed"})
     assert not calls
 

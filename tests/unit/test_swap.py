@@ -191,12 +191,12 @@ def test_a_plan_without_edits_makes_empty_files(networks, image_set, halfway, tm
 
 
 def test_more_candidates_than_donors_are_refused(networks, image_set, halfway, tmp_path):
-    with pytest.raises(DataError, match="22 donors wanted, but samples has only 21"):
+    with pytest.raises(DataError, match="22 donors requested, but samples has only 21"):
         run(networks, image_set, halfway, tmp_path, candidates=22)
 
 
 def test_a_part_that_no_image_shows_cannot_be_swapped(networks, image_set, halfway, tmp_path):
-    with pytest.raises(DataError, match="the part `hat` was found in 0 images"):
+    with pytest.raises(DataError, match="only 0 images have the part `hat`"):
         run(networks, image_set, halfway, tmp_path, region=PartRegion(name="hat"))
 
 
@@ -231,7 +231,7 @@ def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_an
     donors = _donors_with_attribute(edits, images, selector, 0, torch.device("cpu"))
     assert set(donors) <= set(images.with_part)
     has = selector(images.look(donors).to(torch.device("cpu"))[0])[:, 0] > 0.5
-    assert ("no donor with smiling True; any may serve" in caplog.text) != some_smile
+    assert ("no donor with smiling True; any is used" in caplog.text) != some_smile
     assert has.tolist() == (edits["wanted"] & some_smile).tolist()
 
 

@@ -1,4 +1,4 @@
-# What the rules share: the checked config and the patterns of paths.
+# The checked config and path patterns, shared by all rules.
 from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import parse_config
@@ -14,14 +14,14 @@ settings = checked.model_dump(mode="json")
 RUN = settings["run"]
 SEED = settings["seed"]
 ROOT = f"results/{RUN}"
-# attributes of the targets and of their conditions, without the rates: those change nothing before the plan
+# Attributes of the targets and their conditions. Target rates are left out, because they affect only the plan.
 RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
 REGION = settings["rebalance"]["region"]
-SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part that a segmenter must find; none: a box in any image
-ALL_CORES = 64  # capped by --cores: one heavy job at a time on the CPU
-PREEMPTIONS = 3  # of a training, which each time goes on from its checkpoint; a refusal is not tried again
+SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part to segment; None for a box without a part
+ALL_CORES = 64  # capped by --cores, so that one heavy job runs at a time on the CPU
+PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 
 
 wildcard_constraints:
@@ -41,7 +41,7 @@ def images_of(names):
 
 
 def given(*paths):
-    """Return those of the paths that the config names; they are looked for here, whatever storage a profile names."""
+    """Return the paths that are set in the config as local files, whatever the storage of the profile."""
     return [local(path) for path in paths if path is not None]
 
 
@@ -56,5 +56,5 @@ def swaps(kind):
 
 
 def this_attempt(wildcards, attempt):
-    """Return how often a job has been started: kept as a resource, for those change no result."""
+    """Return the number of a job's attempt, as a resource, since resources trigger no reruns."""
     return attempt

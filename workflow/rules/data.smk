@@ -26,7 +26,7 @@ rule prepare_dataset:
         "../scripts/stage.py"
 
 
-# Which generator an image set is sampled from.
+# The generator of each sampled image set.
 ROLE_OF = {"samples": "source", "retrained": "retrained", "control": "control"}
 
 

@@ -82,7 +82,7 @@ rule extract_parts:
         "../scripts/stage.py"
 
 
-# Sets are scored in two jobs a judge: those that the plan needs, and those that the plan makes.
+# Each detector scores image sets in two jobs, those that the plan needs and those that depend on it.
 SCORED = {
     "before": ["held_out", "dataset", "samples"],
     "after": ["samples_rebalanced", "dataset_rebalanced", "retrained", "control"],

@@ -1,4 +1,4 @@
-# What tells who has the attribute before anything is edited: truth where there is some, else the selector.
+# Source of labels for the plan: ground truth for the dataset, the selector for samples.
 KNOWN_BY = {
     "dataset": {"kind": "labels", "table": f"{ROOT}/labels/dataset.parquet"},
     "samples": {"kind": "scores", "table": f"{ROOT}/scores/selector/samples.parquet"},

@@ -1,5 +1,5 @@
 if checked.published:
-    # Addresses of the published files that the config takes; one that lies there already is never fetched.
+    # URLs of the published files used in the config. Existing files are never downloaded again.
     ADDRESSES = {
         path.name: getattr(checked.published.of_domain(), role)
         for role, path in checked.published.files().items()
@@ -24,7 +24,7 @@ if checked.published:
             "../scripts/stage.py"
 
 
-# Weights that are used as they are may come without one.
+# Weights that are used unchanged need no discriminator.
 HAS_DISCRIMINATOR = settings["generator"]["training"] or settings["generator"]["discriminator"]
 
 
@@ -89,7 +89,7 @@ rule train_encoder:
         "../scripts/stage.py"
 
 
-# The secondary GAN learns from the rebalanced dataset, the control from the dataset as it was; seeds and steps agree.
+# Training data of the retrained GAN and of the control GAN, which have the same settings and seeds.
 LEARNS_FROM = {"retrained": "dataset_rebalanced", "control": "dataset"}
 
 
