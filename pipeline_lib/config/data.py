@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
 Resolution = Annotated[
@@ -60,13 +60,13 @@ class FolderData(Section):
     """A folder of images with a table of labels, and part masks if there are any."""
 
     reader: Literal["folder"] = Field(description="what reads the images")
-    folder: Path = Field(description="where the images lie; others in it are left alone")
+    folder: Folder = Field(description="where the images lie; others in it are left alone")
     labels: Path = Field(description="table of labels, .csv or .parquet, a row an image")
     id_column: str = Field("image", description="column that names the image's file, relative to `folder`")
     attributes: list[str] = Field(min_length=1, description="columns that are true or false of each image: 1 or 0")
     split_column: str | None = Field(None, description="column that says `train` or `held_out`; none: drawn at random")
     held_out: Share = Field(0.1, description="share that no network is trained on, where no column says which")
-    masks: Path | None = Field(
+    masks: Folder | None = Field(
         None, description="folder of part masks, <image>.png, whose pixel values are part codes; none: swap a box"
     )
     parts: list[str] = Field([], description="names of the part codes, from 0 on")
@@ -91,7 +91,7 @@ class CelebAData(FilesWithoutMasks):
     """CelebA's aligned images as they were published; validation and test are held out."""
 
     reader: Literal["celeba"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
+    folder: Folder = Field(description="holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
     identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
     images: Count | None = Field(None, description="training images, the first ones; none: all")
@@ -107,7 +107,7 @@ class CelebAHQData(Section):
     """CelebA-HQ as CelebAMask-HQ was published, with its part masks; CelebA's validation and test are held out."""
 
     reader: Literal["celeba-hq"] = Field(description="what reads the images")
-    folder: Path = Field(description="of CelebAMask-HQ: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two lists")
+    folder: Folder = Field(description="of CelebAMask-HQ: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two lists")
     partition: Path = Field(description="CelebA's list_eval_partition.txt")
     identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes that come along")
@@ -127,7 +127,7 @@ class HuggingFaceData(FilesWithoutMasks):
     """A Hugging Face dataset of images, saved to disk or as Parquet files; it needs no package of theirs."""
 
     reader: Literal["huggingface"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub")
+    folder: Folder = Field(description="holds <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub")
     image_column: str = Field("image", description="column that holds the images")
     attributes: list[str] = Field(min_length=1, description="columns that are true or false: booleans, 1 and 0 or -1")
     train: str = Field("train", description="split that networks learn from")
@@ -141,7 +141,7 @@ class FFHQData(FilesWithoutMasks):
     """FFHQ as it was published, with a table of labels; its validation images are held out."""
 
     reader: Literal["ffhq"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds images1024x1024/ or thumbnails128x128/")
+    folder: Folder = Field(description="holds images1024x1024/ or thumbnails128x128/")
     metadata: Path = Field(description="ffhq-dataset-v2.json")
     files: Literal["images", "thumbnails"] = Field("images", description="of 1024 pixels, or of 128")
     images: Count | None = Field(None, description="training images, the first that have labels; none: all")
@@ -158,7 +158,7 @@ class ClassFolderData(FilesWithoutMasks):
     """One folder for each class, as LSUN's scenes are exported: the folder's name is the label."""
 
     reader: Literal["class-folders"] = Field(description="what reads the images")
-    folder: Path = Field(description="holds a folder for each class")
+    folder: Folder = Field(description="holds a folder for each class")
     attributes: dict[str, list[str]] = Field(
         min_length=1, description="folders in which an attribute holds, by its name"
     )

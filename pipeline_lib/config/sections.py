@@ -15,7 +15,7 @@ from pipeline_lib.config.backends import (
     SupervisedTraining,
     fill_backend,
 )
-from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.domains import DOMAINS, Domain
 from pipeline_lib.config.messages import check_name
 
@@ -258,7 +258,7 @@ class Published(Section):
 
     family: Literal["progan", "stylegan2"] = Field(description="of the generator")
     domain: str = Field(description="celebahq, celebahq-small, church, livingroom; or ffhq, church, car, horse")
-    folder: Path = Field(Path("pretrained"), description="where the files are kept, with their checksums")
+    folder: Folder = Field(Path("pretrained"), description="where the files are kept, with their checksums")
 
     @model_validator(mode="after")
     def _is_published(self) -> Published:
