@@ -132,8 +132,8 @@ def diagram(root: Path) -> str:
     for file, (_, colour) in COLOURS.items():
         lines.append(f"    classDef {file} fill:{colour},stroke:#6b7280,color:#111827")
     for node in sorted({node for arrow in arrows for node in arrow}):
-        rule, _, role = node.partition(".")
-        lines.append(f'    {node}["{rule}{role and f"<br>{role}"}"]:::{file_of[rule]}')
+        label, rule = node.replace(".", "<br>"), node.partition(".")[0]
+        lines.append(f'    {node}["{label}"]:::{file_of[rule]}')
     lines += [f"    {source} --> {target}" for source, target in arrows]
     legend = ", ".join(f"{colour} `{file}.smk`" for file, (colour, _) in COLOURS.items())
     return "\n".join([*lines, "```", "", f"Colours: {legend}."])
