@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline_lib.config.base import Count, Positive, Section
+from pipeline_lib.config.base import Count, Folder, Positive, Section
 
 Seed = Annotated[int, Field(description="seed of weights and batches; must differ between the two detectors")]
 Half = Annotated[
@@ -74,7 +74,7 @@ class TransformersNetwork(Section):
     """An image classifier of the library transformers in a local folder; it is only calibrated here."""
 
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
-    path: Path = Field(description="its folder, with config.json, model.safetensors and preprocessor_config.json")
+    path: Folder = Field(description="its folder, with config.json, model.safetensors and preprocessor_config.json")
     classes: dict[str, str] = Field(description="name of the model's class for each attribute")
 
 
@@ -115,7 +115,7 @@ class TransformersParts(Section):
     """A semantic segmentation model of the library transformers in a local folder."""
 
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
-    path: Path = Field(description="its folder, with config.json, model.safetensors and preprocessor_config.json")
+    path: Folder = Field(description="its folder, with config.json, model.safetensors and preprocessor_config.json")
     groups: dict[str, list[str]] = Field(
         min_length=1, description="names of the model's classes that form each part; all others are background"
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+#: Where a `Path` leads to a folder, the JSON schema says so; from there the checks and the reference know it.
+FOLDER = "directory-path"
+Folder = Annotated[Path, WithJsonSchema({"type": "string", "format": FOLDER})]
 
 
 class Section(BaseModel):

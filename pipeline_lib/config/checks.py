@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline_lib.config.base import FOLDER, Section
 from pipeline_lib.config.columns import label_columns
 from pipeline_lib.config.data import (
     AvatarData,
@@ -22,6 +23,27 @@ from pipeline_lib.config.sections import GanTraining, PartRegion
 from pipeline_lib.runtime.errors import DataError
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
+
+
+def check_paths(config: Config) -> None:
+    """Check that every file and folder that is named exists, but for published weights: they can be fetched."""
+    published = config.published
+    fetched = (published.folder, *published.files().values()) if published else ()
+    for key, path, is_folder, is_optional in _paths(config):
+        if path not in fetched and not (path.is_dir() if is_folder else path.is_file()):
+            kind, mend = "folder" if is_folder else "file", " or remove the key" if is_optional else ""
+            raise ValueError(f"`{key}`: no {kind} {path}; correct the path{mend}")
+
+
+def _paths(section: Section, place: str = "") -> Iterator[tuple[str, Path, bool, bool]]:
+    """Yield key, path, whether it is of a folder and whether it may be left out, of every path below `section`."""
+    for name, value in section:
+        if isinstance(value, Section):
+            yield from _paths(value, f"{place}{name}.")
+        elif isinstance(value, Path):
+            node = section.model_json_schema()["properties"][name]
+            is_folder = any(option.get("format") == FOLDER for option in (node, *node.get("anyOf", ())))
+            yield f"{place}{name}", value, is_folder, "default" in node
 
 
 def check_attributes(config: Config) -> None:
@@ -53,7 +75,6 @@ def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
 
 
 def _attributes_of_folder(data: FolderData) -> Sequence[str]:
-    _check_folders(folder=data.folder, masks=data.masks)
     _check_columns(
         data.labels, id_column=[data.id_column], attributes=data.attributes, split_column=[data.split_column]
     )
@@ -61,17 +82,16 @@ def _attributes_of_folder(data: FolderData) -> Sequence[str]:
 
 
 def _attributes_of_ffhq(data: FFHQData) -> Sequence[str]:
-    _check_folders(folder=data.folder)
     _check_columns(data.labels, id_column=[data.id_column], attributes=data.attributes)
-    if not data.metadata.is_file():
-        raise ValueError(f"`data.metadata`: no file {data.metadata}; set it to FFHQ's ffhq-dataset-v2.json")
     return data.attributes
 
 
 def _attributes_of_class_folders(data: ClassFolderData) -> Sequence[str]:
-    for attribute, folders in data.attributes.items():
-        _check_folders(**{f"attributes.{attribute}": data.folder / name for name in folders})
-    _check_folders(**{f"others.{number}": data.folder / name for number, name in enumerate(data.others)})
+    named = {f"attributes.{attribute}": folders for attribute, folders in data.attributes.items()}
+    for key, folders in {**named, "others": data.others}.items():
+        for folder in (data.folder / name for name in folders):
+            if not folder.is_dir():
+                raise ValueError(f"`data.{key}`: no folder {folder}; correct the name")
     return list(data.attributes)
 
 
@@ -87,16 +107,12 @@ def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
 
 
 def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
-    _check_folders(folder=data.folder)
-    if data.identities is not None and not data.identities.is_file():
-        raise ValueError(f"`data.identities`: no file {data.identities}; correct the path or remove the key")
     for name in data.attributes:
         check_name("data.attributes", name, CELEBA_ATTRIBUTES)
     return data.attributes
 
 
 def _attributes_of_huggingface(data: HuggingFaceData) -> Sequence[str]:
-    _check_folders(folder=data.folder)
     return data.attributes
 
 
@@ -109,12 +125,6 @@ _KNOWN_ATTRIBUTES = {
     "ffhq": _attributes_of_ffhq,
     "class-folders": _attributes_of_class_folders,
 }
-
-
-def _check_folders(**folders: Path | None) -> None:
-    for key, folder in folders.items():
-        if folder is not None and not folder.is_dir():
-            raise ValueError(f"`data.{key}`: no folder {folder}; correct the path")
 
 
 def check_targets(config: Config) -> None:
@@ -140,7 +150,7 @@ def check_targets(config: Config) -> None:
 
 
 def check_networks(config: Config) -> None:
-    """Check that widths, squares and resolutions are consistent and that every file named in the config exists."""
+    """Check that widths, squares and resolutions fit each other."""
     levels = config.data.resolution.bit_length() - 2
     if len(config.generator.channels) != levels:
         raise ValueError(
@@ -160,31 +170,11 @@ def check_networks(config: Config) -> None:
                 f"`encoder.training.{key}`: {side:g} of {config.data.resolution} pixels is less than the "
                 f"{LEAST_PERCEPTUAL_SIDE} pixels that the perceptual distance needs; increase it"
             )
-    fetched = config.published.files().values() if config.published else ()
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
             f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
             f"images of {config.published.of_domain().resolution} pixels; change `data.resolution`"
         )
-    named = {
-        "generator.weights": config.generator.weights,
-        "generator.discriminator": config.generator.discriminator,
-        "encoder.weights": config.encoder.weights,
-        "encoder.training.identity.path": encoder.identity and encoder.identity.path,
-    }
-    given = {
-        "detectors.selector": config.detectors.selector,
-        "detectors.referee": config.detectors.referee,
-        "parts": config.parts,
-    }
-    named |= {f"{key}.{name}": getattr(part, name, None) for key, part in given.items() for name in ("path", "weights")}
-    folders = [f"{key}.path" for key, part in given.items() if part.backend == "transformers"]
-    for key, path in named.items():
-        found = path is None or path in fetched or (path.is_dir() if key in folders else path.is_file())
-        if not found:
-            raise ValueError(
-                f"`{key}`: no {'folder' if key in folders else 'file'} {path}; correct the path or remove the key"
-            )
     needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
     if config.generator.weights and needs_discriminator and not config.generator.discriminator:
         raise ValueError("training from `generator.weights` also needs `generator.discriminator`")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
 Resolution = Annotated[
@@ -60,13 +60,13 @@ class FolderData(Section):
     """A folder of images with a label table and optional part masks."""
 
     reader: Literal["folder"] = Field(description="reader of the dataset")
-    folder: Path = Field(description="folder of the images; images without a label are ignored")
+    folder: Folder = Field(description="folder of the images; images without a label are ignored")
     labels: Path = Field(description="label table, .csv or .parquet, one row per image")
     id_column: str = Field("image", description="column with the path of the image, relative to `folder`")
     attributes: list[str] = Field(min_length=1, description="binary columns, 1 or 0 for each image")
     split_column: str | None = Field(None, description="column with `train` or `held_out`; null: split at random")
     held_out: Share = Field(0.1, description="share of held-out images in a random split")
-    masks: Path | None = Field(
+    masks: Folder | None = Field(
         None, description="folder of part masks <image>.png whose pixel values are part codes; null: swap a box"
     )
     parts: list[str] = Field([], description="names of the part codes, starting at 0")
@@ -91,7 +91,9 @@ class CelebAData(FilesWithoutMasks):
     """CelebA's aligned images as published; its validation and test images are held out."""
 
     reader: Literal["celeba"] = Field(description="reader of the dataset")
-    folder: Path = Field(description="folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt")
+    folder: Folder = Field(
+        description="folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
+    )
     identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
     images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
@@ -107,7 +109,7 @@ class CelebAHQData(Section):
     """CelebA-HQ with the part masks of CelebAMask-HQ; CelebA's validation and test images are held out."""
 
     reader: Literal["celeba-hq"] = Field(description="reader of the dataset")
-    folder: Path = Field(description="folder with CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two text files")
+    folder: Folder = Field(description="folder with CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two text files")
     partition: Path = Field(description="CelebA's list_eval_partition.txt")
     identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
@@ -127,7 +129,7 @@ class HuggingFaceData(FilesWithoutMasks):
     """A Hugging Face image dataset, saved to disk or as Parquet files; the package `datasets` is not needed."""
 
     reader: Literal["huggingface"] = Field(description="reader of the dataset")
-    folder: Path = Field(
+    folder: Folder = Field(
         description="folder with <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub"
     )
     image_column: str = Field("image", description="column with the images")
@@ -143,7 +145,7 @@ class FFHQData(FilesWithoutMasks):
     """FFHQ as published, with a label table; its validation images are held out."""
 
     reader: Literal["ffhq"] = Field(description="reader of the dataset")
-    folder: Path = Field(description="folder with images1024x1024/ or thumbnails128x128/")
+    folder: Folder = Field(description="folder with images1024x1024/ or thumbnails128x128/")
     metadata: Path = Field(description="path of ffhq-dataset-v2.json")
     files: Literal["images", "thumbnails"] = Field(
         "images", description="files to read: images of 1024 pixels or thumbnails of 128"
@@ -164,7 +166,7 @@ class ClassFolderData(FilesWithoutMasks):
     """One folder for each class, as in exported LSUN scenes, where the folder's name is the label."""
 
     reader: Literal["class-folders"] = Field(description="reader of the dataset")
-    folder: Path = Field(description="folder with a subfolder for each class")
+    folder: Folder = Field(description="folder with a subfolder for each class")
     attributes: dict[str, list[str]] = Field(
         min_length=1, description="class folders whose images have the attribute, by attribute"
     )

@@ -15,7 +15,7 @@ from pipeline_lib.config.backends import (
     SupervisedTraining,
     fill_backend,
 )
-from pipeline_lib.config.base import Count, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.domains import DOMAINS, Domain
 from pipeline_lib.config.messages import check_name
 
@@ -277,7 +277,7 @@ class Published(Section):
     domain: str = Field(
         description="celebahq, celebahq-small, church or livingroom (progan); ffhq, church, car or horse (stylegan2)"
     )
-    folder: Path = Field(Path("pretrained"), description="folder of the files and their checksums")
+    folder: Folder = Field(Path("pretrained"), description="folder of the files and their checksums")
 
     @model_validator(mode="after")
     def _is_published(self) -> Published:

@@ -167,6 +167,21 @@ def test_a_missing_weights_file_is_named(tmp_path: Path, missing: str) -> None:
     assert parse_config(values).generator.weights == tmp_path / "generator.weights.safetensors"
 
 
+@pytest.mark.parametrize("key", ["evaluate.trunk", "encoder.training.trunk", "detectors.selector.path", "data.folder"])
+def test_a_path_that_leads_nowhere_is_named_wherever_it_stands(folder: dict[str, Any], key: str) -> None:
+    if key.startswith("detectors"):
+        folder["detectors"]["selector"] = {"backend": "transformers", "classes": {"smiling": "a", "long_hair": "b"}}
+    *place, last = key.split(".")
+    node = folder
+    for step in place:
+        node = node.setdefault(step, {})
+    node[last] = "nowhere"
+    kind = "folder" if last in ("path", "folder") else "file"
+    assert f"`{key}`: no {kind} nowhere; correct the path" in refusal(folder)
+    node[last] = folder["data"]["labels"] if kind == "folder" else folder["data"]["folder"]
+    assert f"`{key}`: no {kind} {node[last]}" in refusal(folder)
+
+
 def test_a_generator_needs_an_origin() -> None:
     assert "`generator`: set `weights`, `training` or both" in refusal(changed("generator", {}))
 
@@ -308,7 +323,7 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
     ("key", "value", "complaint"),
     [
         ("data.folder", "nowhere", "`data.folder`: no folder nowhere; correct the path"),
-        ("data.labels", "nowhere.csv", "`data.labels`: nowhere.csv: cannot be read as a label table"),
+        ("data.labels", "nowhere.csv", "`data.labels`: no file nowhere.csv; correct the path"),
         (
             "data.id_column",
             "imag",
@@ -435,7 +450,7 @@ def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"metadata": "nowhere.json"}, "`data.metadata`: no file nowhere.json; set it to FFHQ's ffhq-dataset-v2.json"),
+        ({"metadata": "nowhere.json"}, "`data.metadata`: no file nowhere.json; correct the path"),
         ({"folder": "nowhere"}, "`data.folder`: no folder nowhere"),
         ({"attributes": ["smiling", "long_hare"]}, "`data.attributes` names `long_hare`"),
         ({"id_column": "number"}, "`data.id_column` names `number`"),

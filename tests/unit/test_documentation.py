@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +15,74 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from pipeline_lib.documentation import ROOT, conda_environment, config_reference, generated_files, main, schema
-from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.documentation import GENERATED, ROOT, main
+from pipeline_lib.documentation.environment import conda_environment
+from pipeline_lib.documentation.reference import config_reference, schema
+from pipeline_lib.documentation.rules import BEGIN, END, fill, fold, kind_of, reduce_arrows
+from pipeline_lib.runtime.errors import ConfigError, PipelineError
+
+#: Generated from the jobs that Snakemake plans.
+FROM_THE_RULES = {"docs/architecture.md", "docs/layout.md"}
 
 
-@pytest.mark.parametrize("name", ["config/README.md", "envs/pipeline.yaml", "workflow/schemas/config.schema.json"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.workflow] * (name in FROM_THE_RULES)) for name in GENERATED]
+)
 def test_a_generated_file_is_up_to_date(name: str) -> None:
-    assert (ROOT / name).read_text() == generated_files()[name], f"{name} is out of date; run `make docs`"
+    assert (ROOT / name).read_text() == GENERATED[name](ROOT), f"{name} is out of date; run `make docs`"
 
 
 def test_every_environment_and_schema_is_generated() -> None:
     kept = [path for folder in ("envs", "workflow/schemas") for path in (ROOT / folder).iterdir()]
-    assert {str(path.relative_to(ROOT)) for path in kept} == generated_files().keys() - {"config/README.md"}
+    assert {str(path.relative_to(ROOT)) for path in kept} == GENERATED.keys() - FROM_THE_RULES - {"config/README.md"}
 
 
+@pytest.mark.workflow
 def test_make_docs_writes_every_generated_file(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "requirements.lock"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
     main(tmp_path)
-    assert {name: (tmp_path / name).read_text() for name in generated_files()} == generated_files()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(GENERATED)
+
+
+def test_only_what_stands_between_the_markers_is_generated(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    document.write_text(fill(document, "new"))
+    assert document.read_text() == f"before\n{BEGIN}\nnew\n\n{END}after\n" == fill(document, "new")
+    document.write_text(f"before\n{BEGIN}after\n")
+    with pytest.raises(PipelineError, match=r"document.md: no lines .*; put them back"):
+        fill(document, "new")
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern"),
+    [
+        (["plan/samples.json"], "plan/samples.json"),
+        (["a/x/0.parquet", "a/y/0.parquet", "a/x/1.parquet", "a/y/1.parquet"], "a/{x,y}/{shard}.parquet"),
+        (["report/edits-held_out.png", "report/edits-dataset.png"], "report/edits-{dataset,held_out}.png"),
+    ],
+)
+def test_paths_are_folded_to_one_pattern(paths: list[str], pattern: str) -> None:
+    assert fold(paths) == pattern
+
+
+@pytest.mark.parametrize("paths", [["a/x/0.json", "a/y/1.json"], ["a/x.json", "a/b/x.json"]])
+def test_a_pattern_stands_for_no_path_that_is_not_there(paths: list[str]) -> None:
+    with pytest.raises(PipelineError, match="no pattern stands for a/"):
+        fold(paths)
+
+
+def test_a_new_file_of_a_run_must_be_described() -> None:
+    assert kind_of("swaps/dataset/0.images.parquet") == "image shard of the chosen composites"
+    with pytest.raises(PipelineError, match=r"surprise\.npy: made by a rule, but not described"):
+        kind_of("surprise.npy")
+
+
+def test_arrows_that_follow_from_others_are_left_out() -> None:
+    chain = {("a", "b"), ("b", "c"), ("c", "d")}
+    branches = {("a", "x"), ("x", "d")}
+    assert reduce_arrows(chain | branches | {("a", "c"), ("a", "d"), ("b", "d")}) == chain | branches
+    with pytest.raises(CycleError):
+        reduce_arrows(chain | {("d", "a")})
 
 
 def sections() -> list[tuple[str, dict[str, Any]]]:
@@ -56,7 +107,27 @@ def test_the_reference_shows_ranges_and_defaults() -> None:
     assert "| `confidence` | number > 0 and < 1 | `0.95` |" in reference
     assert "| `rate` | number ≥ 0 and ≤ 1 |  |" in reference
     assert "| `shards` | integer ≥ 1 | `2` |" in reference
-    assert "`detectors.selector`, `detectors.referee`" in reference
+    assert "`detectors.selector`, `detectors.referee` with `backend: trained`" in reference
+
+
+def test_the_reference_names_sections_as_a_config_does_and_shows_of_their_defaults_what_differs() -> None:
+    reference = config_reference()
+    assert "| `data` | section, by its `reader`: [`avatars`](#avatardata), [`celeba`](#celebadata), " in reference
+    assert " | `{reader: avatars}` | the images |" in reference
+    assert "| `sample` | [section](#sample) | see section |" in reference
+    assert "| `training` | [section](#supervisedtraining) | `{kimg: 18.0, batch: 32}` |" in reference
+
+
+def test_the_reference_tells_files_from_folders() -> None:
+    rows = [line.split(" | ") for line in config_reference().splitlines() if " | path of a " in line]
+    kinds = {(row[0].strip("| `"), row[1].split()[3]) for row in rows}
+    assert {("folder", "folder"), ("masks", "folder"), ("labels", "file"), ("weights", "file")} <= kinds
+    assert ("folder", "file") not in kinds
+
+
+def test_every_link_of_the_reference_leads_to_a_section() -> None:
+    reference = config_reference()
+    assert set(re.findall(r"\(#(\w+)\)", reference)) == set(re.findall(r'<a id="(\w+)">', reference))
 
 
 def test_the_schema_takes_the_default_config_and_no_unknown_key() -> None:
@@ -70,7 +141,7 @@ def test_the_schema_takes_the_default_config_and_no_unknown_key() -> None:
 
 
 def test_the_environment_holds_the_direct_dependencies_alone() -> None:
-    pins = yaml.safe_load(conda_environment())["dependencies"][-1]["pip"]
+    pins = yaml.safe_load(conda_environment(ROOT))["dependencies"][-1]["pip"]
     names = {Requirement(pin).name for pin in pins}
     assert {"torch", "snakemake", "pyyaml"} <= names
     assert not names & {"pytest", "jinja2"}
@@ -102,8 +173,8 @@ def test_a_dependency_without_a_locked_version_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "documentation", "runtime.devices", "runtime.files", "runtime.seeding", "data.tables"]
+    "module", ["config", "documentation", "evaluation.image_sets", "runtime.devices", "runtime.files", "data.tables"]
 )
-def test_what_the_workflow_parses_loads_no_torch(module: str) -> None:
-    script = f"import sys, pipeline_lib.{module}; sys.exit('torch' in sys.modules)"
+def test_what_the_workflow_parses_loads_neither_torch_nor_snakemake(module: str) -> None:
+    script = f"import sys, pipeline_lib.{module}; sys.exit(not {{'torch', 'snakemake'}}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -274,6 +274,7 @@ def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str
     (run.folder / "data/faces.csv").write_text("image,smiling,long_hair\n")
     (run.folder / "data/ffhq-labels.csv").write_text("image_number,smiling,male\n")
     (run.folder / "data/ffhq/ffhq-dataset-v2.json").write_text("{}")
+    (run.folder / "data/celeba/list_eval_partition.txt").touch()
     rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
     assert {"prepare_dataset", "train_encoder", "swap_parts", "retrain_generator", "write_summary"} <= rules
     published = {"celebahq-progan.yaml", "church-progan.yaml", "ffhq-stylegan2.yaml"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -12,9 +13,10 @@ from pathlib import Path
 from subprocess import Popen
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from harness import CONFIG, RESULTS, Run, jobs_of
+from harness import CONFIG, REPOSITORY, RESULTS, Run, jobs_of
 
 pytestmark = pytest.mark.workflow
 
@@ -62,6 +64,24 @@ def test_nothing_is_written_outside_the_results(finished: Run, sources: Run) -> 
 
     assert names(finished) - names(sources) == {"results", ".snakemake"}
     assert [path.name for path in (finished.folder / "results").iterdir()] == ["toy"]
+
+
+def test_the_layout_names_every_file_of_a_run_and_what_is_in_it(finished: Run) -> None:
+    text = (REPOSITORY / "docs/layout.md").read_text()
+    unmet = {"logs/**/*.log.refused"}  # nothing failed
+    documented = {}
+    for pattern, kind in re.findall(r"^\| `(.+?)` \| (.+?) \|", text, re.MULTILINE):
+        parts = re.split(r"[{}]", pattern.replace("{shard}", "[0-9]*"))  # every second one lists names
+        for choice in itertools.product(*(part.split(",") for part in parts)):
+            found = [path for path in finished.results.glob("".join(choice)) if path.is_file()]
+            assert found or pattern in unmet, f"{pattern}: no file {''.join(choice)}"
+            documented |= dict.fromkeys(found, kind)
+    made = {path for path in finished.results.rglob("*") if path.is_file()}
+    assert made == documented.keys()
+    for path in made:
+        if path.suffix == ".parquet":
+            table = pq.read_schema(path).metadata.get(b"kind", b"").decode()
+            assert documented[path].startswith(f"table `{table}`" if table else "image shard"), path
 
 
 def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
@@ -156,7 +176,7 @@ def test_a_training_that_breaks_down_is_not_tried_again(finished: Run, tmp_path:
         ({"rebalance": {"candidate": 4}}, "unknown key `rebalance.candidate`; did you mean `candidates`?"),
         (
             {"encoder": {"weights": "missing.safetensors"}},
-            "`encoder.weights`: no file missing.safetensors; correct the path or train without it",
+            "`encoder.weights`: no file missing.safetensors; correct the path or remove the key",
         ),
     ],
 )

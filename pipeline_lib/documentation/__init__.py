@@ -1,0 +1,30 @@
+"""What is generated: config reference and schema, conda environment, table of a run's files, diagram of the rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline_lib.documentation.environment import conda_environment
+from pipeline_lib.documentation.reference import config_reference, schema
+from pipeline_lib.documentation.rules import diagram, fill, table_of_files
+from pipeline_lib.runtime.files import atomic_path
+
+ROOT = Path(__file__).parents[2]
+
+#: Every generated file, relative to the root of the repository, and what returns its text for that root.
+GENERATED: dict[str, Callable[[Path], str]] = {
+    "config/README.md": lambda _: config_reference(),
+    "docs/architecture.md": lambda root: fill(root / "docs/architecture.md", diagram(root)),
+    "docs/layout.md": lambda root: fill(root / "docs/layout.md", table_of_files(root)),
+    "envs/pipeline.yaml": conda_environment,
+    "workflow/schemas/config.schema.json": lambda _: json.dumps(schema(), indent=2) + "\n",
+}
+
+
+def main(folder: Path = ROOT) -> None:
+    """Write every generated file of this repository below `folder`."""
+    for name, generate in GENERATED.items():
+        with atomic_path(folder / name) as beside:
+            beside.write_text(generate(ROOT))
