@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     bring_in.add_argument("--resolution", type=int, help="resolution of the images; required for encoders into z")
     bring_in.set_defaults(command=_import)
 
-    adapt = commands.add_parser("adapt", help="fit an encoder to one image, so that edits of it start closer")
+    adapt = commands.add_parser("adapt", help="fine-tune an encoder on one image before editing it")
     adapt.add_argument("encoder", type=Path, help="weight file of the encoder")
     adapt.add_argument("generator", type=Path, help="weight file of its generator")
     adapt.add_argument("image", type=Path, help="image file; a centre crop is used")

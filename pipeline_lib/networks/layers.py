@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Up to this side in pixels a generator always computes in float32. Rounding in a coarse layer affects the whole image,
-# and avoiding it is cheap. It brings images in bfloat16 4 dB closer to those in float32.
+# and avoiding it is cheap. It increases the PSNR of images in bfloat16 against float32 by 4 dB.
 COARSE = 16
 
 

@@ -230,7 +230,7 @@ def plot_before_after(
     """Draw edits taken evenly over a plan, with image before (context), donor, collage and image after (composite).
 
     Args:
-        images: shards of the image set as it was.
+        images: shards of the image set before the edits.
         parts: its table of parts.
         plan: its table of edits.
         candidates: the tables of all shards.
