@@ -89,7 +89,16 @@ class Parts(Section):
     )
 
 
-class OnnxParts(Section):
+class GroupedParts(Section):
+    """A segmenter whose classes are put together to parts."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts that it finds, the background first."""
+        return ("background", *self.groups)
+
+
+class OnnxParts(GroupedParts):
     """A segmenter that somebody else trained, as an ONNX file."""
 
     backend: Literal["onnx"] = Field(description="an ONNX file, run by onnxruntime")
@@ -101,13 +110,8 @@ class OnnxParts(Section):
     mean: Mean = (0.5, 0.5, 0.5)
     std: Deviation = (0.5, 0.5, 0.5)
 
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that it finds, the background first."""
-        return ("background", *self.groups)
 
-
-class TransformersParts(Section):
+class TransformersParts(GroupedParts):
     """A semantic segmenter of the library transformers, in a local folder."""
 
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
@@ -115,11 +119,6 @@ class TransformersParts(Section):
     groups: dict[str, list[str]] = Field(
         min_length=1, description="names of the model's classes that make up each part; all others are background"
     )
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that it finds, the background first."""
-        return ("background", *self.groups)
 
 
 class SaliencyParts(Section):
