@@ -59,6 +59,13 @@ def test_import_makes_a_weight_file_of_published_weights(capsys, tmp_path):
     assert header["arguments"]["small"]
 
 
+def test_import_names_a_damaged_file_in_one_line(capsys, tmp_path):
+    source = tmp_path / "a.safetensors"
+    source.write_bytes(b"\xff" * 64)
+    message = refusal(capsys, "import", str(source), str(tmp_path / "b.safetensors"))
+    assert message.startswith(f"WeightsError: {source}: not a readable weight file")
+
+
 def test_a_stage_takes_paths_text_and_json(tmp_path):
     candidates, plan = tmp_path / "candidates.parquet", tmp_path / "plan.parquet"
     write_table(candidates, "candidates", pd.DataFrame(columns=SCHEMAS["candidates"].names))
