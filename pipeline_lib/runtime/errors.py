@@ -19,6 +19,10 @@ class DataError(PipelineError):
     """A file or an image that cannot be read or does not fit; the message names the file."""
 
 
+class UnreachableError(DataError):
+    """A file that could not be fetched over the network; the only expected failure that may pass by itself."""
+
+
 class WeightsError(PipelineError):
     """A weight file that is missing, damaged or of another architecture; the message names the file."""
 
@@ -31,8 +35,8 @@ class DivergenceError(PipelineError):
 def refuse_again(note: Path, attempt: int) -> Iterator[None]:
     """Let a scheduler repeat a job that was stopped, but not one that failed for a reason that stays.
 
-    A scheduler's `retries` repeat every failure alike. A training that was preempted goes on from its checkpoint; bad
-    input, or a training that broke down, would only fail once more.
+    A scheduler's `retries` repeat every failure alike. A training that was preempted goes on from its checkpoint, and a
+    network may come back; bad input, or a training that broke down, would only fail once more.
 
     Args:
         note: file that keeps the reason for the next attempt.
@@ -46,6 +50,8 @@ def refuse_again(note: Path, attempt: int) -> Iterator[None]:
     note.unlink(missing_ok=True)
     try:
         yield
+    except UnreachableError:
+        raise
     except PipelineError as error:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(f"{type(error).__name__}: {error}")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import DataError, UnreachableError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
 
@@ -29,7 +29,8 @@ def fetch_published(*, url: str, file: Path) -> None:
         file: where to put it.
 
     Raises:
-        DataError: it cannot be fetched, is not what was recorded, or the package for it is not installed.
+        UnreachableError: it cannot be fetched.
+        DataError: it is not what was recorded, or the package for it is not installed.
     """
     if file.exists():
         logger.info("%s is there already; nothing is fetched", file)
@@ -47,7 +48,9 @@ def fetch_published(*, url: str, file: Path) -> None:
     try:
         pooch.retrieve(url, known, fname=file.name, path=file.parent, downloader=_Resuming(part))
     except requests.RequestException as error:
-        raise DataError(f"{file}: {url} could not be fetched ({error}); try again, or put the file there") from None
+        raise UnreachableError(
+            f"{file}: {url} could not be fetched ({error}); try again, or put the file there"
+        ) from None
     except ValueError:
         raise DataError(
             f"{file}: what {url} holds now is not what was fetched before (checksum {known}); "
