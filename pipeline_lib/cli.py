@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import inspect
+import io
 import json
 import logging
 import os
@@ -14,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline_lib import __version__
-from pipeline_lib.config import load_config
+from pipeline_lib.config import load_config, read_config
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.stages import STAGES, call_stage, find_stage
@@ -112,19 +116,62 @@ def _value(text: str) -> tuple[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run Snakemake under a lock that the kernel releases, so that the stale lock of a killed run can be cleared."""
+    """Run Snakemake, once its config files are known to hold no code and the lock of a killed run is cleared.
+
+    Snakemake's own lock outlives a kill. Another one, which the kernel frees, is held for as long as Snakemake lives,
+    and its file is not empty until Snakemake has ended by itself.
+    """
+    given = _snakemake_options(options.snakemake)
+    folder = given.directory or Path()
+    for path in given.configfile or filter(Path.exists, [folder / "config/config.yaml"]):
+        read_config(path)
     command = [sys.executable, "-m", "snakemake", *options.snakemake]
-    folder = Path(".snakemake")
-    folder.mkdir(exist_ok=True)
-    with (folder / "latent-rebalance.lock").open("w") as lock:
+    own = folder / ".snakemake"
+    own.mkdir(parents=True, exist_ok=True)
+    with (own / "latent-rebalance.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise PipelineError("the workflow is already running in this folder; wait for it or stop it") from None
-        if any((folder / "locks").glob("*.lock")):
+            raise PipelineError(
+                f"the workflow is already running in {folder.resolve()}; wait for it or stop it"
+            ) from None
+        lock.seek(0)
+        if lock.read() and any((own / "locks").glob("*.lock")) and not _runs_snakemake(folder):
             logging.info("an earlier run was killed; resuming it")
-            subprocess.run([*command, "--unlock"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return subprocess.run(command, check=False).returncode
+            # what keeps it from unlocking keeps it from running, and is said then
+            subprocess.run([*command, "--unlock"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lock.truncate(0)
+        lock.write("running\n")
+        lock.flush()
+        status = subprocess.run(command, check=False, pass_fds=[lock.fileno()]).returncode
+        if status >= 0:
+            lock.truncate(0)
+        return status
+
+
+def _snakemake_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read Snakemake's options as it does itself, those of profiles included."""
+    from snakemake.cli import parse_args
+    from snakemake.exceptions import CliException, WorkflowError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse_args(list(arguments))[1]
+    except SystemExit:
+        sys.stderr.write(said.getvalue())
+        raise
+    except (CliException, WorkflowError) as error:
+        raise PipelineError(" ".join(str(error).split())) from None
+
+
+def _runs_snakemake(folder: Path) -> bool:
+    """Tell whether a Snakemake lives in a folder, one started without `run` among them."""
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        names = {Path(word).name for word in process.info["cmdline"] or []}
+        if process.info["cwd"] == str(folder.resolve()) and "snakemake" in names:
+            return True
+    return False
 
 
 def _ship(options: argparse.Namespace) -> int:

@@ -111,6 +111,7 @@ __all__ = [
     "TransformersParts",
     "load_config",
     "parse_config",
+    "read_config",
 ]
 
 
@@ -120,15 +121,31 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ConfigError: names the key, the value found and how to fix it.
     """
+    return parse_config(read_config(path), source=str(path))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read the values of a config file, and refuse one that Snakemake would not only read but run.
+
+    Snakemake hands a config file to yte, which runs expressions in it as Python code if it holds this key at the top.
+
+    Raises:
+        ConfigError: it is missing or not YAML, or holds code.
+    """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: contains no keys; start from a copy of config/config.yaml")
-    return parse_config(values, source=str(path))
+    if "__use_yte__" in values:
+        raise ConfigError(
+            f"{path}: `__use_yte__` would have Snakemake run the file's expressions as Python code; "
+            "remove it and write plain values"
+        )
+    return values
 
 
 def parse_config(values: dict[str, Any], source: str = "config") -> Config:

@@ -93,7 +93,16 @@ class Parts(Section):
     )
 
 
-class OnnxParts(Section):
+class GroupedParts(Section):
+    """A segmenter whose classes are grouped into parts."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts it segments, the background first."""
+        return ("background", *self.groups)
+
+
+class OnnxParts(GroupedParts):
     """A pretrained segmenter as an ONNX file."""
 
     backend: Literal["onnx"] = Field(description="an ONNX file, run with onnxruntime")
@@ -105,13 +114,8 @@ class OnnxParts(Section):
     mean: Mean = (0.5, 0.5, 0.5)
     std: Deviation = (0.5, 0.5, 0.5)
 
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Names of the parts it segments, the background first."""
-        return ("background", *self.groups)
 
-
-class TransformersParts(Section):
+class TransformersParts(GroupedParts):
     """A semantic segmentation model of the library transformers in a local folder."""
 
     backend: Literal["transformers"] = Field(description="a model of the library transformers")
@@ -119,11 +123,6 @@ class TransformersParts(Section):
     groups: dict[str, list[str]] = Field(
         min_length=1, description="names of the model's classes that form each part; all others are background"
     )
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Names of the parts it segments, the background first."""
-        return ("background", *self.groups)
 
 
 class SaliencyParts(Section):

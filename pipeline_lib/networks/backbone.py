@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -46,7 +45,7 @@ class BackboneClassifier(Detector):
         """
         try:
             given = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        except Exception as error:  # damage can stop the reader anywhere; its errors are no closed set
             raise WeightsError(f"{path}: not a readable weight file ({str(error).partition(chr(10))[0]})") from None
         own = self.network.state_dict()
         fitting = {name: value for name, value in given.items() if name in own and value.shape == own[name].shape}

@@ -70,13 +70,21 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """Read the header of a weight file.
 
     Raises:
-        WeightsError: the file is missing, truncated or has no such header.
+        WeightsError: the file is missing, damaged or has no such header.
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
     if "latent_rebalance" not in metadata:
         raise WeightsError(f"{path}: safetensors without this project's header; import it first")
-    return json.loads(metadata["latent_rebalance"])
+    try:
+        header = json.loads(metadata["latent_rebalance"])
+    except ValueError as error:
+        raise WeightsError(f"{path}: its header `latent_rebalance` is not JSON ({error}); fetch it again") from None
+    values = header if isinstance(header, dict) else {}
+    for key, kind in (("architecture", str), ("arguments", dict)):
+        if not isinstance(values.get(key), kind):
+            raise WeightsError(f"{path}: its header has no {key}; fetch it again")
+    return header
 
 
 def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: str | torch.device = "cpu") -> Any:
@@ -94,7 +102,16 @@ def load_weights(path: str | Path, kind: type[nn.Module] = nn.Module, device: st
     network_class = ARCHITECTURES.get(header["architecture"])
     if network_class is None or not issubclass(network_class, kind):
         raise WeightsError(f"{path}: contains a {header['architecture']}, expected a {kind.__name__}; correct the path")
-    network = network_class(**header["arguments"])
+    try:
+        network = network_class(**header["arguments"])
+    except WeightsError:
+        raise
+    except Exception as error:  # what a network makes of another one's arguments is no closed set of errors
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"{path}: the arguments in its header do not describe a {header['architecture']} ({reason}); "
+            "download it again"
+        ) from None
     with _open(path) as file:
         names = file.keys()
         state = {name: file.get_tensor(name) for name in names}
@@ -167,8 +184,9 @@ def read_published(source: str | Path, resolution: int | None = None) -> nn.Modu
         raise WeightsError(
             f"{source}: refused, because it contains objects other than tensors, which could run code ({reason})"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{source}: not a readable PyTorch file ({error}); it may be truncated") from None
+    except Exception as error:  # damage can stop the reader anywhere; its errors are no closed set
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{source}: not a readable weight file ({reason}); it may be truncated") from None
     network, state = recognise(content, str(source), resolution)
     try:
         missing, left_over = network.load_state_dict(state, strict=False)

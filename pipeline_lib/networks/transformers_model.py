@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pipeline_lib.networks.classifier import Detector, as_logits
@@ -17,6 +18,8 @@ from pipeline_lib.runtime.errors import WeightsError
 
 CLASSIFIER, SEGMENTER = "AutoModelForImageClassification", "AutoModelForSemanticSegmentation"
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+RESAMPLE = {2: "bilinear", 3: "bicubic"}  # by the number that Pillow has for it
+UNCROPPED = 384  # from this side on ConvNeXt's own preprocessing crops nothing
 
 
 class TransformersClassifier(Detector):
@@ -105,6 +108,11 @@ class TransformersSegmenter(Segmenter):
             WeightsError: it cannot be used, or has no such class.
         """
         network, preprocess = _read(SEGMENTER, path, [name for classes in groups.values() for name in classes])
+        if preprocess["crop"]:
+            raise WeightsError(
+                f"{path}: preprocessor_config.json crops images (`do_center_crop`), which would leave pixels without a "
+                "class; set it to false"
+            )
         segmenter = cls(groups, network.config.to_dict(), preprocess)
         segmenter.network.load_state_dict(network.state_dict())
         return segmenter
@@ -128,22 +136,49 @@ def _read(kind: str, path: Path, classes: Sequence[str]) -> tuple[nn.Module, dic
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
         processor = json.loads((path / "preprocessor_config.json").read_text())
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: no {kind} with preprocessor_config.json ({reason}); save both there") from None
     known = class_numbers(network.config.to_dict())
     missing = [name for name in classes if name not in known]
     if missing:
         raise WeightsError(f"{path}: has no class {', '.join(missing)}; it has {', '.join(known)}")
-    size = processor.get("size") if processor.get("do_resize", True) else None
-    side = size if isinstance(size, int | None) else next(iter(size.values()))
+    return network, _preprocessing(path, processor)
+
+
+def _preprocessing(path: Path, processor: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn preprocessor_config.json into arguments of `Preprocess`, for square images, as all are here."""
+    if processor.get("do_flip_channel_order"):
+        raise WeightsError(
+            f"{path}: wants colours as blue, green, red (`do_flip_channel_order`), which is not done here"
+        )
+    resample = processor.get("resample", 2)
+    if resample not in RESAMPLE:
+        raise WeightsError(f"{path}: `resample` is {resample}, which is not done here; it may be 2 or 3")
+    side = _size(processor.get("size")) if processor.get("do_resize", True) else None
+    crop = _size(processor.get("crop_size")) if processor.get("do_center_crop") else None
+    share = processor.get("crop_pct")  # of the scaled image, where `size` is what is left of it
+    if share and side and (crop or side[0] < UNCROPPED):
+        side, crop = [int(pixels / share) for pixels in side], crop or side
     normalised = processor.get("do_normalize", True)
     mean, std = (processor.get(key, IMAGENET[key]) for key in ("image_mean", "image_std"))
-    return network, {
+    return {
         "side": side,
         "mean": list(mean) if normalised else [0.0] * 3,
         "std": list(std) if normalised else [1.0] * 3,
+        "crop": None if crop == side else crop,
+        "resample": RESAMPLE[resample],
     }
+
+
+def _size(size: Mapping[str, int] | int | None) -> list[int] | None:
+    """Return height and width to which a square image is brought."""
+    if size is None or isinstance(size, int):
+        return size and [size, size]
+    if "height" in size:
+        return [size["height"], size["width"]]
+    side = min(value for value in size.values() if value)  # a square's shortest edge is also its longest
+    return [side, side]
 
 
 def _build(kind: str, config: Mapping[str, Any]) -> nn.Module:

@@ -19,6 +19,10 @@ class DataError(PipelineError):
     """A file or an image that cannot be read or used; the message names the file."""
 
 
+class UnreachableError(DataError):
+    """A file that could not be fetched over the network; the only expected failure that may pass by itself."""
+
+
 class WeightsError(PipelineError):
     """A weight file that is missing, damaged or of another architecture; the message names the file."""
 
@@ -31,8 +35,8 @@ class DivergenceError(PipelineError):
 def refuse_again(note: Path, attempt: int) -> Iterator[None]:
     """Let a scheduler retry a job that was stopped, but not one that would fail again.
 
-    A scheduler's `retries` repeat every failure. A preempted training resumes from its checkpoint, but bad input or a
-    diverged training would only fail again.
+    A scheduler's `retries` repeat every failure. A preempted training resumes from its checkpoint, and a network may
+    come back, but bad input or a diverged training would only fail again.
 
     Args:
         note: file that stores the reason for the next attempt.
@@ -46,6 +50,8 @@ def refuse_again(note: Path, attempt: int) -> Iterator[None]:
     note.unlink(missing_ok=True)
     try:
         yield
+    except UnreachableError:
+        raise
     except PipelineError as error:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(f"{type(error).__name__}: {error}")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import DataError, UnreachableError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
 
@@ -29,7 +29,8 @@ def fetch_published(*, url: str, file: Path) -> None:
         file: where to store it.
 
     Raises:
-        DataError: the download fails, the checksum does not match, or the package pooch is not installed.
+        UnreachableError: the download fails.
+        DataError: the checksum does not match, or the package pooch is not installed.
     """
     if file.exists():
         logger.info("%s exists already; not downloaded", file)
@@ -47,7 +48,9 @@ def fetch_published(*, url: str, file: Path) -> None:
     try:
         pooch.retrieve(url, known, fname=file.name, path=file.parent, downloader=_Resuming(part))
     except requests.RequestException as error:
-        raise DataError(f"{file}: {url} could not be downloaded ({error}); try again, or save it there") from None
+        raise UnreachableError(
+            f"{file}: {url} could not be downloaded ({error}); try again, or save it there"
+        ) from None
     except ValueError:
         raise DataError(
             f"{file}: the content of {url} has changed since the first download (checksum {known}); "

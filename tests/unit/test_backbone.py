@@ -59,3 +59,10 @@ def test_a_network_that_a_library_lacks_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(WeightsError, match=r"pip install latent-rebalance\[timm\]"):
         BackboneClassifier(["smiling"], "timm", "resnet10t")
+
+
+@pytest.mark.parametrize("name", ["damaged.pth", "damaged.safetensors"])
+def test_damaged_weights_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"(K")
+    with pytest.raises(WeightsError, match=f"{name}: not a readable weight file"):
+        BackboneClassifier(["smiling"], "torchvision", "resnet18").load_pretrained(tmp_path / name)

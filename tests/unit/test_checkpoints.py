@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pipeline_lib.networks.backbone import BackboneClassifier
-from pipeline_lib.networks.checkpoints import ARCHITECTURES, load_weights, read_header, save_weights
+from pipeline_lib.networks.checkpoints import ARCHITECTURES, import_weights, load_weights, read_header, save_weights
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
@@ -130,6 +133,66 @@ def test_a_truncated_file_is_named(tmp_path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert "may be truncated" in refusal(path)
+
+
+def with_header(header: object) -> bytes:
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(content)) + content
+
+
+def saying(text: object) -> bytes:
+    """The bytes of a safetensors file of which this project's header says `text`."""
+    return with_header({"__metadata__": {"latent_rebalance": text if isinstance(text, str) else json.dumps(text)}})
+
+
+UNREADABLE = {
+    "empty": b"",
+    "shorter than its length": b"\x10\x00\x00",
+    "truncated in its header": with_header({"a": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})[:-9],
+    "of a garbage length": b"\xff" * 8 + b"{}",
+    "not JSON": with_header(b"no JSON"),
+    "not UTF-8": with_header(b"\xff\xfe"),
+    "a list": with_header([]),
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_damaged_header_is_named(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    assert "not a readable safetensors file" in refusal(path)
+    with pytest.raises(
+        WeightsError, match=r"^\S*a.safetensors: not a readable weight file \(.*\); it may be truncated$"
+    ):
+        import_weights(path, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (with_header({}), "without this project's header; import it first"),
+        (with_header({"__metadata__": {"format": "pt"}}), "without this project's header; import it first"),
+        (saying("{"), "`latent_rebalance` is not JSON"),
+        (saying([]), "its header has no architecture"),
+        (saying({"arguments": {}}), "its header has no architecture"),
+        (saying({"architecture": "progan"}), "its header has no arguments"),
+        (saying({"architecture": "progan", "arguments": []}), "its header has no arguments"),
+        (saying({"architecture": "progan", "arguments": {"width": 2}}), "header do not describe a progan"),
+    ],
+)
+def test_a_header_that_says_too_little_is_named(tmp_path, content, message):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    assert message in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"(K", b"G12", b"\x80\x02"])
+def test_a_damaged_published_file_is_named(tmp_path, content):
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"^\S*a.pth: not a readable weight file \(.*\); it may be truncated$"):
+        import_weights(path, tmp_path / "b.safetensors")
 
 
 def test_a_file_of_another_kind_of_network_is_named(tmp_path):

@@ -41,6 +41,52 @@ def test_check_refuses_a_wrong_key_in_one_line(capsys, tmp_path):
     assert message.startswith(f"ConfigError: {wrong}: unknown key `rebalance.candidate`; did you mean `candidates`?")
 
 
+@pytest.fixture
+def spiked(tmp_path, monkeypatch):
+    """A config that leaves a file behind when its expression is run, in a folder where Snakemake may not be started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: pytest.fail("Snakemake was started"))
+    config = tmp_path / "spiked.yaml"
+    config.write_text(f"__use_yte__: true\nrun: ?open({str(tmp_path / 'executed')!r}, 'w').name\n")
+    yield config
+    assert not (tmp_path / "executed").exists()
+
+
+def test_check_refuses_a_config_that_holds_code_without_running_it(capsys, spiked):
+    message = refusal(capsys, "check", str(spiked))
+    assert message.startswith(f"ConfigError: {spiked}: `__use_yte__` would have Snakemake run the file's expressions")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--configfile", "spiked.yaml"],
+        ["--configfile=spiked.yaml"],
+        ["--configfiles", "spiked.yaml", "--cores", "1"],
+        ["--cores", "1", "-n", "all", "--configfile", str(TOY), "spiked.yaml"],
+        ["--profile", "profile.yaml"],
+    ],
+)
+def test_run_refuses_a_config_that_holds_code_without_running_it(capsys, spiked, arguments):
+    Path("profile.yaml").write_text("configfile: spiked.yaml\n")
+    assert refusal(capsys, "run", *arguments).startswith("ConfigError: spiked.yaml: `__use_yte__` would have")
+
+
+@pytest.mark.parametrize("directory", [".", "elsewhere"])
+def test_run_refuses_a_default_config_that_holds_code(capsys, spiked, directory):
+    default = Path(directory) / "config/config.yaml"
+    default.parent.mkdir(parents=True)
+    spiked.rename(default)
+    assert refusal(capsys, "run", "--directory", directory).startswith(f"ConfigError: {default}: `__use_yte__`")
+
+
+def test_run_passes_on_what_snakemake_says_of_its_options(capsys, spiked):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--configf", "spiked.yaml", "--no-such-option"])
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
 def test_a_stage_without_values_says_what_it_takes(capsys):
     assert main(["stage", "sample_generator"]) == 0
     printed = capsys.readouterr().out
@@ -57,6 +103,13 @@ def test_import_makes_a_weight_file_of_published_weights(capsys, tmp_path):
     header = read_header(target)
     assert header["imported_from"] == "a.pth"
     assert header["arguments"]["small"]
+
+
+def test_import_names_a_damaged_file_in_one_line(capsys, tmp_path):
+    source = tmp_path / "a.safetensors"
+    source.write_bytes(b"\xff" * 64)
+    message = refusal(capsys, "import", str(source), str(tmp_path / "b.safetensors"))
+    assert message.startswith(f"WeightsError: {source}: not a readable weight file")
 
 
 def test_a_stage_takes_paths_text_and_json(tmp_path):

@@ -178,3 +178,15 @@ def test_a_dependency_without_a_locked_version_is_named(tmp_path: Path) -> None:
 def test_what_the_workflow_parses_loads_neither_torch_nor_snakemake(module: str) -> None:
     script = f"import sys, pipeline_lib.{module}; sys.exit(not {{'torch', 'snakemake'}}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_workflow_catalog_finds_what_it_asks_for() -> None:
+    """The keys and files that the catalog documents for standardized usage."""
+    (usage,) = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text()).values()
+    assert usage.keys() == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert usage["mandatory-flags"].keys() == {"desc", "flags"}
+    deployment = usage["software-stack-deployment"]
+    assert deployment.keys() == {"conda", "apptainer", "apptainer+conda", "report"}
+    assert all(isinstance(value, bool) for value in deployment.values())
+    assert (ROOT / "workflow/Snakefile").exists()
+    assert (ROOT / "config/README.md").exists()

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import DataError, PipelineError, UnreachableError, refuse_again
 from pipeline_lib.runtime.fetch import CHECKSUMS, fetch_published, read_checksums
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
@@ -95,6 +95,31 @@ def test_other_bytes_than_the_first_time_are_refused(server, tmp_path):
     server.content = CONTENT
     fetch_published(url=address(server), file=file)
     assert file.read_bytes() == CONTENT
+
+
+def fetch_as_a_job(server, file, attempt):
+    with refuse_again(file.with_name("log.refused"), attempt):
+        fetch_published(url=address(server), file=file)
+
+
+def test_a_wrong_checksum_is_not_tried_again(server, tmp_path):
+    (tmp_path / CHECKSUMS).write_text(f"{'0' * 64}  weights.pth\n")
+    with pytest.raises(DataError, match="has changed since the first download"):
+        fetch_as_a_job(server, tmp_path / "weights.pth", attempt=1)
+    with pytest.raises(
+        PipelineError, match=r"not retried, because it would fail again: .* has changed since the first download"
+    ):
+        fetch_as_a_job(server, tmp_path / "weights.pth", attempt=2)
+    assert len(server.asked) == 1
+
+
+def test_a_failure_of_the_network_is_tried_again(server, tmp_path):
+    server.breaks_at = 40_000
+    with pytest.raises(UnreachableError, match="could not be downloaded"):
+        fetch_as_a_job(server, tmp_path / "weights.pth", attempt=1)
+    server.breaks_at = None
+    fetch_as_a_job(server, tmp_path / "weights.pth", attempt=2)
+    assert (tmp_path / "weights.pth").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/weights.pth", "missing"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -78,6 +79,76 @@ def test_probabilities_are_those_of_the_library(tmp_path, kind):
     theirs = logits.sigmoid() if kind.startswith("multi") else logits.softmax(dim=1)
     with torch.no_grad():
         torch.testing.assert_close(ours(IMAGES), theirs[:, [2, 0]], rtol=1e-4, atol=1e-5)
+
+
+PROCESSORS = {
+    "squeezed": ("ViTImageProcessor", {"size": {"height": 24, "width": 40}}),
+    "cropped": ("MobileNetV2ImageProcessor", {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}),
+    "cropped bicubic": (
+        "CLIPImageProcessor",
+        {"size": {"shortest_edge": 45}, "crop_size": {"height": 32, "width": 24}},
+    ),
+    "padded": ("CLIPImageProcessor", {"size": {"shortest_edge": 27}, "crop_size": {"height": 32, "width": 32}}),
+    "cropped alone": ("CLIPImageProcessor", {"do_resize": False, "crop_size": {"height": 20, "width": 15}}),
+    "cropped by share": ("ConvNextImageProcessor", {"size": {"shortest_edge": 32}, "crop_pct": 0.8}),
+    "uncropped by share": ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}, "crop_pct": 0.8}),
+    "cropped by share and size": (
+        "PoolFormerImageProcessor",
+        {"size": {"shortest_edge": 32}, "crop_pct": 0.9, "crop_size": {"height": 30, "width": 30}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), PROCESSORS.values(), ids=PROCESSORS)
+def test_images_are_prepared_as_by_the_library(tmp_path, kind, options):
+    folder = write_classifier(tmp_path / "vit")
+    processor = getattr(transformers, kind)(**options)
+    processor.save_pretrained(folder)
+    pixels = PIXELS // 2 + 64  # so that bicubic does not overshoot, which theirs cut off once an axis
+    theirs = processor([Image.fromarray(image) for image in pixels], return_tensors="pt")["pixel_values"]
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    ours = TransformersClassifier.from_folder(folder, ["Male"], ["man"]).preprocess(images)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 2.1 / 255 / min(processor.image_std)  # theirs are rounded to whole colours
+
+
+def test_a_cropped_classifier_judges_as_in_the_library(tmp_path):
+    folder = write_classifier(tmp_path / "vit")
+    transformers.CLIPImageProcessor(size={"shortest_edge": 48}, crop_size=32).save_pretrained(folder)
+    ours = TransformersClassifier.from_folder(folder, ["Male"], ["man"], mirror=False)
+    theirs = own_outputs("ViTForImageClassification", "CLIPImageProcessor", folder).softmax(dim=1)[:, :1]
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IMAGES), theirs, rtol=1e-2, atol=1e-3)
+        save_weights(tmp_path / "ours.safetensors", ours, {})
+        assert load_weights(tmp_path / "ours.safetensors")(IMAGES).equal(ours.eval()(IMAGES))
+
+
+def test_a_segmenter_that_would_crop_is_refused_and_one_that_squeezes_is_not(tmp_path, segmenter):
+    folder = shutil.copytree(segmenter, tmp_path / "segformer")
+    for crop in (24, 32):
+        transformers.MobileNetV2ImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": crop, "width": crop}
+        ).save_pretrained(folder)
+        if crop == 32:  # of the whole image
+            TransformersSegmenter.from_folder(folder, {"hair": ["hair"]})
+            continue
+        with pytest.raises(WeightsError, match=r"segformer: preprocessor_config.json crops .* set it to false"):
+            TransformersSegmenter.from_folder(folder, {"hair": ["hair"]})
+    transformers.SegformerImageProcessor(size={"height": 32, "width": 64}).save_pretrained(folder)
+    ours = TransformersSegmenter.from_folder(folder, {name: [name] for name in list(NAMES.values())[1:]}).eval()
+    scores = own_outputs("SegformerForSemanticSegmentation", "SegformerImageProcessor", folder)
+    theirs = torch.nn.functional.interpolate(scores, size=(32, 32), mode="bilinear").argmax(dim=1)
+    with torch.no_grad():
+        assert (ours(IMAGES) == theirs).float().mean() > 0.99
+
+
+@pytest.mark.parametrize(("key", "value"), [("do_flip_channel_order", True), ("resample", 1)])
+def test_what_is_not_done_to_images_here_is_refused(tmp_path, key, value):
+    folder = write_classifier(tmp_path / "vit")
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(values | {key: value}))
+    with pytest.raises(WeightsError, match=f"vit: .*`{key}`.* not done here"):
+        TransformersClassifier.from_folder(folder, ["Male"], ["man"])
 
 
 def test_both_travel_inside_a_weight_file(tmp_path, segmenter):

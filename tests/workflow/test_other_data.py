@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import onnx
@@ -68,8 +71,12 @@ def test_a_folder_of_labelled_images_is_rebalanced_by_a_box_without_masks(finish
         assert (run.folder / "results/folder/report" / name).stat().st_size > 0
 
 
-def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:
-    run = sources.copy(tmp_path / "run")
+GENERATOR = "pretrained/pgans_celebahq-small_generator.pth"
+ENCODER = "pretrained/pgan_encoders_celebahq-small_RGBM_model_final.pth"
+
+
+def write_published(run: Run) -> str:
+    """Write a config with published weights, and return its name."""
     values = yaml.safe_load((run.folder / CONFIG).read_text())
     values["published"] = {"family": "progan", "domain": "celebahq-small"}
     values["data"]["resolution"] = 128
@@ -77,17 +84,57 @@ def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_p
     values["encoder"]["training"]["kimg"] = 0
     values["retrain"]["init"] = "scratch"
     (run.folder / "published.yaml").write_text(yaml.safe_dump(values))
+    return "published.yaml"
+
+
+def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    config = write_published(run)
 
     def fetched() -> set[str]:
-        return {
-            made for rule, made in jobs_of(run.snakemake("-n", config="published.yaml")) if rule.startswith("fetch")
-        }
+        return {made for rule, made in jobs_of(run.snakemake("-n", config=config)) if rule.startswith("fetch")}
 
-    generator, encoder = "pgans_celebahq-small_generator.pth", "pgan_encoders_celebahq-small_RGBM_model_final.pth"
-    assert fetched() == {f"pretrained/{generator}", f"pretrained/{encoder}"}
+    assert fetched() == {GENERATOR, ENCODER}
     (run.folder / "pretrained").mkdir()
-    (run.folder / "pretrained" / generator).touch()
-    assert fetched() == {f"pretrained/{encoder}"}
+    (run.folder / GENERATOR).touch()
+    assert fetched() == {ENCODER}
+
+
+class BusyAtFirst(BaseHTTPRequestHandler):
+    """Refuses the first request for a file and answers the others."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        busy = self.server.asked.count(self.path) == 1 and "encoder" in self.path
+        self.send_response(503 if busy else 200)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+        self.wfile.write(b"weights")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_fetch_is_tried_again_for_the_network_but_not_for_a_wrong_checksum(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    config = write_published(run)
+    (run.folder / "pretrained").mkdir()
+    (run.folder / "pretrained/checksums.txt").write_text(f"{'0' * 64}  {Path(GENERATOR).name}\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), BusyAtFirst) as server:
+        server.asked = []
+        domains = run.folder / "pipeline_lib/config/domains.py"
+        text, changed = re.subn(
+            r'^PAPER = ".*"', f'PAPER = "http://127.0.0.1:{server.server_port}/"', domains.read_text(), flags=re.M
+        )
+        assert changed == 1
+        domains.write_text(text)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        run.snakemake(ENCODER, config=config)
+        output = run.snakemake(GENERATOR, config=config, fails=True)
+        server.shutdown()
+    assert (run.folder / ENCODER).read_bytes() == b"weights"
+    assert server.asked == [f"/{Path(name).name}" for name in (ENCODER, ENCODER, GENERATOR)]
+    assert "not retried, because it would fail again: DataError" in output
 
 
 def write_onnx(detector: PlainClassifier, path: Path) -> None:

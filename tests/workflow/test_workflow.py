@@ -163,11 +163,11 @@ def test_a_training_that_breaks_down_is_not_tried_again(finished: Run, tmp_path:
     training = yaml.safe_load((run.folder / CONFIG).read_text())["generator"]["training"] | {"learning_rate": 1e20}
     config = run.configure({"generator": {"training": training}})
     output = run.snakemake("--until", "train_generator", config=config, fails=True)
-    (reason,) = lines_with(output, "is not finite at step") - lines_with(output, "not tried again")
+    (reason,) = lines_with(output, "is not finite at step") - lines_with(output, "not retried")
     assert reason.startswith("DivergenceError: train_generator: ")
     last = (run.results / "logs/train_generator.log").read_text().splitlines()
     assert len(last) == 1
-    assert last[0].endswith(f"not tried again, it would fail as it did: {reason}")
+    assert last[0].endswith(f"not retried, because it would fail again: {reason}")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ if checked.published:
             f"{ROOT}/logs/fetch_published/{{published}}.log",
         wildcard_constraints:
             published="|".join(ADDRESSES),
-        retries: 3
+        retries: 3  # of what the network failed; other bytes than the recorded ones are refused at once
         conda:
             "../../envs/pipeline.yaml"
+        resources:
+            attempt=this_attempt,
         params:
             stage="fetch_published",
             url=lambda wildcards: ADDRESSES[wildcards.published],
