@@ -28,6 +28,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the workflow first: another process has the short ones to do while they wait for a job."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Weight files of tiny networks that fit each other, at 16 pixels, with random weights."""

@@ -192,7 +192,8 @@ def test_edits_that_all_failed_count_as_none(tmp_path):
     assert edits["masked_l1"] is None
 
 
-def test_every_figure_ends_in_one_file(evaluate, tmp_path):
+@pytest.mark.parametrize("segmented", [True, False])
+def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     bias, gaps, agreement = evaluate()
     quality = pd.DataFrame({"stage": ["samples"], "metric": ["coverage"], "value": [0.5], "extractor": ["alex"]})
     write_table(tmp_path / "quality.parquet", "quality", quality.assign(reference="held out", n=40, n_reference=30))
@@ -206,11 +207,11 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path):
         gaps=tmp_path / "gaps.json",
         agreement=tmp_path / "agreement.json",
         quality=tmp_path / "quality.parquet",
-        regions=[tmp_path / "regions.json"],
+        regions=[tmp_path / "regions.json"] * segmented,
         samples_edits=tmp_path / "edits-samples.json",
         dataset_edits=tmp_path / "edits-dataset.json",
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
-        segmenter=[tmp_path / "segmenter.json"],
+        segmenter=[tmp_path / "segmenter.json"] * segmented,
         targets=TARGETS,
         benchmarks=tmp_path / "benchmarks",
         metrics=tmp_path / "metrics.json",
@@ -221,6 +222,8 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path):
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["detectors"]["referee"] == {"name": "referee"}
+    assert metrics["segmenter"] == ({"name": "segmenter"} if segmented else None)
+    assert metrics["regions"] == ({"name": "regions"} if segmented else {})
     measured = {"extractor": "alex", "reference": "held out", "n": 40, "n_reference": 30}
     assert metrics["quality"] == {"samples": {"coverage": {"value": 0.5, **measured}}}
     for row in bias.itertuples():

@@ -8,13 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = ("Snakefile", "workflow", "pipeline_lib", "profiles", "config", "envs", "tests/workflow")
+RUN = ("pipeline_lib", "run")  # Snakemake, with the lock of a killed run cleared first
 CONFIG, RESULTS = "tests/workflow/toy.yaml", "results/toy"
 # Toy networks gain nothing from a second thread, and most of a job is its start: run two jobs at a time instead.
 TWO_JOBS = ("--resources", "gpu=2", "--max-threads", "1", "--cores", "2")
@@ -38,9 +39,11 @@ class Run:
                 shutil.copy2(source, target)
         return cls(folder)
 
-    def start(self, *arguments: str, config: str = CONFIG) -> subprocess.Popen[str]:
-        """Start the workflow as the head of a process group."""
-        command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", config, *TWO_JOBS, *arguments]
+    def start(
+        self, *arguments: str, config: str = CONFIG, program: Sequence[str] = ("snakemake",)
+    ) -> subprocess.Popen[str]:
+        """Start the workflow as the head of a process group, by Snakemake itself or another module."""
+        command = [sys.executable, "-m", *program, "--configfile", config, *TWO_JOBS, *arguments]
         settings = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
         return subprocess.Popen(
             command,
@@ -52,9 +55,15 @@ class Run:
             start_new_session=True,
         )
 
-    def snakemake(self, *arguments: str, config: str = CONFIG, fails: bool = False) -> str:
-        """Run Snakemake to its end and return what it printed."""
-        with self.start(*arguments, config=config) as process:
+    def snakemake(
+        self,
+        *arguments: str,
+        config: str = CONFIG,
+        program: Sequence[str] = ("snakemake",),
+        fails: bool = False,
+    ) -> str:
+        """Run the workflow to its end and return what was printed."""
+        with self.start(*arguments, config=config, program=program) as process:
             output, _ = process.communicate()
         assert (process.returncode != 0) == fails, output
         return output

@@ -16,7 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from harness import CONFIG, REPOSITORY, RESULTS, Run, jobs_of
+from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
 pytestmark = pytest.mark.workflow
 
@@ -127,7 +127,7 @@ def start_encoder_training(run: Run) -> Popen[str]:
     for path in run.results.glob("models/encoder.*"):
         path.unlink()
     shutil.rmtree(run.results / "checkpoints")
-    process = run.start(*ENCODER)
+    process = run.start(*ENCODER, program=RUN)
     while not list(run.results.glob("checkpoints/train_encoder-*/log.jsonl")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Run, tmp_pa
     with start_encoder_training(run) as process:
         os.killpg(process.pid, signal.SIGKILL)
     assert not list(run.results.glob("models/encoder.*"))
-    assert {rule for rule, _ in jobs_of(run.snakemake(*ENCODER))} == {"train_encoder"}
+    assert {rule for rule, _ in jobs_of(run.snakemake(*ENCODER, program=RUN))} == {"train_encoder"}
     weights = ["models/encoder.safetensors"]
     assert run.digests(weights) == finished.digests(weights)
 
