@@ -36,11 +36,11 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import describe
+from pipeline_lib.config.rebalance import BoxRegion, Editor, LatentRegression, PartRegion, Poisson, Rebalance
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     AttributeLoss,
     Augmentation,
-    BoxRegion,
     Detectors,
     Encoder,
     EncoderTraining,
@@ -52,11 +52,9 @@ from pipeline_lib.config.sections import (
     LocalDiscriminator,
     LocalLoss,
     MaskSampling,
-    PartRegion,
     Precision,
     PrecisionChoice,
     Published,
-    Rebalance,
     Retrain,
     Sample,
     Square,
@@ -76,6 +74,7 @@ __all__ = [
     "Data",
     "DetectorNetwork",
     "Detectors",
+    "Editor",
     "Encoder",
     "EncoderTraining",
     "Evaluate",
@@ -88,6 +87,7 @@ __all__ = [
     "GrowthPhase",
     "HuggingFaceData",
     "IdentityLoss",
+    "LatentRegression",
     "LocalDiscriminator",
     "LocalLoss",
     "MaskSampling",
@@ -96,6 +96,7 @@ __all__ = [
     "PartRegion",
     "Parts",
     "PartsBackend",
+    "Poisson",
     "Precision",
     "PrecisionChoice",
     "Published",

@@ -18,8 +18,9 @@ from pipeline_lib.config.data import (
 )
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
+from pipeline_lib.config.rebalance import PartRegion
 from pipeline_lib.config.run import Config
-from pipeline_lib.config.sections import GanTraining, PartRegion
+from pipeline_lib.config.sections import GanTraining
 from pipeline_lib.runtime.errors import DataError
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
-from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Rebalance, Retrain, Sample
+from pipeline_lib.config.rebalance import Rebalance
+from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 
 
 class Config(Section):

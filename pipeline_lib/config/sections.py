@@ -15,7 +15,7 @@ from pipeline_lib.config.backends import (
     SupervisedTraining,
     fill_backend,
 )
-from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, Positive, Section, Share
 from pipeline_lib.config.domains import DOMAINS, Domain
 from pipeline_lib.config.messages import check_name
 
@@ -298,53 +298,6 @@ class Sample(Section):
 
     images: Annotated[int, Field(ge=16)] = Field(2000, description="images sampled from each generator")
     truncation: Share = Field(1.0, description="truncation psi; 1: no truncation, 0: the mean latent")
-
-
-class PartRegion(Section):
-    """A segmented part to swap."""
-
-    kind: Literal["part"] = Field("part", description="a part that is segmented in each image")
-    name: str = Field("mouth", description="name of the part")
-    grow: Share = Field(0.04, description="dilation of the donor's part mask, as a share of the image's side")
-    buffer: Share = Field(0.02, description="width of the unknown ring around it, as a share of the image's side")
-
-
-class BoxRegion(Section):
-    """A fixed box to swap, by default the paper's, in shares of the image's sides."""
-
-    kind: Literal["box"] = Field("box", description="the same box in every image")
-    top: Share = Field(0.65, description="upper edge, from the top")
-    bottom: Share = Field(0.93, description="lower edge, from the top")
-    left: Share = Field(0.25, description="left edge, from the left")
-    right: Share = Field(0.75, description="right edge, from the left")
-    buffer: Share = Field(0.0, description="width of the unknown ring around it, as a share of the image's side")
-    shows: str | None = Field(
-        "mouth", description="part that a donor must have; null: any image can be a donor, and no segmenter is trained"
-    )
-
-    @model_validator(mode="after")
-    def _has_an_inside(self) -> BoxRegion:
-        if self.top >= self.bottom or self.left >= self.right:
-            raise ValueError("the box is empty; `top` must be less than `bottom`, and `left` less than `right`")
-        return self
-
-
-class Rebalance(Section):
-    """Target rates and the edits that reach them."""
-
-    targets: list[RateRule] = Field(
-        min_length=2, description="target rate of the attribute in each group; the group gap is first minus second"
-    )
-    region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = Field(
-        PartRegion(), description="region to swap"
-    )
-    candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
-    precision: PrecisionChoice = Field(
-        "auto",
-        description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
-    )
-    shards: Count = Field(2, description="parallel jobs for the edits of one image set")
-    compare: Count = Field(96, description="images on which part and box regions are compared")
 
 
 class AttributeLoss(Section):

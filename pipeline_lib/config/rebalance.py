@@ -1,0 +1,88 @@
+"""The keys of `rebalance`: target rates, the region that is swapped, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline_lib.config.base import Count, RateRule, Section, Share
+from pipeline_lib.config.sections import PrecisionChoice
+
+
+def _from_name(value: Any) -> Any:
+    """Let the name of an editor stand for its section with every default."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class PartRegion(Section):
+    """A segmented part to swap."""
+
+    kind: Literal["part"] = Field("part", description="a part that is segmented in each image")
+    name: str = Field("mouth", description="name of the part")
+    grow: Share = Field(0.04, description="dilation of the donor's part mask, as a share of the image's side")
+    buffer: Share = Field(0.02, description="width of the unknown ring around it, as a share of the image's side")
+
+
+class BoxRegion(Section):
+    """A fixed box to swap, by default the paper's, in shares of the image's sides."""
+
+    kind: Literal["box"] = Field("box", description="the same box in every image")
+    top: Share = Field(0.65, description="upper edge, from the top")
+    bottom: Share = Field(0.93, description="lower edge, from the top")
+    left: Share = Field(0.25, description="left edge, from the left")
+    right: Share = Field(0.75, description="right edge, from the left")
+    buffer: Share = Field(0.0, description="width of the unknown ring around it, as a share of the image's side")
+    shows: str | None = Field(
+        "mouth", description="part that a donor must have; null: any image can be a donor, and no segmenter is trained"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> BoxRegion:
+        if self.top >= self.bottom or self.left >= self.right:
+            raise ValueError("the box is empty; `top` must be less than `bottom`, and `left` less than `right`")
+        return self
+
+
+class LatentRegression(Section):
+    """The paper's editor: the collage passes once through the masked encoder and the generator (paper Eq. 4)."""
+
+    kind: Literal["latent-regression"] = Field("latent-regression", description="encoder and generator")
+
+
+class Poisson(Section):
+    """Classical Poisson blending of the donor's region into the image (Pérez et al. 2003); it needs no network."""
+
+    kind: Literal["poisson"] = Field("poisson", description="gradients of the donor, colours of the image's rim")
+
+
+EditorSection = Annotated[LatentRegression | Poisson, Field(discriminator="kind")]
+EditorName = Literal["latent-regression", "poisson"]
+Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
+
+
+class Rebalance(Section):
+    """Target rates and the edits that reach them."""
+
+    targets: list[RateRule] = Field(
+        min_length=2, description="target rate of the attribute in each group; the group gap is first minus second"
+    )
+    region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = Field(
+        PartRegion(), description="region to swap"
+    )
+    editor: Editor = Field(LatentRegression(), description="turns a collage into a composite; its name, or its section")
+    finish: Literal["none", "region", "detail"] = Field(
+        "detail",
+        description="what is kept of a composite; none: all of it, as in the paper; region: the region alone, blended "
+        "into the original image; detail: the same, with the fine detail of the donor",
+    )
+    donors: Literal["any", "with-attribute"] = Field(
+        "any", description="images that donors are drawn from; with-attribute: those that have the target value"
+    )
+    candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
+    precision: PrecisionChoice = Field(
+        "auto",
+        description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
+    )
+    shards: Count = Field(2, description="parallel jobs for the edits of one image set")
+    compare: Count = Field(96, description="images on which part and box regions are compared")
