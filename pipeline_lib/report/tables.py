@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime.errors import DataError
@@ -274,7 +274,7 @@ def rounded(value: float | None, digits: int = 4) -> float:
 
 def known_stages(names: Iterable[str]) -> list[str]:
     """Return image sets in the order in which a run makes them, since JSON files sort them alphabetically."""
-    return sorted(names, key=COMPARED.index)
+    return sorted(names, key=IMAGE_SETS.index)
 
 
 def _compared(

@@ -26,9 +26,9 @@ from pipeline_lib.config import (
     Rebalance,
     Retrain,
 )
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.rates import gap, rate_rows
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
@@ -57,7 +57,7 @@ RATES = {
 
 def bias_of(rates, n=2000):
     """Return the table and the gaps of these rates, the same by every judge."""
-    rows, gaps = [], {stage: {} for stage in COMPARED}
+    rows, gaps = [], {stage: {} for stage in IMAGE_SETS}
     for stage, pair in rates.items():
         in_group = {name: np.arange(2 * n) // n == number for number, name in enumerate(GROUPS)}
         has = np.concatenate([np.arange(n) < round(rate * n) for rate in pair])
@@ -95,13 +95,13 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
     return {
         "rate": {"smiling": as_rates(bias)},
         "gap": {"smiling": gaps},
-        "agreement": {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {}),
+        "agreement": {stage: {"smiling": 0.99} for stage in IMAGE_SETS} | (agreement or {}),
         "quality": {
             stage: {
                 "frechet_distance": {"value": 10.123456 + number, **measured},
                 "coverage": {"value": 0.91234567, **measured},
             }
-            for number, stage in enumerate(COMPARED)
+            for number, stage in enumerate(IMAGE_SETS)
         },
         "edits": {"samples": edits, "dataset": {**edits, "planned": 1234, "masked_l1": None}},
         "regions": {"part": region, "box": region, "extractor": {"perceptual_distance": "stlpips-alex"}},
@@ -123,7 +123,7 @@ def texts_by_panel(drawn):
 
 def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS):
     bias, gaps = bias_of(rates)
-    shares = {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {})
+    shares = {stage: {"smiling": 0.99} for stage in IMAGE_SETS} | (agreement or {})
     return figures.rates_figure(bias, gaps, shares, targets, least)
 
 
@@ -133,7 +133,7 @@ def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
         "Original dataset, by the referee", "Original dataset, ground truth", "Samples of the source GAN",
         "Rebalanced samples", "Retrained GAN",
     ]  # fmt: skip
-    assert {panel.stage for panel in figures.PANELS} == set(COMPARED)
+    assert {panel.stage for panel in figures.PANELS} == set(IMAGE_SETS)
 
 
 def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
@@ -168,7 +168,7 @@ def test_a_group_without_images_is_named_and_has_no_bar():
     empty = (bias["stage"] == "retrained") & (bias["group"] == "long_hair")
     bias.loc[empty, ["rate", "ci_low", "ci_high"]] = np.nan
     gaps["retrained"]["referee"] = {"value": None, "ci": [None, None]}
-    agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
+    agreement = {stage: {"smiling": 0.99} for stage in IMAGE_SETS}
     drawn = figures.rates_figure(bias, gaps, agreement, TARGETS, 0.95)
     assert texts_by_panel(drawn)["Retrained GAN"] == "no image gap unknown"
     assert [len(axes.patches) for axes in drawn.axes] == [2, 2, 2, 2, 1, 2, 2]
@@ -186,7 +186,7 @@ def groups_drawn(*conditions):
     bias, gaps = bias_of(RATES)
     first = bias[bias["group"] == GROUPS[0]]
     table = pd.concat([first.assign(group=group_name(where)) for where in conditions])
-    agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
+    agreement = {stage: {"smiling": 0.99} for stage in IMAGE_SETS}
     targets = TARGETS.model_copy(update={"targets": rules})
     return figures.rates_figure(table, gaps, agreement, targets, 0.95)
 
@@ -209,7 +209,7 @@ def test_the_figure_of_rates_is_written_as_a_png(tmp_path):
     bias, gaps = bias_of(RATES)
     write_table(tmp_path / "bias.parquet", "bias", bias)
     write_json(tmp_path / "gaps.json", gaps)
-    write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in COMPARED})
+    write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in IMAGE_SETS})
     figures.plot_rates(
         bias=tmp_path / "bias.parquet",
         gaps=tmp_path / "gaps.json",
@@ -374,7 +374,7 @@ def test_csv_files_hold_the_values_of_the_metrics(tmp_path, metrics_file):
         "original dataset", "samples of the source GAN", "rebalanced samples", "rebalanced dataset", "retrained GAN",
         "control GAN",
     ]  # fmt: skip
-    for stage in COMPARED:
+    for stage in IMAGE_SETS:
         row, measured = quality.loc[tables.readable(stage)], metrics["quality"][stage]
         assert row["Fréchet distance"] == pytest.approx(measured["frechet_distance"]["value"], rel=5e-3)
         assert row["coverage"] == pytest.approx(measured["coverage"]["value"], rel=5e-4)
@@ -406,7 +406,7 @@ def test_a_run_that_was_not_timed_has_no_total():
 def with_distances(**distances):
     """Return metrics with these Fréchet distances; all others are 1."""
     metrics = metrics_of()
-    for stage in COMPARED:
+    for stage in IMAGE_SETS:
         metrics["quality"][stage]["frechet_distance"]["value"] = distances.get(stage, 1.0)
     return metrics
 

@@ -2,7 +2,6 @@
 from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import parse_config
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.runtime.errors import ConfigError
 
 try:
@@ -20,6 +19,7 @@ RELATED = sorted(
 )
 REGION = settings["rebalance"]["region"]
 SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part to segment; None for a box without a part
+REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as the paper edits them
 ALL_CORES = 64  # capped by --cores, so that one heavy job runs at a time on the CPU
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 

@@ -34,9 +34,9 @@ rule swap_parts:
         images=images("{name}"),
         parts=f"{ROOT}/parts/{{name}}.parquet",
         plan=f"{ROOT}/plan/{{name}}.parquet",
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
+        encoder=f"{ROOT}/models/encoder.safetensors" if checked.uses_encoder else [],
+        generator=f"{ROOT}/models/source/generator.safetensors" if checked.uses_encoder else [],
+        precision=f"{ROOT}/models/encoder.json" if checked.uses_encoder else [],
         selector=f"{ROOT}/models/selector.safetensors",
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
