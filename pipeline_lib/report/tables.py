@@ -41,6 +41,15 @@ NAMES = {
 }
 
 
+#: What became of a collage, by the kind of the editor.
+EDITORS = {
+    "latent-regression": "the collage was passed once through a masked latent-regression encoder and a frozen GAN "
+    "(Chai, Wulff and Isola, ICLR 2021, section A.2.1)",
+    "poisson": "its colours were fitted to those around it by Poisson blending (Pérez, Gangnet and Blake 2003), "
+    "without a network",
+}
+
+
 @dataclass(frozen=True)
 class FrechetDistances:
     """The Fréchet distances of a run in a readable form.
