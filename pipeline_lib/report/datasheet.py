@@ -159,7 +159,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "resolution": data.resolution,
         "collection": _collection(data),
         "candidates": targets.candidates,
-        "region": f"the donor's {readable(targets.region.name)}" if targets.region.kind == "part" else "a box of it",
+        "region": f"the donor's {readable(str(targets.region))}" if targets.region.kind == "part" else "a box of it",
         "reference": measured["reference"],
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),

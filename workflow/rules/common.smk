@@ -19,7 +19,7 @@ RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
 REGION = settings["rebalance"]["region"]
-SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part to segment; None for a box without a part
+SEGMENTED = bool(checked.rebalance.region.parts)  # the part to segment; None for a box without a part
 ALL_CORES = 64  # capped by --cores, so that one heavy job runs at a time on the CPU
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 

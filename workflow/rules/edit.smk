@@ -34,6 +34,7 @@ rule swap_parts:
         images=images("{name}"),
         parts=f"{ROOT}/parts/{{name}}.parquet",
         plan=f"{ROOT}/plan/{{name}}.parquet",
+        table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
         encoder=f"{ROOT}/models/encoder.safetensors",
         generator=f"{ROOT}/models/source/generator.safetensors",
         precision=f"{ROOT}/models/encoder.json",
@@ -52,10 +53,11 @@ rule swap_parts:
         gpu=1,
     params:
         stage="swap_parts",
+        kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
