@@ -24,14 +24,11 @@ def spread_inwards(values: Tensor, inside: Tensor) -> Tensor:
     Returns:
         (n, c, H, W), equal to `values` outside. An image that is all inside becomes 0.
     """
-    window = _window(inside)
-    filled = values.clone()
-    filled[window] = _solve(values[window] * (1 - inside[window]), inside[window], STEPS)
-    return filled
+    return torch.where(inside.bool(), _solve(values * (1 - inside), inside, STEPS), values)
 
 
 def _window(inside: Tensor) -> tuple[slice, ...]:
-    """Return what holds all masks of a batch, with the one pixel around them that the membrane hangs on."""
+    """Return the rectangle of all masks of a batch, with the one pixel around them that the membrane hangs on."""
     seen = inside.amax(dim=(0, 1)) > 0
     extents = (seen.any(dim=other).nonzero().flatten().tolist() for other in (1, 0))
     bounds = ((at[0], at[-1]) if at else (0, -1) for at in extents)
@@ -39,7 +36,7 @@ def _window(inside: Tensor) -> tuple[slice, ...]:
 
 
 def _solve(known: Tensor, inside: Tensor, steps: int) -> Tensor:
-    """Solve for the pixels inside; `known` is 0 there."""
+    """Solve for the pixels inside, where `known` is 0."""
     height, width = known.shape[-2:]
     share = F.avg_pool2d(1 - inside, 2, ceil_mode=True)
     if min(height, width) <= COARSEST:
@@ -48,7 +45,9 @@ def _solve(known: Tensor, inside: Tensor, steps: int) -> Tensor:
         coarse = F.avg_pool2d(known, 2, ceil_mode=True) / share.clamp(min=1e-6)
         solved = _solve(coarse, (share == 0).to(known), 2 * steps)
         start = F.interpolate(solved, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-    return _conjugate_gradients(torch.where(inside.bool(), start, known), inside, steps)
+    membrane, window = torch.where(inside.bool(), start, known), _window(inside)
+    membrane[window] = _conjugate_gradients(membrane[window], inside[window], steps)
+    return membrane
 
 
 def _conjugate_gradients(membrane: Tensor, inside: Tensor, steps: int) -> Tensor:
