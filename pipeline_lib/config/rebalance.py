@@ -95,6 +95,11 @@ class Rebalance(Section):
     donors: Literal["any", "with-attribute"] = Field(
         "any", description="images that donors are drawn from; with-attribute: those that have the target value"
     )
+    touch: Literal["edited", "all"] = Field(
+        "edited",
+        description="images that pass through editor and finish; all: unedited ones too, with their own part, so that "
+        "having been edited tells nothing",
+    )
     candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
     precision: PrecisionChoice = Field(
         "auto",

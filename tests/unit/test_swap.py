@@ -13,6 +13,7 @@ from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import ImageSet, swap_parts
+from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector
@@ -22,6 +23,7 @@ from pipeline_lib.runtime.files import read_json, write_json
 COUNT, CANDIDATES = 24, 5
 NAMES = [f"samples-{number:08d}" for number in range(COUNT)]
 WITHOUT_MOUTH = {4, 9}
+TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
 SMILING = [number % 3 == 0 for number in range(COUNT)]
 EDITED = [0, 1, 3, 7, 8, 12, 15, 16, 19, 22, 23]
 
@@ -84,7 +86,7 @@ def run(
     donors="any",
 ):
     settings = Rebalance(
-        targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)],
+        targets=TARGETS,
         region=region or PartRegion(grow=0.07, buffer=0.07),
         candidates=candidates,
         shards=shards,
@@ -262,9 +264,7 @@ def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_an
 
 def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detector, tmp_path, caplog):
     write_table(image_set["plan"], "plan", read_table(image_set["plan"], "plan").head(0))
-    settings = Rebalance(
-        targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
-    )
+    settings = Rebalance(targets=TARGETS)
     compare_regions(
         **image_set,
         encoder=networks.encoder,
@@ -321,6 +321,36 @@ def test_too_few_donors_with_the_attribute_are_refused(networks, image_set, half
 
 
 def test_an_editor_without_its_weights_is_refused():
-    targets = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
     with pytest.raises(ConfigError, match="latent-regression needs an encoder and its generator"):
-        open_editor(Rebalance(targets=targets), [], [], [], torch.device("cpu"))
+        open_editor(Rebalance(targets=TARGETS), [], [], [], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_set, tmp_path, shards):
+    def touch(count):
+        settings = Rebalance(targets=TARGETS, region=BoxRegion(buffer=0.07), editor="poisson", shards=count)
+        paths = [tmp_path / f"{shard}-of-{count}.parquet" for shard in range(count)]
+        for shard, path in enumerate(paths):
+            touch_images(
+                images=image_set["images"],
+                parts=image_set["parts"],
+                **dict.fromkeys(("encoder", "generator", "precision"), []),
+                settings=settings,
+                run="toy",
+                name="samples",
+                shard=shard,
+                touched=path,
+                device=torch.device("cpu"),
+            )
+        pictures = {}
+        for names, images in iterate_shards([path for path in paths if count_images([path])]):
+            pictures.update(zip(names, images, strict=True))
+        return pictures
+
+    touched, again = touch(1), touch(shards)
+    names, pixels = read_shards(image_set["images"])
+    original = dict(zip(names, pixels, strict=True))
+    assert set(touched) == set(again) == {name for number, name in enumerate(NAMES) if number not in WITHOUT_MOUTH}
+    for name, image in touched.items():
+        assert np.array_equal(image, again[name])
+        assert np.abs(image.astype(int) - original[name]).max() <= 1  # Poisson blending of an image with itself

@@ -62,10 +62,40 @@ rule swap_parts:
         "../scripts/stage.py"
 
 
+if settings["rebalance"]["touch"] == "all":
+
+    rule touch_images:
+        input:
+            images=images("{name}"),
+            parts=f"{ROOT}/parts/{{name}}.parquet",
+            encoder=f"{ROOT}/models/encoder.safetensors",
+            generator=f"{ROOT}/models/source/generator.safetensors",
+            precision=f"{ROOT}/models/encoder.json",
+        output:
+            touched=f"{ROOT}/swaps/{{name}}/{{shard}}.touched.parquet",
+        log:
+            f"{ROOT}/logs/touch_images/{{name}}-{{shard}}.log",
+        benchmark:
+            f"{ROOT}/benchmarks/touch_images/{{name}}-{{shard}}.tsv"
+        conda:
+            "../../envs/pipeline.yaml"
+        threads: ALL_CORES
+        resources:
+            gpu=1,
+        params:
+            stage="touch_images",
+            settings=settings["rebalance"],
+            run=RUN,
+            revision=1,
+        script:
+            "../scripts/stage.py"
+
+
 rule assemble_rebalanced:
     input:
         images=images("{name}"),
         composites=swaps("images"),
+        touched=swaps("touched") if settings["rebalance"]["touch"] == "all" else [],
         truth=lambda wildcards: [KNOWN_BY[wildcards.name]["table"]] if wildcards.name == "dataset" else [],
     output:
         rebalanced=images("{name}_rebalanced"),
@@ -81,6 +111,6 @@ rule assemble_rebalanced:
     params:
         stage="assemble_rebalanced",
         run=RUN,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
