@@ -32,8 +32,8 @@ def assemble_rebalanced(
         truth: label table of the set; empty if ground truth is unknown.
         run: name of the run, stored in the files.
         rebalanced: shards to write, one for each of `images`.
-        labels: table to write, with flags for edited and touched images and the ground truth of all but the edited. An edited image's
-            attributes are null, because the target of an edit is not ground truth.
+        labels: table to write, with flags for edited and touched images and the ground truth of all but the edited.
+            An edited image's attributes are null, because the target of an edit is not ground truth.
     """
     edited = _by_name(composites)
     replacements = _by_name(touched) | edited

@@ -334,7 +334,9 @@ def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_
             touch_images(
                 images=image_set["images"],
                 parts=image_set["parts"],
-                **dict.fromkeys(("encoder", "generator", "precision"), []),
+                encoder=[],
+                generator=[],
+                precision=[],
                 settings=settings,
                 run="toy",
                 name="samples",
