@@ -55,15 +55,15 @@ def check_attributes(config: Config) -> None:
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
             check_name("rebalance.targets", name, config.detectors.attributes)
-    region, parts = config.rebalance.region, config.part_names
-    key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
-    if part is not None and not parts:
-        raise ValueError(
-            f"`rebalance.region.{key}` names the part `{part}`, but these images have no part masks; "
-            "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
-        )
-    if part is not None:
-        check_name(f"rebalance.region.{key}", part, parts[1:])
+    region, known = config.rebalance.region, config.part_names
+    key = "name" if isinstance(region, PartRegion) else "shows"
+    for part in region.parts:
+        if not known:
+            raise ValueError(
+                f"`rebalance.region.{key}` names the part `{part}`, but these images have no part masks; "
+                "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
+            )
+        check_name(f"rebalance.region.{key}", part, known[1:])
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:

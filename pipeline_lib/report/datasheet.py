@@ -177,7 +177,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
             if inverts
             else "Composites have the artefacts of blending"
         ),
-        "region": f"the donor's {readable(targets.region.name)}" if targets.region.kind == "part" else "a box of it",
+        "region": f"the donor's {readable(str(targets.region))}" if targets.region.kind == "part" else "a box of it",
         "reference": measured["reference"],
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),

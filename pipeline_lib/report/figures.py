@@ -364,11 +364,11 @@ def _collages(
     import torch
 
     from pipeline_lib.editing.parts import PartMasks
-    from pipeline_lib.editing.swap import part_of
+    from pipeline_lib.editing.swap import parts_of
     from pipeline_lib.imaging.collages import make_collage, region_masks
 
     side = next(iter(images.values())).shape[0]
-    masks = PartMasks(parts, part_of(settings.region), side)
+    masks = PartMasks(parts, parts_of(settings.region), side)
     empty = np.zeros((side, side), bool)
 
     def stacked(names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

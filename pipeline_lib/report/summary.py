@@ -194,7 +194,7 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
 def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain | None) -> list[str]:
     """Return what was done, with a paragraph each for edits, swaps and retraining."""
     region = targets.region
-    pasted = f"donor's {readable(region.name)}" if isinstance(region, PartRegion) else "same rectangle of the donor"
+    pasted = f"donor's {readable(str(region))}" if isinstance(region, PartRegion) else "same rectangle of the donor"
     places = {"dataset": "the original dataset", "samples": "samples of the source GAN"}
     planned = [
         f"{metrics['edits'][name]['planned']:,} in {place}"
@@ -291,7 +291,7 @@ def _describe_gallery(planned: int, targets: Rebalance) -> str:
     """Say what to look for in the gallery."""
     if not planned:
         return "No edits of the original dataset are planned."
-    region = readable(targets.region.name) if isinstance(targets.region, PartRegion) else "swapped rectangle"
+    region = readable(str(targets.region)) if isinstance(targets.region, PartRegion) else "swapped rectangle"
     return (
         "Each row is an edit: the image before, the donor, the collage and the image after. Compare the first picture "
         f"of a row with the last. The {region} should have changed, and the rest should not."
