@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     config = load_config(options.config)
+    if config.retrain is None:
+        parser.error(f"{options.config}: `retrain` is null, so no GAN is retrained; choose another config")
     results = Path("results") / config.run
     training = GanTraining.model_validate({**config.retrain.training.model_dump(), "kimg": options.kimg})
     with lease_device() as name:
