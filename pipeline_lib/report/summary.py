@@ -198,7 +198,7 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
         f"{planned['dataset']} in the original dataset and {planned['samples']} in samples of the source GAN.",
         f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and the "
         "collage was passed once through the masked encoder and the frozen generator. A first detector, the selector, "
-        "took the strongest composite that it accepted. Where it accepted none, the original image was kept.",
+        "took the best composite that it accepted. Where it accepted none, the original image was kept.",
         "One GAN was retrained on the rebalanced dataset. The control GAN was trained with the same settings and seed "
         f"on the original dataset. {shown}A second detector, the referee, then evaluated every image set. It "
         "shares neither architecture, seed nor training half with the selector.",
