@@ -100,6 +100,11 @@ class Rebalance(Section):
         description="images that pass through editor and finish; all: unedited ones too, with their own part, so that "
         "having been edited tells nothing",
     )
+    choose: Literal["strongest", "seam"] = Field(
+        "seam",
+        description="which successful candidate is taken; strongest: the one that the selector is surest of, as in the "
+        "paper; seam: of those that it is sure of, the one whose donor differs least from the image around the region",
+    )
     candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
     precision: PrecisionChoice = Field(
         "auto",

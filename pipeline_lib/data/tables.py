@@ -61,6 +61,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("donor_id", pa.string()),
             ("logit", pa.float32()),
             ("in_group", pa.bool_()),
+            ("seam", pa.float32()),
             ("success", pa.bool_()),
             ("chosen", pa.bool_()),
             ("masked_l1", pa.float32()),

@@ -19,7 +19,7 @@ from pipeline_lib.editing.editors import Editor, open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
-from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.imaging.distances import masked_l1, seam
 from pipeline_lib.imaging.transfer import as_pixels, download, to_float, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
@@ -29,6 +29,9 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
+
+SURE = 3.0  # logit, from which on a success is as good as any other: a probability of 0.95
+SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
 
 
 class Looked(NamedTuple):
@@ -154,11 +157,11 @@ def swap_parts(
 
     Every candidate is finished, scored by the selector as it would be stored, and recorded. It succeeds if the
     attribute then has the target value and the image remains in its group, both by the selector. A smile would not help
-    the balance if the face lost its long hair with it. The successful candidate with the strongest logit is chosen. If
-    there is none, the image is kept unchanged and no candidate is marked as chosen.
+    the balance if the face lost its long hair with it. Of the successful candidates one is chosen
+    (`settings.choose`). If there is none, the image is kept unchanged and no candidate is marked as chosen.
 
     While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
-    written. Only the strongest composite of each face is copied from the device.
+    written. Only the best composite of each face is copied from the device.
 
     Args:
         images: all shards of the image set, from which donors are drawn.
@@ -265,15 +268,15 @@ def _gather(
 
 @dataclass
 class _Tried:
-    """The scored candidates of a batch of edits, and the strongest composite of each face.
+    """The scored candidates of a batch of edits, and the best composite of each face.
 
-    Scores are (faces, candidates), the strongest composites uint8 (faces, H, W, 3).
+    Scores are (faces, candidates), the best composites uint8 (faces, H, W, 3).
     """
 
     edits: pd.DataFrame
     donor_ids: list[str]
     scores: dict[str, Tensor]
-    strongest: Tensor
+    best: Tensor
 
     @property
     def count(self) -> int:
@@ -292,9 +295,9 @@ class _Tried:
         )
 
     def chosen(self) -> tuple[list[str], np.ndarray]:
-        """Return the names of the faces whose strongest candidate succeeded, and those candidates."""
+        """Return the names of the faces whose best candidate succeeded, and those candidates."""
         succeeded = self.scores["chosen"][: self.count].any(dim=1).numpy()
-        return self.edits["image_id"].to_numpy()[succeeded].tolist(), self.strongest[: self.count].numpy()[succeeded]
+        return self.edits["image_id"].to_numpy()[succeeded].tolist(), self.best[: self.count].numpy()[succeeded]
 
 
 def _try_candidates(
@@ -309,23 +312,35 @@ def _try_candidates(
     wanted, targets = (upload(rows, device) for rows in (batch.wanted, batch.targets))
     kept = _in_their_groups(scores, targets, settings.targets, detector)
     strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
-    best = strength.argmax(dim=1, keepdim=True)
+    width = max(1, round(SEAM_WIDTH * pixels.shape[1]))
+    differs = seam(swaps.context, swaps.donor, swaps.masks.region, width).view_as(logits)
+    best = _best(strength, differs, settings.choose)
     success = strength > 0
     found = {
         "logit": logits,
         "in_group": kept,
+        "seam": differs,
         "success": success,
         "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
         "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.masks.known).view_as(logits),
-        "strongest": pixels.unflatten(0, logits.shape)[torch.arange(faces, device=device), best.squeeze(1)],
+        "best": pixels.unflatten(0, logits.shape)[torch.arange(faces, device=device), best.squeeze(1)],
     }
     brought = download(found)
 
     def wait() -> _Tried:
         scores = brought()
-        return _Tried(batch.edits, batch.donor_ids, scores, scores.pop("strongest"))
+        return _Tried(batch.edits, batch.donor_ids, scores, scores.pop("best"))
 
     return wait
+
+
+def _best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
+    """Return which candidate of each face to take, (faces, 1), given strength and seam (faces, candidates)."""
+    strongest = strength.amax(dim=1, keepdim=True)
+    if choose == "strongest":
+        return strength.argmax(dim=1, keepdim=True)
+    sure = strength >= strongest.clamp(max=SURE)
+    return differs.masked_fill(~sure, torch.inf).argmin(dim=1, keepdim=True)
 
 
 def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:

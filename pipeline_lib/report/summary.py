@@ -209,7 +209,7 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
         f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
         f"{' and '.join(planned)}.",
         f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and "
-        f"{tables.EDITORS[targets.editor.kind]}. A first detector, the selector, took the strongest composite that it "
+        f"{tables.EDITORS[targets.editor.kind]}. A first detector, the selector, took the best composite that it "
         "accepted. Where it accepted none, the original image was kept.",
         f"{gans}A second detector, the referee, then evaluated every image set. It shares neither architecture, seed "
         "nor training half with the selector.",

@@ -154,6 +154,7 @@ def count_edits(folder, chosen, referee):
             "donor_id": ["c", "d", "c", "d"],
             "logit": [1.0, 2.0, -1.0, 3.0],
             "in_group": True,
+            "seam": 0.2,
             "success": [True, True, True, False],
             "chosen": chosen,
             "masked_l1": [0.5, 0.1, 0.3, 0.5],

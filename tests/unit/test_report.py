@@ -277,7 +277,7 @@ def edited(tmp_path):
     rows = [(NAMES[number], number, 0, "smiling", wanted) for number, wanted in plan]
     write_table(tmp_path / "plan.parquet", "plan", pd.DataFrame(rows, columns=SCHEMAS["plan"].names))
     tried = [
-        (name, candidate, donor, 1.0, True, chosen, chosen, 0.1)
+        (name, candidate, donor, 1.0, True, 0.2, chosen, chosen, 0.1)
         for name, donor_chosen in (("face-0", "face-5"), ("face-1", None), ("face-3", "face-2"), ("face-4", None))
         for candidate, (donor, chosen) in enumerate([("face-4", False), (donor_chosen or "face-5", bool(donor_chosen))])
     ]

@@ -1,4 +1,4 @@
-"""Each planned image tries distinct donors, and the strongest success is taken."""
+"""Each planned image tries distinct donors, and the best success is taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.editing.swap import ImageSet, swap_parts
+from pipeline_lib.editing.swap import SURE, ImageSet, swap_parts
 from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
@@ -84,6 +84,7 @@ def run(
     editor="latent-regression",
     finish="detail",
     donors="any",
+    choose="strongest",
 ):
     settings = Rebalance(
         targets=TARGETS,
@@ -93,6 +94,7 @@ def run(
         editor=editor,
         finish=finish,
         donors=donors,
+        choose=choose,
     )
     weights = {"encoder": networks.encoder, "generator": networks.generator, "precision": precision_report(folder)}
     tables = [folder / f"{shard}.candidates.parquet" for shard in range(shards)]
@@ -154,6 +156,23 @@ def test_the_strongest_success_is_chosen_and_its_composite_written(networks, ima
     assert len(pictures) > 0
     assert rows["success"].any()
     assert not rows["success"].all()
+
+
+def test_of_successes_the_one_whose_donor_fits_best_is_chosen(networks, image_set, halfway, tmp_path):
+    rows, _ = run(networks, image_set, halfway, tmp_path, choose="seam", region=BoxRegion(buffer=0.07))
+    names, pixels = read_shards(image_set["images"])
+    images = dict(zip(names, pixels / 127.5 - 1, strict=True))
+    rim = np.zeros((16, 16), bool)
+    rim[8:16, 2:14] = True
+    rim[9:16, 3:13] = False  # the box from row 10 to 15 and from column 4 to 12, with a ring of one pixel
+    for row in rows.itertuples():
+        difference = (images[row.image_id] - images[row.donor_id])[rim]
+        assert row.seam == pytest.approx(np.sqrt((difference**2).mean()), abs=1e-5)
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    strength = np.where(rows["image_id"].map(wanted), rows["logit"], -rows["logit"])
+    for _, tried in rows.assign(strength=strength).groupby("image_id"):
+        sure = tried[tried["success"] & (tried["strength"] >= min(tried["strength"].max(), SURE))]
+        assert tried.loc[tried["chosen"], "seam"].tolist() == ([sure["seam"].min()] if len(sure) else [])
 
 
 def test_where_no_candidate_succeeds_nothing_is_chosen_or_written(networks, image_set, detector, tmp_path):
