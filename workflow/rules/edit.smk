@@ -35,9 +35,9 @@ rule swap_parts:
         parts=f"{ROOT}/parts/{{name}}.parquet",
         plan=f"{ROOT}/plan/{{name}}.parquet",
         table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
+        encoder=of_inverter("encoder.safetensors"),
+        generator=of_inverter("source/generator.safetensors"),
+        precision=of_inverter("encoder.json"),
         selector=f"{ROOT}/models/selector.safetensors",
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
@@ -68,9 +68,9 @@ if settings["rebalance"]["touch"] == "all":
         input:
             images=images("{name}"),
             parts=f"{ROOT}/parts/{{name}}.parquet",
-            encoder=f"{ROOT}/models/encoder.safetensors",
-            generator=f"{ROOT}/models/source/generator.safetensors",
-            precision=f"{ROOT}/models/encoder.json",
+            encoder=of_inverter("encoder.safetensors"),
+            generator=of_inverter("source/generator.safetensors"),
+            precision=of_inverter("encoder.json"),
         output:
             touched=f"{ROOT}/swaps/{{name}}/{{shard}}.touched.parquet",
         log:
