@@ -149,7 +149,7 @@ def test_a_box_that_is_empty_or_outside_the_image_is_refused(box: dict[str, floa
 def test_an_unknown_kind_of_region_is_refused() -> None:
     message = refusal(changed("rebalance.region", {"kind": "circle"}))
     assert "`rebalance.region`" in message
-    assert "'part', 'box'" in message
+    assert "is not one of part, box" in message
 
 
 @pytest.mark.parametrize("missing", ["generator.weights", "generator.discriminator", "encoder.weights"])
