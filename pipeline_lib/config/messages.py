@@ -43,6 +43,11 @@ def describe(problem: dict[str, Any], schema: dict[str, Any]) -> str:
         return f"unknown key `{key}`; did you mean `{near[0]}`?" if near else f"unknown key `{key}`; remove it"
     if problem["type"] == "union_tag_not_found":
         key, problem = f"{key}.kind", problem | {"type": "missing"}
+    if problem["type"] == "union_tag_invalid":
+        kinds = KINDS[place[-1]]
+        found = problem["ctx"]["tag"]
+        near = difflib.get_close_matches(found, kinds, n=1, cutoff=0.0)[0]
+        return f"`{key}`: `{found}` is not one of {', '.join(kinds)}; did you mean `{near}`?"
     if problem["type"] == "missing":
         return f"`{key}` is missing; add it"
     message = problem["msg"].removeprefix("Value error, ")

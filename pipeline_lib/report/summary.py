@@ -204,13 +204,14 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
     shown = (
         "Both GANs were also shown the selector's scores of their images. " if retrain and retrain.attributes else ""
     )
+    kept = "" if targets.finish == "none" else "Every pixel outside that region kept its value. "
     gans = f"One GAN was retrained on the rebalanced dataset. {CONTROL_IS} {shown}" if retrain else ""
     return [
         f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
         f"{' and '.join(planned)}.",
         f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and "
-        f"{tables.EDITORS[targets.editor.kind]}. A first detector, the selector, took the best composite that it "
-        "accepted. Where it accepted none, the original image was kept.",
+        f"{tables.EDITORS[targets.editor.kind]}. {kept}A first detector, the selector, decided which composites "
+        "succeeded, and the best of them was taken. Where none did, the original image was kept.",
         f"{gans}A second detector, the referee, then evaluated every image set. It shares neither architecture, seed "
         "nor training half with the selector.",
     ]

@@ -149,7 +149,7 @@ def test_a_box_that_is_empty_or_outside_the_image_is_refused(box: dict[str, floa
 def test_an_unknown_kind_of_region_is_refused() -> None:
     message = refusal(changed("rebalance.region", {"kind": "circle"}))
     assert "`rebalance.region`" in message
-    assert "'part', 'box'" in message
+    assert "is not one of part, box" in message
 
 
 @pytest.mark.parametrize("missing", ["generator.weights", "generator.discriminator", "encoder.weights"])
@@ -372,7 +372,7 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
         (
             "data.reader",
             "celeb",
-            "`data`: Input tag 'celeb' found using 'reader' does not match any of the expected tags",
+            "`data`: `celeb` is not one of avatars, folder, celeba",
         ),
         (
             "rebalance.region",
@@ -513,3 +513,20 @@ def test_class_folders_must_be_there(folder: dict[str, Any], tmp_path: Path) -> 
     assert parse_config(folder).data.others == []
     folder["data"]["attributes"]["long_hair"] = ["longer"]
     assert f"`data.attributes.long_hair`: no folder {tmp_path}/longer" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("editor", "poison", "`poison` is not one of latent-regression, poisson; did you mean `poisson`?"),
+        ("editor", {"kind": "latent"}, "`latent` is not one of latent-regression, poisson"),
+        ("region", {"kind": "parts"}, "`parts` is not one of part, box; did you mean `part`?"),
+    ],
+)
+def test_an_unknown_kind_is_answered_with_the_nearest(key: str, value: Any, complaint: str) -> None:
+    assert f"`rebalance.{key}`: {complaint}" in refusal(changed(f"rebalance.{key}", value))
+
+
+def test_an_editor_may_be_named_alone_or_with_its_keys() -> None:
+    for value in ("poisson", {"kind": "poisson"}):
+        assert parse_config(changed("rebalance.editor", value)).rebalance.editor.kind == "poisson"

@@ -106,7 +106,7 @@ rule compare_regions:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
