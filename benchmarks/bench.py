@@ -38,6 +38,7 @@ from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_config
 from pipeline_lib.data.shards import iterate_shards, shard_writer
 from pipeline_lib.data.tables import write_table
+from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import ImageSet, faces_at_a_time, swap, swap_parts
 from pipeline_lib.evaluation.frechet import frechet_distance
@@ -47,7 +48,7 @@ from pipeline_lib.networks.classifier import Detector, PlainClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.inversion import LEAST_PSNR, Inverter, open_inverter, probe_precision
+from pipeline_lib.networks.inversion import LEAST_PSNR, Inverter, probe_precision
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
@@ -141,8 +142,9 @@ def swaps(device: torch.device, folder: Path) -> list[Row]:
     )
     paths = _edited_set(device, folder, faces, settings)
     networks = {name: WEIGHTS / f"{name}.safetensors" for name in ("encoder", "generator")}
-    image_set = ImageSet([paths["images"]], paths["parts"], "mouth")
-    inverter = open_inverter(**networks, device=device, wanted=settings.precision, report=paths["precision"])
+    image_set = ImageSet([paths["images"]], paths["parts"], ["mouth"])
+    given = {name: [path] for name, path in {**networks, "precision": paths["precision"]}.items()}
+    editor = open_editor(settings, **given, device=device)
     detector = load_weights(paths["selector"], PlainClassifier, device)
     at_once = faces_at_a_time(device, candidates, 64)
     batches = [
@@ -155,8 +157,10 @@ def swaps(device: torch.device, folder: Path) -> list[Row]:
 
     def stage() -> None:
         swap_parts(
-            **{key: paths[key] for key in ("parts", "plan", "selector", "precision")},
-            **networks,
+            **{key: paths[key] for key in ("parts", "plan", "selector")},
+            **given,
+            table=paths["plan"],  # read only for donors with the attribute
+            kind="plan",
             images=[paths["images"]],
             settings=settings,
             run="bench",
@@ -171,7 +175,7 @@ def swaps(device: torch.device, folder: Path) -> list[Row]:
     @torch.no_grad()
     def device_only() -> None:
         for contexts, donors in batches:
-            detector.logits(swap(contexts, donors, settings.region, inverter).composite)
+            detector.logits(swap(contexts, donors, settings, editor, device).finished)
 
     return compare("16 candidates per face, including disk", "faces/s", faces, stage, composites_alone=device_only)
 
@@ -183,18 +187,21 @@ def fidelity(device: torch.device, folder: Path) -> list[Row]:
         print(f"{results.name}: not run yet, so there is no selector for measuring choices; run `make demo`")
         return []
     settings = load_config(ROOT / "config/config.yaml").rebalance
-    image_set = ImageSet(sorted((results / "images/samples").iterdir()), results / "parts/samples.parquet", "mouth")
+    image_set = ImageSet(sorted((results / "images/samples").iterdir()), results / "parts/samples.parquet", ["mouth"])
     detector = load_weights(results / "models/selector.safetensors", Detector, device)
     column, count = detector.index(settings.targets[0].attribute), settings.candidates
     networks = WEIGHTS / "encoder.safetensors", WEIGHTS / "generator.safetensors"
-    inverters = {precision: Inverter(*networks, device, precision) for precision in ("float32", "bfloat16")}
+    editors = {
+        precision: LatentRegressionEditor(Inverter(*networks, device, precision))
+        for precision in ("float32", "bfloat16")
+    }
     exact, rounded = [], []
     with torch.no_grad():
         for positions in np.split(np.arange(1000), 125):
             donors = np.concatenate([image_set.donors(position, count, 0, "samples") for position in positions])
             for precision, logits in (("float32", exact), ("bfloat16", rounded)):
-                done = swap(image_set.look(positions), image_set.look(donors), settings.region, inverters[precision])
-                logits.append(detector.logits(done.composite)[:, column].view(-1, count).cpu())
+                done = swap(image_set.look(positions), image_set.look(donors), settings, editors[precision], device)
+                logits.append(detector.logits(done.finished)[:, column].view(-1, count).cpu())
     exact, rounded = torch.cat(exact), torch.cat(rounded)
     best = rounded.argmax(dim=1, keepdim=True)
     taken = exact.gather(1, best).squeeze(1)

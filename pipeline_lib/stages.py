@@ -32,6 +32,7 @@ STAGES = {
     "score_attributes": "pipeline_lib.editing.scoring",
     "plan_edits": "pipeline_lib.rebalance.plan",
     "swap_parts": "pipeline_lib.editing.swap",
+    "touch_images": "pipeline_lib.editing.touch",
     "assemble_rebalanced": "pipeline_lib.editing.assemble",
     "evaluate_bias": "pipeline_lib.evaluation.bias",
     "evaluate_edits": "pipeline_lib.evaluation.edits",

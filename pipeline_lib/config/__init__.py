@@ -24,7 +24,7 @@ from pipeline_lib.config.backends import (
     TransformersParts,
 )
 from pipeline_lib.config.base import RateRule
-from pipeline_lib.config.checks import check_attributes, check_networks, check_paths, check_targets
+from pipeline_lib.config.checks import check_attributes, check_networks, check_paths, check_sections, check_targets
 from pipeline_lib.config.data import (
     AvatarData,
     CelebAData,
@@ -157,7 +157,7 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
     """
     try:
         config = Config.model_validate(values)
-        for check in (check_paths, check_attributes, check_targets, check_networks):
+        for check in (check_paths, check_attributes, check_targets, check_sections, check_networks):
             check(config)
     except ValidationError as error:
         schema = Config.model_json_schema()

@@ -20,7 +20,7 @@ from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
 from pipeline_lib.config.rebalance import PartRegion
 from pipeline_lib.config.run import Config
-from pipeline_lib.config.sections import GanTraining
+from pipeline_lib.config.sections import Encoder, GanTraining, Generator
 from pipeline_lib.runtime.errors import DataError
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
@@ -55,15 +55,15 @@ def check_attributes(config: Config) -> None:
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
             check_name("rebalance.targets", name, config.detectors.attributes)
-    region, parts = config.rebalance.region, config.part_names
-    key, part = ("name", region.name) if isinstance(region, PartRegion) else ("shows", region.shows)
-    if part is not None and not parts:
-        raise ValueError(
-            f"`rebalance.region.{key}` names the part `{part}`, but these images have no part masks; "
-            "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
-        )
-    if part is not None:
-        check_name(f"rebalance.region.{key}", part, parts[1:])
+    region, known = config.rebalance.region, config.part_names
+    key = "name" if isinstance(region, PartRegion) else "shows"
+    for part in region.parts:
+        if not known:
+            raise ValueError(
+                f"`rebalance.region.{key}` names the part `{part}`, but these images have no part masks; "
+                "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
+            )
+        check_name(f"rebalance.region.{key}", part, known[1:])
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
@@ -150,45 +150,67 @@ def check_targets(config: Config) -> None:
                 )
 
 
+def check_sections(config: Config) -> None:
+    """Check that the networks that editor and retraining need are described."""
+    for section in ("generator", "encoder"):
+        if config.uses_encoder and getattr(config, section) is None:
+            raise ValueError(
+                f"`{section}` is missing, and `rebalance.editor: {config.rebalance.editor.kind}` needs it; "
+                "add it, or use `editor: poisson`"
+            )
+    if config.uses_generator and config.generator is None:
+        raise ValueError("`generator` is missing, and `retrain` needs it; add it, or set `retrain: null`")
+
+
 def check_networks(config: Config) -> None:
     """Check that widths, squares and resolutions fit each other."""
-    levels = config.data.resolution.bit_length() - 2
-    if len(config.generator.channels) != levels:
-        raise ValueError(
-            f"`generator.channels` has {len(config.generator.channels)} entries; "
-            f"{levels} are required, one for each resolution from 4 to {config.data.resolution} pixels"
-        )
-    for key, training in (
-        ("generator.training", config.generator.training),
-        ("retrain.training", config.retrain.training),
-    ):
-        if training is not None and training.local is not None:
-            _check_local(key, training, config.data.resolution)
-    encoder = config.encoder.training
-    for key, side in (("perceptual_crop", encoder.perceptual_crop), ("local", encoder.local and encoder.local.side)):
-        if side is not None and round(side * config.data.resolution) < LEAST_PERCEPTUAL_SIDE:
+    if config.generator:
+        _check_generator(config, config.generator)
+    if config.encoder:
+        _check_encoder(config.encoder, config.data.resolution)
+    if config.retrain:
+        _check_local("retrain.training", config.retrain.training, config.data.resolution)
+        if config.retrain.attributes is not None and config.detectors.selector.backend == "onnx":
             raise ValueError(
-                f"`encoder.training.{key}`: {side:g} of {config.data.resolution} pixels is less than the "
-                f"{LEAST_PERCEPTUAL_SIDE} pixels that the perceptual distance needs; increase it"
+                "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
+                "remove `retrain.attributes` or use another backend for `detectors.selector`"
             )
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
             f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
             f"images of {config.published.of_domain().resolution} pixels; change `data.resolution`"
         )
-    needs_discriminator = config.generator.training is not None or config.retrain.init == "source"
-    if config.generator.weights and needs_discriminator and not config.generator.discriminator:
-        raise ValueError("training from `generator.weights` also needs `generator.discriminator`")
-    if config.retrain.attributes is not None and config.detectors.selector.backend == "onnx":
+
+
+def _check_generator(config: Config, generator: Generator) -> None:
+    resolution = config.data.resolution
+    levels = resolution.bit_length() - 2
+    if len(generator.channels) != levels:
         raise ValueError(
-            "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
-            "remove `retrain.attributes` or use another backend for `detectors.selector`"
+            f"`generator.channels` has {len(generator.channels)} entries; "
+            f"{levels} are required, one for each resolution from 4 to {resolution} pixels"
         )
-    if config.encoder.weights is None and config.encoder.training.kimg == 0:
+    _check_local("generator.training", generator.training, resolution)
+    is_trained_on = generator.training is not None or (config.retrain and config.retrain.init == "source")
+    if generator.weights and is_trained_on and not generator.discriminator:
+        raise ValueError("training from `generator.weights` also needs `generator.discriminator`")
+
+
+def _check_encoder(encoder: Encoder, resolution: int) -> None:
+    training = encoder.training
+    for key, side in (("perceptual_crop", training.perceptual_crop), ("local", training.local and training.local.side)):
+        if side is not None and round(side * resolution) < LEAST_PERCEPTUAL_SIDE:
+            raise ValueError(
+                f"`encoder.training.{key}`: {side:g} of {resolution} pixels is less than the "
+                f"{LEAST_PERCEPTUAL_SIDE} pixels that the perceptual distance needs; increase it"
+            )
+    if encoder.weights is None and training.kimg == 0:
         raise ValueError("`encoder.training.kimg` is 0 and `encoder.weights` is not set; set one of the two")
 
 
-def _check_local(key: str, training: GanTraining, resolution: int) -> None:
+def _check_local(key: str, training: GanTraining | None, resolution: int) -> None:
+    if training is None or training.local is None:
+        return
     local = training.local
     least = local.side * min([resolution, *(phase.resolution for phase in training.growth)])
     side, fitting = local.side * resolution, 4 * 2 ** (len(local.channels) - 1)

@@ -1,4 +1,7 @@
-"""Names of attributes and parts by dataset, in a module of their own so that checking a config imports no reader."""
+"""Names of image sets, and of attributes and parts by dataset, in a module that imports no reader."""
+
+#: Image sets that a run can compare, in the order of the paper's Fig. 12, with the control last.
+IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", "retrained", "control")
 
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")

@@ -19,9 +19,20 @@ class PartRegion(Section):
     """A segmented part to swap."""
 
     kind: Literal["part"] = Field("part", description="a part that is segmented in each image")
-    name: str = Field("mouth", description="name of the part")
+    name: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "mouth", description="name of the part, or of several that are swapped together"
+    )
     grow: Share = Field(0.04, description="dilation of the donor's part mask, as a share of the image's side")
     buffer: Share = Field(0.02, description="width of the unknown ring around it, as a share of the image's side")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts whose masks make up the region."""
+        return (self.name,) if isinstance(self.name, str) else tuple(self.name)
+
+    def __str__(self) -> str:
+        """Name the region in running text."""
+        return " and ".join(self.parts)
 
 
 class BoxRegion(Section):
@@ -36,6 +47,11 @@ class BoxRegion(Section):
     shows: str | None = Field(
         "mouth", description="part that a donor must have; null: any image can be a donor, and no segmenter is trained"
     )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Name of the part that a donor must have, if one is named."""
+        return (self.shows,) if self.shows else ()
 
     @model_validator(mode="after")
     def _has_an_inside(self) -> BoxRegion:
@@ -78,6 +94,16 @@ class Rebalance(Section):
     )
     donors: Literal["any", "with-attribute"] = Field(
         "any", description="images that donors are drawn from; with-attribute: those that have the target value"
+    )
+    touch: Literal["edited", "all"] = Field(
+        "edited",
+        description="images that pass through editor and finish; all: unedited ones too, with their own part, so that "
+        "having been edited tells nothing",
+    )
+    choose: Literal["strongest", "seam"] = Field(
+        "seam",
+        description="which successful candidate is taken; strongest: the one that the selector is surest of, as in the "
+        "paper; seam: of those that it is sure of, the one whose donor differs least from the image around the region",
     )
     candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
     precision: PrecisionChoice = Field(

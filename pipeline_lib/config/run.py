@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
-from pipeline_lib.config.rebalance import Rebalance
+from pipeline_lib.config.names import IMAGE_SETS
+from pipeline_lib.config.rebalance import LatentRegression, Rebalance
 from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 
 
@@ -24,11 +25,17 @@ class Config(Section):
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: PartsBackend = Field(Parts(), description="the part segmenter")
     published: Published | None = Field(None, description="published weights for both `generator` and `encoder`")
-    generator: Generator = Field(description="the source generator")
-    encoder: Encoder = Field(description="the masked encoder into its latent space")
+    generator: Generator | None = Field(
+        None, description="the source generator; needed by `editor: latent-regression` and by `retrain`"
+    )
+    encoder: Encoder | None = Field(
+        None, description="the masked encoder into its latent space; needed by `editor: latent-regression`"
+    )
     sample: Sample = Field(Sample(), description="sampling from the generators")
     rebalance: Rebalance = Field(description="target rates and the edits that reach them")
-    retrain: Retrain = Field(description="training of the retrained GAN and of the control GAN")
+    retrain: Retrain | None = Field(
+        description="training of the retrained GAN and of the control GAN; null: only the images are rebalanced"
+    )
     evaluate: Evaluate = Field(Evaluate(), description="the evaluation")
 
     @model_validator(mode="before")
@@ -49,9 +56,32 @@ class Config(Section):
         """Set the published files as weights of `generator` and `encoder` where none are given."""
         try:
             files = Published.model_validate(values["published"]).files()
-            return values | {role: {"weights": str(path)} | values[role] for role, path in files.items()}
+            described = {role: path for role, path in files.items() if values.get(role) is not None}
+            return values | {role: {"weights": str(path)} | values[role] for role, path in described.items()}
         except (KeyError, TypeError, ValidationError):  # reported when the section itself is validated
             return values
+
+    @property
+    def uses_encoder(self) -> bool:
+        """Whether the editor inverts collages with an encoder and a generator."""
+        return isinstance(self.rebalance.editor, LatentRegression)
+
+    @property
+    def uses_generator(self) -> bool:
+        """Whether there is a source generator, whose samples are then rebalanced too."""
+        return self.uses_encoder or self.retrain is not None
+
+    @property
+    def edited_sets(self) -> tuple[str, ...]:
+        """Names of the image sets that are edited."""
+        return ("dataset", "samples") if self.uses_generator else ("dataset",)
+
+    @property
+    def image_sets(self) -> tuple[str, ...]:
+        """Names of the image sets that are compared, in the order of `IMAGE_SETS`."""
+        retrained = ("retrained", "control") if self.retrain else ()
+        present = {*self.edited_sets, *(f"{name}_rebalanced" for name in self.edited_sets), *retrained}
+        return tuple(name for name in IMAGE_SETS if name in present)
 
     @property
     def part_names(self) -> tuple[str, ...]:

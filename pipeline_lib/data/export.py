@@ -72,6 +72,6 @@ def _labels(run: Path, name: str) -> pd.DataFrame | None:
     assembled = name.endswith("_rebalanced")
     kind = "assembled" if assembled else "labels"
     table = read_table(path, kind)
-    for column in [*attribute_columns(table, kind), *(["edited"] if assembled else [])]:
+    for column in [*attribute_columns(table, kind), *({"edited", "touched"} & set(table))]:
         table[column] = table[column].astype("boolean").astype("Int8")
     return table

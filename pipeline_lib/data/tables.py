@@ -23,7 +23,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row per image of the source that could not be used, with the reason.
     "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
     # One row per image of an assembled set. Open, with a bool per attribute, null for edited images.
-    "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_())]),
+    "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_()), ("touched", pa.bool_())]),
     # One row per image with a detector's calibrated probabilities. Open, with a float per attribute.
     "scores": pa.schema([("image_id", pa.string())]),
     # One row per part found in an image; the mask has one bit per pixel, row by row.
@@ -61,6 +61,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("donor_id", pa.string()),
             ("logit", pa.float32()),
             ("in_group", pa.bool_()),
+            ("seam", pa.float32()),
             ("success", pa.bool_()),
             ("chosen", pa.bool_()),
             ("masked_l1", pa.float32()),
@@ -108,7 +109,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
-MAY_LACK = {"labels": {"person"}}
+MAY_LACK = {"labels": {"person"}, "assembled": {"touched"}}
 OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
 
 

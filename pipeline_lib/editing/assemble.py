@@ -17,6 +17,7 @@ def assemble_rebalanced(
     *,
     images: list[Path],
     composites: list[Path],
+    touched: list[Path],
     truth: list[Path],
     run: str,
     rebalanced: list[Path],
@@ -27,17 +28,18 @@ def assemble_rebalanced(
     Args:
         images: shards of the original image set.
         composites: shards of the chosen composites.
+        touched: shards of images that went through the editor with their own part, for the others; may be empty.
         truth: label table of the set; empty if ground truth is unknown.
         run: name of the run, stored in the files.
         rebalanced: shards to write, one for each of `images`.
-        labels: table to write, with a flag for edited images and the ground truth of the others. An edited image's
-            attributes are null, because the target of an edit is not ground truth.
+        labels: table to write, with flags for edited and touched images and the ground truth of all but the edited.
+            An edited image's attributes are null, because the target of an edit is not ground truth.
     """
-    edited, replacements = read_shards(composites) if count_images(composites) else ([], np.empty(0))
-    position = {name: number for number, name in enumerate(edited)}
+    edited = _by_name(composites)
+    replacements = _by_name(touched) | edited
     known = read_table(truth[0], "labels") if truth else None
     attributes = attribute_columns(known, "labels") if known is not None else []
-    rows: list[tuple[str, bool]] = []
+    rows: list[tuple[str, bool, bool]] = []
     for source, target in zip(images, rebalanced, strict=True):
         with ExitStack() as stack:
             writer = None
@@ -46,12 +48,12 @@ def assemble_rebalanced(
                     writer = stack.enter_context(shard_writer(target, pixels.shape[1], {"run": run}))
                 replaced = pixels.copy()
                 for place, name in enumerate(names):
-                    if name in position:
-                        replaced[place] = replacements[position[name]]
+                    if name in replacements:
+                        replaced[place] = replacements[name]
                 writer.add(names, replaced)
-                rows += [(name, name in position) for name in names]
-    table = pd.DataFrame(rows, columns=["image_id", "edited"])
-    strangers = set(position) - set(table["image_id"])
+                rows += [(name, name in edited, name in replacements and name not in edited) for name in names]
+    table = pd.DataFrame(rows, columns=["image_id", "edited", "touched"])
+    strangers = replacements.keys() - set(table["image_id"])
     if strangers:
         raise DataError(f"{composites[0]}: composites of images that are not in the set, such as {min(strangers)}")
     if known is not None:
@@ -59,3 +61,8 @@ def assemble_rebalanced(
         table[attributes] = table[attributes].astype("boolean")
         table.loc[table["edited"], attributes] = pd.NA
     write_table(labels, "assembled", table, {"run": run})
+
+
+def _by_name(shards: list[Path]) -> dict[str, np.ndarray]:
+    """Return the images of shards by their names."""
+    return dict(zip(*read_shards(shards), strict=True)) if count_images(shards) else {}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pipeline_lib.config import BoxRegion
@@ -93,24 +94,27 @@ def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> li
 
 
 class PartMasks(Mapping[str, np.ndarray]):
-    """The masks, bool (resolution, resolution), of one part, by image id.
+    """The masks, bool (resolution, resolution), of some parts taken together, by image id.
 
     They are unpacked, from one bit per pixel, only on access.
 
     Args:
         parts: a table of parts.
-        part: name of the part.
+        names: names of the parts.
         resolution: side of the images in pixels.
         least_pixels: a part of fewer pixels is ignored.
     """
 
-    def __init__(self, parts: Path, part: str, resolution: int, least_pixels: int = 1):
-        wanted = [("part", "==", part), ("pixels", ">=", least_pixels)]
+    def __init__(self, parts: Path, names: Sequence[str], resolution: int, least_pixels: int = 1):
+        wanted = [("part", "in", list(names)), ("pixels", ">=", least_pixels)]
         table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"], filters=wanted)
-        self._row = {name: row for row, name in enumerate(table["image_id"])}
+        rows, images = pd.factorize(table["image_id"])
+        self._row = {name: row for row, name in enumerate(images)}
         length = (resolution * resolution + 7) // 8
-        #: uint8 (n + 1, bytes), with a row for each image that has the part and an empty last one for all others.
-        self.packed = np.frombuffer(b"".join([*table["mask"], bytes(length)]), np.uint8).reshape(-1, length)
+        #: uint8 (n + 1, bytes), with a row for each image that has a part and an empty last one for all others.
+        self.packed = np.zeros((len(images) + 1, length), np.uint8)
+        found = np.frombuffer(b"".join(table["mask"]), np.uint8).reshape(-1, length)
+        np.bitwise_or.at(self.packed, rows, found)
         self._resolution = resolution
 
     def row(self, image_id: str) -> int:

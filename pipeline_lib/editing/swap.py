@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,19 +15,23 @@ from torch import Tensor
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
+from pipeline_lib.editing.editors import Editor, open_editor
+from pipeline_lib.editing.finish import finish
 from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
-from pipeline_lib.imaging.collages import make_collage, region_masks
-from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
+from pipeline_lib.imaging.distances import masked_l1, seam
 from pipeline_lib.imaging.transfer import as_pixels, download, to_float, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
+
+SURE = 3.0  # logit, from which on a success is as good as any other: a probability of 0.95
+SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
 
 
 class Looked(NamedTuple):
@@ -43,66 +47,88 @@ class Looked(NamedTuple):
 
 
 class ImageSet:
-    """An image set with the masks of one part, for random access.
+    """An image set with the masks of the region's parts, for access in any order.
 
     Args:
         images: its shards.
         parts: its table of parts.
-        part: name of the part that is swapped.
+        names: names of the parts that are swapped.
     """
 
-    def __init__(self, images: list[Path], parts: Path, part: str):
+    def __init__(self, images: list[Path], parts: Path, names: Sequence[str]):
         self.names, self.pixels = read_shards(images)
         self.position = {name: number for number, name in enumerate(self.names)}
-        self._masks = PartMasks(parts, part, self.pixels.shape[1])
+        self._masks = PartMasks(parts, names, self.pixels.shape[1])
         self._mask_rows = np.array([self._masks.row(name) for name in self.names])
         self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
         if len(self.with_part) < 2:
-            raise DataError(f"{parts}: only {len(self.with_part)} images have the part `{part}`, too few to swap it")
+            named = " or ".join(f"`{part}`" for part in names)
+            raise DataError(
+                f"{parts}: only {len(self.with_part)} images have the part {named}, and a swap needs two; "
+                "swap another part or a box"
+            )
 
     def look(self, positions: np.ndarray) -> Looked:
-        """Gather images and masks; a mask is empty if the image does not have the part."""
+        """Gather images and masks; a mask is empty where no part was found."""
         packed = self._masks.packed[self._mask_rows[positions]]
         return Looked(torch.from_numpy(self.pixels[positions]), torch.from_numpy(packed))
 
-    def donors(self, position: int, count: int, seed: int, name: str) -> np.ndarray:
-        """Draw `count` distinct donors for the image at `position`, as a function of (seed, set, position)."""
-        own = int(np.searchsorted(self.with_part, position))
-        is_donor = own < len(self.with_part) and self.with_part[own] == position
-        others = len(self.with_part) - is_donor
+    def donors(self, position: int, count: int, seed: int, name: str, pool: np.ndarray | None = None) -> np.ndarray:
+        """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position).
+
+        Args:
+            position: of the image in the set, which is no donor of its own.
+            count: how many.
+            seed: of the run.
+            name: of the set, for the random stream.
+            pool: positions that donors are drawn from, ascending; None: every image with a part.
+
+        Raises:
+            DataError: the pool has fewer.
+        """
+        pool = self.with_part if pool is None else pool
+        own = int(np.searchsorted(pool, position))
+        is_donor = own < len(pool) and pool[own] == position
+        others = len(pool) - is_donor
         if count > others:
-            raise DataError(f"rebalance.candidates: {count} donors requested, but {name} has only {others}; reduce it")
+            raise DataError(
+                f"`rebalance.candidates`: {count} donors requested, but {name} has only {others}; "
+                "use fewer candidates" + ("" if len(pool) == len(self.with_part) else " or `donors: any`")
+            )
         drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
-        return self.with_part[drawn + (is_donor & (drawn >= own))]
+        return pool[drawn + (is_donor & (drawn >= own))]
 
 
 @dataclass(frozen=True)
 class Swaps:
-    """Composites and the collages they were made from; images are (n, 3, H, W) in [-1, 1]."""
+    """Edits of n contexts and what they were made of; images are (n, 3, H, W) in [-1, 1]."""
 
     context: Tensor
     donor: Tensor
-    collage: Tensor
-    known: Tensor
-    composite: Tensor
+    masks: Masks
+    composite: Tensor  # as the editor made it
+    finished: Tensor  # what is judged and kept
+
+    @property
+    def collage(self) -> Tensor:
+        """The donor's pixels laid over the context."""
+        return make_collage(self.context, self.donor, self.masks.pasted)
 
 
-def swap(contexts: Looked, donors: Looked, region: PartRegion | BoxRegion, inverter: Inverter) -> Swaps:
-    """Paste each donor's region into its context, with equally many donors per context, and invert the collages."""
+def swap(contexts: Looked, donors: Looked, settings: Rebalance, editor: Editor, device: torch.device) -> Swaps:
+    """Give each of n contexts the region of its donors, of which each has as many, and finish the composites."""
     context, context_parts = (
-        rows.repeat_interleave(len(donors.pixels) // len(contexts.pixels), dim=0)
-        for rows in contexts.to(inverter.device)
+        rows.repeat_interleave(len(donors.pixels) // len(contexts.pixels), dim=0) for rows in contexts.to(device)
     )
-    donor, donor_parts = donors.to(inverter.device)
-    pasted, unknown = region_masks(region, donor_parts, context_parts)
-    collage = make_collage(context, donor, pasted)
-    known = 1 - unknown
-    return Swaps(context, donor, collage, known, inverter(collage, known))
+    donor, donor_parts = donors.to(device)
+    masks = region_masks(settings.region, donor_parts, context_parts)
+    composite = editor(context, donor, masks)
+    return Swaps(context, donor, masks, composite, finish(context, donor, composite, masks, settings.finish))
 
 
-def part_of(region: PartRegion | BoxRegion) -> str:
-    """Return the part whose masks a region needs; for a box the part that donors must have, or the box itself."""
-    return region.name if isinstance(region, PartRegion) else region.shows or BOX
+def parts_of(region: PartRegion | BoxRegion) -> tuple[str, ...]:
+    """Return the parts whose masks a region needs: of a box, what donors must show, or else the box itself."""
+    return region.parts or (BOX,)
 
 
 @torch.no_grad()
@@ -111,9 +137,11 @@ def swap_parts(
     images: list[Path],
     parts: Path,
     plan: Path,
-    encoder: Path,
-    generator: Path,
-    precision: Path,
+    table: Path,
+    kind: str,
+    encoder: list[Path],
+    generator: list[Path],
+    precision: list[Path],
     selector: Path,
     settings: Rebalance,
     run: str,
@@ -127,21 +155,23 @@ def swap_parts(
 ) -> None:
     """Apply one shard of a plan.
 
-    Every candidate is scored by the selector and stored. It succeeds if the attribute then has the target value and the
-    image remains in its target's group, both by the selector. A smile would not help the balance if the face lost its
-    long hair with it. The successful candidate with the strongest logit is chosen. If there is none, the image is kept
-    unchanged and no candidate is marked as chosen.
+    Every candidate is finished, scored by the selector as it would be stored, and recorded. It succeeds if the
+    attribute then has the target value and the image remains in its group, both by the selector. A smile would not help
+    the balance if the face lost its long hair with it. Of the successful candidates one is chosen
+    (`settings.choose`). If there is none, the image is kept unchanged and no candidate is marked as chosen.
 
     While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
-    written. Only the strongest composite of each face is copied from the device.
+    written. Only the best composite of each face is copied from the device.
 
     Args:
         images: all shards of the image set, from which donors are drawn.
         parts: its table of parts.
         plan: its table of edits.
-        encoder: weight file.
-        generator: weight file.
-        precision: report of the encoder, with the precision of the inversion.
+        table: true labels of the set, or the selector's scores if truth is unknown; for donors with the attribute.
+        kind: "labels" or "scores".
+        encoder: weight file; empty for an editor that needs none.
+        generator: likewise.
+        precision: report of the encoder, with the precision of the inversion; likewise.
         selector: weight file of the selector.
         settings: the config section.
         run: name of the run, stored in the files.
@@ -153,10 +183,11 @@ def swap_parts(
         device: where to compute.
         faces: images edited at a time, each with all its candidates; None chooses by device.
     """
-    image_set = ImageSet(images, parts, part_of(settings.region))
-    inverter = open_inverter(encoder, generator, device, settings.precision, precision)
+    image_set = ImageSet(images, parts, parts_of(settings.region))
+    editor = open_editor(settings, encoder, generator, precision, device)
     detector = load_weights(selector, Detector, device)
     edits = read_table(plan, "plan")
+    pools = _donor_pools(image_set, table, kind, settings, name)
     faces = faces or faces_at_a_time(device, settings.candidates, image_set.pixels.shape[1])
     # shards consist of full batches, because rounding depends on the batch
     batches = [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard :: settings.shards]
@@ -164,19 +195,31 @@ def swap_parts(
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
-        "models_digest": digest_of_files(encoder, generator, selector),
-        "precision": inverter.precision,
+        "models_digest": digest_of_files(*encoder, *generator, selector),
+        "precision": editor.precision,
     }
     with (
-        shard_writer(composites, inverter.generator.resolution, metadata) as writer,
+        shard_writer(composites, image_set.pixels.shape[1], metadata) as writer,
         table_writer(candidates, "candidates", metadata) as table,
         Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
-        gathered = ahead(_gather(batch, faces, image_set, settings, seed, name) for batch in batches)
-        for batch in one_behind(_try_candidates(batch, settings, inverter, detector) for batch in gathered):
+        gathered = ahead(_gather(batch, faces, image_set, pools, settings, seed, name) for batch in batches)
+        for batch in one_behind(_try_candidates(batch, settings, editor, detector, device) for batch in gathered):
             table.add(batch.rows())
             writer.add(*batch.chosen())
             progress.advance(batch.count * settings.candidates)
+
+
+def _donor_pools(
+    image_set: ImageSet, table: Path, kind: str, settings: Rebalance, name: str
+) -> dict[bool, np.ndarray | None]:
+    """Return the positions of the possible donors for each target value; None for every image with a part."""
+    if settings.donors == "any":
+        return {True: None, False: None}
+    attribute = settings.targets[0].attribute
+    rows = read_table(table, kind, columns=["image_id", attribute]).set_index("image_id")
+    has = rows.loc[image_set.names, attribute].to_numpy() > 0.5
+    return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}
 
 
 def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> int:
@@ -197,12 +240,21 @@ class _Gathered(NamedTuple):
 
 
 def _gather(
-    edits: pd.DataFrame, faces: int, image_set: ImageSet, settings: Rebalance, seed: int, name: str
+    edits: pd.DataFrame,
+    faces: int,
+    image_set: ImageSet,
+    pools: Mapping[bool, np.ndarray | None],
+    settings: Rebalance,
+    seed: int,
+    name: str,
 ) -> _Gathered:
     """Draw the donors of a batch; a last batch is padded with its last edit, so that all batches have one size."""
     filled = edits.iloc[np.minimum(np.arange(faces), len(edits) - 1)]
     positions = np.array([image_set.position[image_id] for image_id in filled["image_id"]])
-    donors = [image_set.donors(position, settings.candidates, seed, name) for position in edits["position"]]
+    donors = [
+        image_set.donors(position, settings.candidates, seed, name, pools[wanted])
+        for position, wanted in zip(edits["position"], edits["wanted"], strict=True)
+    ]
     donors = np.concatenate(donors + donors[-1:] * (faces - len(edits)))
     return _Gathered(
         edits,
@@ -216,15 +268,15 @@ def _gather(
 
 @dataclass
 class _Tried:
-    """The scored candidates of a batch of edits, and the strongest composite of each face.
+    """The scored candidates of a batch of edits, and the best composite of each face.
 
-    Scores are (faces, candidates), the strongest composites uint8 (faces, H, W, 3).
+    Scores are (faces, candidates), the best composites uint8 (faces, H, W, 3).
     """
 
     edits: pd.DataFrame
     donor_ids: list[str]
     scores: dict[str, Tensor]
-    strongest: Tensor
+    best: Tensor
 
     @property
     def count(self) -> int:
@@ -243,40 +295,52 @@ class _Tried:
         )
 
     def chosen(self) -> tuple[list[str], np.ndarray]:
-        """Return the names of the faces whose strongest candidate succeeded, and those candidates."""
+        """Return the names of the faces whose best candidate succeeded, and those candidates."""
         succeeded = self.scores["chosen"][: self.count].any(dim=1).numpy()
-        return self.edits["image_id"].to_numpy()[succeeded].tolist(), self.strongest[: self.count].numpy()[succeeded]
+        return self.edits["image_id"].to_numpy()[succeeded].tolist(), self.best[: self.count].numpy()[succeeded]
 
 
 def _try_candidates(
-    batch: _Gathered, settings: Rebalance, inverter: Inverter, detector: Detector
+    batch: _Gathered, settings: Rebalance, editor: Editor, detector: Detector, device: torch.device
 ) -> Callable[[], _Tried]:
     """Start to make and score the candidates of a batch; the returned function waits for them."""
     faces = len(batch.wanted)
-    swaps = swap(batch.contexts, batch.donors, settings.region, inverter)
-    scores = detector.logits(swaps.composite).view(faces, settings.candidates, -1)
+    swaps = swap(batch.contexts, batch.donors, settings, editor, device)
+    pixels = as_pixels(swaps.finished)
+    scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), device)).view(faces, settings.candidates, -1)
     logits = scores[..., detector.index(batch.edits["attribute"].iloc[0])]
-    wanted, targets = (upload(rows, inverter.device) for rows in (batch.wanted, batch.targets))
+    wanted, targets = (upload(rows, device) for rows in (batch.wanted, batch.targets))
     kept = _in_their_groups(scores, targets, settings.targets, detector)
     strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
-    best = strength.argmax(dim=1, keepdim=True)
+    width = max(1, round(SEAM_WIDTH * pixels.shape[1]))
+    differs = seam(swaps.context, swaps.donor, swaps.masks.region, width).view_as(logits)
+    best = _best(strength, differs, settings.choose)
     success = strength > 0
-    composites = as_pixels(swaps.composite).unflatten(0, logits.shape)
     found = {
         "logit": logits,
         "in_group": kept,
+        "seam": differs,
         "success": success,
         "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
-        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.known).view_as(logits),
-        "strongest": composites[torch.arange(faces, device=best.device), best.squeeze(1)],
+        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.masks.known).view_as(logits),
+        "best": pixels.unflatten(0, logits.shape)[torch.arange(faces, device=device), best.squeeze(1)],
     }
     brought = download(found)
 
     def wait() -> _Tried:
         scores = brought()
-        return _Tried(batch.edits, batch.donor_ids, scores, scores.pop("strongest"))
+        return _Tried(batch.edits, batch.donor_ids, scores, scores.pop("best"))
 
     return wait
+
+
+def _best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
+    """Return which candidate of each face to take, (faces, 1), given strength and seam (faces, candidates)."""
+    strongest = strength.amax(dim=1, keepdim=True)
+    if choose == "strongest":
+        return strength.argmax(dim=1, keepdim=True)
+    sure = strength >= strongest.clamp(max=SURE)
+    return differs.masked_fill(~sure, torch.inf).argmin(dim=1, keepdim=True)
 
 
 def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:

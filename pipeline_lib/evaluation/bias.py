@@ -11,7 +11,6 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
 from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
 from pipeline_lib.rebalance.groups import group_name, in_group
@@ -46,7 +45,7 @@ def evaluate_bias(
         truth: labels of the original dataset.
         held_out_truth: labels of the held-out set.
         held_out_referee: the referee's scores of the held-out set.
-        selector: the selector's scores, one table for each of `COMPARED`.
+        selector: the selector's scores, a table for each image set, under its name.
         referee: the referee's scores, likewise.
         targets: the config section with groups and attribute.
         detectors: the config section with the required agreement.
@@ -60,12 +59,13 @@ def evaluate_bias(
     attribute = targets.targets[0].attribute
     wheres = {group_name(target.where): target.where for target in targets.targets}
     judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
-    for stage, selector_scores, referee_scores in zip(COMPARED, selector, referee, strict=True):
-        judged[stage, "selector"] = _holds(read_table(selector_scores, "scores"), "scores")
-        judged[stage, "referee"] = _holds(read_table(referee_scores, "scores"), "scores")
+    stages, by_selector = [path.stem for path in referee], {path.stem: path for path in selector}
+    for stage, path in zip(stages, referee, strict=True):
+        judged[stage, "selector"] = _holds(read_table(by_selector[stage], "scores"), "scores")
+        judged[stage, "referee"] = _holds(read_table(path, "scores"), "scores")
 
     errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
-    rows, found_gaps = [], {stage: {} for stage in COMPARED}
+    rows, found_gaps = [], {stage: {} for stage in stages}
     for (stage, judge), holds in judged.items():
         groups = {name: in_group(holds, where) for name, where in wheres.items()}
         table = rate_rows(stage, judge, attribute, holds[attribute], groups, settings.confidence)
@@ -78,7 +78,7 @@ def evaluate_bias(
                 )
             )
             found_gaps[stage]["corrected"] = _corrected_gap(stage, holds[attribute], groups, errors, settings, seed)
-    agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in COMPARED}
+    agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in stages}
     for stage, shares in agreed.items():
         if shares[attribute] < detectors.least_agreement:
             logger.warning(

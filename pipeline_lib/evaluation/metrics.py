@@ -20,8 +20,7 @@ def collect_metrics(
     agreement: Path,
     quality: Path,
     regions: list[Path],
-    samples_edits: Path,
-    dataset_edits: Path,
+    edits: list[Path],
     detectors: list[Path],
     segmenter: list[Path],
     targets: Rebalance,
@@ -36,8 +35,7 @@ def collect_metrics(
         agreement: JSON of `evaluate_bias`.
         quality: table of `evaluate_quality`.
         regions: JSON of `compare_regions`; empty if there are no parts to compare with a box.
-        samples_edits: JSON of `evaluate_edits` for the samples.
-        dataset_edits: the same for the dataset.
+        edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
         targets: the config section with the attribute.
@@ -62,7 +60,7 @@ def collect_metrics(
             "gap": {targets.targets[0].attribute: read_json(gaps)},
             "agreement": read_json(agreement),
             "quality": by_stage,
-            "edits": {"samples": read_json(samples_edits), "dataset": read_json(dataset_edits)},
+            "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},
             "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},
             "segmenter": read_json(*segmenter) if segmenter else None,

@@ -13,7 +13,6 @@ from pipeline_lib.config import Evaluate
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.features import extract_features
 from pipeline_lib.evaluation.frechet import frechet_distance, kernel_distance
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.runtime.files import digest_of
@@ -104,7 +103,7 @@ def evaluate_quality(
             settings.images,
             cache,
         )
-        for stage in COMPARED
+        for stage in dict.fromkeys(path.parent.name for path in images)
     ]
     digest = digest_of(settings.model_dump())
     write_table(quality, "quality", pd.concat(tables, ignore_index=True), {"run": run, "config_digest": digest})

@@ -11,7 +11,8 @@ import torch
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.editing.swap import ImageSet, part_of, swap
+from pipeline_lib.editing.editors import LatentRegressionEditor
+from pipeline_lib.editing.swap import ImageSet, parts_of, swap
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.networks.checkpoints import load_weights
@@ -60,11 +61,13 @@ def compare_regions(
         gallery: PNG to write, with context, donor, and collage and composite of part and box.
         device: where to compute.
     """
-    name = part_of(settings.region)
-    part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=name)
-    box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=name)
-    image_set = ImageSet(images, parts, name)
-    inverter = open_inverter(encoder, generator, device, settings.precision, precision, compile=False)
+    names = parts_of(settings.region)
+    part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=list(names))
+    box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=names[0])
+    image_set = ImageSet(images, parts, names)
+    editor = LatentRegressionEditor(
+        open_inverter(encoder, generator, device, settings.precision, precision, compile=False)
+    )
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
@@ -81,17 +84,17 @@ def compare_regions(
     result: dict[str, dict[str, float]] = {}
     shown = []
     for kind, region in (("part", part), ("box", box)):
-        done = swap(contexts, donors, region, inverter)
+        done = swap(contexts, donors, settings.model_copy(update={"region": region}), editor, device)
         outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
         result[kind] = {
             "n": len(edits),
-            "masked_l1": float(masked_l1(done.collage, done.composite, done.known).mean()),
+            "masked_l1": float(masked_l1(done.collage, done.composite, done.masks.known).mean()),
             "perceptual_distance_to_context_outside": float(
-                perceptual_distances(perceptual, done.context, done.composite, outside * done.known).mean()
+                perceptual_distances(perceptual, done.context, done.composite, outside * done.masks.known).mean()
             ),
             **{
                 f"success_by_{judge}": float(
-                    ((detector.logits(done.composite)[:, detector.index(edits["attribute"].iloc[0])] > 0) == wanted)
+                    ((detector.logits(done.finished)[:, detector.index(edits["attribute"].iloc[0])] > 0) == wanted)
                     .float()
                     .mean()
                 )
@@ -99,7 +102,7 @@ def compare_regions(
             },
         }
         shown += [done.context, done.donor] if not shown else []
-        shown += [torch.where(done.known.bool(), done.collage, torch.zeros_like(done.collage)), done.composite]
+        shown += [torch.where(done.masks.known.bool(), done.collage, torch.zeros_like(done.collage)), done.finished]
     result["extractor"] = {"perceptual_distance": perceptual.name}
     write_json(comparison, result)
     save_grid(gallery, torch.cat([row[:12] for row in shown]), columns=min(12, len(edits)))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline_lib.imaging.masks import grow
+
 
 def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of |x - G(E(x, m))| over the known pixels of each image and their three channels (paper Eq. 5).
@@ -28,6 +30,23 @@ def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
     known = mask.to(images.dtype)
     difference = (images - reconstructions).abs() * known
     return difference.sum(dim=(1, 2, 3)) / (images.shape[1] * known.sum(dim=(1, 2, 3)))
+
+
+def seam(context: Tensor, donor: Tensor, region: Tensor, width: int) -> Tensor:
+    """Return how far two images differ where one is to be joined to the other, as a root mean square.
+
+    Args:
+        context: (n, 3, H, W) in [-1, 1].
+        donor: of the same shape and range.
+        region: masks (n, 1, H, W) of {0, 1} of what is taken from the donor.
+        width: pixels around the region that are compared.
+
+    Returns:
+        Float (n,) in [0, 2]; 0 for an image without such pixels.
+    """
+    rim = grow(region, width) - region
+    difference = (context - donor).square().mean(dim=1, keepdim=True) * rim
+    return (difference.sum(dim=(1, 2, 3)) / rim.sum(dim=(1, 2, 3)).clamp(min=1)).sqrt()
 
 
 def check_pairs(images: Tensor, reconstructions: Tensor, mask: Tensor | None) -> None:

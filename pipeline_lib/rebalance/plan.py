@@ -51,7 +51,7 @@ def plan_edits(
     may_change = np.ones(len(rows), bool)
     if settings.region.kind == "part":
         parts = read_table(editable, "parts", columns=["image_id", "part"])
-        may_change = rows["image_id"].isin(parts.loc[parts["part"] == settings.region.name, "image_id"]).to_numpy()
+        may_change = rows["image_id"].isin(parts.loc[parts["part"].isin(settings.region.parts), "image_id"]).to_numpy()
     chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name)
     chosen.insert(0, "image_id", rows["image_id"].to_numpy()[chosen["position"]])
     write_table(plan, "plan", chosen, {"run": run, "config_digest": digest_of(settings.model_dump())})

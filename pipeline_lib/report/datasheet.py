@@ -14,6 +14,7 @@ from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report.tables import (
+    EDITORS,
     as_estimate,
     frechet_distances,
     gap_text,
@@ -33,7 +34,7 @@ BODY = Template("""\
 ## Motivation
 
 Models trained on a dataset learn its imbalances. This dataset is the run's original dataset, edited to reach these
-target rates: $rates. It was made to find out whether such edits also rebalance a GAN trained on the result.
+target rates: $rates.$purpose
 
 ## Composition
 
@@ -57,16 +58,15 @@ $collection
 
 ## Processing
 
-For each planned edit $candidates random donors were tried. For each donor, $region was pasted into the image, and the
-collage was passed once through a masked latent-regression encoder and a frozen GAN (Chai, Wulff and Isola, ICLR 2021,
-section A.2.1). A detector, the selector, chose among the composites. All pixels of an edited image are the GAN's
-output, not only those that were changed. The Fréchet distance to $reference (extractor $extractor) is $distance_after.
+For each planned edit $candidates random donors were tried. For each donor, $region was pasted into the image, and
+$editor. A detector, the selector, chose among the composites. $pixels The Fréchet distance to $reference (extractor
+$extractor) is $distance_after.
 
 ## Uses and cautions
 
 Meant for research on bias in datasets and generative models.
 
-- Composites are generated. They have the generator's artefacts, by which edited images may be told from the others.
+- $artefacts, by which edited images may be told from the others.
 - Do not train a classifier of $attribute on labels filled in for edited images, which are the selector's predictions.
 - The referee that measured the balance was right on $attribute in $accuracy of held-out unedited images. Its accuracy
   on composites was not measured. It never chose an edit.
@@ -89,6 +89,11 @@ attributes $attributes of their labels. The owner of that folder should state he
 consent of the persons shown.""")
 
 
+PURPOSE = " It was made to find out whether such edits also rebalance a GAN trained on the result."
+GENERATED_PIXELS = "All pixels of an edited image are the GAN's output, not only those that were changed."
+KEPT_PIXELS = "Outside the pasted region and its rim an edited image keeps its own pixels."
+
+
 def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
     """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 
@@ -104,11 +109,12 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, target
     subject = "Avatars" if data.reader == "avatars" else "Images"
     title = f"{subject} with {readable(targets.targets[0].attribute)} rebalanced ({run})"
     body = BODY.substitute(title=title, run=run, **_facts(read_metrics(metrics), table, data, targets))
+    front = front_matter(title, len(table), data.reader, "gan-edited" if _inverts(targets) else "edited")
     with atomic_path(card) as beside:
-        beside.write_text(f"---\n{front_matter(title, len(table), data.reader)}---\n\n{body}", encoding="utf-8")
+        beside.write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
 
-def front_matter(title: str, images: int, reader: str) -> str:
+def front_matter(title: str, images: int, reader: str, edited: str) -> str:
     """Return the YAML that the Hugging Face Hub reads: https://huggingface.co/docs/hub/datasets-cards."""
     rendered = reader == "avatars"
     return yaml.safe_dump(
@@ -117,7 +123,7 @@ def front_matter(title: str, images: int, reader: str) -> str:
             "license": "mit" if rendered else "unknown",
             "task_categories": ["unconditional-image-generation", "image-classification"],
             "size_categories": [size_category(images)],
-            "tags": [*(["synthetic", "faces"] if rendered else []), "fairness", "rebalanced", "gan-edited"],
+            "tags": [*(["synthetic", "faces"] if rendered else []), "fairness", "rebalanced", edited],
         },
         sort_keys=False,
     )
@@ -126,6 +132,10 @@ def front_matter(title: str, images: int, reader: str) -> str:
 def size_category(images: int) -> str:
     """Return the Hub's category of a number of images."""
     return next((name for limit, name in SIZES.items() if images < limit), "n>10M")
+
+
+def _inverts(targets: Rebalance) -> bool:
+    return targets.editor.kind == "latent-regression"
 
 
 def _collection(data: Data) -> str:
@@ -137,12 +147,13 @@ def _collection(data: Data) -> str:
 
 def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
     attribute = targets.targets[0].attribute
-    edited = int(labels["edited"].sum())
+    edited, inverts = int(labels["edited"].sum()), _inverts(targets)
     before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
     measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
     return {
         "attribute": readable(attribute),
         "rates": rates_text(targets.targets),
+        "purpose": PURPOSE if "retrained" in metrics["gap"][attribute] else "",
         "groups": " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2]),
         "images": f"{len(labels):,}",
         "edited": f"{edited:,}",
@@ -159,7 +170,14 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "resolution": data.resolution,
         "collection": _collection(data),
         "candidates": targets.candidates,
-        "region": f"the donor's {readable(targets.region.name)}" if targets.region.kind == "part" else "a box of it",
+        "editor": EDITORS[targets.editor.kind],
+        "pixels": GENERATED_PIXELS if inverts and targets.finish == "none" else KEPT_PIXELS,
+        "artefacts": (
+            "Composites are generated. They have the generator's artefacts"
+            if inverts
+            else "Composites have the artefacts of blending"
+        ),
+        "region": f"the donor's {readable(str(targets.region))}" if targets.region.kind == "part" else "a box of it",
         "reference": measured["reference"],
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +54,25 @@ PANELS = (
 )
 
 
+class Layout(NamedTuple):
+    """Places in the figure of rates, in inches from its lower edge."""
+
+    height: float
+    panels: float
+    key: float
+
+
+ONE_ROW, TWO_ROWS = Layout(3.32, 1.55, 1.2), Layout(4.3, 0.387, 1.849)
+
+
+def panels_of(stages: Collection[str]) -> list[Panel]:
+    """Return the panels of these image sets, in a single row where no GAN was retrained."""
+    shown = [panel for panel in PANELS if panel.stage in stages]
+    if "retrained" in stages:
+        return shown
+    return [panel._replace(row=0, column=number) for number, panel in enumerate(shown)]
+
+
 def plot_rates(
     *, bias: Path, gaps: Path, agreement: Path, targets: Rebalance, detectors: Detectors, figure: Path
 ) -> None:
@@ -92,9 +111,21 @@ def rates_figure(
     attribute = targets.targets[0].attribute
     wanted = {group_name(target.where): target.rate for target in targets.targets}
     rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
-    figure = Figure(figsize=(7.2, 4.3))
-    grid = figure.add_gridspec(2, 5, left=0.065, right=0.995, top=0.915, bottom=0.09, wspace=0.14, hspace=0.56)
-    for panel in PANELS:
+    panels = panels_of(gaps)
+    rows, columns = (1 + max(place) for place in zip(*((panel.row, panel.column) for panel in panels), strict=True))
+    layout = ONE_ROW if rows == 1 else TWO_ROWS
+    figure = Figure(figsize=(7.2, layout.height))
+    grid = figure.add_gridspec(
+        rows,
+        columns,
+        left=0.065,
+        right=0.995,
+        top=1 - 0.3655 / layout.height,
+        bottom=layout.panels / layout.height,
+        wspace=0.14,
+        hspace=0.56,
+    )
+    for panel in panels:
         axes = figure.add_subplot(grid[panel.row, panel.column])
         axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
         _draw_rates(axes, rates.loc[panel.stage], panel.judge, wanted)
@@ -111,7 +142,7 @@ def rates_figure(
             axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
         else:
             axes.set_yticklabels([])
-    _add_key(figure, list(wanted))
+    _add_key(figure, list(wanted), layout)
     return figure
 
 
@@ -171,8 +202,8 @@ def _strike(axes: Axes, share: float) -> None:
     )
 
 
-def _add_key(figure: Figure, groups: Sequence[str]) -> None:
-    """Draw the legend in the empty places of the lower row."""
+def _add_key(figure: Figure, groups: Sequence[str], layout: Layout) -> None:
+    """Draw the legend in the empty places of the lower row, or below the only one."""
     bars = [
         Patch(facecolor=GROUP_COLORS[number % len(GROUP_COLORS)], edgecolor=INK, linewidth=0.5, label=readable(group))
         for number, group in enumerate(groups)
@@ -189,20 +220,23 @@ def _add_key(figure: Figure, groups: Sequence[str]) -> None:
         title="Bars: rate by the referee, in the second panel by ground truth",
         alignment="left",
         loc="upper left",
-        bbox_to_anchor=(0.05, 0.43),
+        bbox_to_anchor=(0.05, layout.key / layout.height),
         ncols=2,
         fontsize=SMALL,
         title_fontsize=SMALL,
         frameon=False,
         columnspacing=1.2,
     )
-    note = (
-        f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval. Upper row: the panels of "
-        "the paper's Fig. 12, in its order. Lower row: the dataset that the retrained GAN was trained on, and the "
-        "control GAN, trained with the same settings and seed on the original dataset."
+    note = f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval."
+    if layout == TWO_ROWS:
+        note += (
+            " Upper row: the panels of the paper's Fig. 12, in its order. Lower row: the dataset that the retrained "
+            "GAN was trained on, and the control GAN, trained with the same settings and seed on the original dataset."
+        )
+    under_key = layout.key - 0.34 - 0.1376 * math.ceil((len(bars) + len(marks)) / 2)
+    figure.text(
+        0.058, under_key / layout.height, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK
     )
-    under_key = 0.351 - 0.032 * math.ceil((len(bars) + len(marks)) / 2)
-    figure.text(0.058, under_key, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 
 
 @dataclass(frozen=True)
@@ -330,11 +364,11 @@ def _collages(
     import torch
 
     from pipeline_lib.editing.parts import PartMasks
-    from pipeline_lib.editing.swap import part_of
+    from pipeline_lib.editing.swap import parts_of
     from pipeline_lib.imaging.collages import make_collage, region_masks
 
     side = next(iter(images.values())).shape[0]
-    masks = PartMasks(parts, part_of(settings.region), side)
+    masks = PartMasks(parts, parts_of(settings.region), side)
     empty = np.zeros((side, side), bool)
 
     def stacked(names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

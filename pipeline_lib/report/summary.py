@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -40,10 +40,8 @@ CORRECTED_DISAGREES = (
     "Read this verdict with care. Gaps corrected for the referee's errors do not meet the same criterion. Their "
     "intervals also account for how well these errors are known."
 )
-RATES_NOTE = (
-    "Rates by the referee, a detector that took no part in the edits. The control GAN was trained with the same "
-    "settings and seed on the original dataset. Group gap: "
-)
+REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
+CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
 
@@ -71,7 +69,7 @@ def write_summary(
     gallery: Path,
     targets: Rebalance,
     detectors: Detectors,
-    retrain: Retrain,
+    retrain: Retrain | None,
     summary: Path,
 ) -> None:
     """Write one self-contained HTML page.
@@ -82,7 +80,7 @@ def write_summary(
         gallery: PNG of `plot_before_after` for the dataset.
         targets: the config section of the target rates.
         detectors: the config section with the required agreement.
-        retrain: the config section of the retraining.
+        retrain: the config section of the retraining; None if no GAN was retrained.
         summary: page to write.
     """
     found = tables.read_metrics(metrics)
@@ -98,15 +96,18 @@ def write_summary(
         headline=escape(verdict.headline),
         caution=_elements("p", [verdict.caution] * bool(verdict.caution)),
         dataset_rates=_table(tables.rates_table(found, rules, "dataset", "dataset_rebalanced")),
-        gan_rates=_table(tables.rates_table(found, rules, "control", "retrained")),
-        rates_note=escape(f"{RATES_NOTE}{_groups(targets)}."),
+        gan_rates=_table(tables.rates_table(found, rules, "control", "retrained")) if retrain else "",
+        rates_note=escape(
+            " ".join([REFEREE_IS, *([CONTROL_IS] if retrain else []), f"Group gap: {_groups(targets)}."])
+        ),
         gallery=_embed(gallery),
+        gallery_caption=escape(_caption_gallery(targets)),
         gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
         reasons=_elements("li", verdict.reasons),
-        criterion=escape(_criterion(targets)),
+        criterion=escape(_criterion(targets, retrain)),
         done=_elements("p", describe_run(found, targets, retrain)),
         rates=_embed(rates),
-        rates_text=escape(_describe_rates(attribute)),
+        rates_text=escape(_describe_rates(attribute, retrain)),
         groups=escape(_groups(targets)),
         gaps=_table(tables.gap_table(found, attribute, detectors.least_agreement)),
         least_agreement=f"{detectors.least_agreement:g}",
@@ -115,8 +116,7 @@ def write_summary(
         edits=_table(tables.edits_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
-        regions=_table(tables.regions_table(found)),
-        regions_note=escape(_describe_regions(found["regions"])),
+        regions=_compare_regions(found),
         timing=_table(tables.timing_table(found)),
     )
     with atomic_path(summary) as beside:
@@ -127,8 +127,8 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     """Decide by the referee whether the dataset is balanced and the retrained GAN less biased than the control GAN.
 
     The balance is real if the whole interval of the rebalanced dataset's gap lies within `SMALL_GAP` of the target
-    gap, and the retrained GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Image
-    sets on which the detectors disagree too often do not count.
+    gap, and the retrained GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Without
+    a retrained GAN the dataset alone decides. Image sets on which the detectors disagree too often do not count.
 
     Args:
         metrics: metrics of the run.
@@ -142,25 +142,29 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
         {stage: excess_of(as_estimate(judges[judge]), target_gap(targets.targets)) for stage, judges in gaps.items()}
         for judge in ("referee", "corrected")
     )
-    dataset = None if "dataset_rebalanced" in doubtful else is_small(excess["dataset_rebalanced"])
-    is_doubtful = "retrained" in doubtful or "control" in doubtful
-    retrained = None if is_doubtful else is_halved(excess["retrained"], excess["control"])
-    real = False if False in (dataset, retrained) else None if None in (dataset, retrained) else True
-
-    holds_corrected = is_small(corrected["dataset_rebalanced"]) and is_halved(
-        corrected["retrained"], corrected["control"]
-    )
+    found = _meet_criteria(excess, doubtful)
+    real = False if False in found.values() else None if None in found.values() else True
+    reasons = [_say_dataset(found["dataset"], "dataset_rebalanced" in doubtful)]
+    if "retrained" in found:
+        is_doubtful = "retrained" in doubtful or "control" in doubtful
+        reasons.append(_say_retrained(found["retrained"], is_doubtful, excess["control"]))
+    if real and not all(_meet_criteria(corrected).values()):
+        reasons.append(CORRECTED_DISAGREES)
     return Verdict(
         real,
-        _headline(real, dataset, retrained),
+        _headline(real, **found),
         _caution({stage: agreement[stage][attribute] for stage in doubtful}, least_agreement),
-        [
-            _say_dataset(dataset, "dataset_rebalanced" in doubtful),
-            _say_retrained(retrained, is_doubtful, excess["control"]),
-            *([CORRECTED_DISAGREES] if real and not holds_corrected else []),
-            *_cost(metrics["quality"]),
-        ],
+        reasons + _cost(metrics["quality"]),
     )
+
+
+def _meet_criteria(excess: Mapping[str, Estimate], doubtful: Collection[str] = ()) -> dict[str, bool | None]:
+    """Return whether the dataset is balanced and, if a GAN was retrained, whether its bias is halved."""
+    found = {"dataset": None if "dataset_rebalanced" in doubtful else is_small(excess["dataset_rebalanced"])}
+    if "retrained" in excess:
+        is_doubtful = "retrained" in doubtful or "control" in doubtful
+        found["retrained"] = None if is_doubtful else is_halved(excess["retrained"], excess["control"])
+    return found
 
 
 def excess_of(gap: Estimate, target: float) -> Estimate:
@@ -187,27 +191,38 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
     return True if retrained.high < control.low else None
 
 
-def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain) -> list[str]:
+def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain | None) -> list[str]:
     """Return what was done, with a paragraph each for edits, swaps and retraining."""
     region = targets.region
-    pasted = f"donor's {readable(region.name)}" if isinstance(region, PartRegion) else "same rectangle of the donor"
-    planned = {name: f"{edits['planned']:,}" for name, edits in metrics["edits"].items()}
-    shown = "Both GANs were also shown the selector's scores of their images. " if retrain.attributes else ""
+    pasted = f"donor's {readable(str(region))}" if isinstance(region, PartRegion) else "same rectangle of the donor"
+    places = {"dataset": "the original dataset", "samples": "samples of the source GAN"}
+    planned = [
+        f"{metrics['edits'][name]['planned']:,} in {place}"
+        for name, place in places.items()
+        if name in metrics["edits"]
+    ]
+    shown = (
+        "Both GANs were also shown the selector's scores of their images. " if retrain and retrain.attributes else ""
+    )
+    kept = "" if targets.finish == "none" else "Every pixel outside that region kept its value. "
+    gans = f"One GAN was retrained on the rebalanced dataset. {CONTROL_IS} {shown}" if retrain else ""
     return [
         f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
-        f"{planned['dataset']} in the original dataset and {planned['samples']} in samples of the source GAN.",
-        f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and the "
-        "collage was passed once through the masked encoder and the frozen generator. A first detector, the selector, "
-        "took the strongest composite that it accepted. Where it accepted none, the original image was kept.",
-        "One GAN was retrained on the rebalanced dataset. The control GAN was trained with the same settings and seed "
-        f"on the original dataset. {shown}A second detector, the referee, then evaluated every image set. It "
-        "shares neither architecture, seed nor training half with the selector.",
+        f"{' and '.join(planned)}.",
+        f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and "
+        f"{tables.EDITORS[targets.editor.kind]}. {kept}A first detector, the selector, decided which composites "
+        "succeeded, and the best of them was taken. Where none did, the original image was kept.",
+        f"{gans}A second detector, the referee, then evaluated every image set. It shares neither architecture, seed "
+        "nor training half with the selector.",
     ]
 
 
-def _headline(real: bool | None, dataset: bool | None, retrained: bool | None) -> str:
-    joined_by = "and" if (dataset is True) == (retrained is True) else "but"
-    return f"{OPENINGS[real]}: {DATASET_IS[dataset]}, {joined_by} {RETRAINED_IS[retrained]}."
+def _headline(real: bool | None, **found: bool | None) -> str:
+    said = f"{OPENINGS[real]}: {DATASET_IS[found['dataset']]}"
+    if "retrained" not in found:
+        return f"{said}."
+    joined_by = "and" if (found["dataset"] is True) == (found["retrained"] is True) else "but"
+    return f"{said}, {joined_by} {RETRAINED_IS[found['retrained']]}."
 
 
 def _caution(doubtful: Mapping[str, float], least_agreement: float) -> str:
@@ -247,19 +262,24 @@ def _cost(quality: Mapping[str, Any]) -> list[str]:
     """Give the cost in image quality, as the Fréchet distances after editing and retraining."""
     distances = frechet_distances(quality)
     reference = quality["dataset"]["frechet_distance"]["reference"]
-    return [
-        f"The rebalanced dataset's Fréchet distance to {reference} is {distances.text('dataset_rebalanced')}.",
-        f"The retrained GAN's is {distances.text('retrained')}. The control GAN's is {distances.text('control')}. "
-        "Lower is better.",
-    ]
+    edited = f"The rebalanced dataset's Fréchet distance to {reference} is {distances.text('dataset_rebalanced')}."
+    if "retrained" not in quality:
+        return [f"{edited} Lower is better."]
+    gans = f"The retrained GAN's is {distances.text('retrained')}. The control GAN's is {distances.text('control')}."
+    return [edited, f"{gans} Lower is better."]
 
 
-def _criterion(targets: Rebalance) -> str:
+def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
+    lies = (
+        f"whole interval of the rebalanced dataset's group gap lies within {SMALL_GAP:g} of the target gap "
+        f"({target_gap(targets.targets):+z.2f})"
+    )
+    if not retrain:
+        return f"The criterion, by the referee: the {lies}. The interval accounts for the choice of images."
     return (
-        "The criterion, by the referee, has two parts. The whole interval of the rebalanced dataset's group gap lies "
-        f"within {SMALL_GAP:g} of the target gap ({target_gap(targets.targets):+z.2f}). The retrained GAN's bias is at "
-        "most half of the control GAN's, and their intervals do not overlap. Bias is the distance of a group gap from "
-        "the target gap. The intervals account for the choice of images, not for another seed of the training."
+        f"The criterion, by the referee, has two parts. The {lies}. The retrained GAN's bias is at most half of the "
+        "control GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap. "
+        "The intervals account for the choice of images, not for another seed of the training."
     )
 
 
@@ -272,19 +292,26 @@ def _describe_gallery(planned: int, targets: Rebalance) -> str:
     """Say what to look for in the gallery."""
     if not planned:
         return "No edits of the original dataset are planned."
-    region = readable(targets.region.name) if isinstance(targets.region, PartRegion) else "swapped rectangle"
+    region = readable(str(targets.region)) if isinstance(targets.region, PartRegion) else "swapped rectangle"
     return (
         "Each row is an edit: the image before, the donor, the collage and the image after. Compare the first picture "
         f"of a row with the last. The {region} should have changed, and the rest should not."
     )
 
 
-def _describe_rates(attribute: str) -> str:
+def _caption_gallery(targets: Rebalance) -> str:
+    grey = " The encoder does not see grey pixels." if targets.editor.kind == "latent-regression" else ""
+    return f"A row is an edit.{grey}"
+
+
+def _describe_rates(attribute: str, retrain: Retrain | None) -> str:
     """Say what to look for in the figure of rates."""
+    good, bad = "in the rebalanced dataset", "in the original dataset"
+    if retrain:
+        good, bad = f"{good} and in the retrained GAN", f"{bad} or in the control GAN"
     return (
         f"Bars of the rate of {readable(attribute)} by group, a panel for each image set. Compare the bars with the "
-        "dashed target rates. They should meet in the rebalanced dataset and in the retrained GAN, but not in the "
-        "original dataset or in the control GAN."
+        f"dashed target rates. They should meet {good}, but not {bad}."
     )
 
 
@@ -299,11 +326,16 @@ def _groups(targets: Rebalance) -> str:
     return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
 
 
-def _describe_regions(regions: Mapping[str, Any]) -> str:
-    if not regions:
+def _compare_regions(metrics: Mapping[str, Any]) -> str:
+    """Return the section about part and box; empty if they were not compared."""
+    rows = tables.regions_table(metrics)
+    if rows.empty:
         return ""
-    extractor = regions["extractor"]["perceptual_distance"]
-    return f"Both use the same donors in the same images. Extractor of the perceptual distance: {extractor}."
+    extractor = escape(metrics["regions"]["extractor"]["perceptual_distance"])
+    return (
+        f'<h2>Swapping the part compared with the paper\'s box</h2>\n{_table(rows)}\n<p class="note">Both use the '
+        f"same donors in the same images. Extractor of the perceptual distance: {extractor}.</p>"
+    )
 
 
 def _describe_segmenter(segmenter: Mapping[str, Any] | None) -> str:

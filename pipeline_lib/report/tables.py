@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime.errors import DataError
@@ -38,6 +38,15 @@ NAMES = {
     "corrected": "referee, corrected",
     "masked_l1": "masked L1",
     "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
+}
+
+
+#: What became of a collage, by the kind of the editor.
+EDITORS = {
+    "latent-regression": "the collage was passed once through a masked latent-regression encoder and a frozen GAN "
+    "(Chai, Wulff and Isola, ICLR 2021, section A.2.1)",
+    "poisson": "its colours were fitted to those around it by Poisson blending (Pérez, Gangnet and Blake 2003), "
+    "without a network",
 }
 
 
@@ -274,7 +283,7 @@ def rounded(value: float | None, digits: int = 4) -> float:
 
 def known_stages(names: Iterable[str]) -> list[str]:
     """Return image sets in the order in which a run makes them, since JSON files sort them alphabetically."""
-    return sorted(names, key=COMPARED.index)
+    return sorted(names, key=IMAGE_SETS.index)
 
 
 def _compared(

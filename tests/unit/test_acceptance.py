@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from benchmarks.accept import check_run, main
-from pipeline_lib.evaluation.image_sets import COMPARED
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
 
@@ -23,9 +23,9 @@ KEPT = {
     "gap": {"smiling": {stage: {"referee": {"value": value}} for stage, value in GAPS.items()}},
     "edits": {name: {"share_by_selector": 0.97, "share_by_referee": 0.93} for name in ("samples", "dataset")},
     "detectors": {judge: {"smiling": {"accuracy": 0.99}} for judge in ("selector", "referee")},
-    "agreement": {stage: {"smiling": 0.97, "hat": 0.2} for stage in COMPARED},
+    "agreement": {stage: {"smiling": 0.97, "hat": 0.2} for stage in IMAGE_SETS},
     "segmenter": {"mean": 0.9},
-    "quality": {stage: {"frechet_distance": {"value": 10.0}} for stage in COMPARED},
+    "quality": {stage: {"frechet_distance": {"value": 10.0}} for stage in IMAGE_SETS},
     "timing": {"train_encoder": 600.0, "swap_parts/samples-0": 300.0},
 }
 KEPT["gap"]["smiling"]["dataset"]["truth"] = {"value": 0.62}

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.config import Detectors, Evaluate, RateRule, Rebalance
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.bias import evaluate_bias
 from pipeline_lib.evaluation.edits import evaluate_edits
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.metrics import collect_metrics
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -22,7 +22,7 @@ TARGETS = Rebalance(
 )
 LONG, SHORT = "long_hair", "not long_hair"
 # By group: images that smile, and images in all.
-COUNTS = {stage: {LONG: (16 - number, 20), SHORT: (4 + number, 20)} for number, stage in enumerate(COMPARED)}
+COUNTS = {stage: {LONG: (16 - number, 20), SHORT: (4 + number, 20)} for number, stage in enumerate(IMAGE_SETS)}
 
 
 def table_of(counts):
@@ -60,13 +60,13 @@ def evaluate(tmp_path):
             return table.assign(split="train")[["image_id", "split", "long_hair", "smiling"]]
 
         held_out = table_of({LONG: (100, 200), SHORT: (100, 200)})
-        tables = {stage: table_of(counts[stage]) for stage in COMPARED}
+        tables = {stage: table_of(counts[stage]) for stage in counts}
         evaluate_bias(
             truth=write("dataset", "labels", labelled(tables["dataset"])),
             held_out_truth=write("held_out", "labels", labelled(held_out)),
             held_out_referee=write("held_out_referee", "scores", probabilities(held_out)),
-            selector=[write(f"selector-{name}", "scores", probabilities(tables[name], wrong)) for name in COMPARED],
-            referee=[write(f"referee-{name}", "scores", probabilities(tables[name])) for name in COMPARED],
+            selector=[write(f"selector/{name}", "scores", probabilities(tables[name], wrong)) for name in counts],
+            referee=[write(f"referee/{name}", "scores", probabilities(tables[name])) for name in counts],
             targets=TARGETS,
             detectors=Detectors(attributes=["smiling", "long_hair"], least_agreement=least_agreement),
             settings=Evaluate(resamples=300),
@@ -98,10 +98,10 @@ def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate):
 
 def test_gaps_are_the_first_groups_rate_minus_the_seconds(evaluate):
     _, gaps, _ = evaluate()
-    assert list(gaps) == sorted(COMPARED)
+    assert list(gaps) == sorted(IMAGE_SETS)
     assert set(gaps["dataset"]) == {"truth", "selector", "referee", "corrected"}
     assert set(gaps["samples"]) == {"selector", "referee", "corrected"}
-    for number, stage in enumerate(COMPARED):
+    for number, stage in enumerate(IMAGE_SETS):
         for judge in ("selector", "referee"):
             found = gaps[stage][judge]
             assert found["value"] == pytest.approx((12 - 2 * number) / 20)
@@ -113,21 +113,27 @@ def test_a_perfect_referee_is_hardly_corrected(evaluate):
     corrected = bias[bias["judge"] == "corrected"].set_index(["stage", "group"])["rate"]
     referee = bias[bias["judge"] == "referee"].set_index(["stage", "group"])["rate"]
     pd.testing.assert_series_equal(corrected, referee, atol=1e-9)
-    for stage in COMPARED:
+    for stage in IMAGE_SETS:
         assert gaps[stage]["corrected"]["value"] == pytest.approx(gaps[stage]["referee"]["value"], abs=1e-6)
 
 
 def test_agreement_is_the_share_of_images_on_which_the_detectors_agree(evaluate, caplog):
     caplog.set_level(logging.WARNING)
     _, gaps, agreement = evaluate(wrong=[0, 1, 20])
-    assert agreement == {stage: {"smiling": 37 / 40, "long_hair": 1.0} for stage in COMPARED}
-    assert len(caplog.records) == len(COMPARED)
+    assert agreement == {stage: {"smiling": 37 / 40, "long_hair": 1.0} for stage in IMAGE_SETS}
+    assert len(caplog.records) == len(IMAGE_SETS)
     assert "agree on `smiling` in 0.925 of `dataset`, less than 0.95" in caplog.records[0].message
     # Of the long-haired of the dataset 16 of 20 smile; the selector misses two, and of the others one more smiles not.
     assert gaps["dataset"]["selector"]["value"] == pytest.approx(14 / 20 - 3 / 20)
     caplog.clear()
     evaluate(wrong=[0, 1, 20], least_agreement=0.9)
     assert not caplog.records
+
+
+def test_only_the_image_sets_that_are_given_are_judged(evaluate):
+    bias, gaps, agreement = evaluate(counts={name: COUNTS[name] for name in ("dataset", "dataset_rebalanced")})
+    assert set(bias["stage"]) == set(gaps) == set(agreement) == {"dataset", "dataset_rebalanced"}
+    assert gaps["dataset_rebalanced"]["referee"]["value"] == pytest.approx((12 - 2 * 3) / 20)
 
 
 def test_a_group_that_nobody_is_in_has_no_gap(evaluate):
@@ -148,6 +154,7 @@ def count_edits(folder, chosen, referee):
             "donor_id": ["c", "d", "c", "d"],
             "logit": [1.0, 2.0, -1.0, 3.0],
             "in_group": True,
+            "seam": 0.2,
             "success": [True, True, True, False],
             "chosen": chosen,
             "masked_l1": [0.5, 0.1, 0.3, 0.5],
@@ -208,8 +215,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         agreement=tmp_path / "agreement.json",
         quality=tmp_path / "quality.parquet",
         regions=[tmp_path / "regions.json"] * segmented,
-        samples_edits=tmp_path / "edits-samples.json",
-        dataset_edits=tmp_path / "edits-dataset.json",
+        edits=[tmp_path / "edits-samples.json", tmp_path / "edits-dataset.json"],
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
         segmenter=[tmp_path / "segmenter.json"] * segmented,
         targets=TARGETS,

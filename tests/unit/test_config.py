@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline_lib.config import BoxRegion, load_config, parse_config
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.runtime.errors import ConfigError
 
 LONG, SHORT = {"long_hair": True}, {"long_hair": False}
@@ -272,6 +273,40 @@ def test_a_missing_section_is_named() -> None:
     assert refusal(values) == "my.yaml: `retrain` is missing; add it"
 
 
+def without(editor: str, retrain: Any, *missing: str) -> dict[str, Any]:
+    """Return the minimal config with that editor and retraining, but without some sections."""
+    values = changed("rebalance.editor", editor) | {"retrain": retrain}
+    return {key: value for key, value in values.items() if key not in missing}
+
+
+@pytest.mark.parametrize(
+    ("editor", "retrain", "missing", "reason"),
+    [
+        ("latent-regression", None, "encoder", "`rebalance.editor: latent-regression` needs it; add it, or use"),
+        ("latent-regression", None, "generator", "`rebalance.editor: latent-regression` needs it; add it, or use"),
+        ("poisson", MINIMAL["retrain"], "generator", "`retrain` needs it; add it, or set `retrain: null`"),
+    ],
+)
+def test_a_missing_network_is_named_with_what_needs_it(editor: str, retrain: Any, missing: str, reason: str) -> None:
+    message = refusal(without(editor, retrain, missing))
+    assert message.startswith(f"my.yaml: `{missing}` is missing, and {reason}")
+
+
+@pytest.mark.parametrize(
+    ("editor", "retrain", "missing", "image_sets"),
+    [
+        ("latent-regression", MINIMAL["retrain"], (), IMAGE_SETS),
+        ("latent-regression", None, (), IMAGE_SETS[:4]),
+        ("poisson", MINIMAL["retrain"], ("encoder",), IMAGE_SETS),
+        ("poisson", None, ("generator", "encoder"), ("dataset", "dataset_rebalanced")),
+    ],
+)
+def test_a_run_compares_the_image_sets_that_its_editor_and_retraining_make(
+    editor: str, retrain: Any, missing: tuple[str, ...], image_sets: tuple[str, ...]
+) -> None:
+    assert parse_config(without(editor, retrain, *missing)).image_sets == image_sets
+
+
 def test_several_faults_are_told_at_once() -> None:
     values = changed("seeds", 1) | {"run": "a/b"}
     message = refusal(values)
@@ -375,6 +410,12 @@ def test_published_weights_are_named_without_being_there_yet() -> None:
     config = parse_config(published())
     assert config.generator.weights == Path("pretrained/pgans_celebahq-small_generator.pth")
     assert config.encoder.weights == Path("pretrained/pgan_encoders_celebahq-small_RGBM_model_final.pth")
+
+
+def test_published_weights_are_taken_by_those_networks_that_a_config_describes() -> None:
+    values = {key: value for key, value in published().items() if key != "encoder"}
+    values["rebalance"] = values["rebalance"] | {"editor": "poisson"}
+    assert parse_config(values).generator.weights == Path("pretrained/pgans_celebahq-small_generator.pth")
 
 
 def test_a_file_given_by_path_stands_in_for_the_published_one(tmp_path: Path) -> None:

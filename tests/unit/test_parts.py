@@ -36,11 +36,11 @@ def test_a_row_has_the_count_and_the_box_of_its_part():
 def test_masks_survive_the_table_and_small_or_absent_parts_are_left_out(tmp_path):
     rows = part_rows("a", CODES, PARTS) + part_rows("b", np.minimum(CODES, 1), PARTS)
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
-    masks = PartMasks(tmp_path / "parts.parquet", "mouth", 8)
+    masks = PartMasks(tmp_path / "parts.parquet", ["mouth"], 8)
     assert list(masks) == ["a"]
     np.testing.assert_array_equal(masks["a"], CODES == 2)
-    assert PartMasks(tmp_path / "parts.parquet", "mouth", 8, least_pixels=5) == {}
-    np.testing.assert_array_equal(PartMasks(tmp_path / "parts.parquet", "skin", 8)["b"], CODES > 0)
+    assert PartMasks(tmp_path / "parts.parquet", ["mouth"], 8, least_pixels=5) == {}
+    np.testing.assert_array_equal(PartMasks(tmp_path / "parts.parquet", ["skin"], 8)["b"], CODES > 0)
 
 
 def test_an_image_that_is_all_background_has_no_part():
@@ -66,7 +66,7 @@ def test_the_table_holds_what_the_segmenter_says_of_each_image(tmp_path, write_s
     with torch.no_grad():
         codes = segmenter(to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2), "cpu")).numpy()
     for code, part in enumerate(PARTS[1:], start=1):
-        found = PartMasks(tmp_path / "parts.parquet", part, 16)
+        found = PartMasks(tmp_path / "parts.parquet", [part], 16)
         for name, expected in zip(names, codes == code, strict=True):
             np.testing.assert_array_equal(found.get(name, np.zeros((16, 16), bool)), expected)
     assert read_table(tmp_path / "parts.parquet", "parts")["part"].isin(PARTS[1:]).all()
@@ -82,7 +82,7 @@ def test_without_a_segmenter_every_image_has_one_part_the_box(tmp_path, write_sh
         device=torch.device("cpu"),
         batch=2,
     )
-    found = PartMasks(tmp_path / "parts.parquet", BOX, 16)
+    found = PartMasks(tmp_path / "parts.parquet", [BOX], 16)
     assert sorted(found) == ["a", "b", "c"]
     for mask in found.values():
         assert mask[8:12, 4:].all()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import importlib
 import re
 import subprocess
@@ -22,13 +21,14 @@ from pipeline_lib.config import (
     FolderData,
     GanTraining,
     PartRegion,
+    Poisson,
     RateRule,
     Rebalance,
     Retrain,
 )
+from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.evaluation.rates import gap, rate_rows
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
@@ -43,6 +43,7 @@ TARGETS = Rebalance(
     ],
     region=PartRegion(name="mouth", grow=0.0, buffer=0.1),
 )
+RETRAIN = Retrain(training=GanTraining(kimg=1))
 EVEN = Rebalance(targets=[rule.model_copy(update={"rate": 0.5}) for rule in TARGETS.targets])
 GROUPS = ("long_hair", "not long_hair")
 RATES = {
@@ -53,11 +54,16 @@ RATES = {
     "retrained": (0.55, 0.45),
     "control": (0.72, 0.28),
 }
+#: The image sets of a run with `retrain: null`, by editor.
+WITHOUT_RETRAINING = {
+    "latent-regression": {stage: rates for stage, rates in RATES.items() if stage not in ("retrained", "control")},
+    "poisson": {stage: RATES[stage] for stage in ("dataset", "dataset_rebalanced")},
+}
 
 
 def bias_of(rates, n=2000):
     """Return the table and the gaps of these rates, the same by every judge."""
-    rows, gaps = [], {stage: {} for stage in COMPARED}
+    rows, gaps = [], {stage: {} for stage in rates}
     for stage, pair in rates.items():
         in_group = {name: np.arange(2 * n) // n == number for number, name in enumerate(GROUPS)}
         has = np.concatenate([np.arange(n) < round(rate * n) for rate in pair])
@@ -95,15 +101,19 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
     return {
         "rate": {"smiling": as_rates(bias)},
         "gap": {"smiling": gaps},
-        "agreement": {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {}),
+        "agreement": {stage: {"smiling": 0.99} for stage in rates} | (agreement or {}),
         "quality": {
             stage: {
                 "frechet_distance": {"value": 10.123456 + number, **measured},
                 "coverage": {"value": 0.91234567, **measured},
             }
-            for number, stage in enumerate(COMPARED)
+            for number, stage in enumerate(rates)
         },
-        "edits": {"samples": edits, "dataset": {**edits, "planned": 1234, "masked_l1": None}},
+        "edits": {
+            name: found
+            for name, found in (("samples", edits), ("dataset", {**edits, "planned": 1234, "masked_l1": None}))
+            if name in rates
+        },
         "regions": {"part": region, "box": region, "extractor": {"perceptual_distance": "stlpips-alex"}},
         "detectors": {"referee": {"smiling": detector}, "selector": {"smiling": {**detector, "positives": 0}}},
         "segmenter": {"n": 1000, "intersection_over_union": {"mouth": 0.93}, "mean": 0.93},
@@ -123,7 +133,7 @@ def texts_by_panel(drawn):
 
 def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS):
     bias, gaps = bias_of(rates)
-    shares = {stage: {"smiling": 0.99} for stage in COMPARED} | (agreement or {})
+    shares = {stage: {"smiling": 0.99} for stage in IMAGE_SETS} | (agreement or {})
     return figures.rates_figure(bias, gaps, shares, targets, least)
 
 
@@ -133,7 +143,17 @@ def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
         "Original dataset, by the referee", "Original dataset, ground truth", "Samples of the source GAN",
         "Rebalanced samples", "Retrained GAN",
     ]  # fmt: skip
-    assert {panel.stage for panel in figures.PANELS} == set(COMPARED)
+    assert {panel.stage for panel in figures.PANELS} == set(IMAGE_SETS)
+
+
+def test_the_figure_has_panels_for_the_image_sets_of_the_run_alone():
+    for rates, count in zip(WITHOUT_RETRAINING.values(), (5, 3), strict=True):
+        drawn = draw(rates)
+        assert len(drawn.axes) == count
+        assert {axes.get_subplotspec().rowspan.start for axes in drawn.axes} == {0}
+        assert list(texts_by_panel(drawn))[-1] == "Rebalanced dataset"
+        assert "Lower row" not in drawn.texts[-1].get_text()
+        assert [axes.get_ylabel() for axes in drawn.axes] == ["rate of smiling", *[""] * (count - 1)]
 
 
 def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
@@ -168,7 +188,7 @@ def test_a_group_without_images_is_named_and_has_no_bar():
     empty = (bias["stage"] == "retrained") & (bias["group"] == "long_hair")
     bias.loc[empty, ["rate", "ci_low", "ci_high"]] = np.nan
     gaps["retrained"]["referee"] = {"value": None, "ci": [None, None]}
-    agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
+    agreement = {stage: {"smiling": 0.99} for stage in IMAGE_SETS}
     drawn = figures.rates_figure(bias, gaps, agreement, TARGETS, 0.95)
     assert texts_by_panel(drawn)["Retrained GAN"] == "no image gap unknown"
     assert [len(axes.patches) for axes in drawn.axes] == [2, 2, 2, 2, 1, 2, 2]
@@ -186,7 +206,7 @@ def groups_drawn(*conditions):
     bias, gaps = bias_of(RATES)
     first = bias[bias["group"] == GROUPS[0]]
     table = pd.concat([first.assign(group=group_name(where)) for where in conditions])
-    agreement = {stage: {"smiling": 0.99} for stage in COMPARED}
+    agreement = {stage: {"smiling": 0.99} for stage in IMAGE_SETS}
     targets = TARGETS.model_copy(update={"targets": rules})
     return figures.rates_figure(table, gaps, agreement, targets, 0.95)
 
@@ -209,7 +229,7 @@ def test_the_figure_of_rates_is_written_as_a_png(tmp_path):
     bias, gaps = bias_of(RATES)
     write_table(tmp_path / "bias.parquet", "bias", bias)
     write_json(tmp_path / "gaps.json", gaps)
-    write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in COMPARED})
+    write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in IMAGE_SETS})
     figures.plot_rates(
         bias=tmp_path / "bias.parquet",
         gaps=tmp_path / "gaps.json",
@@ -257,7 +277,7 @@ def edited(tmp_path):
     rows = [(NAMES[number], number, 0, "smiling", wanted) for number, wanted in plan]
     write_table(tmp_path / "plan.parquet", "plan", pd.DataFrame(rows, columns=SCHEMAS["plan"].names))
     tried = [
-        (name, candidate, donor, 1.0, True, chosen, chosen, 0.1)
+        (name, candidate, donor, 1.0, True, 0.2, chosen, chosen, 0.1)
         for name, donor_chosen in (("face-0", "face-5"), ("face-1", None), ("face-3", "face-2"), ("face-4", None))
         for candidate, (donor, chosen) in enumerate([("face-4", False), (donor_chosen or "face-5", bool(donor_chosen))])
     ]
@@ -374,7 +394,7 @@ def test_csv_files_hold_the_values_of_the_metrics(tmp_path, metrics_file):
         "original dataset", "samples of the source GAN", "rebalanced samples", "rebalanced dataset", "retrained GAN",
         "control GAN",
     ]  # fmt: skip
-    for stage in COMPARED:
+    for stage in IMAGE_SETS:
         row, measured = quality.loc[tables.readable(stage)], metrics["quality"][stage]
         assert row["Fréchet distance"] == pytest.approx(measured["frechet_distance"]["value"], rel=5e-3)
         assert row["coverage"] == pytest.approx(measured["coverage"]["value"], rel=5e-4)
@@ -406,7 +426,7 @@ def test_a_run_that_was_not_timed_has_no_total():
 def with_distances(**distances):
     """Return metrics with these Fréchet distances; all others are 1."""
     metrics = metrics_of()
-    for stage in COMPARED:
+    for stage in IMAGE_SETS:
         metrics["quality"][stage]["frechet_distance"]["value"] = distances.get(stage, 1.0)
     return metrics
 
@@ -510,6 +530,20 @@ def test_the_headline_says_what_became_of_the_dataset_and_of_the_gan(changed, he
     assert judged(RATES | changed).headline.startswith(headline)
 
 
+@pytest.mark.parametrize("editor", WITHOUT_RETRAINING)
+def test_without_a_retrained_gan_the_dataset_alone_decides(editor):
+    rates = WITHOUT_RETRAINING[editor]
+    verdict = judged(rates)
+    assert (verdict.real, verdict.headline) == (True, "The rebalancing worked: the dataset is now balanced.")
+    assert not re.search("retrained|control", " ".join(verdict.reasons))
+    verdict = judged(rates | {"dataset_rebalanced": (0.6, 0.4)})
+    assert (verdict.real, verdict.headline) == (
+        False,
+        "The rebalancing did not work: the dataset is still not balanced.",
+    )
+    assert judged(rates, agreement={"dataset_rebalanced": {"smiling": 0.9}}).real is None
+
+
 def test_a_real_balance_that_the_corrected_gaps_do_not_bear_out_is_said_with_care():
     metrics = metrics_of()
     metrics["gap"]["smiling"]["dataset_rebalanced"]["corrected"] = {"value": 0.09, "ci": [0.03, 0.15]}
@@ -575,7 +609,7 @@ class Page(HTMLParser):
         self.text += text
 
 
-def written_page(tmp_path, metrics, attributes=None):
+def written_page(tmp_path, metrics, retrain=RETRAIN, targets=EVEN):
     write_json(tmp_path / "metrics.json", metrics)
     for name in ("rates", "gallery"):
         Image.fromarray(PIXELS[0]).save(tmp_path / f"{name}.png")
@@ -583,9 +617,9 @@ def written_page(tmp_path, metrics, attributes=None):
         metrics=tmp_path / "metrics.json",
         rates=tmp_path / "rates.png",
         gallery=tmp_path / "gallery.png",
-        targets=EVEN,
+        targets=targets,
         detectors=Detectors(),
-        retrain=Retrain(training=GanTraining(kimg=1), attributes=attributes),
+        retrain=retrain,
         summary=tmp_path / "summary.html",
     )
     return Page((tmp_path / "summary.html").read_text())
@@ -594,7 +628,32 @@ def written_page(tmp_path, metrics, attributes=None):
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):
     said = "Both GANs were also shown the selector's scores of their images."
     assert said not in written_page(tmp_path, metrics_of()).text
-    assert said in written_page(tmp_path, metrics_of(), AttributeLoss()).text
+    shown = RETRAIN.model_copy(update={"attributes": AttributeLoss()})
+    assert said in written_page(tmp_path, metrics_of(), shown).text
+
+
+#: What a page says of GANs only where there are any.
+OF_GANS = ("GAN", "retrain", "control", "generat", "encoder", "samples")
+
+
+def test_the_summary_of_a_run_without_networks_speaks_of_the_dataset_alone(tmp_path):
+    metrics = metrics_of(WITHOUT_RETRAINING["poisson"]) | {"regions": {}, "segmenter": None}
+    targets = EVEN.model_copy(update={"editor": Poisson(), "region": BoxRegion(shows=None)})
+    page = written_page(tmp_path, metrics, retrain=None, targets=targets)
+    assert "The rebalancing worked: the dataset is now balanced." in page.text
+    assert "1,234 in the original dataset." in page.text
+    assert "Poisson blending" in page.text
+    said = [*page.alternatives, page.text.replace("Edited and generated images have none.", "")]
+    assert [(word, text) for text in said for word in OF_GANS if word in text] == []
+    assert "Not measured" not in page.text
+    assert "None" not in page.text
+
+
+def test_the_summary_of_a_run_without_retraining_speaks_of_the_samples_but_not_of_other_gans(tmp_path):
+    text = written_page(tmp_path, metrics_of(WITHOUT_RETRAINING["latent-regression"]), retrain=None).text
+    assert "and 120 in samples of the source GAN." in text
+    assert "The encoder does not see grey pixels." in text
+    assert not re.search("retrained|control GAN", text)
 
 
 def test_the_summary_is_one_well_formed_page_that_holds_its_images(tmp_path):
@@ -651,8 +710,8 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_the_summary_says_so_where_nothing_was_timed(tmp_path):
-    metrics = copy.deepcopy(metrics_of()) | {"timing": {}, "regions": {}}
-    assert written_page(tmp_path, metrics).text.count("Not measured in this run.") == 2
+    metrics = metrics_of() | {"timing": {}}
+    assert written_page(tmp_path, metrics).text.count("Not measured in this run.") == 1
 
 
 def test_the_summary_of_a_run_without_edits_or_segmenter_names_nothing_unknown_none(tmp_path):
@@ -690,6 +749,23 @@ def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):
     assert "$" not in body
     for heading in ("Motivation", "Composition", "Collection", "Processing", "Uses and cautions", "Maintenance"):
         assert f"\n## {heading}\n" in body
+
+
+def test_the_card_of_a_run_without_networks_claims_no_gan(tmp_path):
+    write_json(tmp_path / "metrics.json", metrics_of(WITHOUT_RETRAINING["poisson"]))
+    write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [True]}))
+    datasheet.write_datasheet(
+        metrics=tmp_path / "metrics.json",
+        labels=tmp_path / "labels.parquet",
+        run="tiny",
+        data=AvatarData(),
+        targets=EVEN.model_copy(update={"editor": Poisson()}),
+        card=tmp_path / "card.md",
+    )
+    text = (tmp_path / "card.md").read_text()
+    assert "gan-edited" not in text
+    assert not re.search(r"\bGAN|encoder|generated", text)
+    assert "Poisson blending" in text
 
 
 def test_the_card_of_given_images_claims_nothing_of_their_origin(tmp_path, metrics_file):

@@ -1,4 +1,4 @@
-"""Each planned image tries distinct donors, and the strongest success is taken."""
+"""Each planned image tries distinct donors, and the best success is taken."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import torch
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
+from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.editing.swap import ImageSet, swap_parts
+from pipeline_lib.editing.swap import SURE, ImageSet, swap_parts
+from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json, write_json
 
 COUNT, CANDIDATES = 24, 5
 NAMES = [f"samples-{number:08d}" for number in range(COUNT)]
 WITHOUT_MOUTH = {4, 9}
+TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
+SMILING = [number % 3 == 0 for number in range(COUNT)]
 EDITED = [0, 1, 3, 7, 8, 12, 15, 16, 19, 22, 23]
 
 
@@ -41,6 +45,10 @@ def image_set(tmp_path, write_shards):
     plan = pd.DataFrame({"image_id": [NAMES[position] for position in EDITED], "position": EDITED, "target": 0})
     plan["attribute"], plan["wanted"] = "smiling", [position % 2 == 0 for position in EDITED]
     write_table(tmp_path / "plan.parquet", "plan", plan)
+    labels = pd.DataFrame(
+        {"image_id": NAMES, "split": "train", "smiling": [number % 3 == 0 for number in range(COUNT)]}
+    )
+    write_table(tmp_path / "labels.parquet", "labels", labels)
     return {"images": images, "parts": tmp_path / "parts.parquet", "plan": tmp_path / "plan.parquet"}
 
 
@@ -62,21 +70,41 @@ def precision_report(folder, precision="float32", device="cpu"):
     return folder / "encoder.json"
 
 
-def run(networks, image_set, selector, folder, *, shards=1, faces=8, seed=0, region=None, candidates=CANDIDATES):
+def run(
+    networks,
+    image_set,
+    selector,
+    folder,
+    *,
+    shards=1,
+    faces=8,
+    seed=0,
+    region=None,
+    candidates=CANDIDATES,
+    editor="latent-regression",
+    finish="detail",
+    donors="any",
+    choose="strongest",
+):
     settings = Rebalance(
-        targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)],
+        targets=TARGETS,
         region=region or PartRegion(grow=0.07, buffer=0.07),
         candidates=candidates,
         shards=shards,
+        editor=editor,
+        finish=finish,
+        donors=donors,
+        choose=choose,
     )
+    weights = {"encoder": networks.encoder, "generator": networks.generator, "precision": precision_report(folder)}
     tables = [folder / f"{shard}.candidates.parquet" for shard in range(shards)]
     composites = [folder / f"{shard}.images.parquet" for shard in range(shards)]
     for shard in range(shards):
         swap_parts(
             **image_set,
-            encoder=networks.encoder,
-            generator=networks.generator,
-            precision=precision_report(folder),
+            table=image_set["plan"].with_name("labels.parquet"),
+            kind="labels",
+            **{role: [path] if editor == "latent-regression" else [] for role, path in weights.items()},
             selector=selector,
             settings=settings,
             run="toy",
@@ -130,6 +158,23 @@ def test_the_strongest_success_is_chosen_and_its_composite_written(networks, ima
     assert not rows["success"].all()
 
 
+def test_of_successes_the_one_whose_donor_fits_best_is_chosen(networks, image_set, halfway, tmp_path):
+    rows, _ = run(networks, image_set, halfway, tmp_path, choose="seam", region=BoxRegion(buffer=0.07))
+    names, pixels = read_shards(image_set["images"])
+    images = dict(zip(names, pixels / 127.5 - 1, strict=True))
+    rim = np.zeros((16, 16), bool)
+    rim[8:16, 2:14] = True
+    rim[9:16, 3:13] = False  # the box from row 10 to 15 and from column 4 to 12, with a ring of one pixel
+    for row in rows.itertuples():
+        difference = (images[row.image_id] - images[row.donor_id])[rim]
+        assert row.seam == pytest.approx(np.sqrt((difference**2).mean()), abs=1e-5)
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    strength = np.where(rows["image_id"].map(wanted), rows["logit"], -rows["logit"])
+    for _, tried in rows.assign(strength=strength).groupby("image_id"):
+        sure = tried[tried["success"] & (tried["strength"] >= min(tried["strength"].max(), SURE))]
+        assert tried.loc[tried["chosen"], "seam"].tolist() == ([sure["seam"].min()] if len(sure) else [])
+
+
 def test_where_no_candidate_succeeds_nothing_is_chosen_or_written(networks, image_set, detector, tmp_path):
     rows, pictures = run(networks, image_set, detector(1e3), tmp_path)  # everybody smiles, as half are wanted to
     wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
@@ -171,7 +216,8 @@ def test_batching_changes_nothing_but_the_last_digit(networks, image_set, halfwa
     rows, pictures = run(networks, image_set, halfway, tmp_path / "whole")
     rows_again, pictures_again = run(networks, image_set, halfway, tmp_path / "other", faces=1)
     assert rows["donor_id"].tolist() == rows_again["donor_id"].tolist()
-    np.testing.assert_allclose(rows["logit"], rows_again["logit"], atol=1e-4)
+    # the selector sees images of whole grey levels, and one in a thousand pixels may round to the next
+    np.testing.assert_allclose(rows["logit"], rows_again["logit"], atol=0.02)
     for name in set(pictures) & set(pictures_again):
         assert np.abs(pictures[name].astype(int) - pictures_again[name]).max() <= 1
 
@@ -201,7 +247,7 @@ def test_a_part_that_no_image_shows_cannot_be_swapped(networks, image_set, halfw
 
 
 def test_the_composite_is_the_inversion_of_the_chosen_donors_collage(networks, image_set, halfway, tmp_path):
-    rows, pictures = run(networks, image_set, halfway, tmp_path, region=BoxRegion(buffer=0.07))
+    rows, pictures = run(networks, image_set, halfway, tmp_path, region=BoxRegion(buffer=0.07), finish="none")
     chosen = rows[rows["chosen"]].iloc[0]
     names, pixels = read_shards(image_set["images"])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
@@ -224,7 +270,7 @@ def test_the_composite_is_the_inversion_of_the_chosen_donors_collage(networks, i
 def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_any(
     image_set, detector, caplog, some_smile
 ):
-    images = ImageSet(image_set["images"], image_set["parts"], "mouth")
+    images = ImageSet(image_set["images"], image_set["parts"], ["mouth"])
     logits = load_weights(detector(0.0), Detector).logits(images.look(images.with_part).to(torch.device("cpu"))[0])
     selector = load_weights(detector(-float(logits[:, 0].median()) if some_smile else -1e3), Detector)
     edits = read_table(image_set["plan"], "plan")
@@ -237,9 +283,7 @@ def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_an
 
 def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detector, tmp_path, caplog):
     write_table(image_set["plan"], "plan", read_table(image_set["plan"], "plan").head(0))
-    settings = Rebalance(
-        targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
-    )
+    settings = Rebalance(targets=TARGETS)
     compare_regions(
         **image_set,
         encoder=networks.encoder,
@@ -257,3 +301,77 @@ def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detect
     assert read_json(tmp_path / "regions.json") == {}
     assert (tmp_path / "regions.png").stat().st_size > 0
     assert "nothing to compare" in caplog.text
+
+
+@pytest.mark.parametrize(("editor", "finish"), [("latent-regression", "region"), ("poisson", "detail")])
+def test_a_finished_edit_keeps_every_byte_outside_the_region(networks, image_set, detector, tmp_path, editor, finish):
+    region = BoxRegion(buffer=0.07)
+    _, pictures = run(networks, image_set, detector(1e3), tmp_path, region=region, editor=editor, finish=finish)
+    names, pixels = read_shards(image_set["images"])
+    original = dict(zip(names, pixels, strict=True))
+    inside = np.zeros((16, 16), bool)
+    inside[9:16, 3:13] = True  # the box from row 10 to 15 and from column 4 to 12, with a ring of one pixel
+    assert len(pictures) > 0
+    for name, edited in pictures.items():
+        assert np.array_equal(edited[~inside], original[name][~inside])
+        assert not np.array_equal(edited[inside], original[name][inside])
+
+
+def test_the_stored_edit_is_what_the_selector_judged(networks, image_set, halfway, tmp_path):
+    rows, pictures = run(networks, image_set, halfway, tmp_path)
+    chosen = rows[rows["chosen"]].set_index("image_id")["logit"]
+    stored = torch.from_numpy(np.stack([pictures[name] for name in chosen.index])).permute(0, 3, 1, 2) / 127.5 - 1
+    logits = load_weights(halfway, Detector).logits(stored)[:, 0]
+    torch.testing.assert_close(logits, torch.tensor(chosen.to_numpy()), rtol=0, atol=1e-4)
+
+
+def test_donors_with_the_attribute_have_the_target_value_by_the_labels(networks, image_set, halfway, tmp_path):
+    rows, _ = run(networks, image_set, halfway, tmp_path, donors="with-attribute")
+    smiling = dict(zip(NAMES, SMILING, strict=True))
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    assert [smiling[donor] for donor in rows["donor_id"]] == rows["image_id"].map(wanted).tolist()
+
+
+def test_too_few_donors_with_the_attribute_are_refused(networks, image_set, halfway, tmp_path):
+    with pytest.raises(
+        DataError, match=r"9 donors requested, but samples has only \d; use fewer candidates or `donors: any`"
+    ):
+        run(networks, image_set, halfway, tmp_path, donors="with-attribute", candidates=9)
+
+
+def test_an_editor_without_its_weights_is_refused():
+    with pytest.raises(ConfigError, match="latent-regression needs an encoder and its generator"):
+        open_editor(Rebalance(targets=TARGETS), [], [], [], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_set, tmp_path, shards):
+    def touch(count):
+        settings = Rebalance(targets=TARGETS, region=BoxRegion(buffer=0.07), editor="poisson", shards=count)
+        paths = [tmp_path / f"{shard}-of-{count}.parquet" for shard in range(count)]
+        for shard, path in enumerate(paths):
+            touch_images(
+                images=image_set["images"],
+                parts=image_set["parts"],
+                encoder=[],
+                generator=[],
+                precision=[],
+                settings=settings,
+                run="toy",
+                name="samples",
+                shard=shard,
+                touched=path,
+                device=torch.device("cpu"),
+            )
+        pictures = {}
+        for names, images in iterate_shards([path for path in paths if count_images([path])]):
+            pictures.update(zip(names, images, strict=True))
+        return pictures
+
+    touched, again = touch(1), touch(shards)
+    names, pixels = read_shards(image_set["images"])
+    original = dict(zip(names, pixels, strict=True))
+    assert set(touched) == set(again) == {name for number, name in enumerate(NAMES) if number not in WITHOUT_MOUTH}
+    for name, image in touched.items():
+        assert np.array_equal(image, again[name])
+        assert np.abs(image.astype(int) - original[name]).max() <= 1  # Poisson blending of an image with itself

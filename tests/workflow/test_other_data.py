@@ -14,10 +14,11 @@ import pytest
 import torch
 import transformers
 import yaml
-from harness import CONFIG, REPOSITORY, RESULTS, Run, jobs_of
+from harness import CONFIG, REPOSITORY, Run, jobs_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from benchmarks.photos import write_photos
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES
 from pipeline_lib.data.shards import count_images, read_shards
 from pipeline_lib.data.tables import read_table
@@ -30,45 +31,73 @@ from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 pytestmark = pytest.mark.workflow
 
 
-def test_a_folder_of_labelled_images_is_rebalanced_by_a_box_without_masks(finished: Run, tmp_path: Path) -> None:
-    run = finished.copy(tmp_path / "run")
-    labels = []
-    for name in ("dataset", "held_out"):
-        names, pixels = read_shards(sorted((run.results / "images" / name).glob("*.parquet")))
-        for image_id, image in zip(names, pixels, strict=True):
-            (run.folder / "faces").mkdir(exist_ok=True)
-            Image.fromarray(image).save(run.folder / f"faces/{image_id}.png")
-        labels.append(read_table(run.results / f"labels/{name}.parquet", "labels"))
-    table = pd.concat(labels)
-    table["image_id"] += ".png"
-    table.to_csv(run.folder / "labels.csv", index=False)
-    values = yaml.safe_load((run.folder / CONFIG).read_text()) | {
-        "run": "folder",
-        "data": {
-            "reader": "folder",
-            "folder": "faces",
-            "labels": "labels.csv",
-            "id_column": "image_id",
-            "split_column": "split",
-            "attributes": ["smiling", "long_hair"],
-            "resolution": 32,
-        },
-    }
-    values["generator"] |= {"weights": f"{RESULTS}/models/source/generator.safetensors", "training": None}
-    values["generator"]["discriminator"] = f"{RESULTS}/models/source/discriminator.safetensors"
-    values["encoder"] |= {"weights": f"{RESULTS}/models/encoder.safetensors", "training": {"kimg": 0}}
-    values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "shards": 1}
-    (run.folder / "folder.yaml").write_text(yaml.safe_dump(values))
+#: Rules that need a network other than the detectors, or masks.
+OF_NETWORKS = {
+    *("train_generator", "train_encoder", "sample_generator", "retrain_generator"),
+    *("train_segmenter", "compare_regions"),
+}
 
-    whole = {rule for rule, _ in jobs_of(run.snakemake("--dry-run", config="folder.yaml"))}
-    assert {"evaluate_bias", "evaluate_quality", "write_summary"} <= whole
-    assert not whole & {"train_segmenter", "compare_regions"}
-    wanted = [f"images/{name}_rebalanced/{shard}.parquet" for name in ("dataset", "samples") for shard in range(2)]
-    run.snakemake(*(f"results/folder/{name}" for name in wanted), config="folder.yaml")
-    results = run.folder / "results/folder"
+
+def reduced(run: Run, editor: str, retrain: bool, **sections: object) -> str:
+    """Write the toy config with that editor and no section that it does not need; return its name."""
+    values = yaml.safe_load((run.folder / CONFIG).read_text())
+    values["rebalance"]["editor"] = editor
+    if not retrain:
+        values["retrain"] = None
+    if editor == "poisson":
+        del values["encoder"]
+        if not retrain:
+            del values["generator"]
+    (run.folder / "reduced.yaml").write_text(yaml.safe_dump(values | sections))
+    return "reduced.yaml"
+
+
+@pytest.mark.parametrize(
+    ("editor", "retrain", "absent"),
+    [
+        ("latent-regression", False, {"retrain_generator"}),
+        ("poisson", True, {"train_encoder", "compare_regions"}),
+        ("poisson", False, OF_NETWORKS - {"train_segmenter"}),
+    ],
+)
+def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
+    sources: Run, tmp_path: Path, editor: str, retrain: bool, absent: set[str]
+) -> None:
+    run = sources.copy(tmp_path / "run")
+    rules = {rule for rule, _ in jobs_of(run.snakemake("--dry-run", config=reduced(run, editor, retrain)))}
+    assert OF_NETWORKS - rules == absent
+
+
+def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    labels = write_photos(run.folder / "photos", 384, short_sides=(40, 70))
+    data = {
+        "reader": "folder",
+        "folder": "photos",
+        "labels": "photos.csv",
+        "attributes": ["smiling", "long_hair"],
+        "held_out": 0.33,
+        "resolution": 32,
+    }
+    config = reduced(run, "poisson", retrain=False, run="photos", data=data)
+    values = yaml.safe_load((run.folder / config).read_text())
+    values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "shards": 1}
+    (run.folder / config).write_text(yaml.safe_dump(values))
+
+    ran = {rule for rule, _ in jobs_of(run.snakemake(config=config))}
+    assert not ran & OF_NETWORKS
+    results = run.folder / "results/photos"
+    metrics = json.loads((results / "evaluation/metrics.json").read_text())
+    for judged in (metrics["gap"]["smiling"], metrics["agreement"], metrics["quality"]):
+        assert set(judged) == {"dataset", "dataset_rebalanced"}
+    assert set(metrics["edits"]) == {"dataset"}
+    assert {path.name for path in (results / "images").iterdir()} == {"dataset", "held_out", "dataset_rebalanced"}
+    for name in ("report/summary.html", "report/datasheet.md", "report/edits-dataset.png"):
+        assert (results / name).stat().st_size > 0, name
+
     read = read_table(results / "labels/dataset.parquet", "labels").set_index("image_id")
-    shown = labels[0].assign(image_id=labels[0]["image_id"] + ".png").set_index("image_id")
-    assert read[["smiling", "long_hair"]].equals(shown.loc[read.index, ["smiling", "long_hair"]])
+    shown = pd.read_csv(labels, index_col="image").loc[read.index, ["smiling", "long_hair"]].astype(bool)
+    assert read[["smiling", "long_hair"]].equals(shown.rename_axis("image_id"))
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
     assert 0 < edited.sum() <= len(read_table(results / "plan/dataset.parquet", "plan"))
 
@@ -321,14 +350,17 @@ def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transfor
 def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str) -> None:
     run = sources.copy(tmp_path / "run")
     churches = [f"church/{kind}_{sky}" for kind in ("tower", "plain") for sky in ("clear", "overcast")]
-    for folder in ("faces", "celeba", "CelebAMask-HQ", "ffhq", "face-parsing", "segformer-b5-ade", *churches):
+    for folder in ("faces", "photos", "celeba", "CelebAMask-HQ", "ffhq", "face-parsing", "segformer-b5-ade", *churches):
         (run.folder / "data" / folder).mkdir(parents=True)
-    (run.folder / "data/faces.csv").write_text("image,smiling,long_hair\n")
+    for name in ("faces", "photos"):
+        (run.folder / f"data/{name}.csv").write_text("image,smiling,long_hair\n")
     (run.folder / "data/ffhq-labels.csv").write_text("image_number,smiling,male\n")
     (run.folder / "data/ffhq/ffhq-dataset-v2.json").write_text("{}")
     (run.folder / "data/celeba/list_eval_partition.txt").touch()
     rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
-    assert {"prepare_dataset", "train_encoder", "swap_parts", "retrain_generator", "write_summary"} <= rules
+    assert {"prepare_dataset", "train_detector", "swap_parts", "write_summary"} <= rules
+    of_gans = OF_NETWORKS - {"train_segmenter", "compare_regions"}
+    assert rules & of_gans == (set() if example == "photos-laptop.yaml" else of_gans)
     published = {"celebahq-progan.yaml", "church-progan.yaml", "ffhq-stylegan2.yaml"}
     assert ("fetch_published" in rules) == (example in published)
-    assert ("train_segmenter" in rules) == (example != "custom-folder.yaml")
+    assert ("train_segmenter" in rules) == (example not in ("custom-folder.yaml", "photos-laptop.yaml"))

@@ -2,7 +2,6 @@
 from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import parse_config
-from pipeline_lib.evaluation.image_sets import COMPARED
 from pipeline_lib.runtime.errors import ConfigError
 
 try:
@@ -19,7 +18,8 @@ RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
 REGION = settings["rebalance"]["region"]
-SEGMENTED = REGION.get("name") or REGION.get("shows")  # the part to segment; None for a box without a part
+SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
+REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as the paper edits them
 ALL_CORES = 64  # capped by --cores, so that one heavy job runs at a time on the CPU
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 
@@ -43,6 +43,11 @@ def images_of(names):
 def given(*paths):
     """Return the paths that are set in the config as local files, whatever the storage of the profile."""
     return [local(path) for path in paths if path is not None]
+
+
+def of_inverter(model):
+    """Return the file of a model that inverts collages; nothing for an editor that needs none."""
+    return f"{ROOT}/models/{model}" if checked.uses_encoder else []
 
 
 def scores(judge, names):

@@ -84,8 +84,8 @@ rule extract_parts:
 
 # Each detector scores image sets in two jobs, those that the plan needs and those that depend on it.
 SCORED = {
-    "before": ["held_out", "dataset", "samples"],
-    "after": ["samples_rebalanced", "dataset_rebalanced", "retrained", "control"],
+    "before": ["held_out", *checked.edited_sets],
+    "after": [name for name in checked.image_sets if name not in checked.edited_sets],
 }
 
 

@@ -3,8 +3,8 @@ rule evaluate_bias:
         truth=f"{ROOT}/labels/dataset.parquet",
         held_out_truth=f"{ROOT}/labels/held_out.parquet",
         held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
-        selector=scores("selector", COMPARED),
-        referee=scores("referee", COMPARED),
+        selector=scores("selector", checked.image_sets),
+        referee=scores("referee", checked.image_sets),
     output:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
@@ -30,7 +30,7 @@ rule evaluate_bias:
 rule evaluate_quality:
     input:
         held_out=images("held_out"),
-        images=images_of(COMPARED),
+        images=images_of(checked.image_sets),
     output:
         quality=f"{ROOT}/evaluation/quality.parquet",
     log:
@@ -106,7 +106,7 @@ rule compare_regions:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -117,9 +117,8 @@ rule collect_metrics:
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
         quality=f"{ROOT}/evaluation/quality.parquet",
-        regions=f"{ROOT}/evaluation/regions.json" if SEGMENTED else [],
-        samples_edits=f"{ROOT}/evaluation/edits-samples.json",
-        dataset_edits=f"{ROOT}/evaluation/edits-dataset.json",
+        regions=f"{ROOT}/evaluation/regions.json" if REGIONS_COMPARED else [],
+        edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:

@@ -109,7 +109,7 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -134,6 +134,6 @@ rule write_datasheet:
         run=RUN,
         data=settings["data"],
         targets=settings["rebalance"],
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"

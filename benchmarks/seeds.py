@@ -1,0 +1,72 @@
+"""The default run with several seeds, and how far its figures are from one another.
+
+`python -m benchmarks.seeds --seeds 0 1 2 3 4` runs `config/config.yaml` once a seed (hours on two cores; a run that was
+stopped is resumed, a finished one is only read), then prints every criterion of `benchmarks.accept` with the worst, the
+median and the best value found, and writes them to a JSON file. It exits with 1 if a seed misses a criterion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.accept import Check, check_run
+from pipeline_lib.runtime.files import write_json
+
+CONFIG = Path("config/config.yaml")
+
+
+def run_seed(seed: int, cores: int) -> list[Check]:
+    """Run the default config with a seed, under a run name of its own, and check it."""
+    values = yaml.safe_load(CONFIG.read_text())
+    values |= {"run": f"{values['run']}-seed-{seed}", "seed": seed}
+    results = Path("results") / values["run"]
+    results.mkdir(parents=True, exist_ok=True)
+    config = results / "config.yaml"
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", str(config), "--cores", str(cores)]
+    subprocess.run(command, check=True)
+    return check_run(results)
+
+
+def spread(checks: Sequence[Check]) -> dict[str, object]:
+    """Return worst, median and best of one criterion over the seeds, and how many miss it."""
+    values = sorted((check.value for check in checks), reverse=checks[0].at_most)
+    return {
+        "worst": values[0],
+        "median": statistics.median(values),
+        "best": values[-1],
+        "bound": checks[0].bound,
+        "missed": sum(not check.passed for check in checks),
+        "values": [check.value for check in checks],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run every seed and print the table; returns 0 if every seed meets every criterion, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("seeds.json"))
+    options = parser.parse_args(arguments)
+    by_seed = [run_seed(seed, options.cores) for seed in options.seeds]
+    found = {checks[0].promise: spread(checks) for checks in zip(*by_seed, strict=True)}
+    write_json(options.output, {"seeds": options.seeds, "criteria": found})
+    table = Table("criterion", "worst", "median", "best", "missed by")
+    for promise, figures in found.items():
+        numbers = (f"{figures[name]:.3f}" for name in ("worst", "median", "best"))
+        table.add_row(promise, *numbers, f"{figures['missed']} of {len(by_seed)}")
+    Console(width=150).print(table)
+    return int(any(figures["missed"] for figures in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

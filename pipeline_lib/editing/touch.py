@@ -1,0 +1,74 @@
+"""Images that keep their own part, passed through the editor all the same, so that having been edited tells nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline_lib.config import Rebalance
+from pipeline_lib.data.shards import shard_writer
+from pipeline_lib.editing.editors import open_editor
+from pipeline_lib.editing.swap import ImageSet, faces_at_a_time, parts_of, swap
+from pipeline_lib.imaging.transfer import to_uint8
+from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.progress import Progress
+
+
+@torch.no_grad()
+def touch_images(
+    *,
+    images: list[Path],
+    parts: Path,
+    encoder: list[Path],
+    generator: list[Path],
+    precision: list[Path],
+    settings: Rebalance,
+    run: str,
+    name: str,
+    shard: int,
+    touched: Path,
+    device: torch.device,
+) -> None:
+    """Edit one shard of the images that have the part, each with itself as donor, and finish them as edits are.
+
+    Whatever an edit leaves behind besides the part, such as softer colours, is then in all images alike. Images that
+    are to be edited are among them, because an edit may fail.
+
+    Args:
+        images: all shards of the image set.
+        parts: its table of parts.
+        encoder: weight file; empty for an editor that needs none.
+        generator: likewise.
+        precision: report of the encoder, likewise.
+        settings: the config section.
+        run: name of the run, stored in the file.
+        name: name of the image set.
+        shard: index of the shard, of `settings.shards`.
+        touched: image shard to write.
+        device: where to compute.
+    """
+    image_set = ImageSet(images, parts, parts_of(settings.region))
+    editor = open_editor(settings, encoder, generator, precision, device)
+    resolution = image_set.pixels.shape[1]
+    count = faces_at_a_time(device, 1, resolution)
+    # whole batches of one size, as for edits: rounding depends on the batch
+    starts = range(0, len(image_set.with_part), count)[shard :: settings.shards]
+    metadata = {
+        "run": run,
+        "config_digest": digest_of(settings.model_dump()),
+        "models_digest": digest_of_files(*encoder, *generator),
+        "precision": editor.precision,
+    }
+    with (
+        shard_writer(touched, resolution, metadata) as writer,
+        Progress(f"touch_images ({name}, {shard})", len(starts) * count) as progress,
+    ):
+        for start in starts:
+            positions = image_set.with_part[start : start + count]
+            filled = positions[np.minimum(np.arange(count), len(positions) - 1)]
+            looked = image_set.look(filled)
+            finished = swap(looked, looked, settings, editor, device).finished
+            writer.add([image_set.names[place] for place in positions], to_uint8(finished[: len(positions)]).numpy())
+            progress.advance(count)
