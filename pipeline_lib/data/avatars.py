@@ -189,10 +189,10 @@ def draw_variants(face: Face, exchanged: Sequence[str]) -> Iterator[tuple[str, F
     Raises:
         DataError: a part has no drawings to exchange.
     """
-    unknown = sorted(set(exchanged) - set(AVATAR_EXCHANGEABLE))
-    if unknown:
+    unknown = ", ".join(sorted(set(exchanged) - set(AVATAR_EXCHANGEABLE)))
+    if unknown or not exchanged:
         known = ", ".join(AVATAR_EXCHANGEABLE)
-        raise DataError(f"rebalance.region: no drawings to exchange of {', '.join(unknown)}; the parts are {known}")
+        raise DataError(f"rebalance.region: no drawings to exchange of {unknown or 'no part'}; the parts are {known}")
     places, options = zip(*(_DRAWINGS[part] for part in exchanged), strict=True)
     for drawings in itertools.product(*options):
         avatar = copy.copy(face.avatar)

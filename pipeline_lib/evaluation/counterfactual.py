@@ -18,7 +18,7 @@ from pipeline_lib.config import AvatarData, BoxRegion, PartRegion, Rebalance
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
-from pipeline_lib.editing.swap import ImageSet, part_of
+from pipeline_lib.editing.swap import ImageSet, parts_of
 from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.masks import grow
 from pipeline_lib.runtime import seeding
@@ -100,7 +100,7 @@ def evaluate_counterfactuals(
     Raises:
         DataError: the swapped part has no drawings to exchange.
     """
-    image_set = ImageSet(images, parts, part_of(settings.region))
+    image_set = ImageSet(images, parts, parts_of(settings.region))
     planned, known = read_table(plan, "plan"), read_table(labels, "labels")
     tried = read_tables(candidates, "candidates", ["image_id", "donor_id", "chosen"])
     edits = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
@@ -195,8 +195,7 @@ def _judge(
     pixels: np.ndarray,
 ) -> list[Judged]:
     """Judge images in worker processes, in order; `pixels` (n, H, W, 3) has the order of the image set."""
-    part = part_of(region)
-    work = partial(_judge_chunk, data, [part] if isinstance(part, str) else part)
+    work = partial(_judge_chunk, data, region.parts)
     found: list[Judged] = []
     with Progress("evaluate_counterfactuals", len(image_ids)) as progress:
         for chunk in map_ahead(pool, work, _questions(image_set, region, image_ids, donor_ids, pixels), CHUNKS_AHEAD):
@@ -219,8 +218,7 @@ def _questions(
         (_, context_parts), (_, donor_parts) = (
             image_set.look(positions[chunk]).to(torch.device("cpu")) for positions in (contexts, donors)
         )
-        pasted, unknown = region_masks(region, donor_parts, context_parts)
-        regions = grow(pasted + unknown, RIM)[:, 0].numpy() > 0
+        regions = grow(region_masks(region, donor_parts, context_parts).region, RIM)[:, 0].numpy() > 0
         yield [
             _Question(image_set.names[position], image_set.pixels[position], pixels[position], mask)
             for position, mask in zip(contexts[chunk], regions, strict=True)

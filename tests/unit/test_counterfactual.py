@@ -46,7 +46,7 @@ def judge(tmp_path, write_shards):
     plan["attribute"], plan["wanted"] = "smiling", [not FACES[place].attributes["smiling"] for place in places]
     write_table(tmp_path / "plan.parquet", "plan", plan)
     tried = plan[["image_id"]].assign(
-        candidate=0, donor_id=NAMES[0], logit=0.0, in_group=True, success=True, masked_l1=0.0
+        candidate=0, donor_id=NAMES[0], logit=0.0, in_group=True, success=True, masked_l1=0.0, seam=0.0
     )
     tried["chosen"] = [True] * len(EDITED) + [False]
     write_table(tmp_path / "candidates.parquet", "candidates", tried)
