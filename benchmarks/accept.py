@@ -31,11 +31,17 @@ MOST_LEAKAGE = 0.80  # area under the curve
 
 @dataclass(frozen=True)
 class Check:
-    """An acceptance criterion, the measured value, and whether it is met."""
+    """An acceptance criterion, the measured value, and its bound, which is the most or the least allowed."""
 
     promise: str
-    found: str
-    passed: bool
+    value: float
+    bound: float
+    at_most: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the criterion is met; not if there is no value."""
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
 
 
 def check_run(results: Path) -> list[Check]:
@@ -118,11 +124,11 @@ def _quality_check(quality: dict[str, Any]) -> Check:
 
 
 def _at_least(promise: str, value: float, bound: float) -> Check:
-    return Check(f"{promise} is at least {bound}", f"{value:.3f}", value >= bound)
+    return Check(f"{promise} is at least {bound}", value, bound, at_most=False)
 
 
 def _at_most(promise: str, value: float, bound: float) -> Check:
-    return Check(f"{promise} is at most {bound}", f"{value:.3f}", value <= bound)
+    return Check(f"{promise} is at most {bound}", value, bound, at_most=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     for check in checks:
-        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.found}")
+        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.value:.3f}")
     failed = sum(not check.passed for check in checks)
     print(f"{failed} of the criteria above are not met" if failed else "all criteria above are met")
     return int(failed > 0)

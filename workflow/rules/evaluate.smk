@@ -144,7 +144,7 @@ rule collect_metrics:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
