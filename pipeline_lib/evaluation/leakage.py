@@ -29,7 +29,7 @@ from pipeline_lib.runtime.progress import Progress
 
 LEAST, MOST = 20, 1000  # edited images, and unedited ones, of a cell: with fewer it is left out, more are not used
 FOLDS = 5
-STEPS, BATCH, LEARNING_RATE = 240, 64, 3e-3  # of the probe of one fold
+STEPS, BATCH, LEARNING_RATE = 480, 64, 3e-3  # of the probe of one fold
 MARGIN = 3 / 64  # of the crop around the region, as a share of the image's side, since seams show at the rim
 OUTLIERS = 0.01  # share of the parts that may reach beyond the crop, at each side
 STRIDES = 20  # strides of the probe's first layer along the longer side of the crop, at any resolution
