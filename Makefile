@@ -11,7 +11,7 @@ IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-fast test-cluster accept bench lint docs clean
+.PHONY: help .venv demo test test-fast test-cluster accept seeds bench lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

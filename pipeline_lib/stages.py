@@ -36,6 +36,8 @@ STAGES = {
     "assemble_rebalanced": "pipeline_lib.editing.assemble",
     "evaluate_bias": "pipeline_lib.evaluation.bias",
     "evaluate_edits": "pipeline_lib.evaluation.edits",
+    "evaluate_counterfactuals": "pipeline_lib.evaluation.counterfactual",
+    "evaluate_leakage": "pipeline_lib.evaluation.leakage",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
     "compare_regions": "pipeline_lib.evaluation.regions",

@@ -6,6 +6,9 @@ IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", 
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
 
+#: Parts of which a face can be drawn with every possible drawing, so that the truth of an edit is known.
+AVATAR_EXCHANGEABLE = ("mouth", "eyes", "brows", "glasses", "facial_hair")
+
 #: The columns of ground truth in `labels.parquet`.
 AVATAR_ATTRIBUTES = (
     "smiling",

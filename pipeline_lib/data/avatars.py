@@ -6,8 +6,10 @@ The parts are those of `python-avatars` (MIT), rendered by `resvg-py`. Each face
 
 from __future__ import annotations
 
+import copy
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,11 +21,13 @@ import resvg_py
 from PIL import Image
 
 from pipeline_lib.config import AvatarData, RateRule
-from pipeline_lib.config.names import AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.data.sources import Item, Record, Source
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
 
 HELD_OUT_FROM = 10_000_000  # index of the first held-out face, beyond any training set
+ID = "avatar-"  # how the id of each image begins, before the index of its face
 
 LONG_HAIR = (
     "BOB",
@@ -58,6 +62,15 @@ OTHER_HAIR_COLORS = ("BLACK", "BROWN", "BROWN_DARK", "AUBURN", "RED", "SILVER_GR
 HAT_COLORS = ("BLUE_01", "BLUE_03", "PASTEL_GREEN", "RED", "GRAY_01")
 BACKGROUNDS = ("#b8d8e8", "#f3d9b1", "#c9e4ca", "#e0cbe8")
 
+#: Exchangeable part -> where an avatar holds it, and its possible drawings.
+_DRAWINGS = {
+    "mouth": ("mouth", [parts.MouthType[name] for name in (*SMILING_MOUTHS, *OTHER_MOUTHS)]),
+    "eyes": ("eyes", [parts.EyeType[name] for name in EYES]),
+    "brows": ("eyebrows", [parts.EyebrowType[name] for name in BROWS]),
+    "glasses": ("accessory", [parts.AccessoryType[name] for name in ("NONE", *CLEAR_GLASSES, *SUNGLASSES)]),
+    "facial_hair": ("facial_hair", [parts.FacialHairType[name] for name in ("NONE", *BEARDS)]),
+}
+
 
 @dataclass(frozen=True)
 class Face:
@@ -72,7 +85,7 @@ def open_avatars(settings: AvatarData) -> Source:
     """List the faces of the training and held-out sets; they are drawn when read."""
 
     def items(indices: range) -> list[Item]:
-        return [Item(f"avatar-{index:08d}", index) for index in indices]
+        return [Item(f"{ID}{index:08d}", index) for index in indices]
 
     return Source(
         train=items(range(settings.images)),
@@ -80,6 +93,11 @@ def open_avatars(settings: AvatarData) -> Source:
         read=partial(_read, settings),
         preprocessing=f"rendered by resvg-py {version('resvg-py')}",
     )
+
+
+def face_of(settings: AvatarData, image_id: str) -> Face:
+    """Draw the face of an image of the training or held-out set."""
+    return draw_face(settings.seed, int(image_id.removeprefix(ID)), settings.rates)
 
 
 def _read(settings: AvatarData, item: Item) -> Record:
@@ -133,19 +151,60 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
         clothing_color=parts.ClothingColor.GRAY_02,
     )
     truth = {
-        "smiling": drawn["smiling"],
-        "mouth_open": mouths[mouth],
         "long_hair": drawn["long_hair"],
         "blond_hair": hair_color in BLOND and not drawn["hat"] and hair != "NONE",
         "bald": bald,
         "hat": drawn["hat"],
-        "eyeglasses": drawn["eyeglasses"],
-        "sunglasses": sunglasses,
-        "beard": drawn["beard"],
         "dark_skin": drawn["dark_skin"],
-        "eyes_closed": EYES[eyes] and not sunglasses,
+        **_attributes_of_parts(avatar),
     }
+    truth = {name: truth[name] for name in AVATAR_ATTRIBUTES}
     return Face(avatar, background, truth)
+
+
+def _attributes_of_parts(avatar: parts.Avatar) -> dict[str, bool]:
+    """Return the attributes that the exchangeable parts determine."""
+    mouth, accessory = avatar.mouth.name, avatar.accessory.name
+    sunglasses = accessory in SUNGLASSES
+    return {
+        "smiling": mouth in SMILING_MOUTHS,
+        "mouth_open": (SMILING_MOUTHS | OTHER_MOUTHS)[mouth],
+        "eyeglasses": accessory != "NONE",
+        "sunglasses": sunglasses,
+        "beard": avatar.facial_hair.name != "NONE",
+        "eyes_closed": EYES[avatar.eyes.name] and not sunglasses,
+    }
+
+
+def draw_variants(face: Face, exchanged: Sequence[str]) -> Iterator[tuple[str, Face]]:
+    """Draw a face with every possible drawing of some parts; all else stays as it is.
+
+    Args:
+        face: the face, which is one of its own variants.
+        exchanged: names of the parts, of `config.names.AVATAR_EXCHANGEABLE`.
+
+    Yields:
+        The name of the variant, such as `SMILE`, or `HAPPY+ROUND` for two parts, and the face with its attributes.
+
+    Raises:
+        DataError: a part has no drawings to exchange.
+    """
+    unknown = ", ".join(sorted(set(exchanged) - set(AVATAR_EXCHANGEABLE)))
+    if unknown or not exchanged:
+        known = ", ".join(AVATAR_EXCHANGEABLE)
+        raise DataError(f"rebalance.region: no drawings to exchange of {unknown or 'no part'}; the parts are {known}")
+    places, options = zip(*(_DRAWINGS[part] for part in exchanged), strict=True)
+    for drawings in itertools.product(*options):
+        avatar = copy.copy(face.avatar)
+        for place, drawing in zip(places, drawings, strict=True):
+            setattr(avatar, place, drawing)
+        truth = face.attributes | _attributes_of_parts(avatar)
+        yield "+".join(drawing.name for drawing in drawings), Face(avatar, face.background, truth)
+
+
+def render_image(face: Face, resolution: int, crop: tuple[float, float, float]) -> np.ndarray:
+    """Render a face as `render_face` does, without its part codes."""
+    return _rasterise(_cropped(face, resolution, crop), resolution, face.background)
 
 
 def render_face(face: Face, resolution: int, crop: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,14 +219,19 @@ def render_face(face: Face, resolution: int, crop: tuple[float, float, float]) -
         The image, uint8 of shape (resolution, resolution, 3), and the part codes, uint8 of shape
         (resolution, resolution), indices into `AVATAR_PARTS`.
     """
-    drawing = ElementTree.fromstring(face.avatar.render())
-    left, top, side = crop
-    for key, value in (("width", resolution), ("height", resolution), ("viewBox", f"{left} {top} {side} {side}")):
-        drawing.set(key, str(value))
+    drawing = _cropped(face, resolution, crop)
     image = _rasterise(drawing, resolution, face.background)
     _paint_labels(drawing, top="hat" if face.attributes["hat"] else "hair")
     codes = _rasterise(drawing, resolution, _code_color(0), shape_rendering="crisp_edges")
     return image, _nearest_code(codes)
+
+
+def _cropped(face: Face, resolution: int, crop: tuple[float, float, float]) -> ElementTree.Element:
+    drawing = ElementTree.fromstring(face.avatar.render())
+    left, top, side = crop
+    for key, value in (("width", resolution), ("height", resolution), ("viewBox", f"{left} {top} {side} {side}")):
+        drawing.set(key, str(value))
+    return drawing
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.data.tables import SCHEMAS, TableWriter, table_writer, write_table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
+from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _fill_split(
         writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
         codes = stack.enter_context(table_writer(masks, "masks", metadata))
         progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(items)))
-        for number, records in enumerate(_map_ahead(pool, partial(_read_chunk, source.read), chunks)):
+        for number, records in enumerate(map_ahead(pool, partial(_read_chunk, source.read), chunks, CHUNKS_AHEAD)):
             for place, (item, record) in enumerate(zip(chunks[number], records, strict=True)):
                 if isinstance(record, str):
                     logger.warning("%s is skipped: %s", item.image_id, record)
@@ -137,19 +137,6 @@ def _check_bad(bad: list[dict[str, str]], split: str, count: int, tolerated: flo
             f"data: {len(bad)} of {count} {split} images cannot be used, more than `data.bad_images` tolerates; "
             f"the first is {bad[0]['image_id']} ({bad[0]['reason']})"
         )
-
-
-def _map_ahead(
-    pool: ProcessPoolExecutor, work: Callable[[Sequence[Item]], list[Record | str]], chunks: Sequence[Sequence[Item]]
-) -> Iterator[list[Record | str]]:
-    """Map chunks in order, with a limited number in flight so that unconsumed results do not fill the memory."""
-    waiting: deque[Future[list[Record | str]]] = deque()
-    for chunk in chunks:
-        waiting.append(pool.submit(work, chunk))
-        if len(waiting) > CHUNKS_AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _read_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | str]:

@@ -67,6 +67,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("masked_l1", pa.float32()),
         ]
     ),
+    # One row per edited image whose truth is known: its nearest drawing, what that shows, and PSNRs in dB (infinite for
+    # identical pixels) to the original outside the region and to the nearest drawing as a whole and inside the region.
+    "counterfactuals": pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("donor_id", pa.string()),
+            ("attribute", pa.string()),
+            ("wanted", pa.bool_()),
+            ("nearest", pa.string()),
+            ("true_value", pa.bool_()),
+            ("identical_outside", pa.bool_()),
+            ("psnr_outside", pa.float64()),
+            ("psnr_ideal", pa.float64()),
+            ("psnr_inside", pa.float64()),
+        ]
+    ),
     # One row per rate of an attribute in a group of an image set; `judge` is the source of labels.
     "bias": pa.schema(
         [

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 def evaluate_bias(
     *,
     truth: Path,
+    rebalanced_truth: list[Path],
     held_out_truth: Path,
     held_out_referee: Path,
     selector: list[Path],
@@ -38,11 +39,13 @@ def evaluate_bias(
 ) -> None:
     """Measure rates and group gaps of every image set by each source of labels, and the detectors' agreement.
 
-    The sources of labels, called judges in the tables, are ground truth (for the original dataset), the selector, the
-    referee, and the referee corrected for its error on held-out images. Each source also determines the groups.
+    The sources of labels, called judges in the tables, are ground truth (for the original dataset, and for the
+    rebalanced one where the truth of its edits is known), the selector, the referee, and the referee corrected for its
+    error on held-out images. Each source also determines the groups.
 
     Args:
         truth: labels of the original dataset.
+        rebalanced_truth: labels of the rebalanced dataset, by `evaluate_counterfactuals`; empty if they are unknown.
         held_out_truth: labels of the held-out set.
         held_out_referee: the referee's scores of the held-out set.
         selector: the selector's scores, a table for each image set, under its name.
@@ -59,6 +62,8 @@ def evaluate_bias(
     attribute = targets.targets[0].attribute
     wheres = {group_name(target.where): target.where for target in targets.targets}
     judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
+    if rebalanced_truth:
+        judged["dataset_rebalanced", "truth"] = _holds(read_table(*rebalanced_truth, "labels"), "labels")
     stages, by_selector = [path.stem for path in referee], {path.stem: path for path in selector}
     for stage, path in zip(stages, referee, strict=True):
         judged[stage, "selector"] = _holds(read_table(by_selector[stage], "scores"), "scores")

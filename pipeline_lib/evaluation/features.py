@@ -66,3 +66,10 @@ def extract_features(
         with atomic_path(kept) as beside, beside.open("wb") as file:
             np.save(file, features)
     return features
+
+
+@torch.inference_mode()
+def features_of(images: np.ndarray, extractor: Perceptual, device: str | torch.device, batch: int = 64) -> np.ndarray:
+    """Return the extractor's features, float32 (n, d), of uint8 images (n, H, W, 3) in memory."""
+    chunks = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch)
+    return torch.cat([extractor.to(device).features(to_float(chunk, device)).cpu() for chunk in chunks]).numpy()

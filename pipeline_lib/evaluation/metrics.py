@@ -21,6 +21,8 @@ def collect_metrics(
     quality: Path,
     regions: list[Path],
     edits: list[Path],
+    counterfactual: list[Path],
+    leakage: list[Path],
     detectors: list[Path],
     segmenter: list[Path],
     targets: Rebalance,
@@ -36,6 +38,8 @@ def collect_metrics(
         quality: table of `evaluate_quality`.
         regions: JSON of `compare_regions`; empty if there are no parts to compare with a box.
         edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
+        counterfactual: JSON of `evaluate_counterfactuals`; empty if the truth of edits is unknown.
+        leakage: JSON of `evaluate_leakage` for each edited image set, named `leakage-<image set>`.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
         targets: the config section with the attribute.
@@ -61,6 +65,8 @@ def collect_metrics(
             "agreement": read_json(agreement),
             "quality": by_stage,
             "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},
+            "counterfactual": read_json(*counterfactual) if counterfactual else None,
+            "leakage": {path.stem.removeprefix("leakage-"): read_json(path) for path in leakage},
             "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},
             "segmenter": read_json(*segmenter) if segmenter else None,

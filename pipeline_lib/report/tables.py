@@ -169,6 +169,7 @@ def edits_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             "confirmed by the referee": found["succeeded_by_referee"],
             "share confirmed": rounded(found["share_by_referee"]),
             "masked L1": rounded(found["masked_l1"]),
+            **_what_edits_change(metrics, stage),
             "rate before, target rate": "; ".join(
                 f"{readable(target['group'])}: {target['rate_before']:.2f}, {target['rate_wanted']:.2f}"
                 for target in found["targets"]
@@ -178,6 +179,23 @@ def edits_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
         for found in [metrics["edits"][stage]]
     ]
     return pd.DataFrame(rows)
+
+
+def _what_edits_change(metrics: Mapping[str, Any], stage: str) -> dict[str, object]:
+    """Return how true the edits of a set are, and how well they are told from unedited images, if that was measured."""
+    columns: dict[str, object] = {}
+    if stage in metrics.get("leakage", {}):
+        area = metrics["leakage"][stage]["pooled"]["auc"]["value"]
+        columns["told from unedited images (AUC)"] = rounded(area)
+    if stage == "dataset" and metrics.get("counterfactual"):
+        truth = metrics["counterfactual"]
+        columns |= {
+            "share true by the nearest drawing": rounded(truth["share_by_truth"]),
+            "unchanged outside the region": rounded(truth["share_identical_outside"]),
+            "dB to the ideal edit": rounded(truth["median_psnr_ideal"]),
+            "dB inside the region": rounded(truth["median_psnr_inside"]),
+        }
+    return columns
 
 
 def regions_table(metrics: Mapping[str, Any]) -> pd.DataFrame:

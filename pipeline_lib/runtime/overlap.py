@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+Found = TypeVar("Found")
 
 
 def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
@@ -29,3 +30,14 @@ def one_behind(items: Iterable[Callable[[], T]]) -> Iterator[T]:
         started = item
     if started is not None:
         yield started()
+
+
+def map_ahead(pool: Executor, work: Callable[[T], Found], items: Iterable[T], most: int) -> Iterator[Found]:
+    """Map items in order, with at most `most` in flight so that unconsumed results do not fill the memory."""
+    waiting: deque[Future[Found]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

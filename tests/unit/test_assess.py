@@ -51,7 +51,7 @@ def wilson(positives, n):
 def evaluate(tmp_path):
     """Return a function that runs the stage, the selector being wrong about the images at some positions."""
 
-    def run(wrong=(), least_agreement=0.95, counts=COUNTS):
+    def run(wrong=(), least_agreement=0.95, counts=COUNTS, edits_are_known=False):
         def write(name, kind, table):
             write_table(tmp_path / name, kind, table)
             return tmp_path / name
@@ -63,6 +63,7 @@ def evaluate(tmp_path):
         tables = {stage: table_of(counts[stage]) for stage in counts}
         evaluate_bias(
             truth=write("dataset", "labels", labelled(tables["dataset"])),
+            rebalanced_truth=[write("true", "labels", labelled(tables["dataset_rebalanced"]))] * edits_are_known,
             held_out_truth=write("held_out", "labels", labelled(held_out)),
             held_out_referee=write("held_out_referee", "scores", probabilities(held_out)),
             selector=[write(f"selector/{name}", "scores", probabilities(tables[name], wrong)) for name in counts],
@@ -82,13 +83,14 @@ def evaluate(tmp_path):
     return run
 
 
-def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate):
-    bias, _, _ = evaluate()
+@pytest.mark.parametrize("known", [["dataset"], ["dataset", "dataset_rebalanced"]])
+def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate, known):
+    bias, _, _ = evaluate(edits_are_known=len(known) > 1)
     rates = bias.set_index(["stage", "judge", "group"])
     for stage, groups in COUNTS.items():
         for judge in ("truth", "selector", "referee"):
             for group, (smiling, n) in groups.items():
-                if judge == "truth" and stage != "dataset":
+                if judge == "truth" and stage not in known:
                     assert (stage, judge, group) not in rates.index
                     continue
                 row = rates.loc[(stage, judge, group)]
@@ -97,9 +99,10 @@ def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate):
 
 
 def test_gaps_are_the_first_groups_rate_minus_the_seconds(evaluate):
-    _, gaps, _ = evaluate()
+    _, gaps, _ = evaluate(edits_are_known=True)
     assert list(gaps) == sorted(IMAGE_SETS)
     assert set(gaps["dataset"]) == {"truth", "selector", "referee", "corrected"}
+    assert gaps["dataset_rebalanced"]["truth"] == gaps["dataset_rebalanced"]["referee"]
     assert set(gaps["samples"]) == {"selector", "referee", "corrected"}
     for number, stage in enumerate(IMAGE_SETS):
         for judge in ("selector", "referee"):
@@ -204,7 +207,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     bias, gaps, agreement = evaluate()
     quality = pd.DataFrame({"stage": ["samples"], "metric": ["coverage"], "value": [0.5], "extractor": ["alex"]})
     write_table(tmp_path / "quality.parquet", "quality", quality.assign(reference="held out", n=40, n_reference=30))
-    for name in ("regions", "edits-samples", "edits-dataset", "selector", "referee", "segmenter"):
+    for name in ("regions", "edits-samples", "edits-dataset", "leakage-dataset", "selector", "referee", "segmenter"):
         write_json(tmp_path / f"{name}.json", {"name": name})
     (tmp_path / "benchmarks/swap_parts").mkdir(parents=True)
     (tmp_path / "benchmarks/train_encoder.tsv").write_text("s\th:m:s\n12.5\t0:00:12\n")
@@ -216,6 +219,8 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         quality=tmp_path / "quality.parquet",
         regions=[tmp_path / "regions.json"] * segmented,
         edits=[tmp_path / "edits-samples.json", tmp_path / "edits-dataset.json"],
+        counterfactual=[tmp_path / "edits-dataset.json"] * segmented,
+        leakage=[tmp_path / "leakage-dataset.json"],
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
         segmenter=[tmp_path / "segmenter.json"] * segmented,
         targets=TARGETS,
@@ -227,6 +232,8 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     assert metrics["agreement"] == agreement
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
+    assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)
+    assert metrics["leakage"] == {"dataset": {"name": "leakage-dataset"}}
     assert metrics["detectors"]["referee"] == {"name": "referee"}
     assert metrics["segmenter"] == ({"name": "segmenter"} if segmented else None)
     assert metrics["regions"] == ({"name": "regions"} if segmented else {})

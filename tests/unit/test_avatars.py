@@ -12,12 +12,22 @@ import torch
 from scipy.stats import binomtest
 
 from pipeline_lib.config import AvatarData, RateRule
-from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_PARTS, AVATAR_SETTABLE
-from pipeline_lib.data.avatars import HELD_OUT_FROM, OTHER_MOUTHS, SMILING_MOUTHS, draw_face, render_face
+from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.data.avatars import (
+    HELD_OUT_FROM,
+    OTHER_MOUTHS,
+    SMILING_MOUTHS,
+    draw_face,
+    draw_variants,
+    face_of,
+    render_face,
+    render_image,
+)
 from pipeline_lib.data.prepare import prepare_dataset, shard_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.imaging.masks import grow
+from pipeline_lib.runtime.errors import DataError
 
 DEFAULTS = AvatarData()
 MOUTH = AVATAR_PARTS.index("mouth")
@@ -105,6 +115,52 @@ def test_the_mouth_mask_holds_every_pixel_that_another_mouth_changes():
         assert min(mask.sum() for mask in masks) >= 16, (one, other)
         assert not (moved & ~union).any(), (one, other)
         assert moved.sum() > union.sum() / 4, (one, other)  # nor does the mask reach far beyond the mouths
+
+
+@pytest.mark.parametrize(
+    ("exchanged", "count", "decided"),
+    [
+        (["mouth"], 10, {"smiling", "mouth_open"}),
+        (["eyes"], 3, {"eyes_closed"}),
+        (["brows"], 3, set()),
+        (["facial_hair"], 3, {"beard"}),
+        (["glasses"], 4, {"eyeglasses", "sunglasses", "eyes_closed"}),
+        (["eyes", "glasses"], 12, {"eyeglasses", "sunglasses", "eyes_closed"}),
+    ],
+)
+def test_variants_are_every_drawing_of_a_part_and_nothing_else(exchanged, count, decided):
+    for index in range(12):
+        face = draw_face(5, index, [])
+        variants = dict(draw_variants(face, exchanged))
+        assert len(variants) == count
+        own = [variant for variant in variants.values() if vars(variant.avatar) == vars(face.avatar)]
+        assert [variant.attributes for variant in own] == [face.attributes]
+        for variant in variants.values():
+            differs = {name for name, value in face.attributes.items() if variant.attributes[name] != value}
+            assert differs <= decided
+        for name in decided - {"eyes_closed"}:  # which no variant shows behind sunglasses
+            assert len({variant.attributes[name] for variant in variants.values()}) == 2
+
+
+def test_the_attributes_of_variants_are_those_of_the_drawings():
+    face = draw_face(5, 0, [])
+    smiling = [name for name, variant in draw_variants(face, ["mouth"]) if variant.attributes["smiling"]]
+    assert smiling == list(SMILING_MOUTHS)
+    closed = [name for name, variant in draw_variants(face, ["eyes", "glasses"]) if variant.attributes["eyes_closed"]]
+    assert closed == ["HAPPY+NONE", "HAPPY+PRESCRIPTION_2", "HAPPY+ROUND"]  # sunglasses hide the eyes
+
+
+def test_a_face_is_found_by_the_id_of_its_image_and_rendered_without_its_codes():
+    face = face_of(DEFAULTS, f"avatar-{HELD_OUT_FROM + 7:08d}")
+    again = draw_face(DEFAULTS.seed, HELD_OUT_FROM + 7, DEFAULTS.rates)
+    assert face.attributes == again.attributes
+    np.testing.assert_array_equal(render_image(face, 32, DEFAULTS.crop), render_face(again, 32, DEFAULTS.crop)[0])
+
+
+def test_a_part_without_drawings_to_exchange_is_named():
+    assert set(AVATAR_EXCHANGEABLE) < set(AVATAR_PARTS)
+    with pytest.raises(DataError, match="no drawings to exchange of hair; the parts are mouth"):
+        next(draw_variants(draw_face(0, 0, []), ["mouth", "hair"]))
 
 
 @pytest.mark.parametrize("resolution", [16, 64])

@@ -804,3 +804,27 @@ def test_every_stage_of_the_report_is_registered():
 
     for name in ("plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet"):
         assert callable(getattr(importlib.import_module(STAGES[name]), name))
+
+
+def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
+    metrics = metrics_of()
+    assert not [column for column in tables.edits_table(metrics) if "AUC" in column or "dB" in column]
+    metrics["leakage"] = {
+        stage: {"pooled": {"auc": {"value": area, "ci": [0.4, 0.8]}}}
+        for stage, area in (("dataset", 0.61), ("samples", None))
+    }
+    metrics["counterfactual"] = {
+        "share_by_truth": 0.98,
+        "share_identical_outside": 1.0,
+        "median_psnr_ideal": 44.0,
+        "median_psnr_inside": 33.5,
+    }
+    table = tables.edits_table(metrics).set_index("image set")
+    dataset = next(row for name, row in table.iterrows() if "dataset" in name.lower())
+    assert dataset["told from unedited images (AUC)"] == 0.61
+    assert dataset["share true by the nearest drawing"] == 0.98
+    assert dataset[["unchanged outside the region", "dB to the ideal edit", "dB inside the region"]].tolist() == [
+        1,
+        44,
+        33.5,
+    ]

@@ -33,7 +33,8 @@ WANTED = [
 #: The rules that depend on the rates wanted.
 AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
-    *("evaluate_bias", "evaluate_quality", "evaluate_edits", "compare_regions", "collect_metrics"),
+    *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
+    *("compare_regions", "collect_metrics"),
     *("plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
 

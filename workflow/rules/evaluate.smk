@@ -1,6 +1,17 @@
+from pipeline_lib.config.names import AVATAR_EXCHANGEABLE
+
+# Whether the truth of an edit is known: only the embedded dataset can be drawn again.
+DRAWN = (
+    settings["data"]["reader"] == "avatars"
+    and SEGMENTED
+    and set(checked.rebalance.region.parts) <= set(AVATAR_EXCHANGEABLE)
+)
+
+
 rule evaluate_bias:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
+        rebalanced_truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         held_out_truth=f"{ROOT}/labels/held_out.parquet",
         held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
         selector=scores("selector", checked.image_sets),
@@ -119,6 +130,8 @@ rule collect_metrics:
         quality=f"{ROOT}/evaluation/quality.parquet",
         regions=f"{ROOT}/evaluation/regions.json" if REGIONS_COMPARED else [],
         edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
+        counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
+        leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
@@ -131,6 +144,66 @@ rule collect_metrics:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
+        revision=2,
+    script:
+        "../scripts/stage.py"
+
+
+rule evaluate_counterfactuals:
+    input:
+        images=images("dataset"),
+        rebalanced=images("dataset_rebalanced"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        labels=f"{ROOT}/labels/dataset.parquet",
+        plan=f"{ROOT}/plan/dataset.parquet",
+        candidates=[path.format(name="dataset") for path in swaps("candidates")],
+    output:
+        counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet",
+        truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet",
+        summary=f"{ROOT}/evaluation/counterfactual.json",
+    log:
+        f"{ROOT}/logs/evaluate_counterfactuals.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_counterfactuals.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: ALL_CORES
+    params:
+        stage="evaluate_counterfactuals",
+        data=settings["data"],
+        settings=settings["rebalance"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule evaluate_leakage:
+    input:
+        images=images("{name}_rebalanced"),
+        labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
+        parts=f"{ROOT}/parts/{{name}}.parquet",
+        selector=f"{ROOT}/scores/selector/{{name}}_rebalanced.parquet",
+        referee=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
+    output:
+        leakage=f"{ROOT}/evaluation/leakage-{{name}}.json",
+    log:
+        f"{ROOT}/logs/evaluate_leakage/{{name}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_leakage/{{name}}.tsv"
+    wildcard_constraints:
+        name="|".join(KNOWN_BY),
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: ALL_CORES
+    resources:
+        gpu=1,
+    params:
+        stage="evaluate_leakage",
+        settings=settings["rebalance"],
+        evaluate=settings["evaluate"],
+        seed=SEED,
         revision=1,
     script:
         "../scripts/stage.py"

@@ -1,0 +1,258 @@
+"""The truth of edited avatars: each is compared with the same face drawn with every drawing of the swapped part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from math import inf, log10
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline_lib.config import AvatarData, BoxRegion, PartRegion, Rebalance
+from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
+from pipeline_lib.editing.swap import ImageSet, parts_of
+from pipeline_lib.imaging.collages import region_masks
+from pipeline_lib.imaging.masks import grow
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.overlap import map_ahead
+from pipeline_lib.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+RIM = 1  # pixels around the region in which an edit may be blended
+CHECKED = 250  # unedited faces on which the judgement itself is checked
+LEAST_ACCURACY = 0.995  # of the judgement on them
+IDENTICAL = 100.0  # dB that identical pixels, whose PSNR is infinite, count as in a median
+CHUNK = 16  # faces that a worker process is given at a time
+CHUNKS_AHEAD = 32
+
+
+class Judged(NamedTuple):
+    """What an image shows by its nearest drawing, and how far it is from that and from the original.
+
+    PSNRs are in dB, and infinite for identical pixels.
+    """
+
+    nearest: str
+    attributes: dict[str, bool]
+    identical_outside: bool
+    psnr_outside: float
+    psnr_ideal: float
+    psnr_inside: float
+
+
+class _Question(NamedTuple):
+    """A face, the image that is to be judged, uint8 (H, W, 3), and the region, bool (H, W), in which it may differ."""
+
+    image_id: str
+    original: np.ndarray
+    image: np.ndarray
+    region: np.ndarray
+
+
+def evaluate_counterfactuals(
+    *,
+    images: list[Path],
+    rebalanced: list[Path],
+    parts: Path,
+    labels: Path,
+    plan: Path,
+    candidates: list[Path],
+    data: AvatarData,
+    settings: Rebalance,
+    run: str,
+    seed: int,
+    counterfactuals: Path,
+    truth: Path,
+    summary: Path,
+    threads: int,
+) -> None:
+    """Find the truth of every edited image of the rebalanced dataset, and how far it is from the ideal edit.
+
+    The ideal edit is the same face drawn with that drawing of the swapped part which is nearest to the edited image, in
+    mean squared error inside the region. The region is what the edit pasted or left unknown, and a rim of one pixel.
+
+    Args:
+        images: shards of the dataset.
+        rebalanced: shards of the rebalanced dataset.
+        parts: table of parts of the dataset.
+        labels: labels of the dataset.
+        plan: its table of edits.
+        candidates: its tables of candidates, of all shards.
+        data: the config section of the dataset.
+        settings: the config section of the edits.
+        run: name of the run, stored in the files.
+        seed: seed of the run.
+        counterfactuals: table to write, with a row for each edited image.
+        truth: table of labels of the rebalanced dataset to write; an edited image has those of its nearest drawing.
+        summary: JSON to write. Identical pixels count as `IDENTICAL` dB in its medians.
+        threads: worker processes.
+
+    Raises:
+        DataError: the swapped part has no drawings to exchange.
+    """
+    image_set = ImageSet(images, parts, parts_of(settings.region))
+    planned, known = read_table(plan, "plan"), read_table(labels, "labels")
+    tried = read_tables(candidates, "candidates", ["image_id", "donor_id", "chosen"])
+    edits = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
+    _, edited = read_shards(rebalanced)
+    check = _unedited(image_set, planned, seed)
+    with ProcessPoolExecutor(threads) as pool:
+        judge = partial(_judge, image_set, data, settings.region, pool)
+        found = judge(edits["image_id"], edits["donor_id"], edited)
+        found_in_check = judge(check, check, image_set.pixels)
+    attribute = settings.targets[0].attribute
+    rows = edits.assign(
+        true_value=[judged.attributes[attribute] for judged in found],
+        **{name: [getattr(judged, name) for judged in found] for name in Judged._fields if name != "attributes"},
+    )
+    drawn = known.set_index("image_id").loc[check, attribute].to_numpy()
+    right = [judged.attributes[attribute] == value for judged, value in zip(found_in_check, drawn, strict=True)]
+    accuracy = float(np.mean(right)) if right else None
+    if accuracy is not None and accuracy < LEAST_ACCURACY:
+        logger.warning(
+            "the nearest drawing shows the right value of `%s` in only %.4f of %d unedited faces, less than %s; the "
+            "truth of edits does not count",
+            attribute, accuracy, len(check), LEAST_ACCURACY,
+        )  # fmt: skip
+    metadata = {"run": run, "config_digest": digest_of([data.model_dump(), settings.model_dump()])}
+    write_table(counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
+    write_table(truth, "labels", _relabelled(known, edits["image_id"], found), metadata)
+    checked = {"accuracy_on_unedited": accuracy, "unedited": len(check)}
+    write_json(summary, summarise(rows, len(planned)) | checked)
+
+
+def judge_image(
+    original: np.ndarray, image: np.ndarray, region: np.ndarray, drawings: Sequence[tuple[str, Face, np.ndarray]]
+) -> Judged:
+    """Compare an image with every drawing of its face; of equally near ones the first is the nearest.
+
+    Args:
+        original: the image before the edit, uint8 (H, W, 3).
+        image: the image after it.
+        region: bool (H, W), where the edit may differ from the original.
+        drawings: names, faces and images of the drawings.
+    """
+    errors = [_squared_error(image, drawing, region) for _, _, drawing in drawings]
+    name, face, ideal = drawings[int(np.argmin(errors))]
+    outside = _squared_error(image, original, ~region)
+    return Judged(
+        name,
+        face.attributes,
+        outside == 0,
+        _psnr(outside),
+        _psnr(_squared_error(image, ideal, np.ones_like(region))),
+        _psnr(min(errors)),
+    )
+
+
+def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
+    """Return the figures of a table of counterfactuals for JSON, medians null without edits.
+
+    Args:
+        rows: the table.
+        planned: planned edits, of which those without a row failed.
+    """
+    succeeded = int((rows["true_value"] == rows["wanted"]).sum())
+    medians = {
+        f"median_{name}": float(rows[name].clip(upper=IDENTICAL).median()) if len(rows) else None
+        for name in ("psnr_outside", "psnr_ideal", "psnr_inside")
+    }
+    return {
+        "planned": planned,
+        "n": len(rows),
+        "succeeded_by_truth": succeeded,
+        "share_by_truth": succeeded / max(1, planned),
+        "share_identical_outside": float(rows["identical_outside"].mean()) if len(rows) else None,
+        "identical_counts_as": IDENTICAL,
+        **medians,
+    }
+
+
+def _unedited(image_set: ImageSet, planned: pd.DataFrame, seed: int) -> list[str]:
+    """Draw faces that have the part and that no edit was planned for."""
+    names = np.array(image_set.names)[image_set.with_part]
+    names = names[~np.isin(names, planned["image_id"])]
+    return seeding.numpy_generator(seed, "counterfactual check").permutation(names)[:CHECKED].tolist()
+
+
+def _judge(
+    image_set: ImageSet,
+    data: AvatarData,
+    region: PartRegion | BoxRegion,
+    pool: ProcessPoolExecutor,
+    image_ids: Sequence[str],
+    donor_ids: Sequence[str],
+    pixels: np.ndarray,
+) -> list[Judged]:
+    """Judge images in worker processes, in order; `pixels` (n, H, W, 3) has the order of the image set."""
+    work = partial(_judge_chunk, data, region.parts)
+    found: list[Judged] = []
+    with Progress("evaluate_counterfactuals", len(image_ids)) as progress:
+        for chunk in map_ahead(pool, work, _questions(image_set, region, image_ids, donor_ids, pixels), CHUNKS_AHEAD):
+            found += chunk
+            progress.advance(len(chunk))
+    return found
+
+
+def _questions(
+    image_set: ImageSet,
+    region: PartRegion | BoxRegion,
+    image_ids: Sequence[str],
+    donor_ids: Sequence[str],
+    pixels: np.ndarray,
+) -> Iterator[list[_Question]]:
+    """Yield images to judge, each with the region of its edit."""
+    contexts, donors = (np.array([image_set.position[name] for name in names], int) for names in (image_ids, donor_ids))
+    for start in range(0, len(contexts), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        (_, context_parts), (_, donor_parts) = (
+            image_set.look(positions[chunk]).to(torch.device("cpu")) for positions in (contexts, donors)
+        )
+        regions = grow(region_masks(region, donor_parts, context_parts).region, RIM)[:, 0].numpy() > 0
+        yield [
+            _Question(image_set.names[position], image_set.pixels[position], pixels[position], mask)
+            for position, mask in zip(contexts[chunk], regions, strict=True)
+        ]
+
+
+def _judge_chunk(data: AvatarData, exchanged: Sequence[str], questions: Sequence[_Question]) -> list[Judged]:
+    """Draw and judge in a worker process, where nothing may use torch: its threads do not survive a fork."""
+    found = []
+    for question in questions:
+        drawings = [
+            (name, variant, render_image(variant, data.resolution, data.crop))
+            for name, variant in draw_variants(face_of(data, question.image_id), exchanged)
+        ]
+        found.append(judge_image(question.original, question.image, question.region, drawings))
+    return found
+
+
+def _relabelled(known: pd.DataFrame, edited: pd.Series, found: Sequence[Judged]) -> pd.DataFrame:
+    """Return labels with those of the edited images replaced by what their nearest drawings show."""
+    if not len(edited):
+        return known
+    table = known.set_index("image_id")
+    attributes = attribute_columns(known, "labels")
+    shown = pd.DataFrame([judged.attributes for judged in found], index=edited.to_numpy())
+    table.loc[shown.index, attributes] = shown[attributes]
+    return table.reset_index()
+
+
+def _squared_error(image: np.ndarray, reference: np.ndarray, where: np.ndarray) -> float:
+    """Return the mean squared error of uint8 images (H, W, 3) over the pixels of a mask (H, W); 0 if it is empty."""
+    difference = image[where].astype(np.int64) - reference[where]
+    return float(np.square(difference).mean()) if difference.size else 0.0
+
+
+def _psnr(squared_error: float) -> float:
+    return 10 * log10(255**2 / squared_error) if squared_error else inf

@@ -1,0 +1,311 @@
+"""Edit leakage: how well a small classifier tells edited images from unedited ones that show the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.stats import norm, rankdata
+from torch import Tensor, nn
+
+from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.evaluation.features import features_of
+from pipeline_lib.evaluation.frechet import frechet_distance
+from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
+from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.progress import Progress
+
+LEAST, MOST = 20, 1000  # edited images, and unedited ones, of a cell: with fewer it is left out, more are not used
+FOLDS = 5
+STEPS, BATCH, LEARNING_RATE = 240, 64, 3e-3  # of the probe of one fold
+MARGIN = 3 / 64  # of the crop around the region, as a share of the image's side, since seams show at the rim
+OUTLIERS = 0.01  # share of the parts that may reach beyond the crop, at each side
+STRIDES = 20  # strides of the probe's first layer along the longer side of the crop, at any resolution
+FIGURES = ("frechet_distance", "frechet_distance_of_halves")
+
+
+class Area(NamedTuple):
+    """An area under a ROC curve and its standard error."""
+
+    value: float
+    error: float
+
+    def interval(self, confidence: float) -> Estimate:
+        """Return the area with its normal interval, clipped to [0, 1]."""
+        width = self.error * norm.ppf((1 + confidence) / 2)
+        return Estimate(self.value, max(0.0, self.value - width), min(1.0, self.value + width))
+
+
+def evaluate_leakage(
+    *,
+    images: list[Path],
+    labels: Path,
+    parts: Path,
+    selector: Path,
+    referee: Path,
+    settings: Rebalance,
+    evaluate: Evaluate,
+    seed: int,
+    leakage: Path,
+    device: torch.device,
+) -> None:
+    """Measure how well edited images are told from unedited ones of the same group and the same value.
+
+    A cell is a group (by the referee) and a value of the attribute (by the selector) of the rebalanced images. Edited
+    and unedited images are compared only within a cell, so that neither the group nor the value tells them apart. A
+    cell with fewer than `LEAST` images of either kind is left out.
+
+    Args:
+        images: shards of the rebalanced set.
+        labels: its table of kind `assembled`, with the flag of edited images.
+        parts: table of parts of the original set.
+        selector: the selector's scores of the rebalanced set.
+        referee: the referee's scores of the rebalanced set.
+        settings: the config section of the edits.
+        evaluate: the config section of the evaluation.
+        seed: seed of the run.
+        leakage: JSON to write. For each cell and pooled over cells it has the area under the ROC curve of a
+            cross-fitted probe (`auc`, 0.5 if edited images cannot be told), and the Fréchet distance of edited images
+            to unedited ones beside that of two halves of the unedited ones. Pooled figures are null without a cell.
+        device: where to compute.
+    """
+    names, pixels = read_shards(images)
+    edited = read_table(labels, "assembled").set_index("image_id").loc[names, "edited"].to_numpy(bool)
+    cells = _cells(_judged(selector, names), _judged(referee, names), settings)
+    counts = {name: _count(edited[inside]) for name, inside in cells.items()}
+    kept = [name for name, count in counts.items() if min(count.values()) >= LEAST]
+    chosen = _draw({name: cells[name] for name in kept}, edited, seed)
+    rows, columns = crop_of(settings.region, parts, pixels.shape[1])
+    crops = torch.from_numpy(pixels[chosen["position"]][:, rows, columns]).permute(0, 3, 1, 2)
+    chosen["score"] = cross_fit(crops, chosen["edited"].to_numpy(), chosen["cell"].to_numpy(), seed, device)
+    extractor = load_perceptual("alex").to(device)
+    areas, distances = {}, {}
+    for name, rows_of_cell in chosen.groupby("cell", sort=False):
+        is_edited, positions = rows_of_cell["edited"].to_numpy(), rows_of_cell["position"].to_numpy()
+        areas[name] = area_under_curve(rows_of_cell["score"].to_numpy(), is_edited)
+        distances[name] = _distances(pixels[positions[is_edited]], pixels[positions[~is_edited]], extractor, device)
+    pairs = {name: counts[name]["edited"] * counts[name]["unedited"] for name in kept}
+    write_json(
+        leakage,
+        {
+            "cells": {
+                name: counts[name] | {"auc": estimate_json(areas[name].interval(evaluate.confidence))} | distances[name]
+                for name in kept
+            },
+            "left_out": {name: count for name, count in counts.items() if name not in kept},
+            "pooled": {
+                "auc": estimate_json(pool_areas(areas, pairs).interval(evaluate.confidence) if kept else UNKNOWN),
+                **{figure: _pool(distances, pairs, figure) for figure in FIGURES},
+            },
+            "crop": {"top": rows.start, "bottom": rows.stop, "left": columns.start, "right": columns.stop},
+            "extractor": extractor.name,
+        },
+    )
+
+
+def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> Area:
+    """Return the area under the ROC curve with its standard error by DeLong et al. (1988), from ranks (Sun & Xu 2014).
+
+    The area is the share of pairs of a positive and a negative in which the positive has the higher score; ties count
+    half. If no pair is in the wrong order, the estimated error is 0.
+
+    Args:
+        scores: float (n,).
+        positive: bool (n,), with at least two of either kind.
+    """
+    ranks = rankdata(scores)
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    below = (ranks[positive] - rankdata(scores[positive])) / negatives  # share of the negatives, for each positive
+    above = 1 - (ranks[~positive] - rankdata(scores[~positive])) / positives
+    error = np.sqrt(below.var(ddof=1) / positives + above.var(ddof=1) / negatives)
+    return Area(float(below.mean()), float(error))
+
+
+def pool_areas(areas: Mapping[str, Area], pairs: Mapping[str, int]) -> Area:
+    """Return the share of pairs within cells in the right order, which is the mean of areas weighted by pairs."""
+    total = sum(pairs[name] for name in areas)
+    value = sum(area.value * pairs[name] / total for name, area in areas.items())
+    variance = sum((area.error * pairs[name] / total) ** 2 for name, area in areas.items())
+    return Area(value, variance**0.5)
+
+
+def crop_of(region: PartRegion | BoxRegion, parts: Path, resolution: int) -> tuple[slice, slice]:
+    """Return the rows and columns, the same in every image, that hold the regions of nearly all images and a margin."""
+    if isinstance(region, BoxRegion):
+        edges = np.array([region.top, region.left, region.bottom, region.right]) * resolution
+        reach = region.buffer
+    else:
+        table = read_table(parts, "parts", filters=[("part", "in", list(region.parts))])
+        edges = np.array(
+            [table[side].quantile(OUTLIERS) for side in ("top", "left")]
+            + [table[side].quantile(1 - OUTLIERS) for side in ("bottom", "right")]
+        )
+        reach = region.grow + region.buffer
+    reach = round((reach + MARGIN) * resolution)
+    top, left = (max(0, int(np.floor(edge)) - reach) for edge in edges[:2])
+    bottom, right = (min(resolution, int(np.ceil(edge)) + reach) for edge in edges[2:])
+    return slice(top, bottom), slice(left, right)
+
+
+def cross_fit(images: Tensor, edited: np.ndarray, cells: np.ndarray, seed: int, device: torch.device) -> np.ndarray:
+    """Return a score of each image by a probe that was trained on the other folds; high if the image looks edited.
+
+    Batches are drawn evenly from edited and unedited images of each cell, so that a probe gains nothing by telling
+    cells apart. Scores are standardised within each fold, since the scales of probes differ.
+
+    Args:
+        images: uint8 (n, 3, H, W), crops around the region.
+        edited: bool (n,).
+        cells: name of each image's cell, (n,).
+        seed: seed of the run.
+        device: where to train.
+
+    Returns:
+        float (n,).
+    """
+    scores = np.zeros(len(images))
+    if not len(images):
+        return scores
+    strata = pd.Series([f"{cell} {is_edited}" for cell, is_edited in zip(cells, edited, strict=True)])
+    folds = _folds(strata, seed)
+    weights = 1 / strata.map(strata.value_counts()).to_numpy(float)
+    with Progress("evaluate_leakage", FOLDS * STEPS, unit="steps") as progress:
+        for fold in range(FOLDS):
+            left_out = np.flatnonzero(folds == fold)
+            random = seeding.torch_generator(seed, "leakage", "batches", fold)
+            drawn = torch.multinomial(
+                torch.from_numpy(np.where(folds == fold, 0, weights)), STEPS * BATCH, replacement=True, generator=random
+            )
+            torch.manual_seed(seeding.derive(seed, "leakage", "weights", fold))
+            probe = _train(images, torch.tensor(edited), drawn.view(STEPS, BATCH), random, device)
+            found = _score(probe, images[left_out], device)
+            scores[left_out] = (found - found.mean()) / max(found.std(), np.finfo(float).tiny)
+            progress.advance(STEPS)
+    return scores
+
+
+class Probe(nn.Module):
+    """Three convolutions, pooled by mean and maximum in 2x2 cells, on an image and what a small blur takes from it.
+
+    Args:
+        stride: stride of the first layer.
+        width: its channels.
+    """
+
+    def __init__(self, stride: int, width: int = 16):
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(6, width, stride + 2, stride),
+            *_convolution(width, 2 * width, 3, 1),
+            nn.MaxPool2d(2),
+            *_convolution(2 * width, 2 * width, 3, 1),
+        )
+        self.head = nn.Linear(16 * width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return a logit (n,) of each of images (n, 3, H, W) in [-1, 1], H and W of at least four strides."""
+        detail = images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+        x = self.body(torch.cat([images, 4 * detail], dim=1).contiguous(memory_format=torch.channels_last))
+        pooled = [F.adaptive_avg_pool2d(x, 2), F.adaptive_max_pool2d(x, 2)]
+        return self.head(torch.cat(pooled, dim=1).flatten(1)).squeeze(1)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def _train(images: Tensor, edited: Tensor, batches: Tensor, random: torch.Generator, device: torch.device) -> Probe:
+    """Train a probe on given batches, positions int64 (steps, batch), with half of the images mirrored."""
+    probe = Probe(max(2, round(max(images.shape[2:]) / STRIDES))).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(probe.parameters(), LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
+    for batch in batches:
+        shown = to_float(images[batch], device)
+        mirrored = torch.rand(len(batch), 1, 1, 1, generator=random).to(device) < 0.5
+        logits = probe(torch.where(mirrored, shown.flip(-1), shown))
+        loss = F.binary_cross_entropy_with_logits(logits, edited[batch].to(logits))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return probe.eval()
+
+
+@torch.inference_mode()
+def _score(probe: Probe, images: Tensor, device: torch.device) -> np.ndarray:
+    """Return the sum of a probe's logits of each image and its mirror image, float64 (n,)."""
+    shown = [to_float(chunk, device) for chunk in images.split(256)]
+    return torch.cat([probe(chunk) + probe(chunk.flip(-1)) for chunk in shown]).double().cpu().numpy()
+
+
+def _folds(strata: pd.Series, seed: int) -> np.ndarray:
+    """Return the fold of each image; every stratum is spread evenly over the folds."""
+    order = seeding.numpy_generator(seed, "leakage", "folds").permutation(len(strata))
+    return strata.iloc[order].groupby(strata).cumcount().sort_index().to_numpy() % FOLDS
+
+
+def _judged(scores: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return what a detector says of each image, a bool for each attribute, in the order of `names`."""
+    return read_table(scores, "scores").set_index("image_id").loc[names] > 0.5
+
+
+def _cells(selector: pd.DataFrame, referee: pd.DataFrame, settings: Rebalance) -> dict[str, np.ndarray]:
+    """Return which images are in each cell, bool (n,), by the cell's name, such as `not long_hair, smiling`."""
+    said = {attribute: referee[attribute].to_numpy() for attribute in referee}
+    cells = {}
+    for target in settings.targets:
+        for value in (False, True):
+            name = f"{group_name(target.where)}, {group_name({target.attribute: value})}"
+            cells[name] = in_group(said, target.where) & (selector[target.attribute].to_numpy() == value)
+    return cells
+
+
+def _count(edited: np.ndarray) -> dict[str, int]:
+    return {"edited": int(edited.sum()), "unedited": int((~edited).sum())}
+
+
+def _draw(cells: Mapping[str, np.ndarray], edited: np.ndarray, seed: int) -> pd.DataFrame:
+    """Draw at most `MOST` edited and unedited images of each cell: position, cell and whether it is edited."""
+    rows = []
+    for name, inside in cells.items():
+        for kind in (True, False):
+            rng = seeding.numpy_generator(seed, "leakage", name, str(kind))
+            positions = rng.permutation(np.flatnonzero(inside & (edited == kind)))[:MOST]
+            rows += [(position, name, kind) for position in positions]
+    return pd.DataFrame(rows, columns=["position", "cell", "edited"]).astype({"position": int, "edited": bool})
+
+
+def _distances(
+    edited: np.ndarray, unedited: np.ndarray, extractor: Perceptual, device: torch.device
+) -> dict[str, float]:
+    """Return the Fréchet distance of edited to unedited images, and of two halves of the latter, all of equal number.
+
+    With equal numbers both are biased alike, so that they can be compared.
+    """
+    number = min(len(edited), len(unedited) // 2)
+    features = features_of(np.concatenate([edited[:number], unedited[: 2 * number]]), extractor, device)
+    of_edited, half, other_half = np.split(features, 3)
+    values = frechet_distance(half, of_edited), frechet_distance(half, other_half)
+    return dict(zip(FIGURES, values, strict=True)) | {"n_of_frechet_distance": number}
+
+
+def _pool(distances: Mapping[str, Mapping[str, float]], pairs: Mapping[str, int], figure: str) -> float | None:
+    """Return the mean of a figure over cells, weighted by their pairs; None without any."""
+    total = sum(pairs.values())
+    return sum(of_cell[figure] * pairs[name] / total for name, of_cell in distances.items()) if total else None

@@ -1,0 +1,164 @@
+"""The truth of an edit is the drawing it shows; distances are those that one counts by hand."""
+
+from __future__ import annotations
+
+from math import inf, log10
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.config import AvatarData, PartRegion, RateRule, Rebalance
+from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_PARTS
+from pipeline_lib.data.avatars import draw_variants, face_of, render_face, render_image
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.evaluation.counterfactual import IDENTICAL, evaluate_counterfactuals, judge_image, summarise
+from pipeline_lib.runtime.files import read_json
+
+DATA = AvatarData(resolution=32)
+SETTINGS = Rebalance(
+    targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)],
+    region=PartRegion(grow=0.06, buffer=0.04),
+)
+COUNT = 12
+NAMES = [f"avatar-{index:08d}" for index in range(COUNT)]
+FACES = [face_of(DATA, name) for name in NAMES]
+EDITED = [1, 4, 6, 9]
+FAILED = 10  # an edit that was planned, and of which no candidate succeeded
+
+
+def another_mouth(face, smiling):
+    return next(variant for _, variant in draw_variants(face, ["mouth"]) if variant.attributes["smiling"] == smiling)
+
+
+@pytest.fixture
+def judge(tmp_path, write_shards):
+    """Return a function that judges edits whose results are given, by position; the rest is as it was drawn."""
+    drawn = [render_face(face, 32, DATA.crop) for face in FACES]
+    pixels = np.stack([image for image, _ in drawn])
+    parts = [row for name, (_, codes) in zip(NAMES, drawn, strict=True) for row in part_rows(name, codes, AVATAR_PARTS)]
+    write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(parts))
+    labels = pd.DataFrame([face.attributes for face in FACES]).assign(image_id=NAMES, split="train")
+    write_table(tmp_path / "labels.parquet", "labels", labels)
+    places = [*EDITED, FAILED]
+    plan = pd.DataFrame({"image_id": [NAMES[place] for place in places], "position": places, "target": 0})
+    plan["attribute"], plan["wanted"] = "smiling", [not FACES[place].attributes["smiling"] for place in places]
+    write_table(tmp_path / "plan.parquet", "plan", plan)
+    tried = plan[["image_id"]].assign(
+        candidate=0, donor_id=NAMES[0], logit=0.0, in_group=True, success=True, masked_l1=0.0, seam=0.0
+    )
+    tried["chosen"] = [True] * len(EDITED) + [False]
+    write_table(tmp_path / "candidates.parquet", "candidates", tried)
+
+    def run(results, threads=1, folder="out"):
+        after = pixels.copy()
+        for place, image in results.items():
+            after[place] = image
+        out = tmp_path / folder
+        evaluate_counterfactuals(
+            images=write_shards(pixels, NAMES, "dataset"),
+            rebalanced=write_shards(after, NAMES, "dataset_rebalanced", shards=2),
+            parts=tmp_path / "parts.parquet",
+            labels=tmp_path / "labels.parquet",
+            plan=tmp_path / "plan.parquet",
+            candidates=[tmp_path / "candidates.parquet"],
+            data=DATA,
+            settings=SETTINGS,
+            run="toy",
+            seed=0,
+            counterfactuals=out / "counterfactuals.parquet",
+            truth=out / "truth.parquet",
+            summary=out / "summary.json",
+            threads=threads,
+        )
+        return out
+
+    return run
+
+
+def ideal_edits():
+    return {place: another_mouth(FACES[place], not FACES[place].attributes["smiling"]) for place in EDITED}
+
+
+def test_ideal_edits_are_recognised_and_relabelled(judge):
+    ideal = ideal_edits()
+    out = judge({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()})
+    rows = read_table(out / "counterfactuals.parquet", "counterfactuals")
+    assert rows["image_id"].tolist() == [NAMES[place] for place in EDITED]
+    assert rows["nearest"].tolist() == [face.avatar.mouth.name for face in ideal.values()]
+    assert (rows["true_value"] == rows["wanted"]).all()
+    assert (rows["psnr_ideal"] == inf).all()
+    truth = read_table(out / "truth.parquet", "labels")
+    assert truth["image_id"].tolist() == NAMES
+    for place, face in enumerate(FACES):
+        assert truth.loc[place, list(AVATAR_ATTRIBUTES)].to_dict() == ideal.get(place, face).attributes
+    summary = read_json(out / "summary.json")
+    assert (summary["planned"], summary["n"], summary["succeeded_by_truth"]) == (5, 4, 4)
+    assert summary["share_by_truth"] == 4 / 5  # of all that were planned
+    assert summary["median_psnr_inside"] == summary["median_psnr_ideal"] == IDENTICAL
+    assert (summary["accuracy_on_unedited"], summary["unedited"]) == (1.0, COUNT - 5)
+
+
+def test_an_edit_that_kept_the_old_mouth_or_changed_the_hair_is_found_out(judge):
+    ideal = {place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()}
+    kept, marked = EDITED[0], EDITED[1]
+    ideal[kept] = render_image(FACES[kept], 32, DATA.crop)
+    ideal[marked] = ideal[marked].copy()
+    ideal[marked][0, 0, 0] ^= 1
+    out = judge(ideal)
+    rows = read_table(out / "counterfactuals.parquet", "counterfactuals").set_index("image_id")
+    assert rows.loc[NAMES[kept], "true_value"] != rows.loc[NAMES[kept], "wanted"]
+    assert read_json(out / "summary.json")["share_by_truth"] == 3 / 5
+    assert not rows.loc[NAMES[marked], "identical_outside"]
+    assert 60 < rows.loc[NAMES[marked], "psnr_outside"] < 100
+    assert rows.loc[NAMES[marked], "psnr_inside"] == inf
+
+
+def test_workers_change_no_byte(judge):
+    ideal = {place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()}
+    one, two = (judge(ideal, threads, f"{threads}") for threads in (1, 2))
+    for name in ("counterfactuals.parquet", "truth.parquet", "summary.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_distances_are_those_counted_by_hand():
+    original = np.zeros((4, 4, 3), np.uint8)
+    region = np.zeros((4, 4), bool)
+    region[:2, :2] = True
+    image, near, far = original.copy(), original.copy(), original.copy()
+    image[region], near[region], far[region] = 100, 90, 120
+    image[3, 3] = 10  # outside: 3 of 36 values
+    drawings = [("far", FACES[0], far), ("near", FACES[1], near), ("as near", FACES[2], near)]
+    judged = judge_image(original, image, region, drawings)
+    assert (judged.nearest, judged.attributes) == ("near", FACES[1].attributes)
+    assert not judged.identical_outside
+    assert judged.psnr_inside == pytest.approx(20 * log10(255 / 10))
+    assert judged.psnr_outside == pytest.approx(10 * log10(255**2 / (100 * 3 / 36)))
+    assert judged.psnr_ideal == pytest.approx(10 * log10(255**2 / (100 * (12 + 3) / 48)))
+
+
+def test_what_lies_outside_the_region_does_not_choose_the_drawing():
+    original = np.zeros((4, 4, 3), np.uint8)
+    region = np.eye(4, dtype=bool)
+    image = original.copy()
+    image[region] = 50
+    one, other = image.copy(), original.copy()
+    one[~region] = 255
+    assert judge_image(original, image, region, [("other", FACES[0], other), ("one", FACES[1], one)]).nearest == "one"
+
+
+def test_a_region_that_covers_the_image_leaves_nothing_outside_to_change():
+    image = np.full((4, 4, 3), 7, np.uint8)
+    judged = judge_image(image * 0, image, np.ones((4, 4), bool), [("one", FACES[0], image)])
+    assert judged.identical_outside
+    assert judged.psnr_outside == inf
+
+
+def test_a_plan_without_edits_has_no_medians():
+    rows = pd.DataFrame(
+        columns=["true_value", "wanted", "identical_outside", "psnr_outside", "psnr_ideal", "psnr_inside"]
+    )
+    summary = summarise(rows, planned=0)
+    assert (summary["n"], summary["share_by_truth"]) == (0, 0)
+    assert summary["median_psnr_ideal"] is summary["share_identical_outside"] is None
