@@ -329,6 +329,9 @@ class Evaluate(Section):
         2000, description="number of images of each set for image quality; distances depend on this number"
     )
     neighbours: Count = Field(5, description="k of density and coverage")
+    leakage_steps: Count = Field(
+        480, description="training steps of a probe that tells edited images from unedited ones"
+    )
     distance: PerceptualName = Field(
         "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"
     )

@@ -29,7 +29,7 @@ from pipeline_lib.runtime.progress import Progress
 
 LEAST, MOST = 20, 1000  # edited images, and unedited ones, of a cell: with fewer it is left out, more are not used
 FOLDS = 5
-STEPS, BATCH, LEARNING_RATE = 480, 64, 3e-3  # of the probe of one fold
+BATCH, LEARNING_RATE = 64, 3e-3  # of the probe
 MARGIN = 3 / 64  # of the crop around the region, as a share of the image's side, since seams show at the rim
 OUTLIERS = 0.01  # share of the parts that may reach beyond the crop, at each side
 STRIDES = 20  # strides of the probe's first layer along the longer side of the crop, at any resolution
@@ -89,7 +89,9 @@ def evaluate_leakage(
     chosen = _draw({name: cells[name] for name in kept}, edited, seed)
     rows, columns = crop_of(settings.region, parts, pixels.shape[1])
     crops = torch.from_numpy(pixels[chosen["position"]][:, rows, columns]).permute(0, 3, 1, 2)
-    chosen["score"] = cross_fit(crops, chosen["edited"].to_numpy(), chosen["cell"].to_numpy(), seed, device)
+    chosen["score"] = cross_fit(
+        crops, chosen["edited"].to_numpy(), chosen["cell"].to_numpy(), seed, device, evaluate.leakage_steps
+    )
     extractor = load_perceptual("alex").to(device)
     areas, distances = {}, {}
     for name, rows_of_cell in chosen.groupby("cell", sort=False):
@@ -159,7 +161,9 @@ def crop_of(region: PartRegion | BoxRegion, parts: Path, resolution: int) -> tup
     return slice(top, bottom), slice(left, right)
 
 
-def cross_fit(images: Tensor, edited: np.ndarray, cells: np.ndarray, seed: int, device: torch.device) -> np.ndarray:
+def cross_fit(
+    images: Tensor, edited: np.ndarray, cells: np.ndarray, seed: int, device: torch.device, steps: int
+) -> np.ndarray:
     """Return a score of each image by a probe that was trained on the other folds; high if the image looks edited.
 
     Batches are drawn evenly from edited and unedited images of each cell, so that a probe gains nothing by telling
@@ -171,6 +175,7 @@ def cross_fit(images: Tensor, edited: np.ndarray, cells: np.ndarray, seed: int, 
         cells: name of each image's cell, (n,).
         seed: seed of the run.
         device: where to train.
+        steps: training steps of each fold's probe.
 
     Returns:
         float (n,).
@@ -181,18 +186,18 @@ def cross_fit(images: Tensor, edited: np.ndarray, cells: np.ndarray, seed: int, 
     strata = pd.Series([f"{cell} {is_edited}" for cell, is_edited in zip(cells, edited, strict=True)])
     folds = _folds(strata, seed)
     weights = 1 / strata.map(strata.value_counts()).to_numpy(float)
-    with Progress("evaluate_leakage", FOLDS * STEPS, unit="steps") as progress:
+    with Progress("evaluate_leakage", FOLDS * steps, unit="steps") as progress:
         for fold in range(FOLDS):
             left_out = np.flatnonzero(folds == fold)
             random = seeding.torch_generator(seed, "leakage", "batches", fold)
             drawn = torch.multinomial(
-                torch.from_numpy(np.where(folds == fold, 0, weights)), STEPS * BATCH, replacement=True, generator=random
+                torch.from_numpy(np.where(folds == fold, 0, weights)), steps * BATCH, replacement=True, generator=random
             )
             torch.manual_seed(seeding.derive(seed, "leakage", "weights", fold))
-            probe = _train(images, torch.tensor(edited), drawn.view(STEPS, BATCH), random, device)
+            probe = _train(images, torch.tensor(edited), drawn.view(steps, BATCH), random, device)
             found = _score(probe, images[left_out], device)
             scores[left_out] = (found - found.mean()) / max(found.std(), np.finfo(float).tiny)
-            progress.advance(STEPS)
+            progress.advance(steps)
     return scores
 
 

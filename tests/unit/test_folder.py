@@ -14,11 +14,12 @@ from pipeline_lib.config import FolderData
 from pipeline_lib.config.columns import label_columns
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
-from pipeline_lib.data.prepare import CHUNKS_AHEAD, _map_ahead, prepare_dataset
+from pipeline_lib.data.prepare import CHUNKS_AHEAD, prepare_dataset
 from pipeline_lib.data.shards import open_shard, read_shards
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.overlap import map_ahead
 
 COLORS = np.random.default_rng(0).integers(0, 256, (40, 3))
 
@@ -250,7 +251,7 @@ def test_chunks_come_in_order_and_few_are_read_ahead():
             return done
 
     pool, chunks = Pool(), [[number] for number in range(3 * CHUNKS_AHEAD)]
-    results = _map_ahead(pool, lambda chunk: [10 * chunk[0]], chunks)
+    results = map_ahead(pool, lambda chunk: [10 * chunk[0]], chunks, CHUNKS_AHEAD)
     for number, result in enumerate(results):
         assert result == [10 * number]
         assert pool.asked <= number + CHUNKS_AHEAD + 1

@@ -24,13 +24,8 @@ from pipeline_lib.evaluation.leakage import (
 from pipeline_lib.runtime.files import read_json
 
 CPU = torch.device("cpu")
+STEPS = 60  # as many as small images need
 TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """Train probes only as long as small images need."""
-    monkeypatch.setattr("pipeline_lib.evaluation.leakage.STEPS", 60)
 
 
 def noise(count, side=12, seed=0):
@@ -87,13 +82,13 @@ def test_every_cell_is_spread_evenly_over_folds_that_the_seed_decides():
 def test_a_mark_of_one_pixel_is_found():
     images, edited = noise(400), halves(400)
     images[edited, :, 5, 6] += 40
-    area = area_under_curve(cross_fit(images, edited, np.full(400, "cell"), 0, CPU), edited)
+    area = area_under_curve(cross_fit(images, edited, np.full(400, "cell"), 0, CPU, STEPS), edited)
     assert area.value > 0.95
 
 
 def test_two_draws_of_one_distribution_are_not_told_apart():
     edited = halves(400)
-    area = area_under_curve(cross_fit(noise(400), edited, np.full(400, "cell"), 0, CPU), edited)
+    area = area_under_curve(cross_fit(noise(400), edited, np.full(400, "cell"), 0, CPU, STEPS), edited)
     assert area.value == pytest.approx(0.5, abs=4 * area.error)
     assert area.error == pytest.approx(0.029, abs=0.003)  # sqrt of (n + 1) / (12 n1 n0)
 
@@ -104,7 +99,7 @@ def test_the_cell_itself_is_no_help():
     edited = np.where(cells == "a", np.arange(400) % 5 > 0, np.arange(400) % 5 == 0)
     images = noise(400) // 2
     images[cells == "a"] += 120
-    scores = cross_fit(images, edited, cells, 0, CPU)
+    scores = cross_fit(images, edited, cells, 0, CPU, STEPS)
     for cell in ("a", "b"):
         area = area_under_curve(scores[cells == cell], edited[cells == cell])
         assert area.value == pytest.approx(0.5, abs=4 * area.error)
@@ -112,7 +107,7 @@ def test_the_cell_itself_is_no_help():
 
 def test_the_seed_decides_the_scores():
     images, edited, cells = noise(60), halves(60), np.full(60, "cell")
-    once, again, other = (cross_fit(images, edited, cells, seed, CPU) for seed in (0, 0, 1))
+    once, again, other = (cross_fit(images, edited, cells, seed, CPU, STEPS) for seed in (0, 0, 1))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
 
@@ -152,7 +147,7 @@ def evaluate(tmp_path, write_shards):
             selector=tmp_path / "scores.parquet",
             referee=tmp_path / "scores.parquet",
             settings=Rebalance(targets=TARGETS),
-            evaluate=Evaluate(),
+            evaluate=Evaluate(leakage_steps=STEPS),
             seed=0,
             leakage=tmp_path / "leakage.json",
             device=CPU,
