@@ -105,10 +105,21 @@ class Rebalance(Section):
         description="which successful candidate is taken; strongest: the one that the selector is surest of, as in the "
         "paper; seam: of those that it is sure of, the one whose donor differs least from the image around the region",
     )
-    candidates: Count = Field(16, description="random donors tried for each edit (paper A.2.1)")
+    candidates: Count = Field(16, description="donors tried for each edit (paper A.2.1)")
+    pool: Count | None = Field(
+        None,
+        description="random donors from which those to be tried are selected, because they differ least from the image "
+        "around the region; this only compares pixels; null: as many as `candidates`, as in the paper",
+    )
     precision: PrecisionChoice = Field(
         "auto",
         description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
     )
     shards: Count = Field(2, description="parallel jobs for the edits of one image set")
     compare: Count = Field(96, description="images on which part and box regions are compared")
+
+    @model_validator(mode="after")
+    def _pool_holds_the_candidates(self) -> Rebalance:
+        if self.pool is not None and self.pool < self.candidates:
+            raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
+        return self

@@ -7,13 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.imaging.membrane import spread_inwards
 
 Finish = Literal["none", "region", "detail"]
-
-COLOUR_SIGMA = 2.5 / 64  # as a share of the image's side; what is finer than this Gaussian is detail
 
 
 def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how: Finish) -> Tensor:
@@ -22,9 +19,9 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
     - `none` keeps the whole composite, as the paper does (Fig. 12).
     - `region` keeps the pasted and the unknown pixels of it. The difference in colour that it has to the context along
       their rim is spread inwards and taken away, so no seam is left.
-    - `detail` does the same, and then takes from the composite only the colour (what a Gaussian lets through) of the
-      pasted pixels, and their detail from the donor, where it is sharp. Unknown pixels stay the composite's: there
-      the donor and the context both show what is no longer there.
+    - `detail` does the same, and then takes the pasted pixels from the donor, where they are sharp. The difference in
+      colour that the donor has to the composite along their rim is spread inwards and taken away. Unknown pixels stay
+      the composite's: there the donor and the context both show what is no longer there.
 
     But for `none`, every pixel that is neither pasted nor unknown is the context's own.
 
@@ -43,7 +40,5 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
     region = masks.region
     blended = composite + spread_inwards(context - composite, region)
     if how == "detail":
-        sigma = COLOUR_SIGMA * context.shape[-1]
-        detailed = gaussian_blur(blended, sigma) + donor - gaussian_blur(donor, sigma)
-        blended = torch.where(masks.pasted.bool(), detailed, blended)
+        blended = torch.where(masks.pasted.bool(), donor + spread_inwards(blended - donor, masks.pasted), blended)
     return torch.where(region.bool(), blended.clamp(-1, 1), context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,7 @@ SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the im
 
 
 class Looked(NamedTuple):
-    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes), on the CPU."""
+    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes)."""
 
     pixels: Tensor
     packed: Tensor
@@ -44,6 +44,18 @@ class Looked(NamedTuple):
         """Return images (n, 3, H, W) in [-1, 1] and masks (n, 1, H, W) of {0, 1} on the device."""
         images = to_float(self.pixels.permute(0, 3, 1, 2), device)
         return images, unpack_masks(upload(self.packed, device), images.shape[-1])
+
+    def split(self, size: int) -> Iterator[Looked]:
+        """Yield `size` images at a time."""
+        return map(Looked, self.pixels.split(size), self.packed.split(size))
+
+    def take(self, rows: Tensor) -> Looked:
+        """Return the images at `rows`, int64 (m,)."""
+        return Looked(self.pixels[rows], self.packed[rows])
+
+    def upload(self, device: torch.device) -> Looked:
+        """Copy images and masks to the device as they are."""
+        return Looked(upload(self.pixels, device), upload(self.packed, device))
 
 
 class ImageSet:
@@ -92,8 +104,8 @@ class ImageSet:
         others = len(pool) - is_donor
         if count > others:
             raise DataError(
-                f"`rebalance.candidates`: {count} donors requested, but {name} has only {others}; "
-                "use fewer candidates" + ("" if len(pool) == len(self.with_part) else " or `donors: any`")
+                f"`rebalance.candidates` or `rebalance.pool`: {count} donors requested, but {name} has only {others}; "
+                "use fewer" + ("" if len(pool) == len(self.with_part) else " or `donors: any`")
             )
         drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
         return pool[drawn + (is_donor & (drawn >= own))]
@@ -124,6 +136,32 @@ def swap(contexts: Looked, donors: Looked, settings: Rebalance, editor: Editor, 
     masks = region_masks(settings.region, donor_parts, context_parts)
     composite = editor(context, donor, masks)
     return Swaps(context, donor, masks, composite, finish(context, donor, composite, masks, settings.finish))
+
+
+def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device: torch.device) -> Tensor:
+    """Return which of a context's donors to try, int64 (n, candidates): those with the least seam, in their order.
+
+    Args:
+        contexts: n images.
+        donors: the pools of all contexts, one after the other.
+        settings: the config section.
+        device: where to compute.
+    """
+    size = len(donors.pixels) // len(contexts.pixels)
+    if size == settings.candidates:
+        return torch.arange(size, device=device).expand(len(contexts.pixels), size)
+    selected = []
+    for context, pool in zip(contexts.split(1), donors.split(size), strict=True):
+        (image, parts), (images, donor_parts) = context.to(device), pool.to(device)
+        masks = region_masks(settings.region, donor_parts, parts.expand_as(donor_parts))
+        differs = seam(image, images, masks.region, seam_width(images))
+        selected.append(differs.topk(settings.candidates, largest=False).indices.sort().values)
+    return torch.stack(selected)
+
+
+def seam_width(images: Tensor) -> int:
+    """Return how many pixels around a region are compared in images (n, 3, H, W)."""
+    return max(1, round(SEAM_WIDTH * images.shape[-1]))
 
 
 def parts_of(region: PartRegion | BoxRegion) -> tuple[str, ...]:
@@ -232,9 +270,9 @@ class _Gathered(NamedTuple):
     """A batch of edits with their inputs for the device."""
 
     edits: pd.DataFrame  # without the padding of a last batch
-    donor_ids: list[str]
     contexts: Looked
-    donors: Looked
+    donors: Looked  # the pools of all faces, one after the other
+    donor_ids: np.ndarray  # (faces, pool)
     wanted: Tensor  # bool (faces,)
     targets: Tensor  # int64 (faces,)
 
@@ -252,15 +290,15 @@ def _gather(
     filled = edits.iloc[np.minimum(np.arange(faces), len(edits) - 1)]
     positions = np.array([image_set.position[image_id] for image_id in filled["image_id"]])
     donors = [
-        image_set.donors(position, settings.candidates, seed, name, pools[wanted])
+        image_set.donors(position, settings.pool or settings.candidates, seed, name, pools[wanted])
         for position, wanted in zip(edits["position"], edits["wanted"], strict=True)
     ]
-    donors = np.concatenate(donors + donors[-1:] * (faces - len(edits)))
+    donors = np.stack(donors + donors[-1:] * (faces - len(edits)))
     return _Gathered(
         edits,
-        [image_set.names[donor] for donor in donors[: len(edits) * settings.candidates]],
         image_set.look(positions),
-        image_set.look(donors),
+        image_set.look(donors.flatten()),
+        np.array([[image_set.names[donor] for donor in pool] for pool in donors]),
         torch.tensor(filled["wanted"].to_numpy(bool)),
         torch.tensor(filled["target"].to_numpy(np.int64)),
     )
@@ -268,15 +306,13 @@ def _gather(
 
 @dataclass
 class _Tried:
-    """The scored candidates of a batch of edits, and the best composite of each face.
-
-    Scores are (faces, candidates), the best composites uint8 (faces, H, W, 3).
-    """
+    """The scored candidates of a batch of edits, and the best composite of each face."""
 
     edits: pd.DataFrame
-    donor_ids: list[str]
-    scores: dict[str, Tensor]
-    best: Tensor
+    donor_ids: np.ndarray  # (faces, pool)
+    tried: Tensor  # which of the pool, (faces, candidates)
+    scores: dict[str, Tensor]  # each (faces, candidates)
+    best: Tensor  # uint8 (faces, H, W, 3)
 
     @property
     def count(self) -> int:
@@ -284,13 +320,14 @@ class _Tried:
 
     def rows(self) -> pd.DataFrame:
         """Return the rows of the table of candidates."""
-        tried = self.scores["logit"].shape[1]
+        candidates = self.tried.shape[1]
+        scores = {name: values[: self.count].flatten().numpy() for name, values in self.scores.items()}
         return pd.DataFrame(
             {
-                "image_id": self.edits["image_id"].repeat(tried).to_numpy(),
-                "candidate": np.tile(np.arange(tried, dtype=np.int16), self.count),
-                "donor_id": self.donor_ids,
-                **{name: values[: self.count].flatten().numpy() for name, values in self.scores.items()},
+                "image_id": self.edits["image_id"].repeat(candidates).to_numpy(),
+                "candidate": np.tile(np.arange(candidates, dtype=np.int16), self.count),
+                "donor_id": np.take_along_axis(self.donor_ids, self.tried.numpy(), axis=1)[: self.count].flatten(),
+                **scores,
             }
         )
 
@@ -305,18 +342,21 @@ def _try_candidates(
 ) -> Callable[[], _Tried]:
     """Start to make and score the candidates of a batch; the returned function waits for them."""
     faces = len(batch.wanted)
-    swaps = swap(batch.contexts, batch.donors, settings, editor, device)
+    contexts, donors = batch.contexts.upload(device), batch.donors.upload(device)
+    tried = select_donors(contexts, donors, settings, device)
+    rows = tried + torch.arange(faces, device=device)[:, None] * (len(donors.pixels) // faces)
+    swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device)
     pixels = as_pixels(swaps.finished)
     scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), device)).view(faces, settings.candidates, -1)
     logits = scores[..., detector.index(batch.edits["attribute"].iloc[0])]
     wanted, targets = (upload(rows, device) for rows in (batch.wanted, batch.targets))
     kept = _in_their_groups(scores, targets, settings.targets, detector)
     strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
-    width = max(1, round(SEAM_WIDTH * pixels.shape[1]))
-    differs = seam(swaps.context, swaps.donor, swaps.masks.region, width).view_as(logits)
+    differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view_as(logits)
     best = _best(strength, differs, settings.choose)
     success = strength > 0
     found = {
+        "tried": tried,
         "logit": logits,
         "in_group": kept,
         "seam": differs,
@@ -329,7 +369,7 @@ def _try_candidates(
 
     def wait() -> _Tried:
         scores = brought()
-        return _Tried(batch.edits, batch.donor_ids, scores, scores.pop("best"))
+        return _Tried(batch.edits, batch.donor_ids, scores.pop("tried"), scores, scores.pop("best"))
 
     return wait
 

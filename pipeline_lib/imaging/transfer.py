@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def upload(rows: Tensor, device: torch.device | str) -> Tensor:
-    """Copy a CPU tensor to the device asynchronously."""
-    if torch.device(device).type != "cuda":
+    """Copy a CPU tensor to the device asynchronously; a tensor on the device is returned as it is."""
+    if torch.device(device).type != "cuda" or rows.is_cuda:
         return rows.to(device)
     return rows.pin_memory().to(device, non_blocking=True)
 

@@ -85,6 +85,7 @@ def run(
     finish="detail",
     donors="any",
     choose="strongest",
+    pool=None,
 ):
     settings = Rebalance(
         targets=TARGETS,
@@ -95,6 +96,7 @@ def run(
         finish=finish,
         donors=donors,
         choose=choose,
+        pool=pool,
     )
     weights = {"encoder": networks.encoder, "generator": networks.generator, "precision": precision_report(folder)}
     tables = [folder / f"{shard}.candidates.parquet" for shard in range(shards)]
@@ -173,6 +175,26 @@ def test_of_successes_the_one_whose_donor_fits_best_is_chosen(networks, image_se
     for _, tried in rows.assign(strength=strength).groupby("image_id"):
         sure = tried[tried["success"] & (tried["strength"] >= min(tried["strength"].max(), SURE))]
         assert tried.loc[tried["chosen"], "seam"].tolist() == ([sure["seam"].min()] if len(sure) else [])
+
+
+def test_of_a_pool_the_donors_that_fit_best_are_tried(networks, image_set, halfway, tmp_path):
+    whole, _ = run(networks, image_set, halfway, tmp_path / "all", candidates=12)
+    tried, pictures = run(networks, image_set, halfway, tmp_path / "fitting", candidates=4, pool=12)
+    for image_id, pool in whole.groupby("image_id"):
+        rows = tried[tried["image_id"] == image_id]
+        assert rows["seam"].tolist() == sorted(rows["seam"].tolist(), key=list(pool["seam"]).index)  # in drawn order
+        assert sorted(rows["seam"]) == sorted(pool["seam"])[:4]
+        assert (
+            rows.set_index("donor_id")["seam"].to_dict().items() <= pool.set_index("donor_id")["seam"].to_dict().items()
+        )
+    again, pictures_again = run(networks, image_set, halfway, tmp_path / "shards", candidates=4, pool=12, shards=2)
+    pd.testing.assert_frame_equal(tried, again, check_exact=True)
+    assert all(np.array_equal(pictures[name], pictures_again[name]) for name in pictures)
+
+
+def test_a_pool_smaller_than_the_candidates_is_refused():
+    with pytest.raises(ValueError, match="`pool`: 8 donors are fewer than the 16 `candidates`"):
+        Rebalance(targets=TARGETS, pool=8)
 
 
 def test_where_no_candidate_succeeds_nothing_is_chosen_or_written(networks, image_set, detector, tmp_path):
@@ -333,9 +355,7 @@ def test_donors_with_the_attribute_have_the_target_value_by_the_labels(networks,
 
 
 def test_too_few_donors_with_the_attribute_are_refused(networks, image_set, halfway, tmp_path):
-    with pytest.raises(
-        DataError, match=r"9 donors requested, but samples has only \d; use fewer candidates or `donors: any`"
-    ):
+    with pytest.raises(DataError, match=r"9 donors requested, but samples has only \d; use fewer or `donors: any`"):
         run(networks, image_set, halfway, tmp_path, donors="with-attribute", candidates=9)
 
 

@@ -57,7 +57,7 @@ rule swap_parts:
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -86,7 +86,7 @@ if settings["rebalance"]["touch"] == "all":
             stage="touch_images",
             settings=settings["rebalance"],
             run=RUN,
-            revision=1,
+            revision=2,
         script:
             "../scripts/stage.py"
 
