@@ -24,6 +24,7 @@ LEAST_SUCCESS = {
     "samples": {"selector": 0.95, "referee": 0.90},
 }
 LEAST_SUCCESS_BY_TRUTH = 0.97  # of the dataset's
+LEAST_IN_THEIR_GROUP = 0.995  # of the dataset's edited images, by the referee
 MOST_GAP = {"dataset_rebalanced": 0.03, "samples_rebalanced": 0.05}
 LEAST_PSNR = {"ideal": 38.0, "inside": 29.0}  # dB, medians: to the ideal edit, and to it inside the region
 MOST_LEAKAGE = 0.80  # area under the curve
@@ -91,6 +92,12 @@ def _edit_checks(edits: dict[str, Any]) -> list[Check]:
         _at_least(f"swaps of the {name} that succeed by the {judge}", counts[f"share_by_{judge}"], least)
         for name, counts in edits.items()
         for judge, least in LEAST_SUCCESS[name].items()
+    ] + [
+        _at_least(
+            "edited images of the dataset that the referee finds in their group as before",
+            edits["dataset"]["share_in_their_group_by_referee"],
+            LEAST_IN_THEIR_GROUP,
+        )
     ]
 
 

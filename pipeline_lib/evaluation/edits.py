@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -15,24 +16,35 @@ def evaluate_edits(
     candidates: list[Path],
     plan: Path,
     referee_scores: Path,
+    scores_before: Path,
     summary: Path,
+    settings: Rebalance,
     edits: Path,
 ) -> None:
     """Count how many planned edits succeeded by the selector, which chose them, and by the referee.
+
+    The referee also says in how many of the edited images the group is what it was before.
 
     Args:
         candidates: the tables of all shards.
         plan: the table of edits.
         referee_scores: the referee's scores of the rebalanced set.
+        scores_before: the referee's scores of the original set.
         summary: the plan's JSON.
+        settings: the config section of the edits.
         edits: JSON to write.
     """
     tried, planned = read_tables(candidates, "candidates"), read_table(plan, "plan")
     chosen = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
-    scores = read_table(referee_scores, "scores").set_index("image_id")
+    before, scores = (
+        read_table(path, "scores").set_index("image_id").loc[chosen["image_id"]]
+        for path in (scores_before, referee_scores)
+    )
     attribute = planned["attribute"].iloc[0] if len(planned) else ""
-    agreed = scores.loc[chosen["image_id"], attribute].to_numpy() > 0.5 if len(chosen) else np.empty(0)
+    agreed = scores[attribute].to_numpy() > 0.5 if len(chosen) else np.empty(0)
     held = int((agreed == chosen["wanted"].to_numpy()).sum())
+    of_group = sorted({name for target in settings.targets for name in target.where})
+    unchanged = ((before[of_group] > 0.5) == (scores[of_group] > 0.5)).all(axis=1)
     write_json(
         edits,
         {
@@ -43,6 +55,7 @@ def evaluate_edits(
             "succeeded_by_referee": held,
             "share_by_selector": len(chosen) / max(1, len(planned)),
             "share_by_referee": held / max(1, len(planned)),
+            "share_in_their_group_by_referee": float(unchanged.mean()) if len(chosen) else None,
             "masked_l1": float(chosen["masked_l1"].mean()) if len(chosen) else None,
             "targets": read_json(summary)["targets"],
         },

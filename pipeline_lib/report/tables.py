@@ -168,6 +168,7 @@ def edits_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             "share made": rounded(found["share_by_selector"]),
             "confirmed by the referee": found["succeeded_by_referee"],
             "share confirmed": rounded(found["share_by_referee"]),
+            "still in their group (referee)": rounded(found["share_in_their_group_by_referee"]),
             "masked L1": rounded(found["masked_l1"]),
             **_what_edits_change(metrics, stage),
             "rate before, target rate": "; ".join(

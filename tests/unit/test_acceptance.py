@@ -23,7 +23,7 @@ KEPT = {
     "gap": {"smiling": {stage: {"referee": {"value": value}} for stage, value in GAPS.items()}},
     "edits": {
         "samples": {"share_by_selector": 0.97, "share_by_referee": 0.93},
-        "dataset": {"share_by_selector": 0.99, "share_by_referee": 0.98},
+        "dataset": {"share_by_selector": 0.99, "share_by_referee": 0.98, "share_in_their_group_by_referee": 0.997},
     },
     "counterfactual": {
         "share_by_truth": 0.98,
@@ -63,6 +63,7 @@ def test_a_run_that_keeps_every_promise_passes(tmp_path):
         ("edits.samples.share_by_selector", 0.94, "swaps of the samples that succeed by the selector"),
         ("edits.dataset.share_by_selector", 0.97, "swaps of the dataset that succeed by the selector"),
         ("edits.dataset.share_by_referee", 0.96, "swaps of the dataset that succeed by the referee"),
+        ("edits.dataset.share_in_their_group_by_referee", 0.99, "edited images of the dataset that the referee finds"),
         ("counterfactual.share_by_truth", 0.96, "swaps of the dataset that succeed by truth"),
         ("counterfactual.share_identical_outside", 0.999, "unchanged outside the region"),
         ("counterfactual.median_psnr_ideal", 37.9, "median PSNR (ideal)"),

@@ -169,13 +169,19 @@ def count_edits(folder, chosen, referee):
     plan = pd.DataFrame({"image_id": ["a", "b"], "position": [0, 1], "target": 0, "attribute": "smiling"})
     write_table(folder / "plan.parquet", "plan", plan.assign(wanted=[True, False]))
     scores = pd.DataFrame({"image_id": ["b", "a", "c"], "smiling": np.float32(referee)})
-    write_table(folder / "scores.parquet", "scores", scores)
+    write_table(folder / "scores.parquet", "scores", scores.assign(long_hair=np.float32([0.9, 0.2, 0.1])))
+    before = pd.DataFrame({"image_id": ["a", "b", "c"], "smiling": np.float32(0.4)})
+    write_table(folder / "before.parquet", "scores", before.assign(long_hair=np.float32([0.1, 0.2, 0.9])))
     write_json(folder / "plan.json", {"targets": [{"group": "all"}]})
     evaluate_edits(
         candidates=tables,
         plan=folder / "plan.parquet",
         referee_scores=folder / "scores.parquet",
+        scores_before=folder / "before.parquet",
         summary=folder / "plan.json",
+        settings=Rebalance(
+            targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
+        ),
         edits=folder / "edits.json",
     )
     return read_json(folder / "edits.json")
@@ -191,6 +197,7 @@ def test_edits_are_counted_by_selector_and_referee(tmp_path):
         "succeeded_by_referee": 1,  # `b` was wanted without a smile, and the referee sees one
         "share_by_selector": 1.0,
         "share_by_referee": 0.5,
+        "share_in_their_group_by_referee": 0.5,  # `b` had short hair
         "masked_l1": pytest.approx(0.2),
         "targets": [{"group": "all"}],
     }

@@ -17,6 +17,7 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.runtime.files import read_json, write_json
 
 TOY = Path(__file__).parents[1] / "workflow" / "toy.yaml"
+TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
 
 
 def refusal(capsys, *arguments):
@@ -116,12 +117,16 @@ def test_a_stage_takes_paths_text_and_json(tmp_path):
     candidates, plan = tmp_path / "candidates.parquet", tmp_path / "plan.parquet"
     write_table(candidates, "candidates", pd.DataFrame(columns=SCHEMAS["candidates"].names))
     write_table(plan, "plan", pd.DataFrame(columns=SCHEMAS["plan"].names))
-    write_table(tmp_path / "scores.parquet", "scores", pd.DataFrame({"image_id": ["a"], "smiling": [0.5]}))
+    write_table(
+        tmp_path / "scores.parquet", "scores", pd.DataFrame({"image_id": ["a"], "smiling": [0.5], "long_hair": [0.5]})
+    )
     write_json(tmp_path / "plan.json", {"targets": []})
     arguments = [
         f'candidates=["{candidates}"]',
         f"plan={plan}",
         f"referee_scores={tmp_path / 'scores.parquet'}",
+        f"scores_before={tmp_path / 'scores.parquet'}",
+        f"settings={json.dumps({'targets': TARGETS})}",
         f"summary={tmp_path / 'plan.json'}",
         f"edits={tmp_path / 'edits.json'}",
     ]
@@ -135,7 +140,8 @@ def test_a_stage_names_the_value_that_is_missing_or_misspelt(capsys):
 
 
 def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):
-    values = [f"{name}={tmp_path / name}" for name in ("candidates", "plan", "referee_scores", "summary", "edits")]
+    paths = ("candidates", "plan", "referee_scores", "scores_before", "summary", "edits")
+    values = [f"{name}={tmp_path / name}" for name in paths] + [f"settings={json.dumps({'targets': TARGETS})}"]
     message = refusal(capsys, "stage", "evaluate_edits", *values)
     assert message.startswith(f"DataError: {tmp_path / 'candidates'}: no such table")
 

@@ -93,7 +93,8 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
     }  # fmt: skip
     edits = {
         "planned": 120, "candidates": 1920, "candidates_successful": 700, "succeeded_by_selector": 110,
-        "succeeded_by_referee": 96, "share_by_selector": 110 / 120, "share_by_referee": 0.8, "masked_l1": 0.0712345,
+        "succeeded_by_referee": 96, "share_by_selector": 110 / 120, "share_by_referee": 0.8,
+        "share_in_their_group_by_referee": 0.9975, "masked_l1": 0.0712345,
         "targets": [{"group": "long_hair", "rate_before": 0.8, "rate_wanted": 0.5}],
     }  # fmt: skip
     region = {"n": 96, "masked_l1": 0.07, "perceptual_distance_to_context_outside": 0.05}

@@ -69,6 +69,7 @@ rule evaluate_edits:
         candidates=swaps("candidates"),
         plan=f"{ROOT}/plan/{{name}}.parquet",
         referee_scores=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
+        scores_before=f"{ROOT}/scores/referee/{{name}}.parquet",
         summary=f"{ROOT}/plan/{{name}}.json",
     output:
         edits=f"{ROOT}/evaluation/edits-{{name}}.json",
@@ -80,7 +81,8 @@ rule evaluate_edits:
         "../../envs/pipeline.yaml"
     params:
         stage="evaluate_edits",
-        revision=1,
+        settings=settings["rebalance"],
+        revision=2,
     script:
         "../scripts/stage.py"
 
