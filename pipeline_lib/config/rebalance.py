@@ -90,7 +90,8 @@ class Rebalance(Section):
     finish: Literal["none", "region", "detail"] = Field(
         "detail",
         description="what is kept of a composite; none: all of it, as in the paper; region: the region alone, blended "
-        "into the original image; detail: the same, with the fine detail of the donor",
+        "into the original image; detail: the donor's own pixels, blended likewise, where the composite does not "
+        "contradict them",
     )
     donors: Literal["any", "with-attribute"] = Field(
         "any", description="images that donors are drawn from; with-attribute: those that have the target value"

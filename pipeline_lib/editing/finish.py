@@ -7,10 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.collages import Masks
+from pipeline_lib.imaging.masks import grow
 from pipeline_lib.imaging.membrane import spread_inwards
 
 Finish = Literal["none", "region", "detail"]
+
+CONTRADICTION = 0.5  # in [-1, 1], between the colours of a composite and of the donor: twice a composite's usual error
+COLOUR_SIGMA = 1.5 / 64  # as a share of the image's side; what a Gaussian of it lets through is colour
+AROUND = 1 / 64  # of the side, by which what contradicts is dilated, since its edge is soft
 
 
 def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how: Finish) -> Tensor:
@@ -19,9 +25,9 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
     - `none` keeps the whole composite, as the paper does (Fig. 12).
     - `region` keeps the pasted and the unknown pixels of it. The difference in colour that it has to the context along
       their rim is spread inwards and taken away, so no seam is left.
-    - `detail` does the same, and then takes the pasted pixels from the donor, where they are sharp. The difference in
-      colour that the donor has to the composite along their rim is spread inwards and taken away. Unknown pixels stay
-      the composite's: there the donor and the context both show what is no longer there.
+    - `detail` takes the donor's own pixels, which are sharp, and joins them by such a membrane, as Poisson blending
+      does. The exception are unknown pixels where the colours of the composite contradict them (`CONTRADICTION`). There the
+      donor shows hair, a beard or a shadow that does not belong to this face, and the composite's pixels are kept.
 
     But for `none`, every pixel that is neither pasted nor unknown is the context's own.
 
@@ -38,7 +44,20 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
     if how == "none":
         return composite
     region = masks.region
-    blended = composite + spread_inwards(context - composite, region)
-    if how == "detail":
-        blended = torch.where(masks.pasted.bool(), donor + spread_inwards(blended - donor, masks.pasted), blended)
+    if how == "region":
+        blended = composite + spread_inwards(context - composite, region)
+    else:
+        cloned = donor + spread_inwards(context - donor, region)
+        foreign = masks.unknown * _contradicted(cloned, context, composite, region)
+        blended = torch.where(foreign.bool(), composite + spread_inwards(cloned - composite, foreign), cloned)
     return torch.where(region.bool(), blended.clamp(-1, 1), context)
+
+
+def _contradicted(cloned: Tensor, context: Tensor, composite: Tensor, region: Tensor) -> Tensor:
+    """Return where a composite, in the mean colour of the context around the region, is far from what was cloned."""
+    rim = grow(region, 1) - region
+    count = rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    offset = ((context - composite) * rim).sum(dim=(2, 3), keepdim=True) / count
+    side = context.shape[-1]
+    difference = gaussian_blur(composite + offset - cloned, COLOUR_SIGMA * side).abs().amax(dim=1, keepdim=True)
+    return grow((difference > CONTRADICTION).to(region), max(1, round(AROUND * side)))
