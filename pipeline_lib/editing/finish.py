@@ -26,8 +26,9 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
     - `region` keeps the pasted and the unknown pixels of it. The difference in colour that it has to the context along
       their rim is spread inwards and taken away, so no seam is left.
     - `detail` takes the donor's own pixels, which are sharp, and joins them by such a membrane, as Poisson blending
-      does. The exception are unknown pixels where the colours of the composite contradict them (`CONTRADICTION`). There the
-      donor shows hair, a beard or a shadow that does not belong to this face, and the composite's pixels are kept.
+      does. The exception are unknown pixels where the colours of the composite contradict them (`CONTRADICTION`).
+      There the donor shows hair, a beard or a shadow that does not belong to this face, and the composite's pixels are
+      kept.
 
     But for `none`, every pixel that is neither pasted nor unknown is the context's own.
 
