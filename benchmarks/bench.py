@@ -161,6 +161,7 @@ def swaps(device: torch.device, folder: Path) -> list[Row]:
             **given,
             table=paths["plan"],  # read only for donors with the attribute
             kind="plan",
+            model=[],
             images=[paths["images"]],
             settings=settings,
             run="bench",

@@ -36,7 +36,15 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import describe
-from pipeline_lib.config.rebalance import BoxRegion, Editor, LatentRegression, PartRegion, Poisson, Rebalance
+from pipeline_lib.config.rebalance import (
+    BoxRegion,
+    Editor,
+    Inpainting,
+    LatentRegression,
+    PartRegion,
+    Poisson,
+    Rebalance,
+)
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     AttributeLoss,
@@ -87,6 +95,7 @@ __all__ = [
     "GrowthPhase",
     "HuggingFaceData",
     "IdentityLoss",
+    "Inpainting",
     "LatentRegression",
     "LocalDiscriminator",
     "LocalLoss",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline_lib.config.base import Count, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.sections import PrecisionChoice
 
 
@@ -72,7 +72,23 @@ class Poisson(Section):
     kind: Literal["poisson"] = Field("poisson", description="gradients of the donor, colours of the image's rim")
 
 
-EditorSection = Annotated[LatentRegression | Poisson, Field(discriminator="kind")]
+class Inpainting(Section):
+    """A diffusion model that draws the region anew; it needs no donor, whose part only gives the region its shape."""
+
+    kind: Literal["inpainting"] = Field(description="an inpainting pipeline of the library diffusers")
+    path: Folder = Field(description="its folder, as `save_pretrained` writes it, with safetensors weights")
+    present: str = Field(description="prompt for a part that has the attribute, such as `a smiling mouth`")
+    absent: str = Field(description="prompt for a part that does not, such as `a serious mouth`")
+    avoid: str | None = Field(None, description="prompt of what the part must not show")
+    steps: Count = Field(30, description="denoising steps")
+    guidance: Positive = Field(7.5, description="weight of the prompt (classifier-free guidance)")
+    side: Count | None = Field(
+        512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
+    )
+    batch: Count = Field(8, description="images drawn at a time")
+
+
+EditorSection = Annotated[LatentRegression | Poisson | Inpainting, Field(discriminator="kind")]
 EditorName = Literal["latent-regression", "poisson"]
 Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
 
@@ -123,4 +139,15 @@ class Rebalance(Section):
     def _pool_holds_the_candidates(self) -> Rebalance:
         if self.pool is not None and self.pool < self.candidates:
             raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
+        return self
+
+    @model_validator(mode="after")
+    def _inpainting_draws_its_own_part(self) -> Rebalance:
+        if isinstance(self.editor, Inpainting):
+            if self.finish == "detail":
+                raise ValueError(
+                    "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region`"
+                )
+            if self.touch == "all":
+                raise ValueError("`touch: all` gives images their own part, which inpainting cannot; set `edited`")
         return self

@@ -1,26 +1,19 @@
-"""Editors: each makes a composite of a context, a donor and the masks of what is swapped."""
+"""The editors that a config can name."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Rebalance
+from pipeline_lib.config import Inpainting, Poisson, Rebalance
+from pipeline_lib.editing.editor import Editor, Wish
+from pipeline_lib.editing.inpainting import InpaintingEditor
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.runtime.errors import ConfigError
-
-
-class Editor(Protocol):
-    """Makes composites (n, 3, H, W) in [-1, 1] of contexts and donors of that shape."""
-
-    precision: str
-
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks) -> Tensor: ...
 
 
 class LatentRegressionEditor:
@@ -30,7 +23,7 @@ class LatentRegressionEditor:
         self._inverter = inverter
         self.precision = inverter.precision
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
         return self._inverter(make_collage(context, donor, masks.pasted), masks.known)
 
 
@@ -43,7 +36,7 @@ class PoissonEditor:
 
     precision = "float32"
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
         cloned = donor + spread_inwards(context - donor, masks.region)
         return torch.where(masks.region.bool(), cloned.clamp(-1, 1), context)
 
@@ -68,9 +61,12 @@ def open_editor(
 
     Raises:
         ConfigError: the editor needs weights that are not given.
+        WeightsError: its model cannot be used.
     """
-    if settings.editor.kind == "poisson":
+    if isinstance(settings.editor, Poisson):
         return PoissonEditor()
+    if isinstance(settings.editor, Inpainting):
+        return InpaintingEditor(settings.editor, device)
     if not (encoder and generator and precision):
         raise ConfigError("`rebalance.editor`: latent-regression needs an encoder and its generator; none are given")
     return LatentRegressionEditor(

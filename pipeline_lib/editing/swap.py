@@ -15,7 +15,8 @@ from torch import Tensor
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
-from pipeline_lib.editing.editors import Editor, open_editor
+from pipeline_lib.editing.editor import Editor, Wish
+from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
@@ -26,7 +27,7 @@ from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
 
@@ -127,14 +128,21 @@ class Swaps:
         return make_collage(self.context, self.donor, self.masks.pasted)
 
 
-def swap(contexts: Looked, donors: Looked, settings: Rebalance, editor: Editor, device: torch.device) -> Swaps:
+def swap(
+    contexts: Looked,
+    donors: Looked,
+    settings: Rebalance,
+    editor: Editor,
+    device: torch.device,
+    wish: Wish | None = None,
+) -> Swaps:
     """Give each of n contexts the region of its donors, of which each has as many, and finish the composites."""
     context, context_parts = (
         rows.repeat_interleave(len(donors.pixels) // len(contexts.pixels), dim=0) for rows in contexts.to(device)
     )
     donor, donor_parts = donors.to(device)
     masks = region_masks(settings.region, donor_parts, context_parts)
-    composite = editor(context, donor, masks)
+    composite = editor(context, donor, masks, wish)
     return Swaps(context, donor, masks, composite, finish(context, donor, composite, masks, settings.finish))
 
 
@@ -180,6 +188,7 @@ def swap_parts(
     encoder: list[Path],
     generator: list[Path],
     precision: list[Path],
+    model: list[Path],
     selector: Path,
     settings: Rebalance,
     run: str,
@@ -210,6 +219,7 @@ def swap_parts(
         encoder: weight file; empty for an editor that needs none.
         generator: likewise.
         precision: report of the encoder, with the precision of the inversion; likewise.
+        model: folder of another editor's model, which the settings name; likewise.
         selector: weight file of the selector.
         settings: the config section.
         run: name of the run, stored in the files.
@@ -233,7 +243,7 @@ def swap_parts(
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
-        "models_digest": digest_of_files(*encoder, *generator, selector),
+        "models_digest": digest_of_files(*encoder, *generator, *files_below(model), selector),
         "precision": editor.precision,
     }
     with (
@@ -273,6 +283,7 @@ class _Gathered(NamedTuple):
     contexts: Looked
     donors: Looked  # the pools of all faces, one after the other
     donor_ids: np.ndarray  # (faces, pool)
+    seeds: Tensor  # of the noise of an editor that draws, int64 (faces, pool)
     wanted: Tensor  # bool (faces,)
     targets: Tensor  # int64 (faces,)
 
@@ -294,11 +305,17 @@ def _gather(
         for position, wanted in zip(edits["position"], edits["wanted"], strict=True)
     ]
     donors = np.stack(donors + donors[-1:] * (faces - len(edits)))
+    donor_ids = np.array([[image_set.names[donor] for donor in pool] for pool in donors])
+    seeds = [
+        [seeding.derive(seed, "noise", name, image_id, donor_id) for donor_id in pool]
+        for image_id, pool in zip(filled["image_id"], donor_ids, strict=True)
+    ]
     return _Gathered(
         edits,
         image_set.look(positions),
         image_set.look(donors.flatten()),
-        np.array([[image_set.names[donor] for donor in pool] for pool in donors]),
+        donor_ids,
+        torch.tensor(seeds),
         torch.tensor(filled["wanted"].to_numpy(bool)),
         torch.tensor(filled["target"].to_numpy(np.int64)),
     )
@@ -345,11 +362,12 @@ def _try_candidates(
     contexts, donors = batch.contexts.upload(device), batch.donors.upload(device)
     tried = select_donors(contexts, donors, settings, device)
     rows = tried + torch.arange(faces, device=device)[:, None] * (len(donors.pixels) // faces)
-    swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device)
+    wanted, targets, seeds = (upload(rows, device) for rows in (batch.wanted, batch.targets, batch.seeds))
+    wish = Wish(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
+    swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, wish)
     pixels = as_pixels(swaps.finished)
     scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), device)).view(faces, settings.candidates, -1)
     logits = scores[..., detector.index(batch.edits["attribute"].iloc[0])]
-    wanted, targets = (upload(rows, device) for rows in (batch.wanted, batch.targets))
     kept = _in_their_groups(scores, targets, settings.targets, detector)
     strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
     differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view_as(logits)

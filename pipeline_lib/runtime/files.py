@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ def digest_of(value: Any) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=os.fspath)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+def files_below(folders: Iterable[Path]) -> list[Path]:
+    """Return every file of the folders, in order."""
+    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def digest_of_files(*paths: str | Path) -> str:

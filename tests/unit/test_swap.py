@@ -107,6 +107,7 @@ def run(
             table=image_set["plan"].with_name("labels.parquet"),
             kind="labels",
             **{role: [path] if editor == "latent-regression" else [] for role, path in weights.items()},
+            model=[],
             selector=selector,
             settings=settings,
             run="toy",

@@ -1,0 +1,93 @@
+"""Inpainting by a diffusion model: the region is masked and drawn anew as a prompt says."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline_lib.config import Inpainting
+from pipeline_lib.editing.editor import Wish
+from pipeline_lib.imaging.collages import Masks
+from pipeline_lib.runtime.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+
+class InpaintingEditor:
+    """A pipeline of the library diffusers in a local folder. Of the donor only the shape of the region is used.
+
+    Nothing is downloaded, and no code of the folder is run: weights are read from safetensors files. A safety checker
+    of the pipeline is left out, since an image that it blackens would be stored as an edit.
+
+    Args:
+        settings: the config section.
+        device: where to compute; in half precision on a GPU.
+
+    Raises:
+        WeightsError: the library is missing, or the folder holds no such pipeline.
+    """
+
+    def __init__(self, settings: Inpainting, device: torch.device):
+        self._settings = settings
+        self._device = device
+        self.precision = "float16" if device.type == "cuda" else "float32"
+        self._pipeline = _open(settings.path, getattr(torch, self.precision)).to(device)
+        self._pipeline.set_progress_bar_config(disable=True)
+        if getattr(self._pipeline, "safety_checker", None) is not None:
+            logger.info("%s: its safety checker is left out", settings.path)
+            self._pipeline.safety_checker = None
+
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+        """Draw the region of each image (n, 3, H, W) in [-1, 1] anew; an image's noise depends on its seed alone."""
+        if wish is None:
+            raise ValueError("inpainting draws a part by a prompt, and needs to know which")
+        chunks = zip(
+            *(rows.split(self._settings.batch) for rows in (context, masks.region, wish.wanted, wish.seeds)),
+            strict=True,
+        )
+        return torch.cat([self._draw(*chunk) for chunk in chunks])
+
+    def _draw(self, images: Tensor, region: Tensor, wanted: Tensor, seeds: Tensor) -> Tensor:
+        settings, own = self._settings, images.shape[-1]
+        side = settings.side or own
+        large = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+        drawn = self._pipeline(
+            prompt=[settings.present if value else settings.absent for value in wanted.tolist()],
+            negative_prompt=None if settings.avoid is None else [settings.avoid] * len(images),
+            image=(large + 1) / 2,
+            mask_image=F.interpolate(region, (side, side)),
+            height=side,
+            width=side,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds.tolist()],
+            output_type="pt",
+        ).images.to(images)
+        return F.interpolate(drawn, (own, own), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1) * 2 - 1
+
+
+def _open(folder: Path, dtype: torch.dtype) -> Any:
+    try:
+        from diffusers import AutoPipelineForInpainting
+    except ImportError:
+        raise WeightsError(
+            "`rebalance.editor`: inpainting needs diffusers; run `pip install latent-rebalance[inpainting]`"
+        ) from None
+    try:
+        return AutoPipelineForInpainting.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{folder}: no inpainting pipeline of diffusers with safetensors weights ({_first_line(error)}); give the "
+            "folder that `save_pretrained` wrote"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
