@@ -128,6 +128,11 @@ class Rebalance(Section):
         description="random donors from which those to be tried are selected, because they differ least from the image "
         "around the region; this only compares pixels; null: as many as `candidates`, as in the paper",
     )
+    refine: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="gradient steps on the latent of each chosen composite, so that it shows the known pixels better; "
+        "0: none, as in the paper",
+    )
     precision: PrecisionChoice = Field(
         "auto",
         description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
@@ -139,6 +144,12 @@ class Rebalance(Section):
     def _pool_holds_the_candidates(self) -> Rebalance:
         if self.pool is not None and self.pool < self.candidates:
             raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
+        return self
+
+    @model_validator(mode="after")
+    def _only_latents_are_refined(self) -> Rebalance:
+        if self.refine and not isinstance(self.editor, LatentRegression):
+            raise ValueError(f"`refine`: the editor {self.editor.kind} has no latent to refine; remove the key")
         return self
 
     @model_validator(mode="after")

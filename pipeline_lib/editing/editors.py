@@ -26,6 +26,10 @@ class LatentRegressionEditor:
     def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
         return self._inverter(make_collage(context, donor, masks.pasted), masks.known)
 
+    def refine(self, context: Tensor, donor: Tensor, masks: Masks, steps: int) -> Tensor:
+        """Make better composites in that many gradient steps on each latent (paper 4.2, encoding and optimising)."""
+        return self._inverter.refine(make_collage(context, donor, masks.pasted), masks.known, steps)
+
 
 class PoissonEditor:
     """The region takes its gradients from the donor and the colours of its rim from the context.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import read_shards, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
 from pipeline_lib.editing.editor import Editor, Wish
-from pipeline_lib.editing.editors import open_editor
+from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
@@ -30,6 +32,8 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 SURE = 3.0  # logit, from which on a success is as good as any other: a probability of 0.95
 SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
@@ -205,7 +209,8 @@ def swap_parts(
     Every candidate is finished, scored by the selector as it would be stored, and recorded. It succeeds if the
     attribute then has the target value and the image remains in its group, both by the selector. A smile would not help
     the balance if the face lost its long hair with it. Of the successful candidates one is chosen
-    (`settings.choose`). If there is none, the image is kept unchanged and no candidate is marked as chosen.
+    (`settings.choose`), and refined if the settings say so and it then still succeeds. If there is none, the image is
+    kept unchanged and no candidate is marked as chosen.
 
     While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
     written. Only the best composite of each face is copied from the device.
@@ -251,11 +256,17 @@ def swap_parts(
         table_writer(candidates, "candidates", metadata) as table,
         Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
+        made = refined = 0
         gathered = ahead(_gather(batch, faces, image_set, pools, settings, seed, name) for batch in batches)
         for batch in one_behind(_try_candidates(batch, settings, editor, detector, device) for batch in gathered):
             table.add(batch.rows())
-            writer.add(*batch.chosen())
+            names, images = batch.chosen()
+            writer.add(names, images)
+            refined += int(batch.refined[: batch.count].sum())
+            made += len(names)
             progress.advance(batch.count * settings.candidates)
+    if settings.refine:
+        logger.info("%d of %d chosen edits are refined; the others would not succeed if they were", refined, made)
 
 
 def _donor_pools(
@@ -328,8 +339,9 @@ class _Tried:
     edits: pd.DataFrame
     donor_ids: np.ndarray  # (faces, pool)
     tried: Tensor  # which of the pool, (faces, candidates)
-    scores: dict[str, Tensor]  # each (faces, candidates)
+    refined: Tensor  # whether the best composite was refined, bool (faces,)
     best: Tensor  # uint8 (faces, H, W, 3)
+    scores: dict[str, Tensor]  # each (faces, candidates)
 
     @property
     def count(self) -> int:
@@ -365,31 +377,79 @@ def _try_candidates(
     wanted, targets, seeds = (upload(rows, device) for rows in (batch.wanted, batch.targets, batch.seeds))
     wish = Wish(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
     swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, wish)
-    pixels = as_pixels(swaps.finished)
-    scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), device)).view(faces, settings.candidates, -1)
-    logits = scores[..., detector.index(batch.edits["attribute"].iloc[0])]
-    kept = _in_their_groups(scores, targets, settings.targets, detector)
-    strength = torch.where(wanted[:, None], logits, -logits).masked_fill(~kept, -torch.inf)
-    differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view_as(logits)
-    best = _best(strength, differs, settings.choose)
-    success = strength > 0
+    judge = partial(_judge, detector, batch.edits["attribute"].iloc[0], settings.targets)
+    judged = judge(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates))
+    of_face = (faces, settings.candidates)
+    differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view(of_face)
+    best = _best(judged.strength.view(of_face), differs, settings.choose)
+    winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
+    kept_refined = torch.zeros_like(wanted)
+    if settings.refine:
+        kept_refined = _refine(swaps, judged, winners, lambda images: judge(images, wanted, targets), settings, editor)
+    success = (judged.strength > 0).view(of_face)
     found = {
         "tried": tried,
-        "logit": logits,
-        "in_group": kept,
+        "refined": kept_refined,
+        "logit": judged.logit.view(of_face),
+        "in_group": judged.in_group.view(of_face),
         "seam": differs,
         "success": success,
         "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
-        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.masks.known).view_as(logits),
-        "best": pixels.unflatten(0, logits.shape)[torch.arange(faces, device=device), best.squeeze(1)],
+        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.masks.known).view(of_face),
+        "best": judged.pixels[winners],
     }
     brought = download(found)
 
     def wait() -> _Tried:
         scores = brought()
-        return _Tried(batch.edits, batch.donor_ids, scores.pop("tried"), scores, scores.pop("best"))
+        return _Tried(
+            batch.edits, batch.donor_ids, *(scores.pop(name) for name in ("tried", "refined", "best")), scores
+        )
 
     return wait
+
+
+class _Judged(NamedTuple):
+    """Finished edits as they would be stored, and the selector's opinion of them."""
+
+    pixels: Tensor  # uint8 (n, H, W, 3)
+    logit: Tensor  # of the attribute, (n,)
+    in_group: Tensor  # bool (n,)
+    strength: Tensor  # logit towards the target value, (n,); minus infinity outside of the group
+
+
+def _judge(
+    detector: Detector, attribute: str, rules: list[RateRule], finished: Tensor, wanted: Tensor, targets: Tensor
+) -> _Judged:
+    """Judge finished edits (n, 3, H, W) with their target values and the numbers of their targets, both (n,)."""
+    pixels = as_pixels(finished)
+    scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), finished.device))
+    logit = scores[:, detector.index(attribute)]
+    in_group = _in_their_groups(scores, targets, rules, detector)
+    strength = torch.where(wanted, logit, -logit).masked_fill(~in_group, -torch.inf)
+    return _Judged(pixels, logit, in_group, strength)
+
+
+def _refine(
+    swaps: Swaps,
+    judged: _Judged,
+    winners: Tensor,
+    judge: Callable[[Tensor], _Judged],
+    settings: Rebalance,
+    editor: LatentRegressionEditor,
+) -> Tensor:
+    """Refine the composites of the winners, and put in their place those that succeed; returns which, bool (faces,)."""
+    context, donor, masks = (
+        swaps.context[winners],
+        swaps.donor[winners],
+        Masks(*(mask[winners] for mask in swaps.masks)),
+    )
+    composite = editor.refine(context, donor, masks, settings.refine)
+    refined = judge(finish(context, donor, composite, masks, settings.finish))
+    better = (refined.strength > 0) & (judged.strength[winners] > 0)
+    for before, after in (*zip(judged, refined, strict=True), (swaps.composite, composite)):
+        before[winners[better]] = after[better]
+    return better
 
 
 def _best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
@@ -402,7 +462,7 @@ def _best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
 
 
 def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:
-    """Return which candidates are in their target's group by the selector's logits (n, candidates, attributes)."""
+    """Return which images are in their target's group, bool (n,), by the selector's logits (n, attributes)."""
     holds = dict(zip(detector.attributes, (scores > 0).unbind(dim=-1), strict=True))
     by_rule = torch.stack([in_group(holds, rule.where) for rule in rules])
     return by_rule[targets, torch.arange(len(targets), device=targets.device)]

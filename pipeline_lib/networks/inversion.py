@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Precision, PrecisionChoice
-from pipeline_lib.imaging.distances import peak_signal_to_noise
+from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 LEAST_PSNR = 45.0  # dB between composites in bfloat16 and in float32
 LEAST_GAIN = 1.1  # speedup required for bfloat16
 ROUNDS = 3
+LEARNING_RATE = 0.02  # of refining latents
 
 
 class Inverter:
@@ -69,6 +70,36 @@ class Inverter:
         known = known if self.encoder.masked else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self._rebuild(images, known)
+
+    def refine(self, images: Tensor, known: Tensor, steps: int) -> Tensor:
+        """Reconstruct images as a call does, and then improve the latents on the known pixels, in float32.
+
+        The loss of each image is its mean absolute error over the known pixels (paper Eq. 5), so that an image does not
+        depend on its batch. The latents of the best step are returned.
+
+        Args:
+            images: (n, 3, H, W) in [-1, 1].
+            known: masks (n, 1, H, W) of {0, 1}; the others do not matter.
+            steps: steps of Adam.
+
+        Returns:
+            (n, 3, H, W) in [-1, 1].
+        """
+        images = images * known
+        latents = self.encoder(images, known if self.encoder.masked else None).float().detach()
+        best, least = latents.clone(), torch.full((len(images),), torch.inf, device=images.device)
+        optimiser = torch.optim.Adam([latents.requires_grad_()], LEARNING_RATE)
+        for step in range(steps + 1):
+            with torch.enable_grad():
+                losses = masked_l1(self.generator.decode(latents).float(), images, known)
+                total = losses.sum()
+            better = losses.detach() < least
+            best[better], least[better] = latents.detach()[better], losses.detach()[better]
+            if step < steps:
+                (latents.grad,) = torch.autograd.grad(total, latents)
+                optimiser.step()
+        with torch.no_grad():
+            return self.generator.decode(best).float()
 
     def _rebuild_eagerly(self, images: Tensor, known: Tensor | None) -> Tensor:
         return self.generator.decode(self.encoder(images, known).float()).float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +88,7 @@ def run(
     donors="any",
     choose="strongest",
     pool=None,
+    refine=0,
 ):
     settings = Rebalance(
         targets=TARGETS,
@@ -97,6 +100,7 @@ def run(
         donors=donors,
         choose=choose,
         pool=pool,
+        refine=refine,
     )
     weights = {"encoder": networks.encoder, "generator": networks.generator, "precision": precision_report(folder)}
     tables = [folder / f"{shard}.candidates.parquet" for shard in range(shards)]
@@ -191,6 +195,43 @@ def test_of_a_pool_the_donors_that_fit_best_are_tried(networks, image_set, halfw
     again, pictures_again = run(networks, image_set, halfway, tmp_path / "shards", candidates=4, pool=12, shards=2)
     pd.testing.assert_frame_equal(tried, again, check_exact=True)
     assert all(np.array_equal(pictures[name], pictures_again[name]) for name in pictures)
+
+
+def test_only_winners_are_refined_and_then_show_the_known_pixels_better(
+    networks, image_set, detector, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    everybody = detector(1e3)
+    rows, pictures = run(networks, image_set, everybody, tmp_path / "plain", finish="none")
+    refined, other = run(networks, image_set, everybody, tmp_path / "refined", finish="none", refine=10)
+    chosen = rows["chosen"]
+    assert refined["chosen"].equals(chosen)
+    pd.testing.assert_frame_equal(rows[~chosen], refined[~chosen], check_exact=True)
+    assert (refined.loc[chosen, "masked_l1"] < rows.loc[chosen, "masked_l1"]).all()
+    assert not any(np.array_equal(pictures[name], other[name]) for name in pictures)
+    assert f"{chosen.sum()} of {chosen.sum()} chosen edits are refined" in caplog.text
+    again, same = run(networks, image_set, everybody, tmp_path / "shards", finish="none", refine=10, shards=3, faces=3)
+    pd.testing.assert_frame_equal(
+        refined[["image_id", "donor_id", "chosen"]], again[["image_id", "donor_id", "chosen"]]
+    )
+    assert all(np.abs(other[name].astype(int) - same[name]).max() <= 2 for name in other)
+
+
+def test_a_refinement_that_would_not_succeed_is_not_kept(networks, image_set, halfway, tmp_path):
+    _, pictures = run(networks, image_set, halfway, tmp_path / "plain", finish="none")
+    refined, other = run(networks, image_set, halfway, tmp_path / "refined", finish="none", refine=40)
+    assert set(other) == set(pictures)
+    assert refined.loc[refined["chosen"], "success"].all()
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    strength = np.where(refined["image_id"].map(wanted), refined["logit"], -refined["logit"])
+    assert (strength[refined["chosen"]] > 0).all()
+    kept = [name for name in pictures if np.array_equal(pictures[name], other[name])]
+    assert 0 < len(kept) < len(pictures)
+
+
+def test_an_editor_without_latents_is_not_refined():
+    with pytest.raises(ValueError, match="`refine`: the editor poisson has no latent to refine"):
+        Rebalance(targets=TARGETS, editor="poisson", refine=5)
 
 
 def test_a_pool_smaller_than_the_candidates_is_refused():
