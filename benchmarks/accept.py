@@ -28,6 +28,7 @@ LEAST_IN_THEIR_GROUP = 0.995  # of the dataset's edited images, by the referee
 MOST_GAP = {"dataset_rebalanced": 0.03, "samples_rebalanced": 0.05}
 LEAST_PSNR = {"ideal": 38.0, "inside": 29.0}  # dB, medians: to the ideal edit, and to it inside the region
 MOST_LEAKAGE = 0.80  # area under the curve
+MOST_OF_CONTROL, MOST_DISTANCE = 0.2, 1.3  # gap and Fréchet distance of the retrained GAN over the control's
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
         _at_most(
             "|gap| of the retrained GAN as a share of the control's",
             abs(referee["retrained"] / referee["control"]),
-            0.5,
+            MOST_OF_CONTROL,
         ),
     ]
 
@@ -127,7 +128,7 @@ def _detector_checks(detectors: dict[str, Any], agreement: dict[str, Any], attri
 def _quality_check(quality: dict[str, Any]) -> Check:
     distance = {stage: metrics["frechet_distance"]["value"] for stage, metrics in quality.items()}
     ratio = distance["retrained"] / distance["control"]
-    return _at_most("Fréchet distance of the retrained GAN over the control's", ratio, 1.5)
+    return _at_most("Fréchet distance of the retrained GAN over the control's", ratio, MOST_DISTANCE)
 
 
 def _at_least(promise: str, value: float, bound: float) -> Check:

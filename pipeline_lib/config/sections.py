@@ -307,6 +307,10 @@ class AttributeLoss(Section):
     learning_rate: Positive = Field(2e-3, description="learning rate of the discriminator, with Adam")
     gamma: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of both its gradient penalties")
     width: Count = Field(64, description="width of its two hidden layers")
+    memory: Count = Field(
+        1024,
+        description="generated images whose logits it learns from at each step, the last ones; four times as many real",
+    )
 
 
 class Retrain(Section):

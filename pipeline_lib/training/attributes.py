@@ -8,6 +8,7 @@ on differences in texture instead. On a detector's logits this difference is lea
 from __future__ import annotations
 
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from pipeline_lib.config import AttributeLoss
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime import ranks, seeding
 
+REAL_SHARE = 4  # real outputs that are remembered for each generated one
 SOFTNESS = 4.0  # scale beyond which logits saturate, so that confident detections are not pushed further
 
 
@@ -40,16 +42,32 @@ class AttributeDiscriminator:
         self.network = nn.Sequential(*hidden, nn.Linear(settings.width, 1)).to(device)
         rates = {"lr": settings.learning_rate, "betas": (0.0, 0.99), "eps": 1e-8, "fused": True}
         self._optimiser = torch.optim.Adam(self.network.parameters(), **rates)
+        self._seen = {kind: torch.empty(0, sizes[0], device=device) for kind in ("real", "fake")}
 
     def look(self, images: Tensor) -> Tensor:
         """Return the detector's scaled outputs, (n, attributes) in [-1, 1], for images (n, 3, H, W) in [-1, 1]."""
         return torch.tanh(self.detector.view_logits(images).float() / SOFTNESS)
 
     def learn(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Take a step on the outputs (n, attributes) with the relativistic loss and both gradient penalties."""
-        real, fake = (seen.detach().requires_grad_() for seen in (real, fake))
+        """Take a step with the relativistic loss and both gradient penalties, on these outputs and the last ones.
+
+        A difference of a few per cent between joint rates shows only in more images than a batch holds. Of real images
+        more are remembered, because their rates do not change.
+
+        Args:
+            real: outputs for real images, (n, attributes).
+            fake: outputs for generated images, (n, attributes).
+
+        Returns:
+            The loss.
+        """
+        remembered = {"real": REAL_SHARE * self.settings.memory, "fake": self.settings.memory}
+        for kind, latest in (("real", real), ("fake", fake)):
+            self._seen[kind] = torch.cat([self._seen[kind], latest.detach()])[-max(len(latest), remembered[kind]) :]
+        real, fake = (self._seen[kind].clone().requires_grad_() for kind in ("real", "fake"))
         scores = self.network(real), self.network(fake)
-        loss = F.softplus(scores[1] - scores[0]).mean()
+        rivals = scores[1].repeat(ceil(len(real) / len(fake)), 1)[: len(real)]
+        loss = F.softplus(rivals - scores[0]).mean()
         penalty = torch.zeros_like(loss)
         for score, seen in zip(scores, (real, fake), strict=True):
             (gradient,) = torch.autograd.grad(score.sum(), seen, create_graph=True)
@@ -65,8 +83,9 @@ class AttributeDiscriminator:
         return self.settings.weight * F.softplus(self.network(real.detach()) - self.network(fake)).mean()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}
+        return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict(), "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
+        self._seen = {kind: seen.to(self._seen[kind]) for kind, seen in state["seen"].items()}

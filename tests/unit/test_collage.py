@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline_lib.imaging.collages import make_collage
-from pipeline_lib.imaging.distances import peak_signal_to_noise
+from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.inversion import LEAST_PSNR, Inverter, open_inverter, probe_precision
@@ -43,6 +43,20 @@ def test_composites_are_images_in_range(networks):
     composites = Inverter(networks.encoder, networks.generator, CPU)(draw(3))
     assert composites.shape == (3, 3, 16, 16)
     assert composites.abs().max() <= 1
+
+
+def test_refining_lowers_the_error_on_known_pixels_whatever_the_unknown_ones_show(networks):
+    inverter = Inverter(networks.encoder, networks.generator, CPU)
+    latents = inverter.generator.sample_latents(range(4), seed=0)
+    images, known = inverter.generator.decode(latents).detach(), (draw(4, 1, seed=2) > -0.5).float()
+    errors = [masked_l1(images, inverter.refine(images, known, steps), known) for steps in (0, 5, 40)]
+    torch.testing.assert_close(errors[0], masked_l1(images, inverter(images, known), known))
+    assert (errors[1] < errors[0]).all()
+    assert (errors[2] < errors[1]).all()
+    hidden = torch.where(known.bool(), images, draw(4, seed=3))
+    assert inverter.refine(images, known, 5).equal(inverter.refine(hidden, known, 5))
+    alone = torch.cat([inverter.refine(images[i : i + 1], known[i : i + 1], 5) for i in range(4)])
+    torch.testing.assert_close(alone, inverter.refine(images, known, 5), rtol=0, atol=1e-3)
 
 
 def test_compiling_changes_composites_by_rounding_alone(networks, monkeypatch):
