@@ -16,7 +16,7 @@ GAPS = {
     "samples": 0.50,
     "samples_rebalanced": -0.03,
     "dataset_rebalanced": 0.02,
-    "retrained": 0.15,
+    "retrained": 0.08,
     "control": 0.45,
 }
 KEPT = {
@@ -59,7 +59,7 @@ def test_a_run_that_keeps_every_promise_passes(tmp_path):
         ("gap.smiling.dataset_rebalanced.referee.value", 0.04, "gap| of the rebalanced dataset by referee"),
         ("gap.smiling.dataset_rebalanced.truth.value", -0.04, "gap| of the rebalanced dataset by truth"),
         ("gap.smiling.control.referee.value", 0.39, "gap of the control"),
-        ("gap.smiling.retrained.referee.value", -0.3, "gap| of the retrained GAN"),
+        ("gap.smiling.retrained.referee.value", -0.1, "gap| of the retrained GAN"),
         ("edits.samples.share_by_selector", 0.94, "swaps of the samples that succeed by the selector"),
         ("edits.dataset.share_by_selector", 0.97, "swaps of the dataset that succeed by the selector"),
         ("edits.dataset.share_by_referee", 0.96, "swaps of the dataset that succeed by the referee"),
@@ -72,7 +72,7 @@ def test_a_run_that_keeps_every_promise_passes(tmp_path):
         ("detectors.referee.smiling.accuracy", 0.97, "accuracy of the referee on `smiling`"),
         ("agreement.retrained.smiling", 0.94, "agreement of the detectors on retrained"),
         ("segmenter.mean", 0.84, "intersection over union"),
-        ("quality.retrained.frechet_distance.value", 15.1, "Fréchet distance of the retrained GAN"),
+        ("quality.retrained.frechet_distance.value", 13.1, "Fréchet distance of the retrained GAN"),
         ("timing.train_encoder", 901.0, "minutes of all jobs"),
     ],
 )

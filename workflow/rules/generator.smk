@@ -131,6 +131,6 @@ if checked.retrain:
             name="retrain_generator",
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-            revision=1,
+            revision=2,
         script:
             "../scripts/stage.py"
