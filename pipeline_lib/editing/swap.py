@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,106 +14,25 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
-from pipeline_lib.data.shards import read_shards, shard_writer
+from pipeline_lib.config import Rebalance
+from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
+from pipeline_lib.editing.choice import Judged, choose_best, judge
+from pipeline_lib.editing.donors import ImageSet, Looked, donor_pools, parts_of, seam_width, select_donors
 from pipeline_lib.editing.editor import Editor, Wish
 from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
 from pipeline_lib.editing.finish import finish
-from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1, seam
-from pipeline_lib.imaging.transfer import as_pixels, download, to_float, upload
+from pipeline_lib.imaging.transfer import download, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-SURE = 3.0  # logit, from which on a success is as good as any other: a probability of 0.95
-SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
-
-
-class Looked(NamedTuple):
-    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes)."""
-
-    pixels: Tensor
-    packed: Tensor
-
-    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return images (n, 3, H, W) in [-1, 1] and masks (n, 1, H, W) of {0, 1} on the device."""
-        images = to_float(self.pixels.permute(0, 3, 1, 2), device)
-        return images, unpack_masks(upload(self.packed, device), images.shape[-1])
-
-    def split(self, size: int) -> Iterator[Looked]:
-        """Yield `size` images at a time."""
-        return map(Looked, self.pixels.split(size), self.packed.split(size))
-
-    def take(self, rows: Tensor) -> Looked:
-        """Return the images at `rows`, int64 (m,)."""
-        return Looked(self.pixels[rows], self.packed[rows])
-
-    def upload(self, device: torch.device) -> Looked:
-        """Copy images and masks to the device as they are."""
-        return Looked(upload(self.pixels, device), upload(self.packed, device))
-
-
-class ImageSet:
-    """An image set with the masks of the region's parts, for access in any order.
-
-    Args:
-        images: its shards.
-        parts: its table of parts.
-        names: names of the parts that are swapped.
-    """
-
-    def __init__(self, images: list[Path], parts: Path, names: Sequence[str]):
-        self.names, self.pixels = read_shards(images)
-        self.position = {name: number for number, name in enumerate(self.names)}
-        self._masks = PartMasks(parts, names, self.pixels.shape[1])
-        self._mask_rows = np.array([self._masks.row(name) for name in self.names])
-        self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
-        if len(self.with_part) < 2:
-            named = " or ".join(f"`{part}`" for part in names)
-            raise DataError(
-                f"{parts}: only {len(self.with_part)} images have the part {named}, and a swap needs two; "
-                "swap another part or a box"
-            )
-
-    def look(self, positions: np.ndarray) -> Looked:
-        """Gather images and masks; a mask is empty where no part was found."""
-        packed = self._masks.packed[self._mask_rows[positions]]
-        return Looked(torch.from_numpy(self.pixels[positions]), torch.from_numpy(packed))
-
-    def donors(self, position: int, count: int, seed: int, name: str, pool: np.ndarray | None = None) -> np.ndarray:
-        """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position).
-
-        Args:
-            position: of the image in the set, which is no donor of its own.
-            count: how many.
-            seed: of the run.
-            name: of the set, for the random stream.
-            pool: positions that donors are drawn from, ascending; None: every image with a part.
-
-        Raises:
-            DataError: the pool has fewer.
-        """
-        pool = self.with_part if pool is None else pool
-        own = int(np.searchsorted(pool, position))
-        is_donor = own < len(pool) and pool[own] == position
-        others = len(pool) - is_donor
-        if count > others:
-            raise DataError(
-                f"`rebalance.candidates` or `rebalance.pool`: {count} donors requested, but {name} has only {others}; "
-                "use fewer" + ("" if len(pool) == len(self.with_part) else " or `donors: any`")
-            )
-        drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
-        return pool[drawn + (is_donor & (drawn >= own))]
 
 
 @dataclass(frozen=True)
@@ -148,37 +67,6 @@ def swap(
     masks = region_masks(settings.region, donor_parts, context_parts)
     composite = editor(context, donor, masks, wish)
     return Swaps(context, donor, masks, composite, finish(context, donor, composite, masks, settings.finish))
-
-
-def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device: torch.device) -> Tensor:
-    """Return which of a context's donors to try, int64 (n, candidates): those with the least seam, in their order.
-
-    Args:
-        contexts: n images.
-        donors: the pools of all contexts, one after the other.
-        settings: the config section.
-        device: where to compute.
-    """
-    size = len(donors.pixels) // len(contexts.pixels)
-    if size == settings.candidates:
-        return torch.arange(size, device=device).expand(len(contexts.pixels), size)
-    selected = []
-    for context, pool in zip(contexts.split(1), donors.split(size), strict=True):
-        (image, parts), (images, donor_parts) = context.to(device), pool.to(device)
-        masks = region_masks(settings.region, donor_parts, parts.expand_as(donor_parts))
-        differs = seam(image, images, masks.region, seam_width(images))
-        selected.append(differs.topk(settings.candidates, largest=False).indices.sort().values)
-    return torch.stack(selected)
-
-
-def seam_width(images: Tensor) -> int:
-    """Return how many pixels around a region are compared in images (n, 3, H, W)."""
-    return max(1, round(SEAM_WIDTH * images.shape[-1]))
-
-
-def parts_of(region: PartRegion | BoxRegion) -> tuple[str, ...]:
-    """Return the parts whose masks a region needs: of a box, what donors must show, or else the box itself."""
-    return region.parts or (BOX,)
 
 
 @torch.no_grad()
@@ -240,7 +128,7 @@ def swap_parts(
     editor = open_editor(settings, encoder, generator, precision, device)
     detector = load_weights(selector, Detector, device)
     edits = read_table(plan, "plan")
-    pools = _donor_pools(image_set, table, kind, settings, name)
+    pools = donor_pools(image_set, table, kind, settings, name)
     faces = faces or faces_at_a_time(device, settings.candidates, image_set.pixels.shape[1])
     # shards consist of full batches, because rounding depends on the batch
     batches = [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard :: settings.shards]
@@ -267,18 +155,6 @@ def swap_parts(
             progress.advance(batch.count * settings.candidates)
     if settings.refine:
         logger.info("%d of %d chosen edits are refined; the others would not succeed if they were", refined, made)
-
-
-def _donor_pools(
-    image_set: ImageSet, table: Path, kind: str, settings: Rebalance, name: str
-) -> dict[bool, np.ndarray | None]:
-    """Return the positions of the possible donors for each target value; None for every image with a part."""
-    if settings.donors == "any":
-        return {True: None, False: None}
-    attribute = settings.targets[0].attribute
-    rows = read_table(table, kind, columns=["image_id", attribute]).set_index("image_id")
-    has = rows.loc[image_set.names, attribute].to_numpy() > 0.5
-    return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}
 
 
 def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> int:
@@ -377,15 +253,17 @@ def _try_candidates(
     wanted, targets, seeds = (upload(rows, device) for rows in (batch.wanted, batch.targets, batch.seeds))
     wish = Wish(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
     swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, wish)
-    judge = partial(_judge, detector, batch.edits["attribute"].iloc[0], settings.targets)
-    judged = judge(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates))
+    judge_these = partial(judge, detector, batch.edits["attribute"].iloc[0], settings.targets)
+    judged = judge_these(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates))
     of_face = (faces, settings.candidates)
     differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view(of_face)
-    best = _best(judged.strength.view(of_face), differs, settings.choose)
+    best = choose_best(judged.strength.view(of_face), differs, settings.choose)
     winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
     kept_refined = torch.zeros_like(wanted)
     if settings.refine:
-        kept_refined = _refine(swaps, judged, winners, lambda images: judge(images, wanted, targets), settings, editor)
+        kept_refined = _refine(
+            swaps, judged, winners, lambda images: judge_these(images, wanted, targets), settings, editor
+        )
     success = (judged.strength > 0).view(of_face)
     found = {
         "tried": tried,
@@ -409,32 +287,11 @@ def _try_candidates(
     return wait
 
 
-class _Judged(NamedTuple):
-    """Finished edits as they would be stored, and the selector's opinion of them."""
-
-    pixels: Tensor  # uint8 (n, H, W, 3)
-    logit: Tensor  # of the attribute, (n,)
-    in_group: Tensor  # bool (n,)
-    strength: Tensor  # logit towards the target value, (n,); minus infinity outside of the group
-
-
-def _judge(
-    detector: Detector, attribute: str, rules: list[RateRule], finished: Tensor, wanted: Tensor, targets: Tensor
-) -> _Judged:
-    """Judge finished edits (n, 3, H, W) with their target values and the numbers of their targets, both (n,)."""
-    pixels = as_pixels(finished)
-    scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), finished.device))
-    logit = scores[:, detector.index(attribute)]
-    in_group = _in_their_groups(scores, targets, rules, detector)
-    strength = torch.where(wanted, logit, -logit).masked_fill(~in_group, -torch.inf)
-    return _Judged(pixels, logit, in_group, strength)
-
-
 def _refine(
     swaps: Swaps,
-    judged: _Judged,
+    judged: Judged,
     winners: Tensor,
-    judge: Callable[[Tensor], _Judged],
+    judge_winners: Callable[[Tensor], Judged],
     settings: Rebalance,
     editor: LatentRegressionEditor,
 ) -> Tensor:
@@ -445,24 +302,8 @@ def _refine(
         Masks(*(mask[winners] for mask in swaps.masks)),
     )
     composite = editor.refine(context, donor, masks, settings.refine)
-    refined = judge(finish(context, donor, composite, masks, settings.finish))
+    refined = judge_winners(finish(context, donor, composite, masks, settings.finish))
     better = (refined.strength > 0) & (judged.strength[winners] > 0)
     for before, after in (*zip(judged, refined, strict=True), (swaps.composite, composite)):
         before[winners[better]] = after[better]
     return better
-
-
-def _best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
-    """Return which candidate of each face to take, (faces, 1), given strength and seam (faces, candidates)."""
-    strongest = strength.amax(dim=1, keepdim=True)
-    if choose == "strongest":
-        return strength.argmax(dim=1, keepdim=True)
-    sure = strength >= strongest.clamp(max=SURE)
-    return differs.masked_fill(~sure, torch.inf).argmin(dim=1, keepdim=True)
-
-
-def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:
-    """Return which images are in their target's group, bool (n,), by the selector's logits (n, attributes)."""
-    holds = dict(zip(detector.attributes, (scores > 0).unbind(dim=-1), strict=True))
-    by_rule = torch.stack([in_group(holds, rule.where) for rule in rules])
-    return by_rule[targets, torch.arange(len(targets), device=targets.device)]

@@ -9,8 +9,9 @@ import torch
 
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.shards import shard_writer
+from pipeline_lib.editing.donors import ImageSet, parts_of
 from pipeline_lib.editing.editors import open_editor
-from pipeline_lib.editing.swap import ImageSet, faces_at_a_time, parts_of, swap
+from pipeline_lib.editing.swap import faces_at_a_time, swap
 from pipeline_lib.imaging.transfer import to_uint8
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress

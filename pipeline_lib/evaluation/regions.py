@@ -11,8 +11,9 @@ import torch
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
 from pipeline_lib.data.tables import read_table
+from pipeline_lib.editing.donors import ImageSet, parts_of
 from pipeline_lib.editing.editors import LatentRegressionEditor
-from pipeline_lib.editing.swap import ImageSet, parts_of, swap
+from pipeline_lib.editing.swap import swap
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.networks.checkpoints import load_weights

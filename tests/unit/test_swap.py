@@ -12,9 +12,11 @@ import torch
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
+from pipeline_lib.editing.choice import SURE
+from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.editing.swap import SURE, ImageSet, swap_parts
+from pipeline_lib.editing.swap import swap_parts
 from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights

@@ -1,0 +1,52 @@
+"""The selector's opinion of finished edits, and the choice among those of one image."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.config import RateRule
+from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.rebalance.groups import in_group
+
+SURE = 3.0  # logit, from which on a success is as good as any other: a probability of 0.95
+
+
+class Judged(NamedTuple):
+    """Finished edits as they would be stored, and the selector's opinion of them."""
+
+    pixels: Tensor  # uint8 (n, H, W, 3)
+    logit: Tensor  # of the attribute, (n,)
+    in_group: Tensor  # bool (n,)
+    strength: Tensor  # logit towards the target value, (n,); minus infinity outside of the group
+
+
+def judge(
+    detector: Detector, attribute: str, rules: list[RateRule], finished: Tensor, wanted: Tensor, targets: Tensor
+) -> Judged:
+    """Judge finished edits (n, 3, H, W) with their target values and the numbers of their targets, both (n,)."""
+    pixels = as_pixels(finished)
+    scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), finished.device))
+    logit = scores[:, detector.index(attribute)]
+    in_group = _in_their_groups(scores, targets, rules, detector)
+    strength = torch.where(wanted, logit, -logit).masked_fill(~in_group, -torch.inf)
+    return Judged(pixels, logit, in_group, strength)
+
+
+def choose_best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
+    """Return which candidate of each face to take, (faces, 1), given strength and seam (faces, candidates)."""
+    strongest = strength.amax(dim=1, keepdim=True)
+    if choose == "strongest":
+        return strength.argmax(dim=1, keepdim=True)
+    sure = strength >= strongest.clamp(max=SURE)
+    return differs.masked_fill(~sure, torch.inf).argmin(dim=1, keepdim=True)
+
+
+def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:
+    """Return which images are in their target's group, bool (n,), by the selector's logits (n, attributes)."""
+    holds = dict(zip(detector.attributes, (scores > 0).unbind(dim=-1), strict=True))
+    by_rule = torch.stack([in_group(holds, rule.where) for rule in rules])
+    return by_rule[targets, torch.arange(len(targets), device=targets.device)]

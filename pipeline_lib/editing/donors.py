@@ -1,0 +1,143 @@
+"""Images with their part masks, and the donors of each edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_lib.config import BoxRegion, PartRegion, Rebalance
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
+from pipeline_lib.imaging.collages import region_masks
+from pipeline_lib.imaging.distances import seam
+from pipeline_lib.imaging.transfer import to_float, upload
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+
+SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
+
+
+class Looked(NamedTuple):
+    """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes)."""
+
+    pixels: Tensor
+    packed: Tensor
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return images (n, 3, H, W) in [-1, 1] and masks (n, 1, H, W) of {0, 1} on the device."""
+        images = to_float(self.pixels.permute(0, 3, 1, 2), device)
+        return images, unpack_masks(upload(self.packed, device), images.shape[-1])
+
+    def split(self, size: int) -> Iterator[Looked]:
+        """Yield `size` images at a time."""
+        return map(Looked, self.pixels.split(size), self.packed.split(size))
+
+    def take(self, rows: Tensor) -> Looked:
+        """Return the images at `rows`, int64 (m,)."""
+        return Looked(self.pixels[rows], self.packed[rows])
+
+    def upload(self, device: torch.device) -> Looked:
+        """Copy images and masks to the device as they are."""
+        return Looked(upload(self.pixels, device), upload(self.packed, device))
+
+
+class ImageSet:
+    """An image set with the masks of the region's parts, for access in any order.
+
+    Args:
+        images: its shards.
+        parts: its table of parts.
+        names: names of the parts that are swapped.
+    """
+
+    def __init__(self, images: list[Path], parts: Path, names: Sequence[str]):
+        self.names, self.pixels = read_shards(images)
+        self.position = {name: number for number, name in enumerate(self.names)}
+        self._masks = PartMasks(parts, names, self.pixels.shape[1])
+        self._mask_rows = np.array([self._masks.row(name) for name in self.names])
+        self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
+        if len(self.with_part) < 2:
+            named = " or ".join(f"`{part}`" for part in names)
+            raise DataError(
+                f"{parts}: only {len(self.with_part)} images have the part {named}, and a swap needs two; "
+                "swap another part or a box"
+            )
+
+    def look(self, positions: np.ndarray) -> Looked:
+        """Gather images and masks; a mask is empty where no part was found."""
+        packed = self._masks.packed[self._mask_rows[positions]]
+        return Looked(torch.from_numpy(self.pixels[positions]), torch.from_numpy(packed))
+
+    def donors(self, position: int, count: int, seed: int, name: str, pool: np.ndarray | None = None) -> np.ndarray:
+        """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position).
+
+        Args:
+            position: of the image in the set, which is no donor of its own.
+            count: how many.
+            seed: of the run.
+            name: of the set, for the random stream.
+            pool: positions that donors are drawn from, ascending; None: every image with a part.
+
+        Raises:
+            DataError: the pool has fewer.
+        """
+        pool = self.with_part if pool is None else pool
+        own = int(np.searchsorted(pool, position))
+        is_donor = own < len(pool) and pool[own] == position
+        others = len(pool) - is_donor
+        if count > others:
+            raise DataError(
+                f"`rebalance.candidates` or `rebalance.pool`: {count} donors requested, but {name} has only {others}; "
+                "use fewer" + ("" if len(pool) == len(self.with_part) else " or `donors: any`")
+            )
+        drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
+        return pool[drawn + (is_donor & (drawn >= own))]
+
+
+def parts_of(region: PartRegion | BoxRegion) -> tuple[str, ...]:
+    """Return the parts whose masks a region needs: of a box, what donors must show, or else the box itself."""
+    return region.parts or (BOX,)
+
+
+def donor_pools(
+    image_set: ImageSet, table: Path, kind: str, settings: Rebalance, name: str
+) -> dict[bool, np.ndarray | None]:
+    """Return the positions of the possible donors for each target value; None for every image with a part."""
+    if settings.donors == "any":
+        return {True: None, False: None}
+    attribute = settings.targets[0].attribute
+    rows = read_table(table, kind, columns=["image_id", attribute]).set_index("image_id")
+    has = rows.loc[image_set.names, attribute].to_numpy() > 0.5
+    return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}
+
+
+def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device: torch.device) -> Tensor:
+    """Return which of a context's donors to try, int64 (n, candidates): those with the least seam, in their order.
+
+    Args:
+        contexts: n images.
+        donors: the pools of all contexts, one after the other.
+        settings: the config section.
+        device: where to compute.
+    """
+    size = len(donors.pixels) // len(contexts.pixels)
+    if size == settings.candidates:
+        return torch.arange(size, device=device).expand(len(contexts.pixels), size)
+    selected = []
+    for context, pool in zip(contexts.split(1), donors.split(size), strict=True):
+        (image, parts), (images, donor_parts) = context.to(device), pool.to(device)
+        masks = region_masks(settings.region, donor_parts, parts.expand_as(donor_parts))
+        differs = seam(image, images, masks.region, seam_width(images))
+        selected.append(differs.topk(settings.candidates, largest=False).indices.sort().values)
+    return torch.stack(selected)
+
+
+def seam_width(images: Tensor) -> int:
+    """Return how many pixels around a region are compared in images (n, 3, H, W)."""
+    return max(1, round(SEAM_WIDTH * images.shape[-1]))
