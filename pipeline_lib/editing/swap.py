@@ -261,9 +261,8 @@ def _try_candidates(
     winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
     kept_refined = torch.zeros_like(wanted)
     if settings.refine:
-        kept_refined = _refine(
-            swaps, judged, winners, lambda images: judge_these(images, wanted, targets), settings, editor
-        )
+        judge_winners = partial(judge_these, wanted=wanted, targets=targets)
+        kept_refined = _refine(swaps, judged, winners, judge_winners, settings, editor)
     success = (judged.strength > 0).view(of_face)
     found = {
         "tried": tried,
@@ -296,11 +295,8 @@ def _refine(
     editor: LatentRegressionEditor,
 ) -> Tensor:
     """Refine the composites of the winners, and put in their place those that succeed; returns which, bool (faces,)."""
-    context, donor, masks = (
-        swaps.context[winners],
-        swaps.donor[winners],
-        Masks(*(mask[winners] for mask in swaps.masks)),
-    )
+    context, donor = swaps.context[winners], swaps.donor[winners]
+    masks = Masks(*(mask[winners] for mask in swaps.masks))
     composite = editor.refine(context, donor, masks, settings.refine)
     refined = judge_winners(finish(context, donor, composite, masks, settings.finish))
     better = (refined.strength > 0) & (judged.strength[winners] > 0)
