@@ -11,7 +11,7 @@ IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-fast test-cluster accept seeds bench lint docs clean
+.PHONY: help .venv demo test test-fast test-cluster accept seeds bench gpu-check lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and o
 
 bench: $(VENV)  ## measure every documented speed, as a ratio to a named baseline
 	.venv/bin/python -m benchmarks.bench --output bench.json
+
+gpu-check: $(VENV)  ## check correctness and speed of the GPU path, in up to nine minutes; a second call goes on
+	.venv/bin/python -m benchmarks.gpu --output gpu.json --minutes 9
 
 lint: $(VENV)  ## check the code and the workflow
 	.venv/bin/ruff check

@@ -135,11 +135,11 @@ def _published_shapes(device: torch.device) -> dict[str, tuple[ResNetEncoder, Ge
     return {name: (encoder, generator, batch) for name, (encoder, generator, batch) in frozen.items()}
 
 
-def swaps(device: torch.device, folder: Path) -> list[Row]:
+def swaps(device: torch.device, folder: Path, faces: int | None = None, candidates: int = 16) -> list[Row]:
     """(b) The whole stage, including disk, against the same composites of images that are already on the device."""
-    faces, candidates = 64 if device.type == "cpu" else 1024, 16
+    faces = faces or (64 if device.type == "cpu" else 1024)
     settings = load_config(ROOT / "config/config.yaml").rebalance.model_copy(
-        update={"candidates": candidates, "shards": 1}
+        update={"candidates": candidates, "shards": 1, "pool": None, "donors": "any"}  # as in the paper
     )
     paths = _edited_set(device, folder, faces, settings)
     networks = {name: WEIGHTS / f"{name}.safetensors" for name in ("encoder", "generator")}
@@ -153,7 +153,7 @@ def swaps(device: torch.device, folder: Path) -> list[Row]:
             image_set.look(positions),
             image_set.look(np.concatenate([image_set.donors(p, candidates, 0, "x") for p in positions])),
         )
-        for positions in np.split(np.arange(faces), faces // at_once)
+        for positions in np.split(np.arange(faces), max(1, faces // at_once))
     ]
 
     def stage() -> None:
@@ -239,7 +239,7 @@ def _edited_set(device: torch.device, folder: Path, faces: int, settings: Rebala
     return paths
 
 
-def encoder_step(device: torch.device, folder: Path) -> list[Row]:
+def encoder_step(device: torch.device, folder: Path, steps: int = 8) -> list[Row]:
     """(c) A training step of the encoder with the settings for this device, against plain float32."""
     tasks = {}
     for plain in (False, True):
@@ -249,7 +249,6 @@ def encoder_step(device: torch.device, folder: Path) -> list[Row]:
         generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
         perceptual = load_perceptual("alex")
         tasks[plain] = EncoderTask(encoder, generator, perceptual, EncoderSection(training=training), 0, device)
-    steps = 8
     return compare(
         "encoder training, 64 px",
         "img/s",
@@ -259,13 +258,13 @@ def encoder_step(device: torch.device, folder: Path) -> list[Row]:
     )
 
 
-def gan_step(device: torch.device, folder: Path) -> list[Row]:
+def gan_step(device: torch.device, folder: Path, steps: int = 16) -> list[Row]:
     """(d) GAN training with the settings of the default run, against plain float32 and a penalty at every step."""
     images = torch.randint(0, 256, (256, 3, 64, 64), dtype=torch.uint8)
     plain = {"precision": "float32", "compile": False}
     choices = {"": {"penalty_every": 16}, "plain_float32": {"penalty_every": 16, **plain}}
     choices["plain_float32_penalty_at_every_step"] = {"penalty_every": 1, **plain}
-    batch, steps, tasks = 16 if device.type == "cpu" else 128, 16, {}
+    batch, tasks = 16 if device.type == "cpu" else 128, {}
     for name, choice in choices.items():
         generator = load_weights(WEIGHTS / "generator.safetensors", Generator).requires_grad_(True)
         discriminator = load_weights(WEIGHTS / "discriminator.safetensors", Discriminator).requires_grad_(True)
@@ -275,11 +274,10 @@ def gan_step(device: torch.device, folder: Path) -> list[Row]:
     return compare("GAN training, 64 px", "img/s", batch * steps, calls.pop(""), **calls)
 
 
-def quality_metrics(device: torch.device, folder: Path) -> list[Row]:
+def quality_metrics(device: torch.device, folder: Path, count: int = 10_000) -> list[Row]:
     """(e) Density and coverage against the package prdc, their memory, and Fréchet distance against torch-fidelity."""
     import prdc
 
-    count = 10_000
     random = np.random.default_rng(0)
     real, fake = random.normal(size=(2, count, 256)).astype(np.float32)
     found = {}
@@ -300,7 +298,7 @@ def quality_metrics(device: torch.device, folder: Path) -> list[Row]:
         fid_statistics_to_metric(of_real, of_fake, verbose=False)
 
     rows += compare("Frechet distance", "img/s", count, lambda: frechet_distance(real, fake), torch_fidelity=theirs)
-    return [*rows, _memory_of_density(50_000)]
+    return [*rows, _memory_of_density(5 * count)]
 
 
 def _memory_of_density(count: int) -> Row:
