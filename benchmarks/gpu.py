@@ -28,8 +28,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gpu_checks, gpu_speeds
-from benchmarks.gpu_sizes import Setting
+from benchmarks import gpu_checks, gpu_speeds, gpu_training
+from benchmarks.gpu_sizes import Found, Setting
 from pipeline_lib.runtime.devices import tune_cpu
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -41,7 +41,7 @@ ENDING = 5  # seconds that a section has to end after a SIGTERM
 class Section:
     """A part of the command: what it runs, and its time limit in seconds on a GPU."""
 
-    run: Callable[[Setting], list[dict[str, Any]]]
+    run: Callable[[Setting], list[Found]]
     seconds: int
 
 
@@ -57,14 +57,22 @@ SECTIONS = {
     "swap speed": Section(gpu_speeds.swaps, 60),
     "training speed": Section(gpu_speeds.training, 120),
     "metrics speed": Section(gpu_speeds.metrics, 90),
+    "training": Section(gpu_training.training, 540),  # in what time is left; three calls finish it
 }
 
 
-def run_section(name: str, seconds: float) -> dict[str, Any]:
-    """Run a section in a process of its own and return what it found, or how it ended."""
+def run_section(name: str, seconds: float, kept: Path) -> dict[str, Any]:
+    """Run a section in a process of its own and return what it found, or how it ended.
+
+    Args:
+        name: of the section.
+        seconds: its time limit.
+        kept: folder for what a later call needs.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "found.json"
-        command = [sys.executable, "-m", "benchmarks.gpu", "--section", name, "--output", str(found)]
+        command = [sys.executable, "-m", "benchmarks.gpu", "--section", name, "--kept", str(kept)]
+        command += ["--seconds", str(seconds), "--output", str(found)]
         start = time.monotonic()
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -101,16 +109,21 @@ def run_all(chosen: Sequence[str], output: Path, minutes: float, again: bool = F
     report = read_json(output) if output.exists() else {"machine": machine(), "sections": {}}
     for name in chosen:
         known = report["sections"].get(name)
-        if known and (known["status"] == "passed" or not again):
+        if known and (known["status"] == "passed" or not (again or name == "training")):
             continue
         left = end - time.monotonic()
         if left < ENDING:
             print(f"{name}: no time left; call again to go on", flush=True)
             continue
-        report["sections"][name] = run_section(name, min(SECTIONS[name].seconds, left))
+        report["sections"][name] = run_section(name, min(SECTIONS[name].seconds, left), _kept(output))
         print(f"{name}: {report['sections'][name]['status']}", flush=True)
         write_json(output, report)
     return report
+
+
+def _kept(output: Path) -> Path:
+    """Return the folder beside a report for what a later call needs."""
+    return output.resolve().with_suffix("")
 
 
 def machine() -> dict[str, Any]:
@@ -145,10 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("gpu.json"))
     parser.add_argument("--minutes", type=float, default=9.0, help="time for this call; another call goes on")
     parser.add_argument("--again", action="store_true", help="repeat sections that did not pass")
-    parser.add_argument("--section", help=argparse.SUPPRESS)
+    for name, kind in (("--section", str), ("--kept", Path), ("--seconds", float)):  # for the process of a section
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.section:
-        return _run_here(options.section, options.output)
+        return _run_here(options.section, options.output, options.kept, options.seconds)
     unknown = set(options.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
@@ -158,12 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(missing) or any(section["status"] != "passed" for section in report["sections"].values()))
 
 
-def _run_here(name: str, output: Path) -> int:
+def _run_here(name: str, output: Path, kept: Path, seconds: float) -> int:
     """Run a section in this process, which another one started."""
     tune_cpu(os.cpu_count() or 1)
     try:
+        kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
-            write_json(output, [asdict(row) for row in SECTIONS[name].run(Setting.here(Path(scratch)))])
+            rows = SECTIONS[name].run(Setting.here(Path(scratch), kept, seconds))
+        write_json(output, [asdict(row) for row in rows])
     except Exception:
         traceback.print_exc()
         return 1

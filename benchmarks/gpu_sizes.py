@@ -10,26 +10,31 @@ import torch
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a section runs, and whether at full size, which takes a GPU."""
+    """Where a section runs.
+
+    Attributes:
+        device: the GPU, or the CPU without one.
+        folder: empty, for scratch files.
+        full: whether at full size, which takes a GPU.
+        kept: folder beside the report, for what the next call needs.
+        seconds: time that the section has.
+    """
 
     device: torch.device
     folder: Path
     full: bool
+    kept: Path
+    seconds: float
 
     @classmethod
-    def here(cls, folder: Path) -> Setting:
+    def here(cls, folder: Path, kept: Path, seconds: float) -> Setting:
         """Return the setting of this machine."""
         cuda = torch.cuda.is_available()
-        return cls(torch.device("cuda:0" if cuda else "cpu"), folder, cuda)
+        return cls(torch.device("cuda:0" if cuda else "cpu"), folder, cuda, kept, seconds)
 
     def size(self, full: int, tiny: int) -> int:
         """Return the size for this setting."""
         return full if self.full else tiny
-
-    def wait(self) -> None:
-        """Wait until the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)

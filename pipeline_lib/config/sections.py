@@ -308,8 +308,9 @@ class AttributeLoss(Section):
     gamma: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of both its gradient penalties")
     width: Count = Field(64, description="width of its two hidden layers")
     memory: Count = Field(
-        1024,
-        description="generated images whose logits it learns from at each step, the last ones; four times as many real",
+        16,
+        description="generated images whose logits it learns from at each step, the last ones, and four times as many "
+        "real ones; with more the gap closes sooner, but the attribute becomes ambiguous",
     )
 
 

@@ -51,8 +51,8 @@ class AttributeDiscriminator:
     def learn(self, real: Tensor, fake: Tensor) -> Tensor:
         """Take a step with the relativistic loss and both gradient penalties, on these outputs and the last ones.
 
-        A difference of a few per cent between joint rates shows only in more images than a batch holds. Of real images
-        more are remembered, because their rates do not change.
+        A small difference between joint rates shows only in more images than a batch holds. Of real images more are
+        remembered, because their rates do not change.
 
         Args:
             real: outputs for real images, (n, attributes).

@@ -46,12 +46,12 @@ def test_a_section_that_raises_is_killed_or_hangs_leaves_the_others_whole(sectio
     assert read_json(tmp_path / "gpu.json") == report
 
 
-def test_a_section_that_takes_too_long_is_ended_with_its_own_processes(sections):
+def test_a_section_that_takes_too_long_is_ended_with_its_own_processes(sections, tmp_path):
     sections["networks"] = (
         "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     )
     start = time.monotonic()
-    assert run_section("networks", 0.5)["status"] == "out of time"
+    assert run_section("networks", 0.5, tmp_path)["status"] == "out of time"
     assert time.monotonic() - start < 20
 
 
@@ -84,9 +84,9 @@ def test_an_unknown_section_is_refused(capsys):
     assert "no section network; there are networks" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["networks", "swaps", "shards", "compiled training"])
+@pytest.mark.parametrize("name", ["networks", "swaps", "shards", "compiled training", "training"])
 def test_a_section_passes_on_the_cpu_at_tiny_size(name, tmp_path):
-    found = run_section(name, 300)
+    found = run_section(name, 300, tmp_path / "kept")
     assert found["status"] == "passed", found
     write_json(tmp_path / "gpu.json", {"machine": gpu.machine(), "sections": {name: found}})
     assert found["rows"]
@@ -94,4 +94,4 @@ def test_a_section_passes_on_the_cpu_at_tiny_size(name, tmp_path):
 
 def test_every_section_has_a_limit_and_all_fit_into_two_calls():
     assert all(section.seconds > 0 for section in SECTIONS.values())
-    assert sum(section.seconds for section in SECTIONS.values()) <= 2 * 9 * 60
+    assert sum(section.seconds for name, section in SECTIONS.items() if name != "training") <= 2 * 9 * 60
