@@ -14,10 +14,10 @@ from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report.tables import (
-    EDITORS,
     as_estimate,
     frechet_distances,
     gap_text,
+    how_edited,
     rates_text,
     read_metrics,
     readable,
@@ -58,8 +58,7 @@ $collection
 
 ## Processing
 
-For each planned edit $candidates random donors were tried. For each donor, $region was pasted into the image, and
-$editor. A detector, the selector, chose among the composites. $pixels The Fréchet distance to $reference (extractor
+$edits A detector, the selector, chose among the composites. $pixels The Fréchet distance to $reference (extractor
 $extractor) is $distance_after.
 
 ## Uses and cautions
@@ -90,7 +89,7 @@ consent of the persons shown.""")
 
 
 PURPOSE = " It was made to find out whether such edits also rebalance a GAN trained on the result."
-GENERATED_PIXELS = "All pixels of an edited image are the GAN's output, not only those that were changed."
+GENERATED_PIXELS = "All pixels of an edited image are the generator's output, not only those that were changed."
 KEPT_PIXELS = "Outside the pasted region and its rim an edited image keeps its own pixels."
 
 
@@ -109,7 +108,7 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, target
     subject = "Avatars" if data.reader == "avatars" else "Images"
     title = f"{subject} with {readable(targets.targets[0].attribute)} rebalanced ({run})"
     body = BODY.substitute(title=title, run=run, **_facts(read_metrics(metrics), table, data, targets))
-    front = front_matter(title, len(table), data.reader, "gan-edited" if _inverts(targets) else "edited")
+    front = front_matter(title, len(table), data.reader, "gan-edited" if _generates(targets) else "edited")
     with atomic_path(card) as beside:
         beside.write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
@@ -134,8 +133,8 @@ def size_category(images: int) -> str:
     return next((name for limit, name in SIZES.items() if images < limit), "n>10M")
 
 
-def _inverts(targets: Rebalance) -> bool:
-    return targets.editor.kind == "latent-regression"
+def _generates(targets: Rebalance) -> bool:
+    return targets.editor.kind != "poisson"
 
 
 def _collection(data: Data) -> str:
@@ -147,7 +146,7 @@ def _collection(data: Data) -> str:
 
 def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
     attribute = targets.targets[0].attribute
-    edited, inverts = int(labels["edited"].sum()), _inverts(targets)
+    edited, generates = int(labels["edited"].sum()), _generates(targets)
     before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
     measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
     return {
@@ -169,15 +168,13 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "accuracy": share_text(metrics["detectors"]["referee"][attribute]["accuracy"]),
         "resolution": data.resolution,
         "collection": _collection(data),
-        "candidates": targets.candidates,
-        "editor": EDITORS[targets.editor.kind],
-        "pixels": GENERATED_PIXELS if inverts and targets.finish == "none" else KEPT_PIXELS,
+        "edits": how_edited(targets),
+        "pixels": GENERATED_PIXELS if generates and targets.finish == "none" else KEPT_PIXELS,
         "artefacts": (
             "Composites are generated. They have the generator's artefacts"
-            if inverts
+            if generates
             else "Composites have the artefacts of blending"
         ),
-        "region": f"the donor's {readable(str(targets.region))}" if targets.region.kind == "part" else "a box of it",
         "reference": measured["reference"],
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),

@@ -193,8 +193,6 @@ def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
 
 def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain | None) -> list[str]:
     """Return what was done, with a paragraph each for edits, swaps and retraining."""
-    region = targets.region
-    pasted = f"donor's {readable(str(region))}" if isinstance(region, PartRegion) else "same rectangle of the donor"
     places = {"dataset": "the original dataset", "samples": "samples of the source GAN"}
     planned = [
         f"{metrics['edits'][name]['planned']:,} in {place}"
@@ -209,9 +207,8 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
     return [
         f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
         f"{' and '.join(planned)}.",
-        f"For each edit {targets.candidates} random donors were tried. The {pasted} was pasted into the image, and "
-        f"{tables.EDITORS[targets.editor.kind]}. {kept}A first detector, the selector, decided which composites "
-        "succeeded, and the best of them was taken. Where none did, the original image was kept.",
+        f"{tables.how_edited(targets)} {kept}A first detector, the selector, decided which composites succeeded, and "
+        "the best of them was taken. Where none did, the original image was kept.",
         f"{gans}A second detector, the referee, then evaluated every image set. It shares neither architecture, seed "
         "nor training half with the selector.",
     ]

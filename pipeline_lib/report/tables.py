@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
@@ -48,6 +48,30 @@ EDITORS = {
     "poisson": "its colours were fitted to those around it by Poisson blending (Pérez, Gangnet and Blake 2003), "
     "without a network",
 }
+
+
+def how_edited(targets: Rebalance) -> str:
+    """Say in running text what was tried for each edit."""
+    region = targets.region
+    if isinstance(targets.editor, Inpainting):
+        return (
+            f"For each edit a diffusion model drew the {_part_or_box(region)} anew {targets.candidates} times, as a "
+            "prompt for the target value says."
+        )
+    donors = f"{targets.candidates} random donors were tried"
+    if targets.pool:
+        donors = (
+            f"{targets.pool} random donors were drawn, and the {targets.candidates} of them were tried that differ "
+            "least from the image around the region"
+        )
+    return (
+        f"For each edit {donors}. The donor's {_part_or_box(region)} was pasted into the image, and "
+        f"{EDITORS[targets.editor.kind]}."
+    )
+
+
+def _part_or_box(region: PartRegion | BoxRegion) -> str:
+    return readable(str(region)) if isinstance(region, PartRegion) else "rectangle"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline_lib.config import (
     Detectors,
     FolderData,
     GanTraining,
+    Inpainting,
     PartRegion,
     Poisson,
     RateRule,
@@ -44,6 +45,7 @@ TARGETS = Rebalance(
     region=PartRegion(name="mouth", grow=0.0, buffer=0.1),
 )
 RETRAIN = Retrain(training=GanTraining(kimg=1))
+INPAINTING = Inpainting(kind="inpainting", path="model", present="a smile", absent="no smile")
 EVEN = Rebalance(targets=[rule.model_copy(update={"rate": 0.5}) for rule in TARGETS.targets])
 GROUPS = ("long_hair", "not long_hair")
 RATES = {
@@ -829,3 +831,19 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
         44,
         33.5,
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "For each edit 16 random donors were tried. The donor's mouth was pasted into the image"),
+        ({"pool": 128}, "128 random donors were drawn, and the 16 of them were tried that differ least"),
+        ({"region": BoxRegion()}, "The donor's rectangle was pasted into the image"),
+        (
+            {"editor": INPAINTING},
+            "a diffusion model drew the mouth anew 16 times, as a prompt for the target value says",
+        ),
+    ],
+)
+def test_what_was_tried_for_an_edit_is_said_as_it_was(changes, said):
+    assert said in tables.how_edited(TARGETS.model_copy(update=changes))
