@@ -841,7 +841,7 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
         ({"region": BoxRegion()}, "The donor's rectangle was pasted into the image"),
         (
             {"editor": INPAINTING},
-            "a diffusion model drew the mouth anew 16 times, as a prompt for the target value says",
+            "a diffusion model drew the mouth anew 16 times, as a prompt",
         ),
     ],
 )
