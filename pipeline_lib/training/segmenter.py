@@ -97,12 +97,12 @@ def _trained_segmenter(
     pixels, codes = _images_with_masks(images, masks)
     torch.manual_seed(seeding.derive(seed, "segmenter", "weights"))
     segmenter = UNetSegmenter(part_names, settings.width)
-    weight = part_weights(codes, len(part_names))
+    weight = part_weights(codes, len(part_names)).to(device)
     task = SupervisedTask(
         segmenter,
         pixels,
         codes,
-        lambda net, batch, truth: F.cross_entropy(net.logits(batch), truth.long(), weight.to(batch.device)),
+        lambda net, batch, truth: F.cross_entropy(net.logits(batch), truth.long(), weight),
         lambda batch, random: distort(batch, random, blur=0.7, noise=0.1, color=0.2),
         settings.training,
         seed,
