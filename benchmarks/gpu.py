@@ -85,7 +85,7 @@ def run_section(name: str, seconds: float, kept: Path) -> dict[str, Any]:
         taken = time.monotonic() - start
         if process.returncode == 0 and found.exists():
             rows = read_json(found)
-            status = "passed" if all(row.get("passed", True) for row in rows) else "failed"
+            status = "passed" if all(row["passed"] is not False for row in rows) else "failed"
             return {"status": status, "seconds": taken, "rows": rows}
         return {"status": status, "seconds": taken, "exit": process.returncode, "said": said[-4000:]}
 
@@ -143,7 +143,7 @@ def show(report: dict[str, Any]) -> None:
     table = Table("section", "measurement", "value", "required or compared", "")
     for name, section in report["sections"].items():
         for row in section.get("rows", ()):
-            mark = "" if "passed" not in row else "pass" if row["passed"] else "FAIL"
+            mark = {None: "", True: "pass", False: "FAIL"}[row["passed"]]
             table.add_row(name, row["name"], row["value"], row["against"], mark)
         if "rows" not in section:
             last = section["said"].strip().splitlines()[-1:] or ["printed nothing"]

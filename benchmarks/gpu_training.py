@@ -90,7 +90,7 @@ def _state(made: Path, folder: Path) -> str:
 def _tiny(config: Config) -> Config:
     """Return the recipe with as many images and steps as a test can wait for."""
     values = config.model_dump(mode="json")
-    values["data"] |= {"images": 16, "held_out": 4}
+    values["data"] |= {"images": 64, "held_out": 64}
     values["generator"]["channels"] = [8, 8, 8, 8, 8]
     values["generator"]["training"] |= {"kimg": 0.016, "batch": 4, "growth": []}
     values["encoder"]["training"] |= {"kimg": 0.008, "batch": 4, "precision": "float32"}

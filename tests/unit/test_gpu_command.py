@@ -84,7 +84,8 @@ def test_an_unknown_section_is_refused(capsys):
     assert "no section network; there are networks" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["networks", "swaps", "shards", "compiled training", "training"])
+@pytest.mark.workflow
+@pytest.mark.parametrize("name", ["networks", "swaps", "shards", "compiled training"])
 def test_a_section_passes_on_the_cpu_at_tiny_size(name, tmp_path):
     found = run_section(name, 300, tmp_path / "kept")
     assert found["status"] == "passed", found
