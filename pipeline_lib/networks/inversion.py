@@ -79,13 +79,12 @@ class Inverter:
 
         Args:
             images: (n, 3, H, W) in [-1, 1].
-            known: masks (n, 1, H, W) of {0, 1}; the others do not matter.
+            known: masks (n, 1, H, W) of {0, 1}; the others do not matter, but to an encoder without a mask channel.
             steps: steps of Adam.
 
         Returns:
             (n, 3, H, W) in [-1, 1].
         """
-        images = images * known
         latents = self.encoder(images, known if self.encoder.masked else None).float().detach()
         best, least = latents.clone(), torch.full((len(images),), torch.inf, device=images.device)
         optimiser = torch.optim.Adam([latents.requires_grad_()], LEARNING_RATE)

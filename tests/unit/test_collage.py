@@ -59,6 +59,16 @@ def test_refining_lowers_the_error_on_known_pixels_whatever_the_unknown_ones_sho
     torch.testing.assert_close(alone, inverter.refine(images, known, 5), rtol=0, atol=1e-3)
 
 
+def test_no_step_of_refining_changes_no_bit_and_its_precision_is_always_float32(networks):
+    exact, rough = (
+        Inverter(networks.encoder, networks.generator, CPU, precision) for precision in ("float32", "bfloat16")
+    )
+    images, known = draw(3), (draw(3, 1, seed=2) > 0).float()
+    assert exact.refine(images, known, 0).equal(exact(images, known))
+    assert not rough(images, known).equal(exact(images, known))
+    assert rough.refine(images, known, 5).equal(exact.refine(images, known, 5))
+
+
 def test_compiling_changes_composites_by_rounding_alone(networks, monkeypatch):
     monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
     eager, compiled = (
@@ -118,6 +128,8 @@ def test_an_encoder_without_a_mask_channel_sees_the_whole_collage(networks, tmp_
     save_weights(tmp_path / "rgb.safetensors", encoder, {})
     inverter = Inverter(tmp_path / "rgb.safetensors", networks.generator, CPU)
     assert inverter(draw(2), torch.zeros(2, 1, 16, 16)).equal(inverter(draw(2)))
+    known = (draw(2, 1, seed=2) > 0).float()
+    assert inverter.refine(draw(2), known, 0).equal(inverter(draw(2), known))
 
 
 def test_an_encoder_of_another_latent_space_is_refused(networks, tmp_path):
