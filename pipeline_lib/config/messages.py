@@ -9,7 +9,7 @@ from typing import Any
 #: Backend, reader and region names, which pydantic inserts into an error's location after the section's key.
 KINDS = {
     "region": ("part", "box"),
-    "editor": ("latent-regression", "poisson"),
+    "editor": ("latent-regression", "poisson", "inpainting"),
     "data": ("avatars", "folder", "celeba", "celeba-hq", "ffhq", "class-folders", "huggingface"),
     "selector": ("trained", "backbone", "onnx", "transformers"),
     "referee": ("trained", "backbone", "onnx", "transformers"),

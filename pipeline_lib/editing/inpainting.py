@@ -82,7 +82,7 @@ def _open(folder: Path, dtype: torch.dtype) -> Any:
         return AutoPipelineForInpainting.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise WeightsError(
             f"{folder}: no inpainting pipeline of diffusers with safetensors weights ({_first_line(error)}); give the "
             "folder that `save_pretrained` wrote"

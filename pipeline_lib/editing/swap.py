@@ -28,7 +28,7 @@ from pipeline_lib.imaging.transfer import download, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
+from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
 
@@ -112,7 +112,7 @@ def swap_parts(
         encoder: weight file; empty for an editor that needs none.
         generator: likewise.
         precision: report of the encoder, with the precision of the inversion; likewise.
-        model: folder of another editor's model, which the settings name; likewise.
+        model: files of another editor's model, whose folder the settings name; likewise.
         selector: weight file of the selector.
         settings: the config section.
         run: name of the run, stored in the files.
@@ -136,7 +136,7 @@ def swap_parts(
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
-        "models_digest": digest_of_files(*encoder, *generator, *files_below(model), selector),
+        "models_digest": digest_of_files(*encoder, *generator, *model, selector),
         "precision": editor.precision,
     }
     with (

@@ -67,9 +67,9 @@ def digest_of(value: Any) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
 
-def files_below(folders: Iterable[Path]) -> list[Path]:
+def files_below(folders: Iterable[str | Path]) -> list[Path]:
     """Return every file of the folders, in order."""
-    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()]
 
 
 def digest_of_files(*paths: str | Path) -> str:

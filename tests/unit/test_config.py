@@ -518,8 +518,9 @@ def test_class_folders_must_be_there(folder: dict[str, Any], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("editor", "poison", "`poison` is not one of latent-regression, poisson; did you mean `poisson`?"),
+        ("editor", "poison", "`poison` is not one of latent-regression, poisson, inpainting; did you mean `poisson`?"),
         ("editor", {"kind": "latent"}, "`latent` is not one of latent-regression, poisson"),
+        ("editor", {"kind": "inpaint"}, "`inpaint` is not one of latent-regression, poisson, inpainting; did you"),
         ("region", {"kind": "parts"}, "`parts` is not one of part, box; did you mean `part`?"),
     ],
 )
@@ -530,3 +531,10 @@ def test_an_unknown_kind_is_answered_with_the_nearest(key: str, value: Any, comp
 def test_an_editor_may_be_named_alone_or_with_its_keys() -> None:
     for value in ("poisson", {"kind": "poisson"}):
         assert parse_config(changed("rebalance.editor", value)).rebalance.editor.kind == "poisson"
+
+
+def test_the_keys_of_inpainting_are_named_as_in_the_file(tmp_path: Path) -> None:
+    editor = {"kind": "inpainting", "path": str(tmp_path), "absent": "serious", "presnt": "smiling"}
+    message = refusal(changed("rebalance.editor", editor))
+    assert "`rebalance.editor.present` is missing; add it" in message
+    assert "unknown key `rebalance.editor.presnt`; did you mean `present`?" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -126,6 +127,14 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path):
     pytest.importorskip("diffusers")
     with pytest.raises(WeightsError, match=f"{tmp_path}: no inpainting pipeline of diffusers"):
         InpaintingEditor(settings_of(tmp_path), torch.device("cpu"))
+
+
+def test_weights_of_another_shape_are_named(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = json.loads((other / "unet/config.json").read_text())
+    (other / "unet/config.json").write_text(json.dumps(config | {"block_out_channels": [16, 16]}))
+    with pytest.raises(WeightsError, match=f"{other}: no inpainting pipeline of diffusers"):
+        InpaintingEditor(settings_of(other), torch.device("cpu"))
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@ from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import parse_config
 from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.runtime.files import files_below
 
 try:
     checked = parse_config(config)
@@ -43,6 +44,11 @@ def images_of(names):
 def given(*paths):
     """Return the paths that are set in the config as local files, whatever the storage of the profile."""
     return [local(path) for path in paths if path is not None]
+
+
+def files_of(folder):
+    """Return every file of a folder, if one is set in the config; a folder's own time misses changes in its files."""
+    return given(*files_below([] if folder is None else [folder]))
 
 
 def of_inverter(model):

@@ -38,7 +38,7 @@ rule swap_parts:
         encoder=of_inverter("encoder.safetensors"),
         generator=of_inverter("source/generator.safetensors"),
         precision=of_inverter("encoder.json"),
-        model=given(settings["rebalance"]["editor"].get("path")),
+        model=files_of(settings["rebalance"]["editor"].get("path")),
         selector=f"{ROOT}/models/selector.safetensors",
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
