@@ -21,7 +21,11 @@ RELATED = sorted(
 REGION = settings["rebalance"]["region"]
 SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
 REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as the paper edits them
-ALL_CORES = 64  # capped by --cores, so that one heavy job runs at a time on the CPU
+# Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A
+# job that is sent to a cluster has what it requests to itself, which is `max-threads` of the profile.
+ALL_CORES = 64  # capped by --cores or --max-threads
+SENT_AWAY = workflow.remote_exec or not workflow.local_exec
+HALF_OF_CORES = ALL_CORES if SENT_AWAY else max(1, (workflow.resource_settings.cores or 2) // 2)
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 
 

@@ -50,7 +50,7 @@ rule sample_generator:
         name="|".join(ROLE_OF),
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:

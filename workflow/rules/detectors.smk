@@ -14,7 +14,7 @@ rule train_detector:
         f"{ROOT}/benchmarks/train_detector/{{judge}}.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:
@@ -44,7 +44,7 @@ rule train_segmenter:
         f"{ROOT}/benchmarks/train_segmenter.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:
@@ -70,7 +70,7 @@ rule extract_parts:
         f"{ROOT}/benchmarks/extract_parts/{{name}}.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:
@@ -101,7 +101,7 @@ rule score_before:
         f"{ROOT}/benchmarks/score_attributes/{{judge}}-before.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:

@@ -49,7 +49,7 @@ rule swap_parts:
         f"{ROOT}/benchmarks/swap_parts/{{name}}-{{shard}}.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:
@@ -80,7 +80,7 @@ if settings["rebalance"]["touch"] == "all":
             f"{ROOT}/benchmarks/touch_images/{{name}}-{{shard}}.tsv"
         conda:
             "../../envs/pipeline.yaml"
-        threads: ALL_CORES
+        threads: HALF_OF_CORES
         resources:
             gpu=1,
         params:

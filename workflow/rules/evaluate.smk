@@ -50,7 +50,7 @@ rule evaluate_quality:
         f"{ROOT}/benchmarks/evaluate_quality.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:
@@ -111,7 +111,7 @@ rule compare_regions:
         f"{ROOT}/benchmarks/compare_regions.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:
@@ -169,7 +169,7 @@ rule evaluate_counterfactuals:
         f"{ROOT}/benchmarks/evaluate_counterfactuals.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     params:
         stage="evaluate_counterfactuals",
         data=settings["data"],
@@ -198,7 +198,7 @@ rule evaluate_leakage:
         name="|".join(KNOWN_BY),
     conda:
         "../../envs/pipeline.yaml"
-    threads: ALL_CORES
+    threads: HALF_OF_CORES
     resources:
         gpu=1,
     params:

@@ -45,7 +45,7 @@ if checked.uses_generator:
         retries: PREEMPTIONS
         conda:
             "../../envs/pipeline.yaml"
-        threads: ALL_CORES
+        threads: HALF_OF_CORES
         resources:
             gpu=1,
             attempt=this_attempt,
@@ -79,7 +79,7 @@ if checked.uses_encoder:
         retries: PREEMPTIONS
         conda:
             "../../envs/pipeline.yaml"
-        threads: ALL_CORES
+        threads: HALF_OF_CORES
         resources:
             gpu=1,
             attempt=this_attempt,
@@ -118,7 +118,7 @@ if checked.retrain:
         retries: PREEMPTIONS
         conda:
             "../../envs/pipeline.yaml"
-        threads: ALL_CORES
+        threads: HALF_OF_CORES
         resources:
             gpu=1,
             attempt=this_attempt,
