@@ -41,6 +41,33 @@ def test_a_far_off_set_of_features_keeps_its_ties():
     assert density_and_coverage(points, points, neighbours=5) == (1.0, 1.0)
 
 
+def counted_in_float64(reference, features, neighbours):
+    """Count by the differences themselves, which loses nothing to cancellation."""
+    reference, features = reference.astype(np.float64), features.astype(np.float64)
+    among = np.square(reference[:, None] - reference).sum(-1)
+    radii = np.sort(among, axis=1)[:, neighbours]  # the nearest is the point itself
+    inside = np.square(reference[:, None] - features).sum(-1) < radii[:, None]
+    return inside.sum() / (neighbours * len(features)), inside.any(axis=1).mean()
+
+
+@pytest.mark.parametrize("outlier", [0.0, 1e2, 1e4])
+def test_comparisons_that_float32_cannot_make_are_made_in_float64(outlier):
+    # An outlier makes squared distances inexact by far more than those between the other points.
+    reference, features = draw(150, 30, 7), draw(130, 30, 8)
+    reference[0] += outlier
+    features[-1] += outlier / 2
+    expected = counted_in_float64(reference, features, 5)
+    assert density_and_coverage(reference, features, 5) == pytest.approx(expected, abs=1e-12)
+    assert density_and_coverage(reference, features, 5, tile_bytes=4 * 40 * 40) == pytest.approx(expected, abs=1e-12)
+
+
+def test_points_that_lie_closer_than_float32_can_tell_are_ordered_in_float64():
+    reference, features = (1 + 1e-4 * draw(80, 12, seed) for seed in (9, 10))
+    reference[0] += 50.0
+    expected = counted_in_float64(reference, features, 3)
+    assert density_and_coverage(reference, features, 3) == pytest.approx(expected, abs=1e-12)
+
+
 def test_equal_distributions_have_density_one_and_the_expected_coverage():
     # With n = m large, the k nearest of a real image's neighbours in both sets are all real with probability 2**-k.
     density, coverage = density_and_coverage(draw(1500, 4, 4), draw(1500, 4, 5), neighbours=5)
