@@ -25,11 +25,22 @@ class Judged(NamedTuple):
 
 
 def judge(
-    detector: Detector, attribute: str, rules: list[RateRule], finished: Tensor, wanted: Tensor, targets: Tensor
+    detector: Detector,
+    attribute: str,
+    rules: list[RateRule],
+    finished: Tensor,
+    wanted: Tensor,
+    targets: Tensor,
+    rounded: bool = False,
 ) -> Judged:
-    """Judge finished edits (n, 3, H, W) with their target values and the numbers of their targets, both (n,)."""
+    """Judge finished edits (n, 3, H, W) with their target values and the numbers of their targets, both (n,).
+
+    With `rounded` the detector computes in bfloat16, which is enough to choose among candidates.
+    """
     pixels = as_pixels(finished)
-    scores = detector.logits(to_float(pixels.permute(0, 3, 1, 2), finished.device))
+    images = to_float(pixels.permute(0, 3, 1, 2), finished.device)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=rounded):
+        scores = detector.logits(images).float()
     logit = scores[:, detector.index(attribute)]
     in_group = _in_their_groups(scores, targets, rules, detector)
     strength = torch.where(wanted, logit, -logit).masked_fill(~in_group, -torch.inf)

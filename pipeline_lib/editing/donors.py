@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,10 @@ from pipeline_lib.imaging.transfer import to_float, upload
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 
+logger = logging.getLogger(__name__)
+
+GATHERERS = 8  # threads, since rows of a mapped file are waited for
+SHARE_KEPT = 0.5  # of a GPU's free memory that an image set may take
 SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
 
 
@@ -60,6 +66,7 @@ class ImageSet:
         self.names, self.pixels = read_shards(images)
         self.position = {name: number for number, name in enumerate(self.names)}
         self._masks = PartMasks(parts, names, self.pixels.shape[1])
+        self._kept: Looked | None = None
         self._mask_rows = np.array([self._masks.row(name) for name in self.names])
         self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
         if len(self.with_part) < 2:
@@ -69,10 +76,23 @@ class ImageSet:
                 "swap another part or a box"
             )
 
+    def keep_on(self, device: torch.device) -> None:
+        """Keep all images and masks on a GPU that has room for them, so that donors are gathered there."""
+        if device.type != "cuda":
+            return
+        size, free = self.pixels.nbytes + self._masks.packed.nbytes, torch.cuda.mem_get_info(device)[0]
+        if size > SHARE_KEPT * free:
+            logger.info("images of %.1f GiB are gathered by the CPU; the GPU has %.1f free", size / 2**30, free / 2**30)
+            return
+        self._kept = Looked(*(torch.from_numpy(rows).to(device) for rows in (self.pixels, self._masks.packed)))
+
     def look(self, positions: np.ndarray) -> Looked:
         """Gather images and masks; a mask is empty where no part was found."""
-        packed = self._masks.packed[self._mask_rows[positions]]
-        return Looked(torch.from_numpy(self.pixels[positions]), torch.from_numpy(packed))
+        rows = self._mask_rows[positions]
+        if self._kept is not None:
+            places, of_masks = (torch.from_numpy(found).to(self._kept.pixels.device) for found in (positions, rows))
+            return Looked(self._kept.pixels[places], self._kept.packed[of_masks])
+        return Looked(torch.from_numpy(gather(self.pixels, positions)), torch.from_numpy(self._masks.packed[rows]))
 
     def donors(self, position: int, count: int, seed: int, name: str, pool: np.ndarray | None = None) -> np.ndarray:
         """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position).
@@ -98,6 +118,18 @@ class ImageSet:
             )
         drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
         return pool[drawn + (is_donor & (drawn >= own))]
+
+
+def gather(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return rows at positions, both (n, ...); in several threads, as most of the time goes into waiting for a disk."""
+    found = np.empty((len(positions), *rows.shape[1:]), rows.dtype)
+
+    def take(places: np.ndarray, out: np.ndarray) -> None:
+        np.take(rows, places, axis=0, out=out, mode="clip")  # `raise` would copy the output
+
+    with ThreadPoolExecutor(GATHERERS) as pool:
+        list(pool.map(take, np.array_split(positions, GATHERERS), np.array_split(found, GATHERERS)))
+    return found
 
 
 def parts_of(region: PartRegion | BoxRegion) -> tuple[str, ...]:

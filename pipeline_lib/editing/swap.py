@@ -125,6 +125,7 @@ def swap_parts(
         faces: images edited at a time, each with all its candidates; None chooses by device.
     """
     image_set = ImageSet(images, parts, parts_of(settings.region))
+    image_set.keep_on(device)
     editor = open_editor(settings, encoder, generator, precision, device)
     detector = load_weights(selector, Detector, device)
     edits = read_table(plan, "plan")
@@ -161,6 +162,11 @@ def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> i
     """Return the number of faces edited at a time; 256 composites of 256 pixels fill a GPU."""
     pixels = (4096 if device.type == "cuda" else 128) * 64 * 64
     return max(1, pixels // (candidates * resolution**2))
+
+
+def judged_in_bfloat16(editor: Editor, device: torch.device) -> bool:
+    """Return whether candidates are scored in bfloat16: on a GPU, where the editor computes in it too."""
+    return device.type == "cuda" and editor.precision == "bfloat16"
 
 
 class _Gathered(NamedTuple):
@@ -254,14 +260,18 @@ def _try_candidates(
     wish = Wish(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
     swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, wish)
     judge_these = partial(judge, detector, batch.edits["attribute"].iloc[0], settings.targets)
-    judged = judge_these(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates))
+    rounded = judged_in_bfloat16(editor, device)
+    judged = judge_these(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates), rounded=rounded)
     of_face = (faces, settings.candidates)
     differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view(of_face)
     best = choose_best(judged.strength.view(of_face), differs, settings.choose)
     winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
+    judge_winners = partial(judge_these, wanted=wanted, targets=targets)
+    if rounded:  # whether an edit succeeds is decided in float32
+        for values, exact in zip(judged, judge_winners(swaps.finished[winners]), strict=True):
+            values[winners] = exact
     kept_refined = torch.zeros_like(wanted)
     if settings.refine:
-        judge_winners = partial(judge_these, wanted=wanted, targets=targets)
         kept_refined = _refine(swaps, judged, winners, judge_winners, settings, editor)
     success = (judged.strength > 0).view(of_face)
     found = {

@@ -94,9 +94,7 @@ class _Points:
         return (self.given.shape[1] + 16) * UNIT * (self.squares[rows].double().sqrt() + others.longest) ** 2
 
 
-def _nearer(
-    points: _Points, others: _Points, rows: slice, columns: slice, limits: Tensor, tile_bytes: int
-) -> Tensor:
+def _nearer(points: _Points, others: _Points, rows: slice, columns: slice, limits: Tensor, tile_bytes: int) -> Tensor:
     """Return whether squared distances are below the limit of their row, bool (rows, columns)."""
     distances = _squared_distances(points, others, rows, columns)
     error = points.error_to(others, rows)

@@ -83,6 +83,19 @@ def device_pool() -> list[str]:
     return names[:count]  # CUDA ignores everything from the first invalid name on
 
 
+def gpu_in_sight(drivers: Path = Path("/dev")) -> bool:
+    """Return whether this node has a GPU for jobs, by its device files, which takes no import of torch.
+
+    It serves for planning only. Jobs that are planned for a GPU by mistake run on the CPU, and those that are planned
+    for the CPU still share devices by leases.
+    """
+    for variable in ("LATENT_REBALANCE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+        listing = os.environ.get(variable)
+        if listing is not None:
+            return bool(_names(listing))
+    return any(any(drivers.glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg"))  # CUDA, ROCm, and CUDA in Windows
+
+
 def lock_folder() -> Path:
     """Return the folder of the lock files, one for all runs of this user on this node."""
     default = Path(tempfile.gettempdir()) / f"latent-rebalance-gpu-{os.getuid()}"

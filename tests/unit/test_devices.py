@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.runtime import devices
-from pipeline_lib.runtime.devices import acquire, device_pool, lease_device
+from pipeline_lib.runtime.devices import acquire, device_pool, gpu_in_sight, lease_device
 from pipeline_lib.runtime.errors import ConfigError
 
 HOLD_UNTIL_TOLD = """
@@ -236,3 +236,16 @@ def test_a_tuned_process_keeps_freed_memory_and_flushes_denormals() -> None:
     block_pages = 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
     assert (threads, smallest) == ("1", "0.0")
     assert int(untuned) < block_pages / 2 < int(tuned)
+
+
+def test_a_gpu_is_seen_by_its_device_file_or_by_what_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.delenv("LATENT_REBALANCE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "nvidiactl").touch()
+    assert not gpu_in_sight(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert gpu_in_sight(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert not gpu_in_sight(tmp_path)
+    monkeypatch.setenv("LATENT_REBALANCE_DEVICES", "2,3")
+    assert gpu_in_sight(tmp_path)

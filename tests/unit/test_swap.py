@@ -12,8 +12,9 @@ import torch
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
+from pipeline_lib.editing import swap as swap_module
 from pipeline_lib.editing.choice import SURE
-from pipeline_lib.editing.donors import ImageSet
+from pipeline_lib.editing.donors import ImageSet, gather
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import swap_parts
@@ -400,6 +401,26 @@ def test_the_stored_edit_is_what_the_selector_judged(networks, image_set, halfwa
     stored = torch.from_numpy(np.stack([pictures[name] for name in chosen.index])).permute(0, 3, 1, 2) / 127.5 - 1
     logits = load_weights(halfway, Detector).logits(stored)[:, 0]
     torch.testing.assert_close(logits, torch.tensor(chosen.to_numpy()), rtol=0, atol=1e-4)
+
+
+def test_candidates_scored_in_bfloat16_succeed_or_fail_in_float32(networks, image_set, halfway, tmp_path, monkeypatch):
+    exact, _ = run(networks, image_set, halfway, tmp_path / "exact", choose="strongest")
+    monkeypatch.setattr(swap_module, "judged_in_bfloat16", lambda editor, device: True)
+    rounded, pictures = run(networks, image_set, halfway, tmp_path / "rounded", choose="strongest")
+    assert not exact["logit"].equals(rounded["logit"])
+    assert (exact["logit"] - rounded["logit"]).abs().max() < 0.1
+    chosen = rounded["chosen"]
+    assert chosen.sum() == len(pictures) > 0
+    stored = torch.from_numpy(np.stack([pictures[name] for name in rounded["image_id"][chosen]]))
+    logits = load_weights(halfway, Detector).logits(stored.permute(0, 3, 1, 2) / 127.5 - 1)[:, 0]
+    torch.testing.assert_close(logits, torch.tensor(rounded["logit"][chosen].to_numpy()), rtol=0, atol=1e-4)
+
+
+def test_rows_are_gathered_in_the_order_asked_for():
+    rows = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
+    for positions in ([], [3], [4, 0, 0, 2, 1, 4, 3, 3, 1, 0, 2]):
+        places = np.array(positions, np.int64)
+        np.testing.assert_array_equal(gather(rows, places), rows[places])
 
 
 def test_donors_with_the_attribute_have_the_target_value_by_the_labels(networks, image_set, halfway, tmp_path):

@@ -2,6 +2,7 @@
 from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import parse_config
+from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import files_below
 
@@ -26,6 +27,7 @@ REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as th
 ALL_CORES = 64  # capped by --cores or --max-threads
 SENT_AWAY = workflow.remote_exec or not workflow.local_exec
 HALF_OF_CORES = ALL_CORES if SENT_AWAY else max(1, (workflow.resource_settings.cores or 2) // 2)
+GPU = int(SENT_AWAY or gpu_in_sight())  # on a machine without one, `--resources gpu` does not limit the jobs
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 
 

@@ -52,7 +52,7 @@ rule sample_generator:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="sample_generator",
         settings=settings["sample"],

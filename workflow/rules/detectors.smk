@@ -16,7 +16,7 @@ rule train_detector:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="train_detector",
         network=lambda wildcards: settings["detectors"][wildcards.judge],
@@ -46,7 +46,7 @@ rule train_segmenter:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="train_segmenter",
         part_names=checked.data.part_names,
@@ -72,7 +72,7 @@ rule extract_parts:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="extract_parts",
         box=None if SEGMENTED else REGION,
@@ -103,7 +103,7 @@ rule score_before:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="score_attributes",
         sets=SCORED["before"],

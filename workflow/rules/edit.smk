@@ -51,7 +51,7 @@ rule swap_parts:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="swap_parts",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
@@ -82,7 +82,7 @@ if settings["rebalance"]["touch"] == "all":
             "../../envs/pipeline.yaml"
         threads: HALF_OF_CORES
         resources:
-            gpu=1,
+            gpu=GPU,
         params:
             stage="touch_images",
             settings=settings["rebalance"],

@@ -52,7 +52,7 @@ rule evaluate_quality:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="evaluate_quality",
         cache=f"{ROOT}/cache/features",
@@ -113,7 +113,7 @@ rule compare_regions:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="compare_regions",
         settings=settings["rebalance"],
@@ -200,7 +200,7 @@ rule evaluate_leakage:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         stage="evaluate_leakage",
         settings=settings["rebalance"],

@@ -47,7 +47,7 @@ if checked.uses_generator:
             "../../envs/pipeline.yaml"
         threads: HALF_OF_CORES
         resources:
-            gpu=1,
+            gpu=GPU,
             attempt=this_attempt,
         params:
             stage="train_generator",
@@ -81,7 +81,7 @@ if checked.uses_encoder:
             "../../envs/pipeline.yaml"
         threads: HALF_OF_CORES
         resources:
-            gpu=1,
+            gpu=GPU,
             attempt=this_attempt,
         params:
             stage="train_encoder",
@@ -120,7 +120,7 @@ if checked.retrain:
             "../../envs/pipeline.yaml"
         threads: HALF_OF_CORES
         resources:
-            gpu=1,
+            gpu=GPU,
             attempt=this_attempt,
         params:
             stage="train_generator",
