@@ -162,6 +162,9 @@ class GanTraining(Section):
     compile: bool | None = Field(
         None, description="compile the networks, which takes minutes on a CPU; null: only on a GPU"
     )
+    cuda_graphs: bool = Field(
+        False, description="replay compiled networks as CUDA graphs, which launches small ones faster; only on a GPU"
+    )
     collapse_loss: Annotated[float, Field(ge=0)] = Field(
         0.02, description="the training stops as collapsed after ten log rows with a lower discriminator loss"
     )
@@ -244,6 +247,9 @@ class EncoderTraining(Section):
     compile: bool | None = Field(
         None, description="compile the networks, which takes minutes on a CPU; null: only on a GPU"
     )
+    cuda_graphs: bool = Field(
+        False, description="replay compiled networks as CUDA graphs, which launches small ones faster; only on a GPU"
+    )
 
     @model_validator(mode="after")
     def _collages_have_a_place(self) -> EncoderTraining:
@@ -311,6 +317,9 @@ class AttributeLoss(Section):
         16,
         description="generated images whose logits it learns from at each step, the last ones, and four times as many "
         "real ones; with more the gap closes sooner, but the attribute becomes ambiguous",
+    )
+    until: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the steps in which it takes part; in the others only images are compared"
     )
 
 

@@ -67,12 +67,13 @@ class EncoderTask:
         self.identity = Identity(settings.training.identity).to(device) if settings.training.identity else None
         self._precision = resolve_precision(settings.training.precision, device)
         self._encode, self._synthesize, self._distance = (
-            compiled(network, device, settings.training.compile)
+            compiled(network, device, settings.training.compile, settings.training.cuda_graphs)
             for network in (self.encoder, self.generator.synthesize, self.perceptual)
         )
         self._optimiser = torch.optim.Adam(self.encoder.parameters(), settings.training.learning_rate, fused=True)
 
     def step(self, index: int) -> dict[str, Tensor]:
+        torch.compiler.cudagraph_mark_step_begin()
         training = self.settings.training
         for group in self._optimiser.param_groups:  # cosine decay to zero
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))

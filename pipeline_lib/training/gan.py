@@ -73,13 +73,16 @@ class GanTask:
         local = discriminator.arguments.get("local")
         self._shares = [1.0] if local is None else [1.0, local["side"] ** 2]
         self._precision = resolve_precision(settings.precision, device)
-        self._synthesize = compiled(self.generator.synthesize, device, settings.compile)
-        self._discriminate = compiled(self.discriminator, device, settings.compile)
+        self._synthesize, self._discriminate = (
+            compiled(network, device, settings.compile, settings.cuda_graphs)
+            for network in (self.generator.synthesize, self.discriminator)
+        )
         self._easy_checks = 0
         self._index = 0
 
     def step(self, index: int) -> dict[str, Tensor]:
         self._index = index
+        torch.compiler.cudagraph_mark_step_begin()
         size, fade = growth(self.settings, self.generator.resolution, index)
         self._set_learning_rate(index)
         random = seeding.torch_generator(self.seed, self.name, index, device=self.device)
@@ -118,7 +121,7 @@ class GanTask:
         self.discriminator.requires_grad_(False)
         losses = generator_loss(score_real, self._judge(view(fake), fade))
         objective, named = losses.sum(), _named("loss_generator", losses)
-        if self.attributes is not None and real.shape[-1] == self.generator.resolution:
+        if self._compares_attributes(real.shape[-1]):
             with self._autocast():
                 seen_real, seen_fake = self.attributes.look(real), self.attributes.look(fake)
             named["loss_attributes"] = self.attributes.learn(seen_real, seen_fake)
@@ -126,6 +129,12 @@ class GanTask:
         self._update("generator", objective)
         self.discriminator.requires_grad_(True)
         return named
+
+    def _compares_attributes(self, size: int) -> bool:
+        """Return whether the discriminator on attributes takes part in this step, for images of this size."""
+        if self.attributes is None or size < self.generator.resolution:
+            return False
+        return self._index < self.attributes.settings.until * self.total_steps
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         """Report a collapse, when the discriminator loss stays below the threshold for ten checks."""

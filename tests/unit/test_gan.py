@@ -20,7 +20,8 @@ from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.runtime.errors import DivergenceError, WeightsError
+from pipeline_lib.runtime.devices import compiled
+from pipeline_lib.runtime.errors import ConfigError, DivergenceError, WeightsError
 from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.gan import GanTask
 from pipeline_lib.training.generator import train_generator
@@ -42,14 +43,14 @@ GROWING = GanTraining(
 )  # twelve steps: four at 4 pixels, four that fade to 8, four at 8
 
 
-def make_task(settings=GROWING, kind="stylegan2", local=None, attributes=False):
+def make_task(settings=GROWING, kind="stylegan2", local=None, attributes=False, until=1.0):
     torch.manual_seed(0)
     if kind == "progan":
         generator = ProGANGenerator(8, [6, 4], z_dim=6)
     else:
         generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
     discriminator = Discriminator(8, [6, 4], local)
-    seen = AttributeDiscriminator(PlainClassifier(["smiling", "long_hair"], 4), AttributeLoss(), 0, CPU)
+    seen = AttributeDiscriminator(PlainClassifier(["smiling", "long_hair"], 4), AttributeLoss(until=until), 0, CPU)
     return GanTask(generator, discriminator, IMAGES, settings, 0, CPU, "train", seen if attributes else None)
 
 
@@ -76,6 +77,8 @@ def stop_at(task, step):
 def test_attributes_are_matched_at_full_resolution_alone():
     task = make_task(attributes=True)
     assert ["loss_attributes" in task.step(index) for index in (0, 3, 4, 11)] == [False, False, True, True]
+    task = make_task(attributes=True, until=0.75)
+    assert ["loss_attributes" in task.step(index) for index in (7, 8, 9, 11)] == [True, True, False, False]
     plain, matched = make_task(), make_task(attributes=True)
     assert plain.step(8) == {name: loss for name, loss in matched.step(8).items() if name != "loss_attributes"}
     assert weights_of(plain).keys() == weights_of(matched).keys()
@@ -108,6 +111,16 @@ def test_compiled_networks_take_the_same_steps(monkeypatch):
             torch.testing.assert_close(found[name], loss, rtol=1e-3, atol=1e-4)
     for name, value in weights_of(eager).items():
         torch.testing.assert_close(weights_of(compiled)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_networks_become_cuda_graphs_where_there_is_a_gpu(monkeypatch):
+    modes = []
+    monkeypatch.setattr("torch.compile", lambda function, **options: modes.append(options.get("mode")) or function)
+    for device, graphs in (("cuda", False), ("cuda", True), ("cpu", True)):
+        compiled(torch.tanh, torch.device(device), True, graphs)
+    assert modes == [None, "reduce-overhead", None]
+    with pytest.raises(ConfigError, match="`cuda_graphs: true` needs compiled networks"):
+        make_task(GROWING.model_copy(update={"compile": False, "cuda_graphs": True}))
 
 
 @pytest.mark.parametrize("kind", ["stylegan2", "progan"])
