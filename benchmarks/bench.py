@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -78,20 +78,25 @@ class Row:
         return self.rate / self.peer_rate
 
 
-def compare(name: str, unit: str, amount: float, run: Callable[[], object], **peers: Callable[[], object]) -> list[Row]:
-    """Time `run` and each baseline in turns, after one warmup round; a round processes `amount` units."""
-    calls = {"": run, **peers}
-    seconds: dict[str, list[float]] = {peer: [] for peer in calls}
+def rates(amounts: Mapping[str, float], calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Time calls in turns, after one warmup round; returns the units a second of each, by its amount of units."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(ROUNDS + 1):
-        for peer, call in calls.items():
+        for name, call in calls.items():
             start = time.perf_counter()
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if number:
-                seconds[peer].append(time.perf_counter() - start)
-    rates = {peer: amount / statistics.median(taken) for peer, taken in seconds.items()}
-    return [Row(name, unit, rates[""], peer.replace("_", " "), rates[peer]) for peer in peers]
+                seconds[name].append(time.perf_counter() - start)
+    return {name: amounts[name] / statistics.median(taken) for name, taken in seconds.items()}
+
+
+def compare(name: str, unit: str, amount: float, run: Callable[[], object], **peers: Callable[[], object]) -> list[Row]:
+    """Time `run` and each baseline in turns; a round processes `amount` units."""
+    calls = {"": run, **peers}
+    found = rates(dict.fromkeys(calls, amount), calls)
+    return [Row(name, unit, found[""], peer.replace("_", " "), found[peer]) for peer in peers]
 
 
 def inversion(device: torch.device, folder: Path) -> list[Row]:

@@ -55,8 +55,10 @@ SECTIONS = {
     "leases": Section(gpu_checks.leases, 30),
     "inversion speed": Section(gpu_speeds.inversion, 150),
     "swap speed": Section(gpu_speeds.swaps, 60),
-    "training speed": Section(gpu_speeds.training, 120),
+    "training speed": Section(gpu_speeds.training, 150),
+    "detector speed": Section(gpu_speeds.supervised, 60),
     "metrics speed": Section(gpu_speeds.metrics, 90),
+    "cold start": Section(gpu_speeds.compiling, 90),
     "training": Section(gpu_training.training, 540),  # in what time is left; three calls finish it
 }
 
@@ -179,6 +181,9 @@ def _run_here(name: str, output: Path, kept: Path, seconds: float) -> int:
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             rows = SECTIONS[name].run(Setting.here(Path(scratch), kept, seconds))
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+            rows.append(Found("most memory on the device", f"{peak:,.0f} MiB", number=peak))
         write_json(output, [asdict(row) for row in rows])
     except Exception:
         traceback.print_exc()
