@@ -162,7 +162,7 @@ def training(setting: Setting) -> list[Found]:
     steps = setting.size(8, 1)
     (encoder,) = bench.encoder_step(setting.device, setting.folder, steps)
     found = [_told(encoder), _required(setting, "encoder training over float32", encoder.ratio, LEAST_ENCODER)]
-    for side, batch in ((64, setting.size(128, 4)), (setting.size(256, 32), setting.size(32, 2))):
+    for side, batch in ((64, setting.size(128, 4)), (setting.size(256, 32), setting.size(32, 4))):
         ways = {"plain float32": {"precision": "float32", "compile": False}, "as trained": {}}
         if setting.full:
             ways["with CUDA graphs"] = {"cuda_graphs": True}
