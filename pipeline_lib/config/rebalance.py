@@ -82,7 +82,7 @@ class Inpainting(Section):
     avoid: str | None = Field(None, description="prompt of what the part must not show")
     steps: Count = Field(30, description="denoising steps")
     guidance: Positive = Field(7.5, description="weight of the prompt (classifier-free guidance)")
-    side: Count | None = Field(
+    side: Annotated[Count, Field(multiple_of=8)] | None = Field(
         512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
     )
     batch: Count = Field(8, description="images drawn at a time")
@@ -157,7 +157,7 @@ class Rebalance(Section):
         if isinstance(self.editor, Inpainting):
             if self.finish == "detail":
                 raise ValueError(
-                    "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region`"
+                    "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region` or `none`"
                 )
             if self.touch == "all":
                 raise ValueError("`touch: all` gives images their own part, which inpainting cannot; set `edited`")

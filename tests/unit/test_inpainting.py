@@ -141,3 +141,8 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(WeightsError, match=r"needs diffusers; run `pip install latent-rebalance\[inpainting\]`"):
         InpaintingEditor(settings_of(tmp_path), torch.device("cpu"))
+
+
+def test_a_side_that_no_model_can_draw_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="multiple of 8"):
+        Inpainting(kind="inpainting", path=tmp_path, present="smiling", absent="serious", side=100)
