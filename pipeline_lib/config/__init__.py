@@ -66,6 +66,7 @@ from pipeline_lib.config.sections import (
     Retrain,
     Sample,
     Square,
+    Utility,
 )
 from pipeline_lib.runtime.errors import ConfigError
 
@@ -119,6 +120,7 @@ __all__ = [
     "TrainedHere",
     "TransformersNetwork",
     "TransformersParts",
+    "Utility",
     "load_config",
     "parse_config",
     "read_config",

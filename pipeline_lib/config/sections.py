@@ -334,6 +334,20 @@ class Retrain(Section):
     )
 
 
+class Utility(Section):
+    """Small classifiers of the target attribute, trained in each of the ways to deal with a biased dataset."""
+
+    seeds: Count = Field(3, description="classifiers trained in each way")
+    steps: Annotated[int, Field(ge=10)] = Field(500, description="training steps of a classifier")
+    batch: Count = Field(64, description="images per step")
+    side: Annotated[int, Field(ge=16)] = Field(64, description="side to which larger images are reduced, in pixels")
+    noise: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="standard deviation of Gaussian noise in the reduced images, in training and in the test, with "
+        "values in [-1, 1]; it hides small parts, so that a shortcut over the group becomes tempting",
+    )
+
+
 class Evaluate(Section):
     """The evaluation."""
 
@@ -345,6 +359,10 @@ class Evaluate(Section):
     neighbours: Count = Field(5, description="k of density and coverage")
     leakage_steps: Count = Field(
         480, description="training steps of a probe that tells edited images from unedited ones"
+    )
+    utility: Utility | None = Field(
+        Utility(),
+        description="classifiers that show what the rebalanced dataset is good for; null: none are trained",
     )
     distance: PerceptualName = Field(
         "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"

@@ -133,7 +133,7 @@ def _default(node: dict[str, Any], definitions: dict[str, Any]) -> str:
     value = node["default"]
     if isinstance(value, dict) and _references(node):
         chosen = next((n["discriminator"] for n in (node, *node.get("anyOf", ())) if "discriminator" in n), None)
-        reference = chosen["mapping"][value[chosen["propertyName"]]] if chosen else node["$ref"]
+        reference = chosen["mapping"][value[chosen["propertyName"]]] if chosen else _references(node)[0]
         own = definitions[reference.rsplit("/", 1)[-1]]["properties"]
         value = {key: found for key, found in value.items() if "const" in own[key] or own[key].get("default") != found}
         if not value:

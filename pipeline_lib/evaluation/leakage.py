@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.stats import norm, rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.features import features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
+from pipeline_lib.evaluation.probe import Probe
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
@@ -32,7 +33,6 @@ FOLDS = 5
 BATCH, LEARNING_RATE = 64, 3e-3  # of the probe
 MARGIN = 3 / 64  # of the crop around the region, as a share of the image's side, since seams show at the rim
 OUTLIERS = 0.01  # share of the parts that may reach beyond the crop, at each side
-STRIDES = 20  # strides of the probe's first layer along the longer side of the crop, at any resolution
 FIGURES = ("frechet_distance", "frechet_distance_of_halves")
 
 
@@ -201,43 +201,9 @@ def cross_fit(
     return scores
 
 
-class Probe(nn.Module):
-    """Three convolutions, pooled by mean and maximum in 2x2 cells, on an image and what a small blur takes from it.
-
-    Args:
-        stride: stride of the first layer.
-        width: its channels.
-    """
-
-    def __init__(self, stride: int, width: int = 16):
-        super().__init__()
-        self.body = nn.Sequential(
-            *_convolution(6, width, stride + 2, stride),
-            *_convolution(width, 2 * width, 3, 1),
-            nn.MaxPool2d(2),
-            *_convolution(2 * width, 2 * width, 3, 1),
-        )
-        self.head = nn.Linear(16 * width, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return a logit (n,) of each of images (n, 3, H, W) in [-1, 1], H and W of at least four strides."""
-        detail = images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
-        x = self.body(torch.cat([images, 4 * detail], dim=1).contiguous(memory_format=torch.channels_last))
-        pooled = [F.adaptive_avg_pool2d(x, 2), F.adaptive_max_pool2d(x, 2)]
-        return self.head(torch.cat(pooled, dim=1).flatten(1)).squeeze(1)
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    ]
-
-
 def _train(images: Tensor, edited: Tensor, batches: Tensor, random: torch.Generator, device: torch.device) -> Probe:
     """Train a probe on given batches, positions int64 (steps, batch), with half of the images mirrored."""
-    probe = Probe(max(2, round(max(images.shape[2:]) / STRIDES))).to(device, memory_format=torch.channels_last)
+    probe = Probe.of_side(max(images.shape[2:])).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(probe.parameters(), LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
     for batch in batches:

@@ -23,6 +23,7 @@ def collect_metrics(
     edits: list[Path],
     counterfactual: list[Path],
     leakage: list[Path],
+    utility: list[Path],
     detectors: list[Path],
     segmenter: list[Path],
     targets: Rebalance,
@@ -40,6 +41,7 @@ def collect_metrics(
         edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
         counterfactual: JSON of `evaluate_counterfactuals`; empty if the truth of edits is unknown.
         leakage: JSON of `evaluate_leakage` for each edited image set, named `leakage-<image set>`.
+        utility: JSON of `evaluate_utility`; empty if no classifiers were trained.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
         targets: the config section with the attribute.
@@ -67,6 +69,7 @@ def collect_metrics(
             "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},
             "counterfactual": read_json(*counterfactual) if counterfactual else None,
             "leakage": {path.stem.removeprefix("leakage-"): read_json(path) for path in leakage},
+            "utility": read_json(*utility) if utility else None,
             "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},
             "segmenter": read_json(*segmenter) if segmenter else None,

@@ -89,7 +89,7 @@ def plot_rates(
     drawn = rates_figure(
         read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, detectors.least_agreement
     )
-    _save(drawn, figure)
+    save_figure(drawn, figure)
 
 
 def rates_figure(
@@ -291,7 +291,7 @@ def plot_before_after(
             edits.append(Edit(label, contexts[name], contexts[donor_of[name]], collages[name], results[name]))
         else:
             edits.append(Edit(label, contexts[name]))
-    _save(gallery_figure(edits), gallery)
+    save_figure(gallery_figure(edits), gallery)
 
 
 def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -382,6 +382,7 @@ def _collages(
     return dict(zip(donor_of.index, collages.permute(0, 2, 3, 1).numpy(), strict=True))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
     with atomic_path(path) as beside:
         figure.savefig(beside, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

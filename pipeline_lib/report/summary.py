@@ -20,6 +20,7 @@ from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
+from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
 
 #: Largest distance from the target gap of the whole interval of a balanced dataset.
@@ -67,6 +68,7 @@ def write_summary(
     metrics: Path,
     rates: Path,
     gallery: Path,
+    utility: list[Path],
     targets: Rebalance,
     detectors: Detectors,
     retrain: Retrain | None,
@@ -78,6 +80,7 @@ def write_summary(
         metrics: JSON of `collect_metrics`.
         rates: PNG of `plot_rates`.
         gallery: PNG of `plot_before_after` for the dataset.
+        utility: PNG of `plot_utility`; empty if no classifiers were trained.
         targets: the config section of the target rates.
         detectors: the config section with the required agreement.
         retrain: the config section of the retraining; None if no GAN was retrained.
@@ -105,6 +108,7 @@ def write_summary(
         gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
         reasons=_elements("li", verdict.reasons),
         criterion=escape(_criterion(targets, retrain)),
+        utility=_say_utility(found.get("utility"), utility),
         done=_elements("p", describe_run(found, targets, retrain)),
         rates=_embed(rates),
         rates_text=escape(_describe_rates(attribute, retrain)),
@@ -321,6 +325,19 @@ def _describe_quality(quality: pd.DataFrame) -> str:
 
 def _groups(targets: Rebalance) -> str:
     return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
+
+
+def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
+    """Return the section about classifiers; empty if none were trained."""
+    if found is None:
+        return ""
+    said = say_utility(found)
+    picture = f'<img class="wide" src="{_embed(figure[0])}" alt="{escape(said)}">'
+    table, note = _table(utility_table(found)), escape(describe_utility(found))
+    return (
+        f'<h2>Does it help?</h2>\n<p>{escape(said)}</p>\n<div class="scroll" tabindex="0">{picture}</div>\n{table}\n'
+        f'<p class="note">{note}</p>'
+    )
 
 
 def _compare_regions(metrics: Mapping[str, Any]) -> str:

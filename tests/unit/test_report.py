@@ -298,7 +298,7 @@ def edited(tmp_path):
 def shown_edits(monkeypatch, edited, settings):
     """Return the figure that `plot_before_after` saves."""
     drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
     figures.plot_before_after(**edited, settings=settings)
     return drawn[0]
 
@@ -620,12 +620,32 @@ def written_page(tmp_path, metrics, retrain=RETRAIN, targets=EVEN):
         metrics=tmp_path / "metrics.json",
         rates=tmp_path / "rates.png",
         gallery=tmp_path / "gallery.png",
+        utility=[tmp_path / "gallery.png"] if metrics.get("utility") else [],
         targets=targets,
         detectors=Detectors(),
         retrain=retrain,
         summary=tmp_path / "summary.html",
     )
     return Page((tmp_path / "summary.html").read_text())
+
+
+def test_the_second_section_says_whether_edits_help(tmp_path):
+    assert "Does it help?" not in written_page(tmp_path, metrics_of()).text
+    found = {"value": 0.8, "ci": [0.7, 0.9]}
+    method = {"cells": {"long_hair, smiling": 0.8}, "label_error": None, "worst_group": found}
+    method |= {"balanced_accuracy": found, "parity_gap": found, "equalized_odds": found}
+    utility = {
+        "attribute": "smiling",
+        "seeds": 3,
+        "held_out": {"long_hair, smiling": 40},
+        "left_out": [],
+        "methods": {"resampled": method, "rebalanced": method},
+        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]},
+    }
+    page = written_page(tmp_path, metrics_of() | {"utility": utility})
+    assert page.text.index("Does it help?") < page.text.index("What was done")
+    assert "Edits help: a classifier of smiling is right in 0.80 of its worst group" in page.text
+    assert "original, cells drawn evenly" in page.text
 
 
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):

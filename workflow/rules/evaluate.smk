@@ -134,6 +134,7 @@ rule collect_metrics:
         edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
         counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
+        utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
@@ -203,6 +204,40 @@ rule evaluate_leakage:
         gpu=GPU,
     params:
         stage="evaluate_leakage",
+        settings=settings["rebalance"],
+        evaluate=settings["evaluate"],
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule evaluate_utility:
+    input:
+        images=images("dataset"),
+        labels=f"{ROOT}/labels/dataset.parquet",
+        rebalanced=images("dataset_rebalanced"),
+        assembled=f"{ROOT}/labels/dataset_rebalanced.parquet",
+        plan=f"{ROOT}/plan/dataset.parquet",
+        referee=f"{ROOT}/scores/referee/dataset_rebalanced.parquet",
+        held_out=images("held_out"),
+        held_out_labels=f"{ROOT}/labels/held_out.parquet",
+        truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
+    output:
+        utility=f"{ROOT}/evaluation/utility.json",
+    log:
+        f"{ROOT}/logs/evaluate_utility.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_utility.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="evaluate_utility",
+        data=settings["data"],
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,

@@ -49,6 +49,27 @@ rule plot_before_after:
         "../scripts/stage.py"
 
 
+rule plot_utility:
+    input:
+        utility=f"{ROOT}/evaluation/utility.json",
+    output:
+        figure=report(
+            f"{ROOT}/report/utility.png",
+            caption="../report/utility.rst",
+            category="Utility",
+            labels={"figure": "classifiers by what they were trained on"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_utility.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="plot_utility",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule write_tables:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
@@ -93,6 +114,7 @@ rule write_summary:
         metrics=f"{ROOT}/evaluation/metrics.json",
         rates=f"{ROOT}/report/rates.png",
         gallery=f"{ROOT}/report/edits-dataset.png",
+        utility=f"{ROOT}/report/utility.png" if checked.evaluate.utility else [],
     output:
         summary=report(
             f"{ROOT}/report/summary.html",
@@ -109,7 +131,7 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=3,
+        revision=4,
     script:
         "../scripts/stage.py"
 

@@ -1,0 +1,364 @@
+"""Does it help? Classifiers of the target attribute, trained on the result and on what one would use instead of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline_lib.config import AvatarData, Data, Evaluate, Rebalance
+from pipeline_lib.data.avatars import draw_variants, face_of, render_image
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
+from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+LEAST_TESTED = 2  # held-out images of a cell; with fewer it has no accuracy
+FIGURES = ("worst_group", "balanced_accuracy", "parity_gap", "equalized_odds")
+#: Methods that need no edit, and those that do, of which the better ones are compared.
+CHEAP = ("reweighted", "resampled", "group_dro")
+EDITED = ("rebalanced", "rebalanced_reweighted", "rebalanced_confirmed", "rebalanced_touched")
+
+
+class Cells(NamedTuple):
+    """The group and the value of the target attribute of n images."""
+
+    group: np.ndarray  # int64 (n,), number of the target; -1 in none of them
+    value: np.ndarray  # bool (n,)
+
+    @property
+    def number(self) -> np.ndarray:
+        """Number of each image's cell, int64 (n,): twice that of its group, and one more with the attribute; -1."""
+        return np.where(self.group < 0, -1, 2 * self.group + self.value)
+
+    def with_value(self, value: np.ndarray) -> Cells:
+        """Return the same groups with another value."""
+        return Cells(self.group, value)
+
+
+def evaluate_utility(
+    *,
+    images: list[Path],
+    labels: Path,
+    rebalanced: list[Path],
+    assembled: Path,
+    plan: Path,
+    referee: Path,
+    held_out: list[Path],
+    held_out_labels: Path,
+    truth: list[Path],
+    counterfactuals: list[Path],
+    data: Data,
+    settings: Rebalance,
+    evaluate: Evaluate,
+    seed: int,
+    utility: Path,
+    device: torch.device,
+) -> None:
+    """Train a small classifier of the target attribute in each way, and test all of them on the same held-out images.
+
+    A cell is a group with a value of the attribute. On held-out images each cell counts alike. An edited image has the
+    value that the edit was to give it, which the selector confirmed.
+
+    Args:
+        images: shards of the dataset.
+        labels: its labels.
+        rebalanced: shards of the rebalanced dataset.
+        assembled: its table, with the flag of edited images.
+        plan: table of edits of the dataset.
+        referee: the referee's scores of the rebalanced dataset, for one row alone.
+        held_out: shards of the held-out images.
+        held_out_labels: their labels.
+        truth: true labels of the rebalanced dataset; empty if they are unknown.
+        counterfactuals: table of ideal edits; likewise.
+        data: the config section of the dataset.
+        settings: the config section of the edits.
+        evaluate: the config section of the evaluation.
+        seed: seed of the run.
+        utility: JSON to write. For each method it has the number of training images by cell, the share of false labels
+            where the truth is known, the accuracy in each cell, and worst-group accuracy, balanced accuracy, difference
+            of selection rates (`parity_gap`) and equalised-odds difference with intervals over seeds and held-out
+            images; then what the best method with edits gains over the best without (`gain`).
+        device: where to compute.
+
+    Raises:
+        DataError: labels lack the attribute or a condition, or no cell has held-out images.
+    """
+    side = evaluate.utility.side
+    names, pixels = read_shards(images)
+    cells = _cells(labels, names, settings)
+    edits = _edits(assembled, plan, referee, names)
+    truly = _truth(truth, names, settings, cells)
+    small = reduced(pixels, side)
+    sets = _training_sets(small, reduced(read_shards(rebalanced)[1], side), cells, edits)
+    if counterfactuals and isinstance(data, AvatarData):
+        ideal = _ideal_pixels(pixels, names, counterfactuals[0], data, settings)
+        sets["ideal"] = TrainingSet(
+            reduced(ideal, side), cells.with_value(cells.value ^ edits["edited"].to_numpy()).number
+        )
+    test_names, test_pixels = read_shards(held_out)
+    test_pixels = reduced(test_pixels, side)
+    tested = _cells(held_out_labels, test_names, settings)
+    names_of_cells = cell_names(settings)
+    left_out = _untested(tested, names_of_cells, held_out_labels)
+
+    correct = {}
+    with Progress("evaluate_utility", len(sets) * evaluate.utility.seeds, unit="classifiers") as progress:
+        for method, training in sets.items():
+            said = []
+            for number in range(evaluate.utility.seeds):
+                own_seed = seeding.derive(seed, "utility", number)
+                said.append(train_and_predict(training, test_pixels, evaluate.utility, own_seed, device))
+                progress.advance(1)
+            correct[method] = np.stack(said) == tested.value
+    draws = resampled(correct, tested, len(names_of_cells), evaluate.resamples, seed)
+    accuracies = {method: cell_accuracies(rows, tested, len(names_of_cells)) for method, rows in correct.items()}
+    write_json(
+        utility,
+        {
+            "attribute": settings.targets[0].attribute,
+            "seeds": evaluate.utility.seeds,
+            "held_out": dict(zip(names_of_cells, _counts(tested.number, len(names_of_cells)), strict=True)),
+            "left_out": left_out,
+            "methods": {
+                method: {
+                    "images": dict(zip(names_of_cells, _counts(sets[method].cell, len(names_of_cells)), strict=True)),
+                    "label_error": _label_error(method, sets[method], truly),
+                    "cells": dict(zip(names_of_cells, _rounded(found.mean(axis=0)), strict=True)),
+                    **_estimates(found, draws[method], evaluate.confidence),
+                }
+                for method, found in accuracies.items()
+            },
+            "gain": _gain(accuracies, draws, evaluate.confidence),
+        },
+    )
+
+
+def cell_names(settings: Rebalance) -> list[str]:
+    """Return the names of the cells in their order, such as `long_hair, not smiling`."""
+    return [
+        f"{group_name(target.where)}, {group_name({target.attribute: value})}"
+        for target in settings.targets
+        for value in (False, True)
+    ]
+
+
+def cell_accuracies(correct: np.ndarray, tested: Cells, cells: int) -> np.ndarray:
+    """Return the accuracy in each cell, (seeds, cells), of predictions (seeds, n); NaN in one with too few images."""
+    number = tested.number
+    found = np.full((len(correct), cells), np.nan)
+    for cell in range(cells):
+        inside = number == cell
+        if inside.sum() >= LEAST_TESTED:
+            found[:, cell] = correct[:, inside].mean(axis=1)
+    return found
+
+
+def figures(accuracies: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each of `FIGURES`, (...,), from the accuracies (..., cells), in which each cell counts alike.
+
+    Parity gap and equalised odds are the largest difference between two groups: of the rate of positive predictions,
+    and of the rates of true or of false positives, whichever is larger. A group needs both its cells for them.
+    """
+    negatives, positives = accuracies[..., 0::2], accuracies[..., 1::2]
+    chosen = (positives + 1 - negatives) / 2  # each cell counts alike
+    return {
+        "worst_group": np.nanmin(accuracies, axis=-1),
+        "balanced_accuracy": np.nanmean(accuracies, axis=-1),
+        "parity_gap": _range(chosen),
+        "equalized_odds": np.maximum(
+            _range(np.where(np.isnan(chosen), np.nan, positives)), _range(np.where(np.isnan(chosen), np.nan, negatives))
+        ),
+    }
+
+
+def resampled(
+    correct: Mapping[str, np.ndarray], tested: Cells, cells: int, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Return the accuracies (resamples, seeds, cells) of each method with seeds and held-out images drawn again.
+
+    Images are drawn within each cell, and in the same way for every method, so that methods can be compared.
+    """
+    random = seeding.numpy_generator(seed, "utility", "resamples")
+    seeds = len(next(iter(correct.values())))
+    drawn_seeds = random.integers(0, seeds, (resamples, seeds))
+    found = {method: np.full((resamples, seeds, cells), np.nan) for method in correct}
+    for cell in range(cells):
+        inside = np.flatnonzero(tested.number == cell)
+        if len(inside) < LEAST_TESTED:
+            continue
+        times = random.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), resamples)
+        for method, rows in correct.items():
+            by_seed = times @ rows[:, inside].T / len(inside)
+            found[method][:, :, cell] = np.take_along_axis(by_seed, drawn_seeds, axis=1)
+    return found
+
+
+def _training_sets(
+    pixels: np.ndarray, rebalanced: np.ndarray, cells: Cells, edits: pd.DataFrame
+) -> dict[str, TrainingSet]:
+    """Return what the classifier of each method learns from."""
+    edited, confirmed = edits["edited"].to_numpy(), edits["confirmed"].to_numpy()
+    made = np.where(edited[:, None, None, None], rebalanced, pixels)
+    after = cells.with_value(np.where(edited, edits["wanted"].to_numpy(), cells.value))
+    kept = ~edited | confirmed
+    sets = {
+        "original": TrainingSet(pixels, cells.number),
+        "reweighted": TrainingSet(pixels, cells.number, weights=independence_weights(cells)),
+        "resampled": TrainingSet(pixels, cells.number, by_cell=True),
+        "group_dro": TrainingSet(pixels, cells.number, worst_case=True),
+        "rebalanced": TrainingSet(made, after.number),
+        "rebalanced_reweighted": TrainingSet(made, after.number, weights=independence_weights(after)),
+        "rebalanced_confirmed": TrainingSet(made, np.where(kept, after.number, -1)),
+    }
+    if edits["touched"].any():
+        sets["rebalanced_touched"] = TrainingSet(rebalanced, after.number)
+    return sets
+
+
+def independence_weights(cells: Cells) -> np.ndarray:
+    """Return the weights of Kamiran and Calders (2012), float64 (n,), with which group and value are independent.
+
+    A weight is P(group) P(value) / P(group, value), and 0 for an image in no group.
+    """
+    inside = cells.group >= 0
+    table = pd.DataFrame({"group": cells.group[inside], "value": cells.value[inside]})
+    share = {
+        columns: table.groupby(list(columns))["group"].transform("size") / len(table)
+        for columns in (("group",), ("value",), ("group", "value"))
+    }
+    weights = np.zeros(len(inside))
+    weights[inside] = share["group",] * share["value",] / share["group", "value"]
+    return weights
+
+
+def _cells(labels: Path, names: Sequence[str], settings: Rebalance) -> Cells:
+    """Return the cells of images by their labels."""
+    table = read_table(labels, "labels").set_index("image_id").loc[names]
+    attribute = settings.targets[0].attribute
+    wanted = sorted({attribute, *(name for target in settings.targets for name in target.where)})
+    missing = [name for name in wanted if name not in table or table[name].isna().any()]
+    if missing:
+        raise DataError(
+            f"{labels}: no label `{missing[0]}` of some images, which a classifier needs; add it, or set "
+            "`evaluate.utility: null`"
+        )
+    holds = {name: table[name].to_numpy(bool) for name in wanted}
+    group = np.full(len(table), -1)
+    for number, target in enumerate(settings.targets):
+        group[in_group(holds, target.where)] = number
+    return Cells(group, holds[attribute])
+
+
+def _edits(assembled: Path, plan: Path, referee: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return, for each image: whether it was edited or touched, the wanted value, and whether the referee confirms."""
+    flags = read_table(assembled, "assembled").set_index("image_id").loc[names]
+    planned = read_table(plan, "plan").set_index("image_id")
+    found = pd.DataFrame({"edited": flags["edited"].to_numpy(bool)}, index=pd.Index(names))
+    found["touched"] = flags["touched"].to_numpy(bool) if "touched" in flags else False
+    wanted = planned["wanted"].reindex(names)
+    found["wanted"] = wanted.fillna(False).astype(bool).to_numpy()
+    scores = read_table(referee, "scores").set_index("image_id").loc[names]
+    attribute = planned["attribute"].iloc[0] if len(planned) else scores.columns[0]
+    found["confirmed"] = (scores[attribute].to_numpy() > 0.5) == found["wanted"].to_numpy()
+    return found
+
+
+def _truth(truth: list[Path], names: Sequence[str], settings: Rebalance, cells: Cells) -> dict[bool, np.ndarray] | None:
+    """Return the true values of the images as they were (False) and as they are after the edits (True), if known."""
+    return {False: cells.value, True: _cells(truth[0], names, settings).value} if truth else None
+
+
+def _label_error(method: str, training: TrainingSet, truly: Mapping[bool, np.ndarray] | None) -> float | None:
+    """Return the share of a set's labels that are false; None where the truth of edits is unknown."""
+    if method == "ideal":
+        return 0.0
+    if truly is None:
+        return None if method in EDITED else 0.0
+    used = training.cell >= 0
+    return float(((training.cell % 2 == 1) != truly[method in EDITED])[used].mean())
+
+
+def _ideal_pixels(
+    pixels: np.ndarray, names: Sequence[str], counterfactuals: Path, data: AvatarData, settings: Rebalance
+) -> np.ndarray:
+    """Return the dataset with each edited face drawn anew, with the nearest drawing that has the wanted value."""
+    ideal = pixels.copy()
+    position = {name: number for number, name in enumerate(names)}
+    for row in read_table(counterfactuals, "counterfactuals").itertuples():
+        variants = dict(draw_variants(face_of(data, row.image_id), settings.region.parts))
+        if row.true_value != row.wanted:
+            having = (name for name, face in variants.items() if face.attributes[row.attribute] == row.wanted)
+            nearest = next(having)
+        else:
+            nearest = row.nearest
+        ideal[position[row.image_id]] = render_image(variants[nearest], data.resolution, data.crop)
+    return ideal
+
+
+def _untested(tested: Cells, names: Sequence[str], labels: Path) -> list[str]:
+    """Return the names of the cells with too few held-out images, which are in no figure."""
+    few = [name for name, count in zip(names, _counts(tested.number, len(names)), strict=True) if count < LEAST_TESTED]
+    if len(few) == len(names):
+        raise DataError(f"{labels}: no held-out images in {', '.join(names)}; hold out more, or other, images")
+    for name in few:
+        logger.warning("%s: fewer than %d held-out images in `%s`; its accuracy is unknown", labels, LEAST_TESTED, name)
+    return few
+
+
+def _counts(number: np.ndarray, cells: int) -> list[int]:
+    return np.bincount(number[number >= 0], minlength=cells).tolist()
+
+
+def _estimates(found: np.ndarray, drawn: np.ndarray, confidence: float) -> dict[str, object]:
+    """Return each figure of a method, the mean over seeds, with its interval."""
+    values, of_draws = figures(found), figures(drawn)
+    return {
+        name: estimate_json(_estimate(values[name].mean(), of_draws[name].mean(axis=1), confidence)) for name in FIGURES
+    }
+
+
+def _gain(
+    accuracies: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray], confidence: float
+) -> dict[str, object]:
+    """Return the gain in worst-group accuracy of the best method with edits over the best without, with interval."""
+    worst = {method: float(figures(found)["worst_group"].mean()) for method, found in accuracies.items()}
+    cheap, edited = (
+        max((method for method in methods if method in worst), key=lambda method: worst[method])
+        for methods in (CHEAP, EDITED)
+    )
+    drawn = [figures(draws[method])["worst_group"].mean(axis=1) for method in (edited, cheap)]
+    difference = _estimate(worst[edited] - worst[cheap], drawn[0] - drawn[1], confidence)
+    return {"with_edits": edited, "without": cheap, **estimate_json(difference)}
+
+
+def _estimate(value: float, drawn: np.ndarray, confidence: float) -> Estimate:
+    if np.isnan(value):
+        return UNKNOWN
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _range(values: np.ndarray) -> np.ndarray:
+    """Return the largest difference between groups, (...,), of values (..., groups); NaN with less than two groups."""
+    known = ~np.isnan(values).all(axis=tuple(range(values.ndim - 1)))
+    if known.sum() < 2:
+        return np.full(values.shape[:-1], np.nan)
+    return np.ptp(values[..., known], axis=-1)
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in values]
