@@ -28,6 +28,7 @@ ALL_CORES = 64  # capped by --cores or --max-threads
 SENT_AWAY = workflow.remote_exec or not workflow.local_exec
 HALF_OF_CORES = ALL_CORES if SENT_AWAY else max(1, (workflow.resource_settings.cores or 2) // 2)
 GPU = int(SENT_AWAY or gpu_in_sight())  # on a machine without one, `--resources gpu` does not limit the jobs
+ON_LONGEST_PATH = 1  # of jobs that could start, those that lead to the retrained GAN do
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
 
 

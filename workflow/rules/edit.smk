@@ -16,6 +16,7 @@ rule plan_edits:
         f"{ROOT}/logs/plan_edits/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/plan_edits/{{name}}.tsv"
+    priority: ON_LONGEST_PATH
     conda:
         "../../envs/pipeline.yaml"
     params:
@@ -47,6 +48,7 @@ rule swap_parts:
         f"{ROOT}/logs/swap_parts/{{name}}-{{shard}}.log",
     benchmark:
         f"{ROOT}/benchmarks/swap_parts/{{name}}-{{shard}}.tsv"
+    priority: ON_LONGEST_PATH
     conda:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
@@ -107,6 +109,7 @@ rule assemble_rebalanced:
         f"{ROOT}/benchmarks/assemble_rebalanced/{{name}}.tsv"
     wildcard_constraints:
         name="|".join(KNOWN_BY),
+    priority: ON_LONGEST_PATH
     conda:
         "../../envs/pipeline.yaml"
     params:

@@ -115,6 +115,7 @@ if checked.retrain:
             f"{ROOT}/benchmarks/retrain_generator/{{role}}.tsv"
         wildcard_constraints:
             role="|".join(LEARNS_FROM),
+        priority: ON_LONGEST_PATH
         retries: PREEMPTIONS
         conda:
             "../../envs/pipeline.yaml"
