@@ -52,6 +52,11 @@ class Detectors(Section):
     least_agreement: Share = Field(
         0.95, description="agreement of the detectors on an image set below which the report rejects its gaps"
     )
+    least_cell_accuracy: Share = Field(
+        0.75,
+        description="accuracy for the targets' attributes that each detector needs in every combination of them, on "
+        "held-out images; with less it tells one attribute by another, and the run is refused",
+    )
 
     @model_validator(mode="after")
     def _detectors_differ(self) -> Detectors:

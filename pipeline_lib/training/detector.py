@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
-from pipeline_lib.training.measures import detector_report
+from pipeline_lib.training.measures import cell_accuracies, detector_report
 from pipeline_lib.training.supervised import SupervisedTask, distort
+
+LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
 def train_detector(
@@ -66,8 +69,12 @@ def train_detector(
         judge: "selector" or "referee".
         checkpoints: folder of resumable checkpoints.
         weights: weight file to write.
-        report: JSON of accuracy, error counts and expected calibration error by attribute to write.
+        report: JSON of accuracy, error counts and expected calibration error by attribute to write, and for related
+            ones of the accuracy in every cell.
         device: where to train.
+
+    Raises:
+        DataError: a label is missing, or the detector is right too seldom in a cell of the related attributes.
     """
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
@@ -78,9 +85,42 @@ def train_detector(
     test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
     logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
     detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
-    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid()
+    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid().numpy()
+    truth = test_truth[1::2].numpy() > 0.5
+    cells = cell_accuracies(probabilities, truth, settings.attributes, related)
+    refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
+    found = detector_report(probabilities, truth, settings.attributes)
     save_weights(weights, detector, {"judge": judge, **provenance})
-    write_json(report, detector_report(probabilities.numpy(), test_truth[1::2].numpy() > 0.5, settings.attributes))
+    write_json(report, {name: figures | {"cells": cells.get(name, {})} for name, figures in found.items()})
+
+
+def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least: float, judge: str) -> None:
+    """Refuse a detector that is right in too few held-out images of a cell, as one is that tells smiles by the hair.
+
+    Args:
+        cells: {attribute: {cell: {"n", "accuracy"}}}; cells of fewer than `LEAST_IN_CELL` images do not count.
+        least: accuracy required in each.
+        judge: "selector" or "referee".
+
+    Raises:
+        DataError: names the attribute, the cell and the accuracy.
+    """
+    worst = min(
+        (
+            (found["accuracy"], attribute, cell, found["n"])
+            for attribute, by_cell in cells.items()
+            for cell, found in by_cell.items()
+            if found["n"] >= LEAST_IN_CELL
+        ),
+        default=None,
+    )
+    if worst is not None and worst[0] < least:
+        accuracy, attribute, cell, n = worst
+        raise DataError(
+            f"{judge}: right about `{attribute}` in only {accuracy:.2f} of {n} held-out images with {cell}, less than "
+            f"{least:g}; it seems to tell it by what goes with it in training, so no rate can be trusted; add images "
+            "of that kind, train longer, give a detector, or lower `detectors.least_cell_accuracy`"
+        )
 
 
 def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
+
+from pipeline_lib.rebalance.groups import group_name
 
 
 def detector_report(probabilities: np.ndarray, truth: np.ndarray, attributes: list[str]) -> dict[str, Any]:
@@ -23,6 +26,32 @@ def detector_report(probabilities: np.ndarray, truth: np.ndarray, attributes: li
             "calibration_error": expected_calibration_error(probability, true),
         }
     return report
+
+
+def cell_accuracies(
+    probabilities: np.ndarray, truth: np.ndarray, attributes: list[str], related: list[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return a detector's accuracy for each related attribute in each cell that the related attributes form.
+
+    Args:
+        probabilities: (n, attributes).
+        truth: bool (n, attributes).
+        attributes: names of the columns.
+        related: attributes of the targets and of their conditions.
+
+    Returns:
+        {attribute: {cell: {"n", "accuracy"}}}, with cells such as `smiling and not long_hair`; empty ones are left out.
+    """
+    columns = [attributes.index(name) for name in related]
+    right = (probabilities > 0.5) == truth
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in related}
+    for values in itertools.product((True, False), repeat=len(related)):
+        inside = (truth[:, columns] == values).all(axis=1)
+        cell = group_name(dict(zip(related, values, strict=True)))
+        for name, column in zip(related, columns, strict=True):
+            if inside.any():
+                found[name][cell] = {"n": int(inside.sum()), "accuracy": float(right[inside, column].mean())}
+    return found
 
 
 def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:

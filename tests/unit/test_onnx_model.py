@@ -170,7 +170,7 @@ def judge(tmp_path, write_shards):
         labels = pd.DataFrame({"image_id": names, "split": "train", attribute: truth})
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, names)
-        settings = Detectors(attributes=[attribute], selector=network, **options)
+        settings = Detectors(attributes=[attribute], selector=network, least_cell_accuracy=0, **options)
         train_detector(
             images=images,
             labels=tmp_path / "labels.parquet",

@@ -18,10 +18,16 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.training import detector as detector_module
 from pipeline_lib.training.calibration import fit_temperatures
-from pipeline_lib.training.detector import independence_weights, train_detector
+from pipeline_lib.training.detector import LEAST_IN_CELL, independence_weights, refuse_shortcuts, train_detector
 from pipeline_lib.training.loop import run
-from pipeline_lib.training.measures import detector_report, expected_calibration_error, intersection_over_union
+from pipeline_lib.training.measures import (
+    cell_accuracies,
+    detector_report,
+    expected_calibration_error,
+    intersection_over_union,
+)
 from pipeline_lib.training.segmenter import part_weights, train_segmenter
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
@@ -32,7 +38,9 @@ SMILING = RANDOM.random(COUNT) < 0.5
 PIXELS = RANDOM.integers(0, 256, (COUNT, 16, 16, 3), np.uint8)
 PIXELS[SMILING, 8:, :, 0] = 255  # what a smile looks like here
 NAMES = [f"image-{number:02d}" for number in range(COUNT)]
-SETTINGS = Detectors(attributes=["smiling", "hat"], training=SupervisedTraining(kimg=0.032, batch=8))
+SETTINGS = Detectors(
+    attributes=["smiling", "hat"], training=SupervisedTraining(kimg=0.032, batch=8), least_cell_accuracy=0
+)
 
 
 def test_temperatures_undo_a_known_overconfidence():
@@ -158,7 +166,7 @@ def test_without_related_attributes_every_image_counts_alike():
 def train(tmp_path, write_shards):
     """Return a function that trains one detector on given pixels and returns its weights and report."""
 
-    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None):
+    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None, related=()):
         labels = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": SMILING, "hat": ~SMILING})
         labels = labels if people is None else labels.assign(person=people)
         write_table(tmp_path / "labels.parquet", "labels", labels)
@@ -170,7 +178,7 @@ def train(tmp_path, write_shards):
             held_out_labels=tmp_path / "labels.parquet",
             network=getattr(settings, judge).model_copy(update={"width": 4}),
             settings=settings,
-            related=[],
+            related=list(related),
             judge=judge,
             checkpoints=tmp_path / "checkpoints",
             weights=tmp_path / name / "weights.safetensors",
@@ -214,6 +222,37 @@ def test_a_detector_learns_what_can_be_seen_and_reports_every_attribute(train):
     assert set(report) == {"smiling", "hat"}
     assert report["smiling"]["n"] == COUNT // 2  # measured on odd positions, calibrated on even ones
     assert report["smiling"]["accuracy"] >= 0.9
+
+
+def test_accuracy_is_counted_in_every_cell_of_the_related_attributes():
+    truth = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]], bool)
+    said = np.array([[0.9, 0.2, 0], [0.1, 0.2, 0], [0.8, 0.4, 0], [0.3, 0.1, 0]])
+    found = cell_accuracies(said, truth, ["smiling", "hat", "old"], ["smiling", "hat"])
+    assert found["smiling"] == {
+        "smiling and hat": {"n": 1, "accuracy": 1.0},
+        "smiling and not hat": {"n": 2, "accuracy": 0.5},
+        "not smiling and not hat": {"n": 1, "accuracy": 1.0},
+    }
+    assert found["hat"]["smiling and hat"] == {"n": 1, "accuracy": 0.0}
+
+
+def test_a_detector_that_tells_smiles_by_the_hair_is_refused():
+    cells = {"smiling": {"long_hair": {"n": 900, "accuracy": 0.99}, "not long_hair": {"n": 40, "accuracy": 0.4}}}
+    with pytest.raises(
+        DataError, match=r"referee: right about `smiling` in only 0\.40 of 40 held-out images with not long"
+    ):
+        refuse_shortcuts(cells, 0.75, "referee")
+    refuse_shortcuts(cells, 0.4, "referee")
+    cells["smiling"]["not long_hair"]["n"] = LEAST_IN_CELL - 1
+    refuse_shortcuts(cells, 0.75, "referee")
+
+
+def test_a_refused_detector_leaves_no_file(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(detector_module, "LEAST_IN_CELL", 1)
+    settings = SETTINGS.model_copy(update={"least_cell_accuracy": 1.0})
+    with pytest.raises(DataError, match=r"`detectors\.least_cell_accuracy`"):
+        train("images", PIXELS, settings=settings, related=["smiling", "hat"])
+    assert not (tmp_path / "images/weights.safetensors").exists()
 
 
 def test_an_attribute_without_truth_is_named(train):
