@@ -185,7 +185,7 @@ def supervised(setting: Setting) -> list[Found]:
         "detector": (
             partial(_detector, setting),
             torch.ones(2 * batch, 1),
-            lambda net, x, y: F.l1_loss(net.logits(x), y),
+            lambda net, x, y: F.binary_cross_entropy_with_logits(net.logits(x), y),
         ),
         "segmenter": (
             lambda: UNetSegmenter(["background", "mouth"], 24),
