@@ -11,7 +11,7 @@ IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-fast test-cluster accept seeds bench gpu-check lint docs clean
+.PHONY: help .venv demo test test-fast test-cluster accept seeds severity bench gpu-check lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ $(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
 
 accept: demo  ## check the acceptance criteria of the demo run
 	.venv/bin/python -m benchmarks.accept $(RESULTS)
+
+seeds: $(VENV)  ## run the default config with five seeds, more than an hour; goes on where it was stopped
+	.venv/bin/python -m benchmarks.seeds --cores $(CORES)
+
+severity: $(VENV)  ## the worst group of classifiers by the strength of the bias, an hour; goes on where it was stopped
+	.venv/bin/python -m benchmarks.severity --cores $(CORES)
 
 # One test uses a network of another project; only the model file of that package is used.
 test: $(VENV)  ## run every test

@@ -67,11 +67,12 @@ def check_attributes(config: Config) -> None:
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
-    for rule in data.rates:
-        order = list(AVATAR_SETTABLE)
-        check_name("data.rates.attribute", rule.attribute, order)
-        for name in rule.where:
-            check_name("data.rates.where", name, order[: order.index(rule.attribute)])
+    order = list(AVATAR_SETTABLE)
+    for key in ("rates", "held_out_rates"):
+        for rule in getattr(data, key) or ():
+            check_name(f"data.{key}.attribute", rule.attribute, order)
+            for name in rule.where:
+                check_name(f"data.{key}.where", name, order[: order.index(rule.attribute)])
     return AVATAR_ATTRIBUTES
 
 

@@ -48,6 +48,9 @@ class AvatarData(Section):
         ],
         description="rates in the dataset, including its bias; a later rule overrides an earlier one",
     )
+    held_out_rates: list[RateRule] | None = Field(
+        None, description="rates among held-out images, such as even ones; null: those of the dataset"
+    )
     shards: Shards = 2
 
     @property

@@ -97,11 +97,17 @@ def open_avatars(settings: AvatarData) -> Source:
 
 def face_of(settings: AvatarData, image_id: str) -> Face:
     """Draw the face of an image of the training or held-out set."""
-    return draw_face(settings.seed, int(image_id.removeprefix(ID)), settings.rates)
+    return _face_at(settings, int(image_id.removeprefix(ID)))
+
+
+def _face_at(settings: AvatarData, index: int) -> Face:
+    """Draw the face with a global index, with the rates of its set."""
+    of_held_out = index >= HELD_OUT_FROM and settings.held_out_rates is not None
+    return draw_face(settings.seed, index, settings.held_out_rates if of_held_out else settings.rates)
 
 
 def _read(settings: AvatarData, item: Item) -> Record:
-    face = draw_face(settings.seed, item.origin, settings.rates)
+    face = _face_at(settings, item.origin)
     image, codes = render_face(face, settings.resolution, settings.crop)
     return Record(image, codes, face.attributes)
 

@@ -1,0 +1,140 @@
+"""How much rebalancing helps a classifier, by how strong the bias is, on avatars.
+
+`python -m benchmarks.severity --seeds 0 1 2` runs the pipeline once for each strength of the bias and each seed, with
+the classical editor, so that no GAN is needed and detectors see the biased data alone. Held-out images have even rates.
+A run that was stopped is resumed, and a finished one is only read. It writes `severity.json`, with the accuracy of the
+worst group for each method, and a figure beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from pipeline_lib.report.figures import save_figure
+from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
+from pipeline_lib.runtime.files import read_json, write_json
+
+CONFIG = Path("config/config.yaml")
+#: Rate of the more frequent value in each group, by the strength's name. The last leaves about 20 images in each of the
+#: two rare cells, of 2,320 images with long hair and 2,680 without.
+SEVERITIES = {
+    "0.80": (0.8, 0.8),
+    "0.95": (0.95, 0.95),
+    "0.99": (0.99, 0.99),
+    "20 images": (1 - 20 / 2320, 1 - 20 / 2680),
+}
+SHOWN = ("original", "reweighted", "resampled", "group_dro", "rebalanced", "rebalanced_reweighted", "ideal")
+MARKS = dict(zip(SHOWN, "osD^osx", strict=True))
+
+
+def config_of(name: str, seed: int) -> dict[str, Any]:
+    """Return the config of a run: the default one with this bias, without any GAN."""
+    values = yaml.safe_load(CONFIG.read_text())
+    for section in ("generator", "encoder", "sample"):
+        values.pop(section, None)
+    often, seldom = SEVERITIES[name][0], 1 - SEVERITIES[name][1]
+
+    def rates(long_hair: float, short_hair: float) -> list[dict[str, Any]]:
+        return [
+            {"where": {"long_hair": value}, "attribute": "smiling", "rate": rate}
+            for value, rate in ((True, long_hair), (False, short_hair))
+        ]
+
+    values["data"] |= {"rates": rates(often, seldom), "held_out_rates": rates(0.5, 0.5)}
+    values["rebalance"]["editor"] = "poisson"
+    run = f"severity-{name.replace(' ', '-')}-seed-{seed}"
+    # a biased detector is what this measures, so it is not refused
+    return values | {"run": run, "seed": seed, "retrain": None, "detectors": {"least_cell_accuracy": 0}}
+
+
+def run_one(name: str, seed: int, cores: int) -> dict[str, Any]:
+    """Run the pipeline for one strength and seed as far as the classifiers need it; returns what they found."""
+    values = config_of(name, seed)
+    results = Path("results") / values["run"]
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    command = [sys.executable, "-m", "pipeline_lib", "run", f"{results}/evaluation/utility.json"]
+    subprocess.run([*command, "--cores", str(cores), "--configfile", f"{results}/config.yaml"], check=True)
+    found = read_json(results / "evaluation/utility.json")
+    found["detectors"] = {
+        judge: min(
+            cell["accuracy"] for cell in read_json(results / f"models/{judge}.json")["smiling"]["cells"].values()
+        )
+        for judge in ("selector", "referee")
+    }
+    return found
+
+
+def summarise(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return, for each strength: worst-group accuracy by method and worst cell by detector, of every seed."""
+    return {
+        name: {
+            "images_in_rarest_cell": [min(run["methods"]["original"]["images"].values()) for run in runs],
+            "detectors": {judge: _spread([run["detectors"][judge] for run in runs]) for judge in runs[0]["detectors"]},
+            "worst_group": {
+                method: _spread([run["methods"][method]["worst_group"]["value"] for run in runs])
+                for method in known_methods(runs[0])
+            },
+        }
+        for name, runs in found.items()
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "values": list(values)}
+
+
+def severity_figure(summary: Mapping[str, Any]) -> Figure:
+    """Return the curves of worst-group accuracy, a line for each method, with the range over seeds."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, method in enumerate(SHOWN):
+        color = BOUND if method == "ideal" else EDITED if method.startswith("rebalanced") else PLAIN
+        spreads = [found["worst_group"][method] for found in summary.values()]
+        places = [place + 0.03 * (number - len(SHOWN) / 2) for place in range(len(spreads))]
+        middle = [spread["median"] for spread in spreads]
+        around = [
+            [spread["median"] - spread["low"] for spread in spreads],
+            [spread["high"] - spread["median"] for spread in spreads],
+        ]
+        axes.errorbar(
+            places, middle, around, color=color, marker=MARKS[method], markersize=4, linewidth=1, elinewidth=0.7,
+            label=METHODS[method], markerfacecolor="white" if method in ("resampled", "group_dro") else color,
+        )  # fmt: skip
+    axes.set_xticks(range(len(summary)), list(summary), fontsize=7)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel("rate of the frequent value in each group; last, about 20 images of the rare one", fontsize=7)
+    axes.set_ylabel("accuracy in the worst group", fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right", fontsize=6.5, frameon=False)
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run every strength and seed, and write the JSON and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--severities", nargs="+", choices=list(SEVERITIES), default=list(SEVERITIES))
+    parser.add_argument("--output", type=Path, default=Path("severity.json"))
+    options = parser.parse_args(arguments)
+    found = {name: [run_one(name, seed, options.cores) for seed in options.seeds] for name in options.severities}
+    summary = summarise(found)
+    write_json(options.output, {"seeds": options.seeds, "severities": summary})
+    save_figure(severity_figure(summary), options.output.with_suffix(".png"))
+    for name, of_name in summary.items():
+        print(f"{name}: " + ", ".join(f"{METHODS[m]} {v['median']:.2f}" for m, v in of_name["worst_group"].items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
