@@ -28,14 +28,15 @@ WANTED = [
     *(f"report/{name}" for name in ("summary.html", "datasheet.md", "rates.png")),
     *(f"report/{name}.csv" for name in ("quality", "detectors", "edits", "timing")),
     *(f"report/edits-{name}.png" for name in ("samples", "dataset")),
+    "report/utility.png",
 ]
 
 #: The rules that depend on the rates wanted.
 AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
-    *("compare_regions", "collect_metrics"),
-    *("plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
+    *("evaluate_utility", "compare_regions", "collect_metrics"),
+    *("plot_utility", "plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
 
 
