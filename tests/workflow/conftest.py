@@ -10,7 +10,7 @@ from harness import REPOSITORY, SOURCES, Run
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The repository before anything has run."""
+    """The repository before anything has run; tests copy it and run in the copy."""
     return Run.take(REPOSITORY, SOURCES, tmp_path_factory.mktemp("sources") / "repository")
 
 

@@ -90,8 +90,10 @@ def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
     assert "Nothing to be done" in finished.snakemake("--dry-run")
 
 
-def test_two_heavy_jobs_fit_on_one_machine_and_do_not_wait_for_a_gpu_that_is_not_there(sources: Run) -> None:
-    plan = sources.snakemake("--dry-run", "--cores", "8", "--max-threads", "8")
+def test_two_heavy_jobs_fit_on_one_machine_and_do_not_wait_for_a_gpu_that_is_not_there(
+    sources: Run, tmp_path: Path
+) -> None:
+    plan = sources.copy(tmp_path / "run").snakemake("--dry-run", "--cores", "8", "--max-threads", "8")
     threads = dict(re.findall(r"^rule (\w+):$.*?^    threads: (\d+)$", plan, re.MULTILINE | re.DOTALL))
     assert {rule: threads[rule] for rule in ("prepare_dataset", "train_detector", "swap_parts")} == {
         "prepare_dataset": "8",
