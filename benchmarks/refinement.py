@@ -27,9 +27,10 @@ from torch import Tensor
 
 from pipeline_lib.config import AvatarData, BoxRegion, PartRegion, Rebalance, load_config
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
+from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.choice import judge
-from pipeline_lib.editing.donors import ImageSet, parts_of
+from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.editing.editors import LatentRegressionEditor
 from pipeline_lib.editing.finish import Finish, finish
 from pipeline_lib.editing.swap import faces_at_a_time

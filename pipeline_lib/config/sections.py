@@ -49,6 +49,11 @@ class Detectors(Section):
     blur: Positive = Field(1.5, description="largest sigma of the Gaussian blur in training, in pixels")
     noise: Share = Field(0.2, description="largest standard deviation of the noise in training, for pixels in [-1, 1]")
     color: Share = Field(0.2, description="largest shift of each colour channel in training")
+    collages: Share = Field(
+        0.0,
+        description="share of training images whose region comes from another image, with its value of the targets' "
+        "attribute, so that a detector cannot tell it by the rest of the image",
+    )
     least_agreement: Share = Field(
         0.95, description="agreement of the detectors on an image set below which the report rejects its gaps"
     )

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import BoxRegion, PartRegion, Rebalance
+from pipeline_lib.config import Rebalance
+from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.editing.parts import BOX, PartMasks, unpack_masks
 from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.distances import seam
+from pipeline_lib.imaging.masks import unpack_masks
 from pipeline_lib.imaging.transfer import to_float, upload
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -130,11 +131,6 @@ def gather(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
     with ThreadPoolExecutor(GATHERERS) as pool:
         list(pool.map(take, np.array_split(positions, GATHERERS), np.array_split(found, GATHERERS)))
     return found
-
-
-def parts_of(region: PartRegion | BoxRegion) -> tuple[str, ...]:
-    """Return the parts whose masks a region needs: of a box, what donors must show, or else the box itself."""
-    return region.parts or (BOX,)
 
 
 def donor_pools(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline_lib.config import BoxRegion
+from pipeline_lib.data.part_masks import BOX
 from pipeline_lib.data.shards import count_images, iterate_batches
-from pipeline_lib.data.tables import read_table, table_writer
+from pipeline_lib.data.tables import table_writer
 from pipeline_lib.imaging.masks import box_mask
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
-
-BOX = "box"  # the only part of images without a segmenter
 
 
 @torch.no_grad()
@@ -91,49 +89,3 @@ def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> li
             }
         )
     return rows
-
-
-class PartMasks(Mapping[str, np.ndarray]):
-    """The masks, bool (resolution, resolution), of some parts taken together, by image id.
-
-    They are unpacked, from one bit per pixel, only on access.
-
-    Args:
-        parts: a table of parts.
-        names: names of the parts.
-        resolution: side of the images in pixels.
-        least_pixels: a part of fewer pixels is ignored.
-    """
-
-    def __init__(self, parts: Path, names: Sequence[str], resolution: int, least_pixels: int = 1):
-        wanted = [("part", "in", list(names)), ("pixels", ">=", least_pixels)]
-        table = read_table(parts, "parts", columns=["image_id", "part", "pixels", "mask"], filters=wanted)
-        rows, images = pd.factorize(table["image_id"])
-        self._row = {name: row for row, name in enumerate(images)}
-        length = (resolution * resolution + 7) // 8
-        #: uint8 (n + 1, bytes), with a row for each image that has a part and an empty last one for all others.
-        self.packed = np.zeros((len(images) + 1, length), np.uint8)
-        found = np.frombuffer(b"".join(table["mask"]), np.uint8).reshape(-1, length)
-        np.bitwise_or.at(self.packed, rows, found)
-        self._resolution = resolution
-
-    def row(self, image_id: str) -> int:
-        """Return the row of `packed` with an image's mask; the last row, which is empty, if the image has no part."""
-        return self._row.get(image_id, len(self._row))
-
-    def __getitem__(self, image_id: str) -> np.ndarray:
-        bits = np.unpackbits(self.packed[self._row[image_id]], count=self._resolution**2)
-        return bits.reshape(self._resolution, self._resolution).astype(bool)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row)
-
-    def __len__(self) -> int:
-        return len(self._row)
-
-
-def unpack_masks(packed: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Turn rows of packed bits, uint8 (n, bytes), into masks (n, 1, resolution, resolution) of {0, 1}."""
-    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)  # the first pixel is the highest bit
-    bits = (packed[:, :, None] >> places) & 1
-    return bits.flatten(1)[:, : resolution**2].reshape(-1, 1, resolution, resolution).float()

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Rebalance
+from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
 from pipeline_lib.editing.choice import Judged, choose_best, judge
-from pipeline_lib.editing.donors import ImageSet, Looked, donor_pools, parts_of, seam_width, select_donors
+from pipeline_lib.editing.donors import ImageSet, Looked, donor_pools, seam_width, select_donors
 from pipeline_lib.editing.editor import Editor, Wish
 from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
 from pipeline_lib.editing.finish import finish

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from pipeline_lib.config import Rebalance
+from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.editing.donors import ImageSet, parts_of
+from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.swap import faces_at_a_time, swap
 from pipeline_lib.imaging.transfer import to_uint8

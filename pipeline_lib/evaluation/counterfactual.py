@@ -16,9 +16,10 @@ import torch
 
 from pipeline_lib.config import AvatarData, BoxRegion, PartRegion, Rebalance
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
+from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
-from pipeline_lib.editing.donors import ImageSet, parts_of
+from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.masks import grow
 from pipeline_lib.runtime import seeding

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
+from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.editing.donors import ImageSet, parts_of
+from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.editing.editors import LatentRegressionEditor
 from pipeline_lib.editing.swap import swap
 from pipeline_lib.imaging.distances import masked_l1

@@ -42,3 +42,10 @@ def box_mask(region: BoxRegion, resolution: int) -> Tensor:
     if not mask.any():
         raise DataError(f"rebalance.region: the box contains no pixel at a resolution of {resolution}; enlarge it")
     return mask
+
+
+def unpack_masks(packed: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Turn rows of packed bits, uint8 (n, bytes), into masks (n, 1, resolution, resolution) of {0, 1}."""
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)  # the first pixel is the highest bit
+    bits = (packed[:, :, None] >> places) & 1
+    return bits.flatten(1)[:, : resolution**2].reshape(-1, 1, resolution, resolution).float()

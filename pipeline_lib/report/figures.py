@@ -363,8 +363,7 @@ def _collages(
     """Return the inverted collages, with unknown pixels in mid-grey."""
     import torch
 
-    from pipeline_lib.editing.donors import parts_of
-    from pipeline_lib.editing.parts import PartMasks
+    from pipeline_lib.data.part_masks import PartMasks, parts_of
     from pipeline_lib.imaging.collages import make_collage, region_masks
 
     side = next(iter(images.values())).shape[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ from torch import Tensor
 
 from pipeline_lib.config import (
     BackboneNetwork,
+    BoxRegion,
     Detectors,
     GivenNetwork,
     OnnxNetwork,
+    PartRegion,
     TrainedHere,
 )
+from pipeline_lib.data.part_masks import PartMasks, parts_of
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.transfer import to_float
@@ -32,6 +35,7 @@ from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
+from pipeline_lib.training.region_collages import RegionCollages
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
@@ -43,9 +47,12 @@ def train_detector(
     labels: Path,
     held_out: list[Path],
     held_out_labels: Path,
+    parts: list[Path],
     network: TrainedHere | GivenNetwork,
     settings: Detectors,
     related: list[str],
+    attribute: str,
+    region: PartRegion | BoxRegion | None,
     judge: str,
     checkpoints: Path,
     weights: Path,
@@ -63,9 +70,12 @@ def train_detector(
         labels: table of its labels.
         held_out: shards of the held-out set.
         held_out_labels: table of its labels.
+        parts: table of the parts of the training set; empty without collages.
         network: architecture, seed and half of this detector, or its file.
         settings: the config section of both detectors.
         related: attributes of the targets and of their conditions, whose association is removed by the weights.
+        attribute: the targets' attribute, which the region of an edit shows.
+        region: the config section of the region; None without collages.
         judge: "selector" or "referee".
         checkpoints: folder of resumable checkpoints.
         weights: weight file to write.
@@ -79,7 +89,10 @@ def train_detector(
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
-        detector, provenance = _trained_detector(images, labels, network, settings, related, judge, checkpoints, device)
+        swapped = _Swapped(parts[0], region, attribute) if parts and region else None
+        detector, provenance = _trained_detector(
+            images, labels, swapped, network, settings, related, judge, checkpoints, device
+        )
     detector = detector.to(device).requires_grad_(False).eval()
 
     test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
@@ -123,6 +136,27 @@ def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least
         )
 
 
+class _Swapped(NamedTuple):
+    """What collages for training are made of."""
+
+    parts: Path
+    region: PartRegion | BoxRegion
+    attribute: str
+
+
+class _DetectorTask(SupervisedTask):
+    """Trains a detector on images, of which a share are collages; targets are truth and weights (n, 2, attributes)."""
+
+    collages: RegionCollages | None = None
+
+    def examples(self, chosen: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        if self.collages is None:
+            return super().examples(chosen, index)
+        random = seeding.torch_generator(self.seed, self.name, "collages", index)
+        images, truth, weights = self.collages(chosen, self.targets[chosen, 1], random)
+        return images, torch.stack([truth, weights], dim=1)
+
+
 def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:
     attributes, mirror = settings.attributes, settings.mirror
     if isinstance(network, OnnxNetwork):
@@ -138,6 +172,7 @@ def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int)
 def _trained_detector(
     images: list[Path],
     labels: Path,
+    swapped: _Swapped | None,
     network: TrainedHere,
     settings: Detectors,
     related: list[str],
@@ -148,10 +183,11 @@ def _trained_detector(
     pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
     own = torch.nonzero(numbers % 2 == network.half).flatten()
     balance = torch.zeros_like(targets)
-    balance[own] = independence_weights(targets[own], [settings.attributes.index(name) for name in related])
+    columns = [settings.attributes.index(name) for name in related]
+    balance[own] = independence_weights(targets[own], columns)
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
     detector = _new_detector(network, settings)
-    task = SupervisedTask(
+    task = _DetectorTask(
         detector,
         pixels,
         torch.stack([targets, balance], dim=1),
@@ -163,9 +199,23 @@ def _trained_detector(
         f"train_{judge}",
         own,
     )
-    key = digest_of([settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)])
+    made_of = [settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)]
+    if swapped is not None:
+        packed = _packed_masks(swapped, read_shards(images)[0], pixels.shape[-1])
+        shown = settings.attributes.index(swapped.attribute)
+        task.collages = RegionCollages(pixels, targets, packed, own, swapped.region, shown, columns, settings.collages)
+        made_of += [swapped.region.model_dump(mode="json"), swapped.attribute, digest_of_files(swapped.parts)]
+    key = digest_of(made_of)
     run(task, checkpoints / f"{task.name}-{key}")
     return detector, {"key": key, "kimg": settings.training.kimg}
+
+
+def _packed_masks(swapped: _Swapped, names: list[str], side: int) -> Tensor:
+    """Return the masks of the region's parts, as packed bits, uint8 (n, bytes); empty where an image has none."""
+    masks = PartMasks(swapped.parts, parts_of(swapped.region), side)
+    if not masks:
+        raise DataError(f"{swapped.parts}: no image has the part that is swapped; set `detectors.collages: 0`")
+    return torch.from_numpy(masks.packed[[masks.row(name) for name in names]])
 
 
 def _new_detector(network: TrainedHere, settings: Detectors) -> Detector:

@@ -65,13 +65,18 @@ class SupervisedTask:
         places = batch_positions(index, self.settings.batch, len(self.positions), self.seed, self.name)
         chosen = self.positions[places]
         random = seeding.torch_generator(self.seed, self.name, index)
-        images = self._distort(to_float(self.images[chosen], self.device), random)
+        images, targets = self.examples(chosen, index)
+        images = self._distort(to_float(images, self.device), random)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            loss = self._loss(self.network, images, self.targets[chosen].to(self.device))
+            loss = self._loss(self.network, images, targets.to(self.device))
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
         return {"loss": loss}
+
+    def examples(self, chosen: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return images, uint8 (n, 3, H, W), and targets of step `index`, from the positions drawn for it."""
+        return self.images[chosen], self.targets[chosen]
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         return None

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pipeline_lib.config import BoxRegion
+from pipeline_lib.data.part_masks import BOX, PartMasks
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.editing.parts import BOX, PartMasks, extract_parts, part_rows
+from pipeline_lib.editing.parts import extract_parts, part_rows
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.segmenter import UNetSegmenter

@@ -22,6 +22,7 @@ RELATED = sorted(
 REGION = settings["rebalance"]["region"]
 SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
 REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as the paper edits them
+COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A
 # job that is sent to a cluster has what it requests to itself, which is `max-threads` of the profile.
 ALL_CORES = 64  # capped by --cores or --max-threads

@@ -4,6 +4,7 @@ rule train_detector:
         labels=f"{ROOT}/labels/dataset.parquet",
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
+        parts=f"{ROOT}/parts/dataset.parquet" if COLLAGES else [],
         model=lambda wildcards: given(*(settings["detectors"][wildcards.judge].get(key) for key in ("path", "weights"))),
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
@@ -22,6 +23,8 @@ rule train_detector:
         network=lambda wildcards: settings["detectors"][wildcards.judge],
         settings=settings["detectors"],
         related=RELATED,
+        attribute=settings["rebalance"]["targets"][0]["attribute"],
+        region=REGION if COLLAGES else None,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
     script:
