@@ -52,7 +52,7 @@ class Detectors(Section):
     collages: Share = Field(
         0.0,
         description="share of training images whose region comes from another image, with its value of the targets' "
-        "attribute, so that a detector cannot tell it by the rest of the image",
+        "attribute; the targets' attributes are learnt from these alone, so that none is told by another",
     )
     least_agreement: Share = Field(
         0.95, description="agreement of the detectors on an image set below which the report rejects its gaps"

@@ -131,8 +131,9 @@ def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least
         accuracy, attribute, cell, n = worst
         raise DataError(
             f"{judge}: right about `{attribute}` in only {accuracy:.2f} of {n} held-out images with {cell}, less than "
-            f"{least:g}; it seems to tell it by what goes with it in training, so no rate can be trusted; add images "
-            "of that kind, train longer, give a detector, or lower `detectors.least_cell_accuracy`"
+            f"{least:g}; it seems to tell it by what goes with it in training, so no rate can be trusted; set "
+            "`detectors.collages: 0.75`, add images of that kind, give a detector, or lower "
+            "`detectors.least_cell_accuracy`"
         )
 
 

@@ -15,7 +15,8 @@ from pipeline_lib.imaging.masks import unpack_masks
 class RegionCollages:
     """Pastes the region of random images into a share of a batch, so that it says nothing about the rest.
 
-    In a biased dataset nearly all smiles have long hair, and a detector tells it by the hair; collages have either.
+    In a biased dataset nearly all smiles have long hair, and a detector tells it by the hair. Collages have either. So
+    related attributes are learnt from collages alone, where they are independent, and all others from unchanged images.
 
     Args:
         images: uint8 (n, 3, H, W).
@@ -24,7 +25,8 @@ class RegionCollages:
         positions: images to take regions from; one without any part is none of them, and gets no region either.
         region: the config section.
         attribute: column of the attribute that the region shows.
-        related: columns whose truth is known of a collage, which are that one and those that the region does not touch.
+        related: columns of the attributes that are associated in the dataset; that one, and others that the region does
+            not touch.
         share: of the images of a batch that become collages.
     """
 
@@ -41,7 +43,7 @@ class RegionCollages:
     ):
         self._images, self._truth, self._packed, self._region = images, truth, packed, region
         self._attribute, self._share = attribute, share
-        self._known = torch.zeros(truth.shape[1]).index_fill(0, torch.tensor(related), 1.0)
+        self._related = torch.zeros(truth.shape[1]).index_fill(0, torch.tensor(related), 1.0)
         self._has_part = (packed > 0).any(dim=1)
         self._donors = positions[self._has_part[positions]]
 
@@ -50,14 +52,15 @@ class RegionCollages:
 
         Args:
             chosen: positions of its images, int64 (m,).
-            weights: their loss weights, (m, attributes). Attributes that are unknown of a collage weigh nothing.
+            weights: their loss weights, (m, attributes), which an image without any part keeps.
             random: generator of this step.
         """
         images, truth = self._images[chosen], self._truth[chosen].clone()
         donors = self._donors[torch.randint(len(self._donors), (len(chosen),), generator=random)]
-        replaced = (torch.rand(len(chosen), generator=random) < self._share) & self._has_part[chosen]
+        has_part = self._has_part[chosen]
+        replaced = (torch.rand(len(chosen), generator=random) < self._share) & has_part
         parts = (unpack_masks(self._packed[of], images.shape[-1]) for of in (donors, chosen))
         pasted = region_masks(self._region, *parts).region * replaced.view(-1, 1, 1, 1)
         truth[replaced, self._attribute] = self._truth[donors[replaced], self._attribute]
-        weights = torch.where(replaced[:, None], self._known, weights)
+        weights = torch.where(replaced[:, None], self._related, weights * (1 - self._related * has_part[:, None]))
         return make_collage(images, self._images[donors], pasted), truth, weights

@@ -53,7 +53,9 @@ def test_without_a_share_or_without_the_part_images_stay_as_they_are():
             torch.arange(12), weights, torch.Generator().manual_seed(0)
         )
         assert made[unchanged].equal(images[unchanged])
-        assert weighed[unchanged].equal(weights[unchanged])
+        assert weighed[:6].equal(weights[:6])  # nothing to take from a collage
+    weighed = collages(0.0, images, truth, packed)(torch.arange(12), weights, torch.Generator().manual_seed(0))[2]
+    assert weighed[6:].equal(torch.tensor([0.0, 0.0, 2.0]).expand(6, -1))  # the related ones only from collages
 
 
 def test_regions_come_from_the_detectors_own_half_alone():
