@@ -43,15 +43,20 @@ class DetectorNetwork(Section):
     half: Half
 
 
-class BackboneNetwork(Section):
-    """An attribute classifier that is trained here, with a backbone from torchvision or timm."""
+class LibraryNetwork(Section):
+    """A network from torchvision or timm with a new last layer, to be trained here."""
 
-    backend: Literal["backbone"] = Field(description="a network of a library, with a new last layer")
     library: Literal["torchvision", "timm"] = Field("torchvision", description="library that provides the network")
-    name: str = Field(description="name of the network, such as resnet18; must differ between the two detectors")
+    name: str = Field(description="name of the network, such as resnet18")
     weights: Path | None = Field(
         None, description="pretrained weights, as the library publishes them; null: from scratch"
     )
+
+
+class BackboneNetwork(LibraryNetwork):
+    """An attribute classifier that is trained here, with a backbone from torchvision or timm; two must differ in it."""
+
+    backend: Literal["backbone"] = Field(description="a network of a library, with a new last layer")
     seed: Seed
     half: Half
 

@@ -18,6 +18,9 @@ BadImages = Annotated[Share, Field(description="largest tolerated share of unusa
 Identities = Annotated[
     Path | None, Field(description="CelebA's identity_CelebA.txt; identities are then split between the two detectors")
 ]
+HeldOutFrom = Annotated[
+    Literal["both", "validation", "test"], Field(description="part of CelebA's partition that is held out")
+]
 Shards = Annotated[Count, Field(description="shards of each image set")]
 
 
@@ -91,7 +94,7 @@ class FolderData(Section):
 
 
 class CelebAData(FilesWithoutMasks):
-    """CelebA's aligned images as published; its validation and test images are held out."""
+    """CelebA's aligned images as published; its validation images, test images or both are held out."""
 
     reader: Literal["celeba"] = Field(description="reader of the dataset")
     folder: Folder = Field(
@@ -101,6 +104,7 @@ class CelebAData(FilesWithoutMasks):
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
     images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
     held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
+    held_out_from: HeldOutFrom = "both"
     resolution: Literal[32, 64, 128] = Field(
         128, description="side in pixels to which the centre crop of 178 pixels is resized"
     )
@@ -109,7 +113,7 @@ class CelebAData(FilesWithoutMasks):
 
 
 class CelebAHQData(Section):
-    """CelebA-HQ with the part masks of CelebAMask-HQ; CelebA's validation and test images are held out."""
+    """CelebA-HQ with the part masks of CelebAMask-HQ; CelebA's validation images, test images or both are held out."""
 
     reader: Literal["celeba-hq"] = Field(description="reader of the dataset")
     folder: Folder = Field(description="folder with CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two text files")
@@ -118,6 +122,7 @@ class CelebAHQData(Section):
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
     images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
     held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
+    held_out_from: HeldOutFrom = "both"
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     shards: Shards = 8

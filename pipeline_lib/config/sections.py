@@ -11,6 +11,7 @@ from pipeline_lib.config.backends import (
     DetectorBackend,
     DetectorNetwork,
     Deviation,
+    LibraryNetwork,
     Mean,
     SupervisedTraining,
     fill_backend,
@@ -350,6 +351,10 @@ class Utility(Section):
     seeds: Count = Field(3, description="classifiers trained in each way")
     steps: Annotated[int, Field(ge=10)] = Field(500, description="training steps of a classifier")
     batch: Count = Field(64, description="images per step")
+    network: LibraryNetwork | None = Field(
+        None, description="network of a library, as in a published benchmark; null: a small one of three layers"
+    )
+    learning_rate: Positive = Field(3e-3, description="largest learning rate")
     side: Annotated[int, Field(ge=16)] = Field(64, description="side to which larger images are reduced, in pixels")
     noise: Annotated[float, Field(ge=0)] = Field(
         0.0,
@@ -378,3 +383,9 @@ class Evaluate(Section):
         "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"
     )
     trunk: Path | None = Field(None, description="weights of the LPIPS backbone; null: torchvision's cache")
+
+    @property
+    def classifier_weights(self) -> str | None:
+        """Path of the weights that the classifiers start from, if there are any."""
+        network = self.utility.network if self.utility else None
+        return str(network.weights) if network and network.weights else None

@@ -19,7 +19,8 @@ from pipeline_lib.data.images import PREPROCESSING, load_square, open_image
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
-TRAIN = 0  # in CelebA's partition; 1 is validation, 2 is test
+TRAIN = 0  # in CelebA's partition
+HELD_OUT = {"validation": {1}, "test": {2}, "both": {1, 2}}
 IMAGES_PER_MASK_FOLDER = 2000
 MASK_SIDE = 512
 
@@ -47,7 +48,7 @@ MASKS = {
 
 
 def open_celeba(settings: CelebAData) -> Source:
-    """List CelebA's aligned images by its own partition, of which validation and test are held out.
+    """List CelebA's aligned images by its own partition, of which validation, test or both are held out.
 
     Raises:
         DataError: a list file is missing or not in the published format.
@@ -156,7 +157,10 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
             raise DataError(f"{settings.folder}: {item.image_id} has no partition; download the lists again")
         if settings.identities and item.origin[-1] is None:
             raise DataError(f"{settings.identities}: no line for the image of {item.image_id}; download the list again")
-        split["train" if partition == TRAIN else "held_out"].append(item)
+        if partition == TRAIN:
+            split["train"].append(item)
+        elif partition in HELD_OUT[settings.held_out_from]:
+            split["held_out"].append(item)
     return Source(
         train=split["train"][: settings.images],
         held_out=split["held_out"][: settings.held_out],

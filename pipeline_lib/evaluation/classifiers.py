@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline_lib.config import Utility
 from pipeline_lib.evaluation.probe import Probe
 from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.runtime import seeding
 
-LEARNING_RATE = 3e-3
 WORST_CASE_STEP = 0.05  # of the weights of cells in group DRO
 
 
@@ -55,9 +55,9 @@ def train_and_predict(
     seed alone, so that methods are compared pair by pair.
     """
     torch.manual_seed(seeding.derive(seed, "weights"))
-    network = Probe.of_side(training.pixels.shape[1]).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=settings.steps)
+    network = _new_network(settings, training.pixels.shape[1]).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=settings.steps)
     cells = torch.from_numpy(training.cell)
     share = torch.ones(int(cells.max()) + 1, device=device) / (int(cells.max()) + 1)
     noise = seeding.torch_generator(seed, "noise", device=device)
@@ -76,6 +76,16 @@ def train_and_predict(
         optimiser.step()
         schedule.step()
     return _predict(network.eval(), tested, settings, seed, device)
+
+
+def _new_network(settings: Utility, side: int) -> nn.Module:
+    """Return a network from images (n, 3, H, W) in [-1, 1] to a logit (n,) of each."""
+    if settings.network is None:
+        return Probe.of_side(side)
+    classifier = BackboneClassifier(["attribute"], settings.network.library, settings.network.name)
+    if settings.network.weights is not None:
+        classifier.load_pretrained(settings.network.weights)
+    return nn.Sequential(classifier.preprocess, classifier.network, nn.Flatten(0))
 
 
 def _batches(training: TrainingSet, settings: Utility, seed: int) -> Tensor:
@@ -100,7 +110,7 @@ def _worst_case(losses: Tensor, cell: Tensor, share: Tensor) -> tuple[Tensor, Te
 
 
 @torch.inference_mode()
-def _predict(network: Probe, tested: np.ndarray, settings: Utility, seed: int, device: torch.device) -> np.ndarray:
+def _predict(network: nn.Module, tested: np.ndarray, settings: Utility, seed: int, device: torch.device) -> np.ndarray:
     noise = seeding.torch_generator(seed, "noise of the test", device=device)
     chunks = np.array_split(np.arange(len(tested)), max(1, len(tested) // 256))
     logits = [network(_shown(tested, chunk, settings.noise, noise, device)) for chunk in chunks]

@@ -78,6 +78,13 @@ def test_celeba_is_divided_by_its_own_partition(celeba):
         assert abs(int(record.image[0, 0, 0]) - 60 * list(SMILING).index(item.image_id)) < 4  # JPEG
 
 
+@pytest.mark.parametrize(("part", "name"), [("validation", "000003.jpg"), ("test", "000004.jpg")])
+def test_one_part_may_be_held_out_as_in_a_published_protocol(celeba, part, name):
+    source = open_celeba(settings_of(celeba, held_out_from=part))
+    assert [item.image_id for item in source.train] == ["000001.jpg", "000002.jpg"]
+    assert [item.image_id for item in source.held_out] == [name]
+
+
 def test_the_first_images_may_be_enough(celeba):
     source = open_celeba(settings_of(celeba, images=1, held_out=1))
     assert [item.image_id for item in (*source.train, *source.held_out)] == ["000001.jpg", "000003.jpg"]

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 
-from pipeline_lib.config import AvatarData, Evaluate, RateRule, Rebalance, Utility
+from pipeline_lib.config import AvatarData, Evaluate, LibraryNetwork, RateRule, Rebalance, Utility
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
 from pipeline_lib.evaluation.utility import (
@@ -21,7 +22,7 @@ from pipeline_lib.evaluation.utility import (
     resampled,
 )
 from pipeline_lib.report.utility import METHODS, describe_utility, say_utility, utility_figure, utility_table
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import DataError, WeightsError
 from pipeline_lib.runtime.files import read_json
 
 CPU = torch.device("cpu")
@@ -114,6 +115,23 @@ def test_evenly_drawn_cells_weights_and_group_dro_help_the_worst_group_where_a_s
         said = np.stack([train_and_predict(training, test_pixels, SETTINGS, seed, CPU) for seed in range(2)])
         worst[name] = figures(cell_accuracies(said == tested.value, tested, 4))["worst_group"].mean()
     assert min(worst[name] for name in ("reweighted", "resampled", "group_dro")) > worst["original"] + 0.2
+
+
+def test_a_network_of_a_library_learns_as_well_from_scratch_or_from_weights(tmp_path):
+    cells = draw_cells([60, 60])
+    pixels = draw_images(cells, 0, 90)
+    weights = torchvision.models.resnet18(num_classes=1000).state_dict()
+    torch.save(weights, tmp_path / "resnet18.pth")
+    found = []
+    for path in (None, tmp_path / "resnet18.pth"):
+        network = LibraryNetwork(name="resnet18", weights=path)
+        settings = SETTINGS.model_copy(update={"network": network, "steps": 25, "batch": 16, "learning_rate": 1e-3})
+        said = train_and_predict(TrainingSet(pixels, cells.number), pixels, settings, 0, CPU)
+        found.append((said == cells.value).mean())
+    assert min(found) > 0.9
+    with pytest.raises(WeightsError, match="not the weights of resnet34"):
+        settings = settings.model_copy(update={"network": LibraryNetwork(name="resnet34", weights=path)})
+        train_and_predict(TrainingSet(pixels, cells.number), pixels, settings, 0, CPU)
 
 
 def test_images_in_no_cell_teach_nothing():

@@ -351,17 +351,23 @@ def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transfor
 def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str) -> None:
     run = sources.copy(tmp_path / "run")
     churches = [f"church/{kind}_{sky}" for kind in ("tower", "plain") for sky in ("clear", "overcast")]
-    for folder in ("faces", "photos", "celeba", "CelebAMask-HQ", "ffhq", "face-parsing", "segformer-b5-ade", *churches):
+    for folder in ("faces", "photos", "celeba", "CelebAMask-HQ", "ffhq", "UTKFace", "face-parsing", *churches):
         (run.folder / "data" / folder).mkdir(parents=True)
     for name in ("faces", "photos"):
         (run.folder / f"data/{name}.csv").write_text("image,smiling,long_hair\n")
+    (run.folder / "data/segformer-b5-ade").mkdir()
+    (run.folder / "data/utkface-race.csv").write_text("image,female,white,split\n")
+    for name in ("celeba/identity_CelebA.txt", "resnet18-f37072fd.pth", "resnet50-0676ba61.pth"):
+        (run.folder / "data" / name).touch()
     (run.folder / "data/ffhq-labels.csv").write_text("image_number,smiling,male\n")
     (run.folder / "data/ffhq/ffhq-dataset-v2.json").write_text("{}")
     (run.folder / "data/celeba/list_eval_partition.txt").touch()
     rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
     assert {"prepare_dataset", "train_detector", "swap_parts", "write_summary"} <= rules
-    of_gans = OF_NETWORKS - {"train_segmenter", "compare_regions"}
-    assert rules & of_gans == (set() if example == "photos-laptop.yaml" else of_gans)
+    classical = ("photos-laptop.yaml", "utkface-race.yaml")
+    not_retrained = {"retrain_generator"} if example == "celeba-blond.yaml" else set()
+    of_gans = OF_NETWORKS - {"train_segmenter", "compare_regions"} - not_retrained
+    assert rules & OF_NETWORKS - {"train_segmenter", "compare_regions"} == (set() if example in classical else of_gans)
     published = {"celebahq-progan.yaml", "church-progan.yaml", "ffhq-stylegan2.yaml"}
     assert ("fetch_published" in rules) == (example in published)
-    assert ("train_segmenter" in rules) == (example not in ("custom-folder.yaml", "photos-laptop.yaml"))
+    assert ("train_segmenter" in rules) == (example not in ("custom-folder.yaml", *classical))

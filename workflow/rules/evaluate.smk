@@ -224,6 +224,7 @@ rule evaluate_utility:
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
+        model=given(checked.evaluate.classifier_weights),
     output:
         utility=f"{ROOT}/evaluation/utility.json",
     log:
