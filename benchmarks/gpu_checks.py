@@ -260,7 +260,7 @@ def resumed_training(setting: Setting) -> list[Found]:
 
 def several_processes(setting: Setting) -> list[Found]:
     """Compare trainings under torchrun, of one process on a GPU and of two on the CPU, with one that runs by itself."""
-    values = _training_values(setting, kimg=setting.size(256, 16) / 1000)
+    values = _training_values(setting, kimg=setting.size(256, 32) / 1000)
     alone = _made_in(setting.folder / "alone")
     _finish(_start([sys.executable, "-m", "pipeline_lib", "stage", "train_generator"], values | alone))
     found = []
@@ -274,7 +274,9 @@ def several_processes(setting: Setting) -> list[Found]:
             _start(launch, values | made, {} if cuda else {"CUDA_VISIBLE_DEVICES": "", "LATENT_REBALANCE_DEVICES": ""})
         )
         off = _apart(alone, made)
-        found.append(Found(name, f"{off:.1e}", "at most 5e-02 of the change of the weights", off <= 0.05, off))
+        # Adam's first steps are the signs of gradients, which sums in another order turn where there is next to none
+        most = 0.05 if processes == 1 else 0.15
+        found.append(Found(name, f"{off:.1e}", f"at most {most:g} of the change of the weights", off <= most, off))
     return found
 
 
@@ -286,7 +288,7 @@ def _training_values(setting: Setting, kimg: float) -> dict[str, Any]:
     source = [str(WEIGHTS / f"{name}.safetensors") for name in ("generator", "discriminator")]
     training = {
         "kimg": kimg,
-        "batch": setting.size(16, 4),
+        "batch": setting.size(16, 8),  # two processes have a group of the minibatch deviation, which is four, each
         "warmup_steps": 0,
         "precision": "float32",
         "penalty_every": 4,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +33,11 @@ class View:
         self._brightness = ranks.own_rows(light[0]) * augment.brightness
         self._contrast = 1 + ranks.own_rows(light[1]) * augment.contrast
         self._reach = round(augment.shift * side)
-        self._offsets = torch.randint(0, 2 * self._reach + 1, (groups, 2), generator=of_offsets).tolist()
+        offsets = torch.randint(0, 2 * self._reach + 1, (groups, 2), generator=of_offsets).tolist()
+        # groups of the whole batch, so that several processes shift an image as one does
+        group = ranks.own_rows(torch.arange(batch) // math.ceil(batch / groups))
+        own, counts = group.unique_consecutive(return_counts=True)
+        self._offsets, self._counts = [offsets[number] for number in own.tolist()], counts.tolist()
         left = 1 - progress / settings.blur_share if settings.blur_share else 0.0
         self._sigma = max(0.0, left) * settings.blur_sigma * scale
 
@@ -45,9 +51,8 @@ class View:
     def _shift(self, images: Tensor) -> Tensor:
         side = images.shape[-1]
         padded = F.pad(images, (self._reach,) * 4, mode="reflect")
-        chunks = padded.chunk(len(self._offsets))
         moved = [
             chunk[:, :, top : top + side, left : left + side]
-            for chunk, (top, left) in zip(chunks, self._offsets, strict=False)
+            for chunk, (top, left) in zip(padded.split(self._counts), self._offsets, strict=True)
         ]
         return torch.cat(moved).contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from pipeline_lib.config import Augmentation, GanTraining
+from pipeline_lib.runtime import ranks
 from pipeline_lib.training.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from pipeline_lib.training.view import View
 
 IMAGES = torch.zeros(6, 3, 8, 8)
 SLOPE, LOCAL_SLOPE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -42,3 +45,22 @@ def test_the_penalty_trains_the_discriminator_and_not_what_made_the_images():
     gradient_penalty(lambda images: (scale * images).sum(dim=(1, 2, 3))[:, None], source * 1, [1.0]).backward()
     assert scale.grad == pytest.approx(2 * 2.0 * SLOPE.numel())
     assert source.grad is None
+
+
+@pytest.mark.parametrize("batch", [4, 8, 16, 24])
+def test_several_processes_shift_an_image_as_one_does(monkeypatch, batch):
+    images = torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    settings = GanTraining(
+        kimg=1, batch=batch, augment=Augmentation(brightness=0.2, contrast=0.2, shift=0.2, until=1.0)
+    )
+
+    def viewed(rank, count):
+        monkeypatch.setattr(ranks, "rank", lambda: rank)
+        monkeypatch.setattr(ranks, "count", lambda: count)
+        random, offsets = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+        return View(settings, 0.0, 16, 1.0, random, offsets)(ranks.own_rows(images))
+
+    whole = viewed(0, 1)
+    assert not torch.allclose(whole, images)
+    for rank in range(4):
+        torch.testing.assert_close(viewed(rank, 4), whole[rank::4])
