@@ -57,13 +57,13 @@ def check_run(results: Path) -> list[Check]:
         *_gap_checks(gaps),
         *_edit_checks(metrics["edits"]),
         *_truth_checks(metrics["counterfactual"]),
-        _at_most(
+        at_most(
             "leakage of the dataset's edits", metrics["leakage"]["dataset"]["pooled"]["auc"]["value"], MOST_LEAKAGE
         ),
         *_detector_checks(metrics["detectors"], metrics["agreement"], attribute),
-        _at_least("mean intersection over union of the segmenter", metrics["segmenter"]["mean"], LEAST_OVERLAP),
+        at_least("mean intersection over union of the segmenter", metrics["segmenter"]["mean"], LEAST_OVERLAP),
         _quality_check(metrics["quality"]),
-        _at_most("minutes in which jobs were running", minutes_at_work(results / "logs"), MINUTES),
+        at_most("minutes in which jobs were running", minutes_at_work(results / "logs"), MINUTES),
     ]
 
 
@@ -84,19 +84,19 @@ def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
     truth = gaps["dataset"]["truth"]["value"]
     referee = {stage: judges["referee"]["value"] for stage, judges in gaps.items()}
     return [
-        _at_least("gap of the dataset by ground truth", truth, 0.30),
-        _at_least("gap of the samples as a share of the dataset's", referee["samples"] / truth, 0.5),
-        _at_most("|gap| of the rebalanced samples", abs(referee["samples_rebalanced"]), MOST_GAP["samples_rebalanced"]),
+        at_least("gap of the dataset by ground truth", truth, 0.30),
+        at_least("gap of the samples as a share of the dataset's", referee["samples"] / truth, 0.5),
+        at_most("|gap| of the rebalanced samples", abs(referee["samples_rebalanced"]), MOST_GAP["samples_rebalanced"]),
         *(
-            _at_most(
+            at_most(
                 f"|gap| of the rebalanced dataset by {judge}",
                 abs(gaps["dataset_rebalanced"][judge]["value"]),
                 MOST_GAP["dataset_rebalanced"],
             )
             for judge in ("truth", "referee")
         ),
-        _at_least("gap of the control as a share of the samples'", referee["control"] / referee["samples"], 0.8),
-        _at_most(
+        at_least("gap of the control as a share of the samples'", referee["control"] / referee["samples"], 0.8),
+        at_most(
             "|gap| of the retrained GAN as a share of the control's",
             abs(referee["retrained"] / referee["control"]),
             MOST_OF_CONTROL,
@@ -106,11 +106,11 @@ def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
 
 def _edit_checks(edits: dict[str, Any]) -> list[Check]:
     return [
-        _at_least(f"swaps of the {name} that succeed by the {judge}", counts[f"share_by_{judge}"], least)
+        at_least(f"swaps of the {name} that succeed by the {judge}", counts[f"share_by_{judge}"], least)
         for name, counts in edits.items()
         for judge, least in LEAST_SUCCESS[name].items()
     ] + [
-        _at_least(
+        at_least(
             "edited images of the dataset that the referee finds in their group as before",
             edits["dataset"]["share_in_their_group_by_referee"],
             LEAST_IN_THEIR_GROUP,
@@ -120,10 +120,10 @@ def _edit_checks(edits: dict[str, Any]) -> list[Check]:
 
 def _truth_checks(truth: dict[str, Any]) -> list[Check]:
     return [
-        _at_least("swaps of the dataset that succeed by truth", truth["share_by_truth"], LEAST_SUCCESS_BY_TRUTH),
-        _at_least("edited images that are unchanged outside the region", truth["share_identical_outside"], 1.0),
+        at_least("swaps of the dataset that succeed by truth", truth["share_by_truth"], LEAST_SUCCESS_BY_TRUTH),
+        at_least("edited images that are unchanged outside the region", truth["share_identical_outside"], 1.0),
         *(
-            _at_least(f"median PSNR ({name}) of the edits in dB", truth[f"median_psnr_{name}"], least)
+            at_least(f"median PSNR ({name}) of the edits in dB", truth[f"median_psnr_{name}"], least)
             for name, least in LEAST_PSNR.items()
         ),
     ]
@@ -131,12 +131,12 @@ def _truth_checks(truth: dict[str, Any]) -> list[Check]:
 
 def _detector_checks(detectors: dict[str, Any], agreement: dict[str, Any], attribute: str) -> list[Check]:
     checks = [
-        _at_least(f"accuracy of the {judge} on `{name}`", figures["accuracy"], LEAST_ACCURACY)
+        at_least(f"accuracy of the {judge} on `{name}`", figures["accuracy"], LEAST_ACCURACY)
         for judge, report in detectors.items()
         for name, figures in report.items()
     ]
     return checks + [
-        _at_least(f"agreement of the detectors on {stage}", shares[attribute], LEAST_AGREEMENT)
+        at_least(f"agreement of the detectors on {stage}", shares[attribute], LEAST_AGREEMENT)
         for stage, shares in agreement.items()
     ]
 
@@ -144,14 +144,16 @@ def _detector_checks(detectors: dict[str, Any], agreement: dict[str, Any], attri
 def _quality_check(quality: dict[str, Any]) -> Check:
     distance = {stage: metrics["frechet_distance"]["value"] for stage, metrics in quality.items()}
     ratio = distance["retrained"] / distance["control"]
-    return _at_most("Fréchet distance of the retrained GAN over the control's", ratio, MOST_DISTANCE)
+    return at_most("Fréchet distance of the retrained GAN over the control's", ratio, MOST_DISTANCE)
 
 
-def _at_least(promise: str, value: float, bound: float) -> Check:
+def at_least(promise: str, value: float, bound: float) -> Check:
+    """Return the criterion that a value is at least the bound."""
     return Check(f"{promise} is at least {bound}", value, bound, at_most=False)
 
 
-def _at_most(promise: str, value: float, bound: float) -> Check:
+def at_most(promise: str, value: float, bound: float) -> Check:
+    """Return the criterion that a value is at most the bound."""
     return Check(f"{promise} is at most {bound}", value, bound, at_most=True)
 
 
