@@ -54,7 +54,7 @@ class LibraryNetwork(Section):
 
 
 class BackboneNetwork(LibraryNetwork):
-    """An attribute classifier that is trained here, with a backbone from torchvision or timm; two must differ in it."""
+    """An attribute classifier that is trained here, with a backbone of torchvision or timm, another one in each."""
 
     backend: Literal["backbone"] = Field(description="a network of a library, with a new last layer")
     seed: Seed

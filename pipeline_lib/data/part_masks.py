@@ -43,9 +43,9 @@ class PartMasks(Mapping[str, np.ndarray]):
         np.bitwise_or.at(self.packed, rows, found)
         self._resolution = resolution
 
-    def row(self, image_id: str) -> int:
-        """Return the row of `packed` with an image's mask; the last row, which is empty, if the image has no part."""
-        return self._row.get(image_id, len(self._row))
+    def rows(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return the rows of `packed` with the images' masks, int64 (m,), the last and empty one without a part."""
+        return np.array([self._row.get(image_id, len(self._row)) for image_id in image_ids], np.int64)
 
     def __getitem__(self, image_id: str) -> np.ndarray:
         bits = np.unpackbits(self.packed[self._row[image_id]], count=self._resolution**2)

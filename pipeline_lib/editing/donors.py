@@ -68,7 +68,7 @@ class ImageSet:
         self.position = {name: number for number, name in enumerate(self.names)}
         self._masks = PartMasks(parts, names, self.pixels.shape[1])
         self._kept: Looked | None = None
-        self._mask_rows = np.array([self._masks.row(name) for name in self.names])
+        self._mask_rows = self._masks.rows(self.names)
         self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
         if len(self.with_part) < 2:
             named = " or ".join(f"`{part}`" for part in names)

@@ -30,7 +30,7 @@ from pipeline_lib.networks.classifier import Detector, PlainClassifier, Residual
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
@@ -84,18 +84,22 @@ def train_detector(
         device: where to train.
 
     Raises:
-        DataError: a label is missing, or the detector is right too seldom in a cell of the related attributes.
+        ConfigError: collages are wanted without parts or region.
+        DataError: a label is missing, no image of this half has the part that collages need, or the detector is right
+            too seldom in a cell of the related attributes.
     """
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
-        swapped = _Swapped(parts[0], region, attribute) if parts and region else None
+        if settings.collages and (not parts or region is None):
+            raise ConfigError("train_detector: `detectors.collages` needs the table of parts and the region; give both")
+        swapped = _Swapped(parts[0], region, attribute) if settings.collages else None
         detector, provenance = _trained_detector(
             images, labels, swapped, network, settings, related, judge, checkpoints, device
         )
     detector = detector.to(device).requires_grad_(False).eval()
 
-    test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    _, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
     logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
     detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
     probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid().numpy()
@@ -181,7 +185,7 @@ def _trained_detector(
     checkpoints: Path,
     device: torch.device,
 ) -> tuple[Detector, dict[str, Any]]:
-    pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
+    names, pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
     own = torch.nonzero(numbers % 2 == network.half).flatten()
     balance = torch.zeros_like(targets)
     columns = [settings.attributes.index(name) for name in related]
@@ -202,7 +206,9 @@ def _trained_detector(
     )
     made_of = [settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)]
     if swapped is not None:
-        packed = _packed_masks(swapped, read_shards(images)[0], pixels.shape[-1])
+        packed = _packed_masks(swapped, names, pixels.shape[-1])
+        if not packed[own].any():
+            raise DataError(f"{swapped.parts}: no image has the part that is swapped; set `detectors.collages: 0`")
         shown = settings.attributes.index(swapped.attribute)
         task.collages = RegionCollages(pixels, targets, packed, own, swapped.region, shown, columns, settings.collages)
         made_of += [swapped.region.model_dump(mode="json"), swapped.attribute, digest_of_files(swapped.parts)]
@@ -214,9 +220,7 @@ def _trained_detector(
 def _packed_masks(swapped: _Swapped, names: list[str], side: int) -> Tensor:
     """Return the masks of the region's parts, as packed bits, uint8 (n, bytes); empty where an image has none."""
     masks = PartMasks(swapped.parts, parts_of(swapped.region), side)
-    if not masks:
-        raise DataError(f"{swapped.parts}: no image has the part that is swapped; set `detectors.collages: 0`")
-    return torch.from_numpy(masks.packed[[masks.row(name) for name in names]])
+    return torch.from_numpy(masks.packed[masks.rows(names)])
 
 
 def _new_detector(network: TrainedHere, settings: Detectors) -> Detector:
@@ -269,8 +273,10 @@ def _share(kind: Tensor) -> Tensor:
     return torch.bincount(kind)[kind] / len(kind)
 
 
-def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pixels, ground truth and identities; unknown identities are replaced by the image's index."""
+def _images_with_truth(
+    images: list[Path], labels: Path, attributes: list[str]
+) -> tuple[list[str], Tensor, Tensor, Tensor]:
+    """Return names, pixels, ground truth and identities; unknown identities are replaced by the image's index."""
     names, pixels = read_shards(images)
     table = read_table(labels, "labels").set_index("image_id")
     missing = [attribute for attribute in attributes if attribute not in table.columns]
@@ -279,4 +285,4 @@ def _images_with_truth(images: list[Path], labels: Path, attributes: list[str]) 
     table = table.loc[names]
     truth = torch.tensor(table[attributes].to_numpy(np.float32))
     numbers = torch.tensor(table["person"].to_numpy()) if "person" in table else torch.arange(len(table))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers
+    return names, torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers

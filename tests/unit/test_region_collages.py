@@ -10,7 +10,7 @@ import torch
 from pipeline_lib.config import BoxRegion, Detectors, PartRegion, SupervisedTraining
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.training.detector import train_detector
 from pipeline_lib.training.region_collages import RegionCollages
@@ -128,3 +128,8 @@ def test_with_collages_a_detector_tells_by_the_region_what_it_told_by_the_rest(a
 def test_a_dataset_without_the_part_is_named(accuracy):
     with pytest.raises(DataError, match=r"no image has the part that is swapped; set `detectors\.collages: 0`"):
         accuracy(0.7, part="hat")
+
+
+def test_collages_are_not_left_out_in_silence(accuracy):
+    with pytest.raises(ConfigError, match=r"`detectors\.collages` needs the table of parts and the region"):
+        accuracy(0.7, region=None)
