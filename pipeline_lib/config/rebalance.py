@@ -122,6 +122,11 @@ class Rebalance(Section):
         description="which successful candidate is taken; strongest: the one that the selector is surest of, as in the "
         "paper; seam: of those that it is sure of, the one whose donor differs least from the image around the region",
     )
+    seam_tolerance: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0,
+        description="difference around the region (root mean square of pixels in [-1, 1]) up to which donors count as "
+        "equally close; of these the first that was drawn is taken, so that edits are as varied as their donors",
+    )
     candidates: Count = Field(16, description="donors tried for each edit (paper A.2.1)")
     pool: Count | None = Field(
         None,

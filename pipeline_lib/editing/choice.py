@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.imaging.transfer import as_pixels, to_float
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import in_group
@@ -47,13 +47,21 @@ def judge(
     return Judged(pixels, logit, in_group, strength)
 
 
-def choose_best(strength: Tensor, differs: Tensor, choose: str) -> Tensor:
+def choose_best(strength: Tensor, differs: Tensor, settings: Rebalance) -> Tensor:
     """Return which candidate of each face to take, (faces, 1), given strength and seam (faces, candidates)."""
     strongest = strength.amax(dim=1, keepdim=True)
-    if choose == "strongest":
+    if settings.choose == "strongest":
         return strength.argmax(dim=1, keepdim=True)
     sure = strength >= strongest.clamp(max=SURE)
-    return differs.masked_fill(~sure, torch.inf).argmin(dim=1, keepdim=True)
+    return closest(differs.masked_fill(~sure, torch.inf), settings.seam_tolerance)[:, :1]
+
+
+def closest(differs: Tensor, tolerance: float) -> Tensor:
+    """Return the columns of seams (..., candidates) from the least to the greatest.
+
+    Seams up to the tolerance count as equal, and what is equal keeps its order, which is that of the random draw.
+    """
+    return differs.clamp(min=tolerance).sort(dim=-1, stable=True).indices
 
 
 def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:

@@ -16,6 +16,7 @@ from pipeline_lib.config import Rebalance
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
+from pipeline_lib.editing.choice import closest
 from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.distances import seam
 from pipeline_lib.imaging.masks import unpack_masks
@@ -162,7 +163,7 @@ def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device:
         (image, parts), (images, donor_parts) = context.to(device), pool.to(device)
         masks = region_masks(settings.region, donor_parts, parts.expand_as(donor_parts))
         differs = seam(image, images, masks.region, seam_width(images))
-        selected.append(differs.topk(settings.candidates, largest=False).indices.sort().values)
+        selected.append(closest(differs, settings.seam_tolerance)[: settings.candidates].sort().values)
     return torch.stack(selected)
 
 

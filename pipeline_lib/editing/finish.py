@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.collages import Masks
-from pipeline_lib.imaging.masks import grow
+from pipeline_lib.imaging.masks import grow, window_of
 from pipeline_lib.imaging.membrane import spread_inwards
 
 Finish = Literal["none", "region", "detail"]
@@ -49,16 +49,20 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
         blended = composite + spread_inwards(context - composite, region)
     else:
         cloned = donor + spread_inwards(context - donor, region)
-        foreign = masks.unknown * _contradicted(cloned, context, composite, region)
-        blended = torch.where(foreign.bool(), composite + spread_inwards(cloned - composite, foreign), cloned)
+        window = window_of(region, margin=4 * max(1, round(COLOUR_SIGMA * context.shape[-1])))  # all that has influence
+        foreign = torch.zeros_like(region)
+        around = (images[window] for images in (cloned, context, composite, region))
+        foreign[window] = masks.unknown[window] * _contradicted(*around, side=context.shape[-1])
+        some = foreign.flatten(1).any(dim=1).nonzero().flatten()  # few images, in most batches
+        joined = composite[some] + spread_inwards(cloned[some] - composite[some], foreign[some])
+        blended = cloned.index_copy(0, some, torch.where(foreign[some].bool(), joined, cloned[some]))
     return torch.where(region.bool(), blended.clamp(-1, 1), context)
 
 
-def _contradicted(cloned: Tensor, context: Tensor, composite: Tensor, region: Tensor) -> Tensor:
+def _contradicted(cloned: Tensor, context: Tensor, composite: Tensor, region: Tensor, side: int) -> Tensor:
     """Return where a composite, in the mean colour of the context around the region, is far from what was cloned."""
     rim = grow(region, 1) - region
     count = rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     offset = ((context - composite) * rim).sum(dim=(2, 3), keepdim=True) / count
-    side = context.shape[-1]
     difference = gaussian_blur(composite + offset - cloned, COLOUR_SIGMA * side).abs().amax(dim=1, keepdim=True)
     return grow((difference > CONTRADICTION).to(region), max(1, round(AROUND * side)))

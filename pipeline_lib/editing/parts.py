@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.ndimage
 import torch
 
 from pipeline_lib.config import BoxRegion
@@ -18,6 +19,9 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
+
+STRAY = 0.1  # of a part's largest connected piece: a smaller one is a mistake of the segmenter, and is left out
+TOUCHING = np.ones((3, 3), int)  # pixels that touch at a corner are connected
 
 
 @torch.no_grad()
@@ -69,12 +73,15 @@ class _BoxSegmenter:
 
 
 def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> list[dict[str, object]]:
-    """Return a table row for each part but the background (code 0) in the part codes (H, W) of an image."""
+    """Return a table row for each part but the background (code 0) in the part codes (H, W) of an image.
+
+    Stray pieces of a part are left out, because a swap would change the image there too.
+    """
     rows: list[dict[str, object]] = []
     for code in np.unique(codes):
         if code == 0:
             continue
-        mask = codes == code
+        mask = _without_stray_pieces(codes == code)
         lines, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         rows.append(
             {
@@ -89,3 +96,13 @@ def part_rows(image_id: str, codes: np.ndarray, part_names: Sequence[str]) -> li
             }
         )
     return rows
+
+
+def _without_stray_pieces(mask: np.ndarray) -> np.ndarray:
+    """Return a part's mask, bool (H, W), without the pieces that are small beside its largest (`STRAY`)."""
+    pieces, count = scipy.ndimage.label(mask, TOUCHING)
+    if count == 1:
+        return mask
+    sizes = np.bincount(pieces.flat)
+    sizes[0] = 0  # what is not the part
+    return (sizes >= STRAY * sizes.max())[pieces] & mask

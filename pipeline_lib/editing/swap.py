@@ -265,7 +265,7 @@ def _try_candidates(
     judged = judge_these(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates), rounded=rounded)
     of_face = (faces, settings.candidates)
     differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view(of_face)
-    best = choose_best(judged.strength.view(of_face), differs, settings.choose)
+    best = choose_best(judged.strength.view(of_face), differs, settings)
     winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
     judge_winners = partial(judge_these, wanted=wanted, targets=targets)
     if rounded:  # whether an edit succeeds is decided in float32

@@ -9,7 +9,7 @@ from torch import Tensor
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Blur images (n, c, h, w) with a Gaussian of `sigma` pixels, truncated at three sigma, with reflection padding."""
-    reach = min(max(1, round(3 * sigma)), images.shape[-1] - 1)
+    reach = min(max(1, round(3 * sigma)), min(images.shape[-2:]) - 1)
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2)
     taps = (taps / taps.sum()).to(images.dtype)
     channels = images.shape[1]

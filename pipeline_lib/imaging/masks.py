@@ -28,6 +28,14 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
     return F.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
 
 
+def window_of(mask: Tensor, margin: int) -> tuple[slice, ...]:
+    """Return the rectangle around all masks of a batch (n, 1, H, W), with a margin in pixels, as an index into it."""
+    seen = (mask > 0).flatten(0, 1).any(dim=0)
+    extents = (seen.any(dim=other).nonzero().flatten().tolist() for other in (1, 0))
+    bounds = ((at[0], at[-1]) if at else (0, -1) for at in extents)
+    return (slice(None), slice(None), *(slice(max(0, first - margin), last + 1 + margin) for first, last in bounds))
+
+
 def box_mask(region: BoxRegion, resolution: int) -> Tensor:
     """Return the box as a mask (1, 1, resolution, resolution), 1 inside.
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline_lib.imaging.masks import window_of
+
 STEPS = 10  # of conjugate gradients at full resolution; twice as many at half of it, and so on
 COARSEST = 4  # pixels a side, below which the mean of what is known is the start
 
@@ -27,14 +29,6 @@ def spread_inwards(values: Tensor, inside: Tensor) -> Tensor:
     return torch.where(inside.bool(), _solve(values * (1 - inside), inside, STEPS), values)
 
 
-def _window(inside: Tensor) -> tuple[slice, ...]:
-    """Return the rectangle of all masks of a batch, with the one pixel around them that the membrane hangs on."""
-    seen = inside.amax(dim=(0, 1)) > 0
-    extents = (seen.any(dim=other).nonzero().flatten().tolist() for other in (1, 0))
-    bounds = ((at[0], at[-1]) if at else (0, -1) for at in extents)
-    return (slice(None), slice(None), *(slice(max(0, first - 1), last + 2) for first, last in bounds))
-
-
 def _solve(known: Tensor, inside: Tensor, steps: int) -> Tensor:
     """Solve for the pixels inside, where `known` is 0."""
     height, width = known.shape[-2:]
@@ -45,7 +39,7 @@ def _solve(known: Tensor, inside: Tensor, steps: int) -> Tensor:
         coarse = F.avg_pool2d(known, 2, ceil_mode=True) / share.clamp(min=1e-6)
         solved = _solve(coarse, (share == 0).to(known), 2 * steps)
         start = F.interpolate(solved, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-    membrane, window = torch.where(inside.bool(), start, known), _window(inside)
+    membrane, window = torch.where(inside.bool(), start, known), window_of(inside, margin=1)
     membrane[window] = _conjugate_gradients(membrane[window], inside[window], steps)
     return membrane
 

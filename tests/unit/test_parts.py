@@ -44,6 +44,20 @@ def test_masks_survive_the_table_and_small_or_absent_parts_are_left_out(tmp_path
     np.testing.assert_array_equal(PartMasks(tmp_path / "parts.parquet", ["skin"], 8)["b"], CODES > 0)
 
 
+def test_pieces_that_are_small_beside_the_largest_are_left_out():
+    codes = np.zeros((16, 16), np.int64)
+    codes[2:6, 2:12] = 1  # an eye of 40 pixels
+    codes[10:12, 2:4] = 1  # another of 4, just enough
+    codes[13, 13] = 2  # a mouth of a single pixel is all that there is of it
+    expected = codes == 1
+    codes[10, 8:11] = 1  # 3 stray pixels
+    eyes, mouth = part_rows("a", codes, PARTS)
+    mask = np.unpackbits(np.frombuffer(eyes["mask"], np.uint8)).reshape(16, 16)
+    np.testing.assert_array_equal(mask, expected)
+    assert (eyes["pixels"], eyes["right"]) == (44, 12)
+    assert mouth["pixels"] == 1
+
+
 def test_an_image_that_is_all_background_has_no_part():
     assert part_rows("a", np.zeros((8, 8), np.int64), PARTS) == []
 

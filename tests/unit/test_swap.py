@@ -90,6 +90,7 @@ def run(
     finish="detail",
     donors="any",
     choose="strongest",
+    seam_tolerance=0.0,
     pool=None,
     refine=0,
 ):
@@ -102,6 +103,7 @@ def run(
         finish=finish,
         donors=donors,
         choose=choose,
+        seam_tolerance=seam_tolerance,
         pool=pool,
         refine=refine,
     )
@@ -198,6 +200,24 @@ def test_of_a_pool_the_donors_that_fit_best_are_tried(networks, image_set, halfw
     again, pictures_again = run(networks, image_set, halfway, tmp_path / "shards", candidates=4, pool=12, shards=2)
     pd.testing.assert_frame_equal(tried, again, check_exact=True)
     assert all(np.array_equal(pictures[name], pictures_again[name]) for name in pictures)
+
+
+def test_seams_within_the_tolerance_are_equal_and_the_first_drawn_is_taken(networks, image_set, halfway, tmp_path):
+    whole, _ = run(networks, image_set, halfway, tmp_path / "all", candidates=12)
+    middle = float(whole["seam"].median())
+    how = {"candidates": 4, "pool": 12, "choose": "seam", "seam_tolerance": middle}
+    tried, _ = run(networks, image_set, halfway, tmp_path / "tolerant", **how)
+    strict, _ = run(networks, image_set, halfway, tmp_path / "strict", **how | {"seam_tolerance": 0.0})
+    assert set(tried["donor_id"]) != set(strict["donor_id"])
+    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
+    for image_id, pool in whole.groupby("image_id"):
+        rows = tried[tried["image_id"] == image_id]
+        order = sorted(range(12), key=lambda place: max(pool["seam"].iloc[place], middle))  # sorted is stable
+        assert list(rows["donor_id"]) == [pool["donor_id"].iloc[place] for place in sorted(order[:4])]
+        strength = np.where(wanted[image_id], rows["logit"], -rows["logit"])
+        sure = rows[(strength > 0) & rows["in_group"] & (strength >= min(strength[rows["in_group"]].max(), SURE))]
+        first = sure.iloc[[int(sure["seam"].clip(lower=middle).argmin())]] if len(sure) else sure
+        assert list(rows.loc[rows["chosen"], "candidate"]) == list(first["candidate"])
 
 
 def test_only_winners_are_refined_and_then_show_the_known_pixels_better(

@@ -80,7 +80,7 @@ rule extract_parts:
         stage="extract_parts",
         box=None if SEGMENTED else REGION,
         run=RUN,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 

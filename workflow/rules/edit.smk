@@ -60,7 +60,7 @@ rule swap_parts:
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=3,
+        revision=4,
     script:
         "../scripts/stage.py"
 
@@ -89,7 +89,7 @@ if settings["rebalance"]["touch"] == "all":
             stage="touch_images",
             settings=settings["rebalance"],
             run=RUN,
-            revision=2,
+            revision=3,
         script:
             "../scripts/stage.py"
 
