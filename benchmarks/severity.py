@@ -26,7 +26,7 @@ from pipeline_lib.runtime.files import read_json, write_json
 
 CONFIG = Path("config/config.yaml")
 #: Rate of the more frequent value in each group, by the strength's name. The last leaves about 20 images in each of the
-#: two rare cells, of 2,320 images with long hair and 2,680 without.
+#: two rare cells, since about 2,320 images have long hair and 2,680 have not.
 SEVERITIES = {
     "0.80": (0.8, 0.8),
     "0.95": (0.95, 0.95),
@@ -53,8 +53,8 @@ def config_of(name: str, seed: int) -> dict[str, Any]:
             for value, rate in ((True, long_hair), (False, short_hair))
         ]
 
-    values["data"] |= {"rates": rates(often, seldom), "held_out_rates": rates(0.5, 0.5)}
-    values["rebalance"]["editor"] = "poisson"
+    values["data"] |= {"seed": seed, "rates": rates(often, seldom), "held_out_rates": rates(0.5, 0.5)}
+    values["rebalance"] |= {"editor": "poisson", "candidates": 4}  # donors have the value, so that four are enough
     values["evaluate"]["utility"] |= CLASSIFIER
     run = f"severity-{name.replace(' ', '-')}-seed-{seed}"
     # collages, since a detector that has seen ten such images tells smiles by the hair, and is refused

@@ -11,7 +11,7 @@ from pipeline_lib.config import parse_config
 @pytest.mark.parametrize("name", SEVERITIES)
 def test_every_strength_is_a_config_that_needs_no_gan(name):
     config = parse_config(config_of(name, 3))
-    assert config.seed == 3
+    assert (config.seed, config.data.seed) == (3, 3)
     assert not config.uses_encoder
     assert config.retrain is None
     assert [rule.rate for rule in config.data.held_out_rates] == [0.5, 0.5]
