@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline_lib.imaging.masks import grow
+from pipeline_lib.imaging.masks import grow, window_of
 
 
 def masked_l1(images: Tensor, reconstructions: Tensor, mask: Tensor) -> Tensor:
@@ -44,8 +44,9 @@ def seam(context: Tensor, donor: Tensor, region: Tensor, width: int) -> Tensor:
     Returns:
         Float (n,) in [0, 2]; 0 for an image without such pixels.
     """
-    rim = grow(region, width) - region
-    difference = (context - donor).square().mean(dim=1, keepdim=True) * rim
+    window = window_of(region, width)
+    rim = grow(region[window], width) - region[window]
+    difference = (context[window] - donor[window]).square().mean(dim=1, keepdim=True) * rim
     return (difference.sum(dim=(1, 2, 3)) / rim.sum(dim=(1, 2, 3)).clamp(min=1)).sqrt()
 
 

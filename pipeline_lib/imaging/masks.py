@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,8 +26,14 @@ def random_masks(settings: MaskSampling, count: int, resolution: int, random: to
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
-    """Dilate masks (n, 1, H, W) of {0, 1} by a square neighbourhood of `pixels` on each side."""
-    return F.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
+    """Dilate masks (n, 1, H, W) of {0, 1} by a square neighbourhood of `pixels` on each side.
+
+    Rows and columns are dilated one after the other, several times as fast on a CPU as `max_pool2d`.
+    """
+    for dim, padding in ((2, (0, 0, pixels, pixels)), (3, (pixels, pixels))):
+        padded, size = F.pad(mask, padding), mask.shape[dim]
+        mask = reduce(torch.maximum, [padded.narrow(dim, shift, size) for shift in range(2 * pixels + 1)])
+    return mask
 
 
 def window_of(mask: Tensor, margin: int) -> tuple[slice, ...]:
