@@ -160,12 +160,18 @@ def _preprocessing(path: Path, processor: Mapping[str, Any]) -> dict[str, Any]:
     share = processor.get("crop_pct")  # of the scaled image, where `size` is what is left of it
     if share and side and (crop or side[0] < UNCROPPED):
         side, crop = [int(pixels / share) for pixels in side], crop or side
-    normalised = processor.get("do_normalize", True)
-    mean, std = (processor.get(key, IMAGENET[key]) for key in ("image_mean", "image_std"))
+    mean, std = [0.0] * 3, [1.0] * 3
+    if processor.get("do_normalize", True):
+        mean, std = (processor.get(key, IMAGENET[key]) for key in ("image_mean", "image_std"))
+    if processor.get("include_top"):  # EfficientNet divides a second time
+        std = [once * twice for once, twice in zip(std, processor.get("image_std", IMAGENET["image_std"]), strict=True)]
+    # of values in [0, 255], where `Preprocess` has them in [0, 1]
+    factor = 255 * (processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0)
+    offset = 1.0 if processor.get("rescale_offset") else 0.0  # taken off before normalising, as EfficientNet does
     return {
         "side": side,
-        "mean": list(mean) if normalised else [0.0] * 3,
-        "std": list(std) if normalised else [1.0] * 3,
+        "mean": [(value + offset) / factor for value in mean],
+        "std": [value / factor for value in std],
         "crop": None if crop == side else crop,
         "resample": RESAMPLE[resample],
     }

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.txt"  # next to the files; lines "<sha256>  <name>", the format of sha256sum
 CHUNK = 1 << 20
+GONE = (401, 403, 404, 410)  # answers that do not pass by themselves
 
 
 def fetch_published(*, url: str, file: Path) -> None:
@@ -29,8 +30,8 @@ def fetch_published(*, url: str, file: Path) -> None:
         file: where to store it.
 
     Raises:
-        UnreachableError: the download fails.
-        DataError: the checksum does not match, or the package pooch is not installed.
+        UnreachableError: the download fails in a way that may pass.
+        DataError: there is no such file on the server, the checksum does not match, or pooch is not installed.
     """
     if file.exists():
         logger.info("%s exists already; not downloaded", file)
@@ -48,6 +49,11 @@ def fetch_published(*, url: str, file: Path) -> None:
     try:
         pooch.retrieve(url, known, fname=file.name, path=file.parent, downloader=_Resuming(part))
     except requests.RequestException as error:
+        status = getattr(error.response, "status_code", None)
+        if status in GONE:
+            raise DataError(
+                f"{file}: {url} is not there (the server answered {status}); correct the URL, or save the file there"
+            ) from None
         raise UnreachableError(
             f"{file}: {url} could not be downloaded ({error}); try again, or save it there"
         ) from None

@@ -12,12 +12,13 @@ import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
 
 from pipeline_lib.runtime import ranks
-from pipeline_lib.runtime.errors import DivergenceError
+from pipeline_lib.runtime.errors import DivergenceError, WeightsError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
 
@@ -158,7 +159,11 @@ def _save(task: Task, checkpoint: Path, step: int) -> None:
 def _resume(task: Task, checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{checkpoint}: damaged ({reason}); delete it to train from the start") from None
     task.load_state_dict(state["task"])
     logger.info("%s: resumed from step %d of %d", task.name, state["step"], task.total_steps)
     return int(state["step"])

@@ -122,9 +122,20 @@ def test_a_failure_of_the_network_is_tried_again(server, tmp_path):
     assert (tmp_path / "weights.pth").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/weights.pth", "missing"])
-def test_what_cannot_be_fetched_is_named(server, tmp_path, url):
-    url = address(server, url) if url == "missing" else url
-    with pytest.raises(DataError, match=f"{url} could not be downloaded .*try again, or save it there"):
+def test_a_server_that_cannot_be_reached_is_named(tmp_path):
+    url = "http://127.0.0.1:9/weights.pth"
+    with pytest.raises(UnreachableError, match=f"{url} could not be downloaded .*try again, or save it there"):
         fetch_published(url=url, file=tmp_path / "weights.pth")
     assert not (tmp_path / "weights.pth").exists()
+
+
+def test_a_file_that_the_server_has_not_is_not_asked_for_again(server, tmp_path):
+    with (
+        pytest.raises(DataError, match=r"missing is not there .*404.*; correct the URL") as refused,
+        refuse_again(tmp_path / "log.refused", attempt=1),
+    ):
+        fetch_published(url=address(server, "missing"), file=tmp_path / "weights.pth")
+    assert not isinstance(refused.value, UnreachableError)
+    with pytest.raises(PipelineError, match="not retried"), refuse_again(tmp_path / "log.refused", attempt=2):
+        pass
+    assert list(tmp_path.glob("weights*")) == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline_lib.imaging.transfer import to_float, to_uint8
-from pipeline_lib.runtime.errors import DivergenceError
+from pipeline_lib.runtime.errors import DivergenceError, WeightsError
 from pipeline_lib.training.batches import batch_positions
 from pipeline_lib.training.loop import run
 
@@ -107,6 +107,17 @@ def test_a_finished_training_is_not_trained_again(tmp_path, undisturbed):
     run(again, tmp_path)
     assert again.taken == []
     assert again.weight.equal(undisturbed)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(tmp_path, damage):
+    run(Descent(5), tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    damage = checkpoint.read_bytes()[:300] if damage is None else damage
+    checkpoint.write_bytes(damage)
+    with pytest.raises(WeightsError, match=r"checkpoint.pt: damaged .*; delete it to train from the start"):
+        run(Descent(5), tmp_path)
+    assert checkpoint.read_bytes() == damage
 
 
 @pytest.mark.parametrize("stop", [None, 6, 10, 13])

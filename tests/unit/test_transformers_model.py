@@ -90,6 +90,19 @@ PROCESSORS = {
     ),
     "padded": ("CLIPImageProcessor", {"size": {"shortest_edge": 27}, "crop_size": {"height": 32, "width": 32}}),
     "cropped alone": ("CLIPImageProcessor", {"do_resize": False, "crop_size": {"height": 20, "width": 15}}),
+    "from -1 to 1": ("ViTImageProcessor", {"size": {"height": 32, "width": 32}, "rescale_factor": 1 / 127.5}),
+    "not rescaled": (
+        "ViTImageProcessor",
+        {"size": {"height": 32, "width": 32}, "do_rescale": False, "image_std": [60.0] * 3},
+    ),
+    "with an offset": (
+        "EfficientNetImageProcessor",
+        {"size": {"height": 32, "width": 32}, "resample": 2, "rescale_factor": 1 / 127.5, "rescale_offset": True},
+    ),
+    "normalised once": (
+        "EfficientNetImageProcessor",
+        {"size": {"height": 32, "width": 32}, "resample": 2, "include_top": False},
+    ),
     "cropped by share": ("ConvNextImageProcessor", {"size": {"shortest_edge": 32}, "crop_pct": 0.8}),
     "uncropped by share": ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}, "crop_pct": 0.8}),
     "cropped by share and size": (
