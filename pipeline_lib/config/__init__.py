@@ -67,6 +67,7 @@ from pipeline_lib.config.sections import (
     Retrain,
     Sample,
     Square,
+    Studies,
     Utility,
 )
 from pipeline_lib.runtime.errors import ConfigError
@@ -118,6 +119,7 @@ __all__ = [
     "SaliencyParts",
     "Sample",
     "Square",
+    "Studies",
     "SupervisedTraining",
     "TrainedHere",
     "TransformersNetwork",

@@ -17,7 +17,7 @@ from pipeline_lib.config.backends import (
     fill_backend,
 )
 from pipeline_lib.config.base import Count, Folder, Positive, Section, Share
-from pipeline_lib.config.domains import DOMAINS, Domain
+from pipeline_lib.config.domains import DOMAINS, FACE, Domain
 from pipeline_lib.config.messages import check_name
 
 Precision = Literal["float32", "bfloat16"]
@@ -287,6 +287,21 @@ class Encoder(Section):
     training: EncoderTraining = Field(description="training, from scratch or from the given weights")
 
 
+class Independence(Section):
+    """How much of an image changes when one of its parts is replaced (paper 4.4)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(100, description="images whose parts are replaced, 100 in the paper")
+    replacements: Annotated[int, Field(ge=2)] = Field(
+        20, description="samples that replace each part in turn, 20 in the paper"
+    )
+
+
+class Studies(Section):
+    """The paper's studies, which the target `studies` runs; the default run does not."""
+
+    independence: Independence = Field(Independence(), description="how much else changes with a part")
+
+
 class Published(Section):
     """Weights of the paper's own generators and encoders, downloaded on first use."""
 
@@ -304,6 +319,11 @@ class Published(Section):
     def of_domain(self) -> Domain:
         """Return the published domain."""
         return DOMAINS[self.family][self.domain]
+
+    @property
+    def of_faces(self) -> bool:
+        """Whether the domain is faces, as in the paper's Table 1."""
+        return self.of_domain().parts == FACE
 
     def files(self) -> dict[str, Path]:
         """Return the paths of `generator` and `encoder`."""

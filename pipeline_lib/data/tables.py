@@ -108,6 +108,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("n_reference", pa.int64()),
         ]
     ),
+    # One row per figure of a study, the mean of n with its interval, and the paper's figure for the same domain.
+    "studies": pa.schema(
+        [
+            ("study", pa.string()),
+            ("row", pa.string()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("n", pa.int64()),
+            ("paper", pa.float64()),
+        ]
+    ),
 }
 MAY_LACK = {"labels": {"person"}, "assembled": {"touched"}}
 OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}

@@ -86,6 +86,18 @@ def test_the_layout_names_every_file_of_a_run_and_what_is_in_it(finished: Run) -
             assert documented[path].startswith(f"table `{table}`" if table else "image shard"), path
 
 
+def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    run.snakemake("studies")
+    rows = pq.read_table(run.results / "evaluation/studies.parquet").to_pandas()
+    assert set(rows["study"]) == {"independence"}
+    assert rows["value"].between(0, 1).all()
+    assert (run.results / "report/studies/independence.png").stat().st_size > 1000
+    assert "studies: they need an encoder" in run.snakemake(
+        "studies", config=run.configure({"rebalance": {"editor": "poisson"}}), fails=True
+    )
+
+
 def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
     assert "Nothing to be done" in finished.snakemake("--dry-run")
 

@@ -1,0 +1,43 @@
+"""Rows of the table of studies, and the table of all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+
+from pipeline_lib.data.tables import read_tables, write_table
+
+
+def mean_row(
+    study: str, row: str, metric: str, values: np.ndarray, confidence: float, paper: float | None = None
+) -> dict[str, object]:
+    """Return a row with the mean of independent values (n,) and its interval by Student's t.
+
+    The limits are NaN for fewer than two values. `paper` is what the paper reports, if its domain is the same.
+    """
+    n, mean = len(values), float(np.mean(values)) if len(values) else float("nan")
+    error = float(scipy.stats.sem(values)) if n > 1 else float("nan")
+    reach = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * error if n > 1 else float("nan")
+    return {
+        "study": study,
+        "row": row,
+        "metric": metric,
+        "value": mean,
+        "ci_low": mean - reach,
+        "ci_high": mean + reach,
+        "n": n,
+        "paper": paper,
+    }
+
+
+def collect_studies(*, studies: list[Path], run: str, table: Path) -> None:
+    """Write the rows of all studies as one table.
+
+    Args:
+        studies: a table for each of them.
+        run: name of the run, stored in the file.
+        table: table to write.
+    """
+    write_table(table, "studies", read_tables(studies, "studies"), {"run": run})

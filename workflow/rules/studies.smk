@@ -1,0 +1,87 @@
+# The paper's studies over the run's generator, encoder and parts. None of them is part of `all`.
+def studies():
+    """Return the table of each study that this config allows; there is none without encoder and parts."""
+    if not (SEGMENTED and checked.uses_encoder):
+        raise WorkflowError(
+            "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
+            "`rebalance.region` that names or shows a part"
+        )
+    return [f"{ROOT}/evaluation/studies/independence.parquet"]
+
+
+rule study_independence:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        samples=images("samples"),
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/independence.parquet",
+        maps=f"{ROOT}/evaluation/studies/independence.npz",
+    log:
+        f"{ROOT}/logs/study_independence.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_independence.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_independence",
+        names=list(checked.part_names),
+        faces_of=checked.published.family if checked.published and checked.published.of_faces else None,
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        inversion=settings["rebalance"]["precision"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule plot_independence:
+    input:
+        maps=f"{ROOT}/evaluation/studies/independence.npz",
+    output:
+        figure=report(
+            f"{ROOT}/report/studies/independence.png",
+            caption="../report/independence.rst",
+            category="Studies",
+            labels={"figure": "what changes with a part"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_independence.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="plot_independence",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule collect_studies:
+    input:
+        studies=lambda wildcards: studies(),
+    output:
+        table=f"{ROOT}/evaluation/studies.parquet",
+    log:
+        f"{ROOT}/logs/collect_studies.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="collect_studies",
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule studies:
+    input:
+        rules.collect_studies.output,
+        rules.plot_independence.output,
