@@ -296,10 +296,17 @@ class Independence(Section):
     )
 
 
+class Interpolation(Section):
+    """Composition against blends in latent and pixel space (paper 4.3)."""
+
+    pairs: Annotated[int, Field(ge=2)] = Field(500, description="pairs of images, 500 in the paper")
+
+
 class Studies(Section):
     """The paper's studies, which the target `studies` runs; the default run does not."""
 
     independence: Independence = Field(Independence(), description="how much else changes with a part")
+    interpolation: Interpolation = Field(Interpolation(), description="composition against blends of two images")
 
 
 class Published(Section):

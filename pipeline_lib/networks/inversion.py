@@ -71,6 +71,18 @@ class Inverter:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self._rebuild(images, known)
 
+    @torch.no_grad()
+    def encode(self, images: Tensor, known: Tensor | None = None) -> Tensor:
+        """Return the latents (n, *latent_shape) of images as a call predicts them, uncompiled."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.encoder(images, known if self.encoder.masked else None).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Generate images (n, 3, H, W) in [-1, 1] from latents, uncompiled."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.generator.decode(latents).float()
+
     def refine(self, images: Tensor, known: Tensor, steps: int) -> Tensor:
         """Reconstruct images as a call does, and then improve the latents on the known pixels, in float32.
 

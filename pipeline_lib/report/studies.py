@@ -28,6 +28,17 @@ def plot_independence(*, maps: Path, figure: Path) -> None:
         )
 
 
+def plot_interpolation(*, pictures: Path, figure: Path) -> None:
+    """Draw pairs of images with what composition and blends make of them (paper Fig. 7).
+
+    Args:
+        pictures: NPZ of `study_interpolation`.
+        figure: PNG to write.
+    """
+    with np.load(pictures) as found:
+        save_figure(interpolation_figure(found["columns"].tolist(), found["parts"].tolist(), found["pixels"]), figure)
+
+
 def independence_figure(names: list[str], images: np.ndarray, maps: np.ndarray, masks: np.ndarray) -> Figure:
     """Return a row for each image with its map for each part that one of them has.
 
@@ -63,4 +74,27 @@ def independence_figure(names: list[str], images: np.ndarray, maps: np.ndarray, 
     bar.set_label("share of the variation", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     drawn.suptitle("Replaced part", fontsize=NORMAL)
+    return drawn
+
+
+def interpolation_figure(columns: list[str], parts: list[str], pixels: np.ndarray) -> Figure:
+    """Return a row for each pair, with the name of the part that is to come from the target.
+
+    Args:
+        columns: names of the c images of a pair.
+        parts: names of the parts of n pairs.
+        pixels: uint8 (n, c, H, W, 3).
+    """
+    side = 6.4 / len(columns)
+    drawn = Figure(figsize=(7.2, side * len(parts) + 0.35), layout="constrained")
+    drawn.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    cells = drawn.subplots(len(parts), len(columns), squeeze=False)
+    for row, (part, images) in enumerate(zip(parts, pixels, strict=True)):
+        for axes, image in zip(cells[row], images, strict=True):
+            axes.imshow(image)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        cells[row, 0].set_ylabel(readable(part), fontsize=SMALL)
+    for axes, title in zip(cells[0], columns, strict=True):
+        axes.set_title(title, fontsize=SMALL)
     return drawn

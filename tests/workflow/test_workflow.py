@@ -90,9 +90,10 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     run = finished.copy(tmp_path / "run")
     run.snakemake("studies")
     rows = pq.read_table(run.results / "evaluation/studies.parquet").to_pandas()
-    assert set(rows["study"]) == {"independence"}
-    assert rows["value"].between(0, 1).all()
-    assert (run.results / "report/studies/independence.png").stat().st_size > 1000
+    assert set(rows["study"]) == {"independence", "interpolation"}
+    assert rows["value"].between(-2, 2).all()
+    for study in set(rows["study"]):
+        assert (run.results / f"report/studies/{study}.png").stat().st_size > 1000
     assert "studies: they need an encoder" in run.snakemake(
         "studies", config=run.configure({"rebalance": {"editor": "poisson"}}), fails=True
     )

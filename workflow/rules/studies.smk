@@ -6,7 +6,7 @@ def studies():
             "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
             "`rebalance.region` that names or shows a part"
         )
-    return [f"{ROOT}/evaluation/studies/independence.parquet"]
+    return [f"{ROOT}/evaluation/studies/{name}.parquet" for name in ("independence", "interpolation")]
 
 
 rule study_independence:
@@ -64,6 +64,59 @@ rule plot_independence:
         "../scripts/stage.py"
 
 
+rule study_interpolation:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/interpolation.parquet",
+        pictures=f"{ROOT}/evaluation/studies/interpolation.npz",
+    log:
+        f"{ROOT}/logs/study_interpolation.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_interpolation.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_interpolation",
+        names=list(checked.part_names),
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        inversion=settings["rebalance"]["precision"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule plot_interpolation:
+    input:
+        pictures=f"{ROOT}/evaluation/studies/interpolation.npz",
+    output:
+        figure=report(
+            f"{ROOT}/report/studies/interpolation.png",
+            caption="../report/interpolation.rst",
+            category="Studies",
+            labels={"figure": "composition against blends"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_interpolation.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="plot_interpolation",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule collect_studies:
     input:
         studies=lambda wildcards: studies(),
@@ -85,3 +138,4 @@ rule studies:
     input:
         rules.collect_studies.output,
         rules.plot_independence.output,
+        rules.plot_interpolation.output,

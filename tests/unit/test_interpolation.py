@@ -1,0 +1,152 @@
+"""Composition is told from blends by the distances that the paper defines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline_lib.config import Evaluate, Studies
+from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.report.studies import interpolation_figure, plot_interpolation
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.studies import interpolation
+from pipeline_lib.studies.interpolation import (
+    DISTANCES,
+    METHODS,
+    blend,
+    distances_of,
+    draw_pairs,
+    rows_of,
+    study_interpolation,
+)
+
+SIDE = 16
+NAMES = ["background", "skin", "mouth"]
+CODES = np.ones((SIDE, SIDE), np.int64)
+CODES[8:12, 4:12] = 2  # an eighth of the image
+
+
+class Perfect:
+    """An encoder and generator that rebuild every image exactly; its latents are half of the pixels' values."""
+
+    precision = "float32"
+
+    def __call__(self, images, known):
+        assert known.all()
+        return images
+
+    def encode(self, images, known):
+        return images.flatten(1) / 2
+
+    def decode(self, latents):
+        return latents.view(-1, 3, SIDE, SIDE) * 2
+
+
+def constant(value, count=2):
+    return torch.full((count, 3, SIDE, SIDE), value)
+
+
+def taken(count=2):
+    return torch.from_numpy(CODES == 2).expand(count, 1, -1, -1)
+
+
+def test_a_perfect_composition_is_the_collage_and_blends_are_weighted_by_the_parts_area():
+    context, target = constant(0.0), constant(0.8)
+    made = blend(Perfect(), context, target, taken())
+    assert list(made) == list(METHODS)
+    assert made["composition"].equal(torch.where(taken(), target, context))
+    for method in ("latent blend", "pixel blend"):
+        torch.testing.assert_close(made[method], constant(0.1), rtol=0, atol=1e-6)
+
+
+def test_distances_are_taken_where_each_image_is_wanted():
+    context, target = constant(0.0), constant(0.8)
+    assert distances_of(torch.where(taken(), target, context), context, target, taken()).abs().max() == 0
+    found = distances_of(constant(0.1), context, target, taken())
+    expected = torch.tensor([0.1, 0.7, 0.1 * 7 / 8 + 0.7 / 8]).expand(2, 3)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_blends_are_compared_with_composition_on_the_same_pairs():
+    random = np.random.default_rng(0)
+    near = random.random((50, 3))
+    measured = {"composition": near, "latent blend": near + 0.25, "pixel blend": near + np.array([0.0, 0.5, 1.0])}
+    rows = pd.DataFrame(rows_of(measured, 0.95)).set_index(["row", "metric"])
+    assert len(rows) == 5 * len(DISTANCES)
+    over = rows.loc["latent blend over composition"]
+    np.testing.assert_allclose(over[["value", "ci_low", "ci_high"]], 0.25, atol=1e-9)  # though pairs differ by up to 1
+    assert rows.loc[("pixel blend over composition", "distance to the collage"), "value"] == pytest.approx(1.0)
+    assert rows.loc[("composition", "distance to the target"), "value"] == pytest.approx(near[:, 1].mean())
+
+
+@pytest.fixture
+def parts(tmp_path):
+    names = [f"image-{number}" for number in range(8)]
+    codes = [CODES] * 4 + [np.minimum(CODES, 1)] * 3 + [np.zeros_like(CODES)]
+    rows = [row for name, code in zip(names, codes, strict=True) for row in part_rows(name, code, NAMES)]
+    write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
+    return names, tmp_path / "parts.parquet"
+
+
+def test_a_pair_is_two_images_and_a_part_that_the_second_has(parts):
+    names, table = parts
+    found = {name: PartMasks(table, [name], SIDE) for name in NAMES[1:]}
+    pairs = draw_pairs(names, found, 20, 0)
+    assert len(pairs) == 7  # the last image has no part
+    assert len({pair.target for pair in pairs}) == 7
+    for pair in pairs:
+        assert pair.context != pair.target
+        assert names[pair.target] in found[pair.part]
+    assert draw_pairs(names, found, 3, 0) == pairs[:3]
+    assert draw_pairs(names, found, 20, 1) != pairs
+
+
+def run(parts, images, folder, monkeypatch, pairs=6):
+    monkeypatch.setattr(interpolation, "open_inverter", lambda *_, **__: Perfect())
+    for name in ("encoder", "generator", "precision"):
+        (folder / name).write_text(name)
+    made = {"table": folder / "table.parquet", "pictures": folder / "pictures.npz"}
+    study_interpolation(
+        images=images,
+        parts=parts,
+        **{name: folder / name for name in ("encoder", "generator", "precision")},
+        names=NAMES,
+        settings=Studies(interpolation={"pairs": pairs}),
+        evaluate=Evaluate(),
+        inversion="float32",
+        run="toy",
+        seed=0,
+        **made,
+        device=torch.device("cpu"),
+    )
+    return made
+
+
+def test_the_table_has_every_method_and_the_figure_every_picture(parts, tmp_path, write_shards, monkeypatch):
+    names, table = parts
+    images = write_shards(np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8), names)
+    made = run(table, images, tmp_path, monkeypatch)
+    rows = read_table(made["table"], "studies")
+    assert (rows["n"] == 6).all()
+    of_composition = rows[rows["row"] == "composition"]
+    assert of_composition["value"].max() < 1e-6
+    assert rows[rows["row"].str.endswith("over composition")]["value"].min() > 0
+    with np.load(made["pictures"]) as found:
+        assert found["pixels"].shape == (5, 6, SIDE, SIDE, 3)
+        np.testing.assert_array_equal(found["pixels"][:, 2], found["pixels"][:, 3])  # collage and composition
+        drawn = interpolation_figure(found["columns"].tolist(), found["parts"].tolist(), found["pixels"])
+    assert [axes.get_title() for axes in drawn.axes[:6]] == [*DISTANCES, *METHODS]
+    plot_interpolation(pictures=made["pictures"], figure=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_images_without_parts_are_refused(tmp_path, write_shards, monkeypatch):
+    images = write_shards(np.zeros((2, SIDE, SIDE, 3), np.uint8), ["a", "b"])
+    rows = part_rows("c", CODES, NAMES)
+    write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
+    with pytest.raises(DataError, match=r"parts.parquet: no image has a part that could be given to another one"):
+        run(tmp_path / "parts.parquet", images, tmp_path, monkeypatch)
