@@ -47,6 +47,7 @@ STAGES = {
     "collect_studies": "pipeline_lib.studies.rows",
     "plot_independence": "pipeline_lib.report.studies",
     "plot_interpolation": "pipeline_lib.report.studies",
+    "write_studies": "pipeline_lib.report.studies",
     "plot_rates": "pipeline_lib.report.figures",
     "plot_utility": "pipeline_lib.report.utility",
     "plot_before_after": "pipeline_lib.report.figures",

@@ -54,6 +54,7 @@ KINDS = {
     "report/edits-*.png": "figure: edits before and after",
     "report/regions.png": "figure: the same edits by part and by box",
     "report/studies/*.png": "figure of a study",
+    "report/studies.md": "page of the studies, with the paper's figures beside",
     "report/rates.png": "figure: rates by group in every image set",
     "report/utility.png": "figure: accuracies of classifiers by what they were trained on",
     "report/*.csv": "table for the report",

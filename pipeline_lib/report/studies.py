@@ -1,18 +1,80 @@
-"""Figures of the paper's studies."""
+"""Figures and page of the paper's studies."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.report.figures import NORMAL, SMALL, STRUCK_COLOR, save_figure
 from pipeline_lib.report.tables import readable
+from pipeline_lib.runtime.files import atomic_path
 
 COLOURS = "viridis"
+#: Title of each study, with the paper's section.
+TITLES = {
+    "independence": "Independence of parts (4.4, Table 1)",
+    "interpolation": "Composition against blends (4.3, Fig. 7)",
+}
+OVER = " over composition"  # how the name of a row of differences ends
+
+
+def write_studies(*, table: Path, page: Path) -> None:
+    """Write a page with a table for each study, and which of the paper's orderings hold here.
+
+    Args:
+        table: table of `collect_studies`.
+        page: Markdown to write.
+    """
+    text = studies_page(read_table(table, "studies"))
+    with atomic_path(page) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def studies_page(rows: pd.DataFrame) -> str:
+    """Return the page for the rows of a table of studies."""
+    blocks = ["# The paper's studies"]
+    for study, found in rows.groupby("study", sort=True):
+        differences = found["row"].str.endswith(OVER)
+        blocks += [f"## {TITLES[study]}", _markdown(found[~differences])]
+        if differences.any():
+            blocks.append("\n".join(f"- {say_ordering(row)}" for row in found[differences].itertuples()))
+    return "\n\n".join(blocks) + "\n"
+
+
+def say_ordering(row: Any) -> str:
+    """Say whether composition has the smaller distance, given a row of how much larger another method's is."""
+    other = row.row.removesuffix(OVER)
+    by = f"{abs(row.value):.3f} (interval of the difference {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n})"
+    if row.ci_low > 0:
+        return f"As in the paper, composition has a smaller {row.metric} than the {other}, by {by}."
+    if row.ci_high < 0:
+        return f"Unlike in the paper, the {other} has a smaller {row.metric} than composition, by {by}."
+    return f"Whether composition or the {other} has a smaller {row.metric} cannot be told. They differ by {by}."
+
+
+def _markdown(rows: pd.DataFrame) -> str:
+    """Return a table with a line for each row of the study and a column for each metric, and the paper's figures."""
+    metrics = list(dict.fromkeys(rows["metric"]))
+    quoted = rows["paper"].notna().any()
+    titles = ["", *(f"{metric}{what}" for metric in metrics for what in ["", *([", paper"] if quoted else [])]), "n"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" + "|--:" * (len(titles) - 1) + "|"]
+    for name, found in rows.groupby("row", sort=False):
+        of_metric = found.set_index("metric")
+        cells = []
+        for metric in metrics:
+            figures = of_metric.loc[metric]
+            cells.append(f"{figures['value']:.3f} [{figures['ci_low']:.3f}, {figures['ci_high']:.3f}]")
+            if quoted:
+                cells.append("" if pd.isna(figures["paper"]) else f"{figures['paper']:.3f}")
+        lines.append(f"| {readable(str(name))} | " + " | ".join([*cells, str(found["n"].iloc[0])]) + " |")
+    return "\n".join(lines)
 
 
 def plot_independence(*, maps: Path, figure: Path) -> None:

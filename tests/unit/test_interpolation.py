@@ -11,7 +11,7 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import interpolation_figure, plot_interpolation
+from pipeline_lib.report.studies import interpolation_figure, plot_interpolation, studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import interpolation
 from pipeline_lib.studies.interpolation import (
@@ -142,6 +142,47 @@ def test_the_table_has_every_method_and_the_figure_every_picture(parts, tmp_path
     assert [axes.get_title() for axes in drawn.axes[:6]] == [*DISTANCES, *METHODS]
     plot_interpolation(pictures=made["pictures"], figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.1, 0.3, "As in the paper, composition has a smaller distance to the target than the latent blend, by 0.200"),
+        (
+            -0.3,
+            -0.1,
+            "Unlike in the paper, the latent blend has a smaller distance to the target than composition, by 0.200",
+        ),
+        (-0.1, 0.5, "Whether composition or the latent blend has a smaller distance to the target cannot be told."),
+    ],
+)
+def test_the_page_says_whether_an_ordering_holds(low, high, said):
+    row = {"study": "interpolation", "metric": "distance to the target", "n": 9, "paper": None}
+    shown = row | {"row": "composition", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    over = row | {"row": "latent blend over composition", "value": (low + high) / 2, "ci_low": low, "ci_high": high}
+    page = studies_page(pd.DataFrame([shown, over]))
+    assert said in page
+    assert "| composition | 0.500 [0.400, 0.600] | 9 |" in page
+    assert "over composition" not in page
+
+
+def test_the_page_has_the_papers_figure_beside_ours_where_there_is_one():
+    rows = [
+        {
+            "study": "independence",
+            "row": name,
+            "metric": "variation",
+            "value": 0.1,
+            "ci_low": 0.0,
+            "ci_high": 0.2,
+            "n": 5,
+            "paper": paper,
+        }
+        for name, paper in (("skin", 0.177), ("hat", None))
+    ]
+    page = studies_page(pd.DataFrame(rows))
+    assert "| skin | 0.100 [0.000, 0.200] | 0.177 | 5 |" in page
+    assert "| hat | 0.100 [0.000, 0.200] |  | 5 |" in page
 
 
 def test_images_without_parts_are_refused(tmp_path, write_shards, monkeypatch):

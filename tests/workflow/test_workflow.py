@@ -92,6 +92,7 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     rows = pq.read_table(run.results / "evaluation/studies.parquet").to_pandas()
     assert set(rows["study"]) == {"independence", "interpolation"}
     assert rows["value"].between(-2, 2).all()
+    assert "## Composition against blends (4.3, Fig. 7)" in (run.results / "report/studies.md").read_text()
     for study in set(rows["study"]):
         assert (run.results / f"report/studies/{study}.png").stat().st_size > 1000
     assert "studies: they need an encoder" in run.snakemake(

@@ -134,8 +134,29 @@ rule collect_studies:
         "../scripts/stage.py"
 
 
+rule write_studies:
+    input:
+        table=f"{ROOT}/evaluation/studies.parquet",
+    output:
+        page=report(
+            f"{ROOT}/report/studies.md",
+            caption="../report/studies.rst",
+            category="Studies",
+            labels={"page": "The paper's studies"},
+        ),
+    log:
+        f"{ROOT}/logs/write_studies.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="write_studies",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule studies:
     input:
-        rules.collect_studies.output,
+        rules.write_studies.output,
         rules.plot_independence.output,
         rules.plot_interpolation.output,
