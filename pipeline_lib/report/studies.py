@@ -19,6 +19,7 @@ from pipeline_lib.runtime.files import atomic_path
 COLOURS = "viridis"
 #: Title of each study, with the paper's section.
 TITLES = {
+    "composition": "Collages and what is made of them (4.1, Table 3)",
     "independence": "Independence of parts (4.4, Table 1)",
     "interpolation": "Composition against blends (4.3, Fig. 7)",
 }
@@ -66,14 +67,15 @@ def _markdown(rows: pd.DataFrame) -> str:
     titles = ["", *(f"{metric}{what}" for metric in metrics for what in ["", *([", paper"] if quoted else [])]), "n"]
     lines = ["| " + " | ".join(titles) + " |", "|---" + "|--:" * (len(titles) - 1) + "|"]
     for name, found in rows.groupby("row", sort=False):
-        of_metric = found.set_index("metric")
+        of_metric = found.set_index("metric").to_dict("index")
         cells = []
         for metric in metrics:
-            figures = of_metric.loc[metric]
-            cells.append(f"{figures['value']:.3f} [{figures['ci_low']:.3f}, {figures['ci_high']:.3f}]")
+            figures = of_metric.get(metric)
+            cells.append("{value:.3g} [{ci_low:.3g}, {ci_high:.3g}]".format_map(figures) if figures else "")
             if quoted:
-                cells.append("" if pd.isna(figures["paper"]) else f"{figures['paper']:.3f}")
-        lines.append(f"| {readable(str(name))} | " + " | ".join([*cells, str(found["n"].iloc[0])]) + " |")
+                cells.append(f"{figures['paper']:.3g}" if figures and not pd.isna(figures["paper"]) else "")
+        counts = ", ".join(str(n) for n in found["n"].unique())
+        lines.append(f"| {readable(str(name))} | " + " | ".join([*cells, counts]) + " |")
     return "\n".join(lines)
 
 
@@ -90,6 +92,18 @@ def plot_independence(*, maps: Path, figure: Path) -> None:
         )
 
 
+def plot_composition(*, pictures: Path, figure: Path) -> None:
+    """Draw collages of parts with what is made of them (paper Fig. 17).
+
+    Args:
+        pictures: NPZ of `study_composition`.
+        figure: PNG to write.
+    """
+    with np.load(pictures) as found:
+        columns, pixels = found["columns"].tolist(), found["pixels"]
+    save_figure(picture_grid(columns, [""] * len(pixels), pixels), figure)
+
+
 def plot_interpolation(*, pictures: Path, figure: Path) -> None:
     """Draw pairs of images with what composition and blends make of them (paper Fig. 7).
 
@@ -98,7 +112,7 @@ def plot_interpolation(*, pictures: Path, figure: Path) -> None:
         figure: PNG to write.
     """
     with np.load(pictures) as found:
-        save_figure(interpolation_figure(found["columns"].tolist(), found["parts"].tolist(), found["pixels"]), figure)
+        save_figure(picture_grid(found["columns"].tolist(), found["parts"].tolist(), found["pixels"]), figure)
 
 
 def independence_figure(names: list[str], images: np.ndarray, maps: np.ndarray, masks: np.ndarray) -> Figure:
@@ -139,24 +153,24 @@ def independence_figure(names: list[str], images: np.ndarray, maps: np.ndarray, 
     return drawn
 
 
-def interpolation_figure(columns: list[str], parts: list[str], pixels: np.ndarray) -> Figure:
-    """Return a row for each pair, with the name of the part that is to come from the target.
+def picture_grid(columns: list[str], rows: list[str], pixels: np.ndarray) -> Figure:
+    """Return a figure of images with a title for each column and a label for each row.
 
     Args:
-        columns: names of the c images of a pair.
-        parts: names of the parts of n pairs.
+        columns: titles of c columns.
+        rows: labels of n rows.
         pixels: uint8 (n, c, H, W, 3).
     """
-    side = 6.4 / len(columns)
-    drawn = Figure(figsize=(7.2, side * len(parts) + 0.35), layout="constrained")
+    side = min(1.05, 6.4 / len(columns))
+    drawn = Figure(figsize=(side * len(columns) + 0.8, side * len(rows) + 0.35), layout="constrained")
     drawn.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    cells = drawn.subplots(len(parts), len(columns), squeeze=False)
-    for row, (part, images) in enumerate(zip(parts, pixels, strict=True)):
+    cells = drawn.subplots(len(rows), len(columns), squeeze=False)
+    for row, (label, images) in enumerate(zip(rows, pixels, strict=True)):
         for axes, image in zip(cells[row], images, strict=True):
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        cells[row, 0].set_ylabel(readable(part), fontsize=SMALL)
+        cells[row, 0].set_ylabel(readable(label), fontsize=SMALL)
     for axes, title in zip(cells[0], columns, strict=True):
         axes.set_title(title, fontsize=SMALL)
     return drawn

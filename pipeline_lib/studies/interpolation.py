@@ -89,10 +89,11 @@ def study_interpolation(
         raise DataError(f"{parts}: no image has a part that could be given to another one")
     inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
     distances: dict[str, list[Tensor]] = {method: [] for method in METHODS}
-    shown: list[Tensor] = []
+    shown = torch.empty(0, len(DISTANCES) + len(METHODS), side, side, 3, dtype=torch.uint8)
     with Progress(f"study_{STUDY}", len(pairs)) as progress:
-        for start in range(0, len(pairs), BATCH):
-            batch = pairs[start : start + BATCH]
+        at_once = max(1, BATCH * 64**2 // side**2)
+        for start in range(0, len(pairs), at_once):
+            batch = pairs[start : start + at_once]
             context, target = (
                 to_float(torch.from_numpy(pixels[[getattr(pair, role) for pair in batch]]).permute(0, 3, 1, 2), device)
                 for role in ("context", "target")
@@ -102,9 +103,8 @@ def study_interpolation(
             made = blend(inverter, context, target, taken)
             for method, outputs in made.items():
                 distances[method].append(distances_of(outputs, context, target, taken).cpu())
-            if not shown:
-                row = [context, target, make_collage(context, target, taken), *made.values()]
-                shown = [as_pixels(column[:SHOWN]).cpu() for column in row]
+            row = torch.stack([context, target, make_collage(context, target, taken), *made.values()], dim=1)
+            shown = torch.cat([shown, as_pixels(row.flatten(0, 1)).unflatten(0, row.shape[:2]).cpu()])[:SHOWN]
             progress.advance(len(batch))
     measured = {method: torch.cat(rows).numpy() for method, rows in distances.items()}
     metadata = {
@@ -119,7 +119,7 @@ def study_interpolation(
             file,
             columns=np.array([*DISTANCES, *METHODS]),
             parts=np.array([pair.part for pair in pairs[:SHOWN]]),
-            pixels=torch.stack(shown, dim=1).numpy(),
+            pixels=shown.numpy(),
         )
 
 

@@ -11,7 +11,7 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import interpolation_figure, plot_interpolation, studies_page
+from pipeline_lib.report.studies import picture_grid, plot_interpolation, studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import interpolation
 from pipeline_lib.studies.interpolation import (
@@ -138,7 +138,7 @@ def test_the_table_has_every_method_and_the_figure_every_picture(parts, tmp_path
     with np.load(made["pictures"]) as found:
         assert found["pixels"].shape == (5, 6, SIDE, SIDE, 3)
         np.testing.assert_array_equal(found["pixels"][:, 2], found["pixels"][:, 3])  # collage and composition
-        drawn = interpolation_figure(found["columns"].tolist(), found["parts"].tolist(), found["pixels"])
+        drawn = picture_grid(found["columns"].tolist(), found["parts"].tolist(), found["pixels"])
     assert [axes.get_title() for axes in drawn.axes[:6]] == [*DISTANCES, *METHODS]
     plot_interpolation(pictures=made["pictures"], figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
@@ -162,7 +162,7 @@ def test_the_page_says_whether_an_ordering_holds(low, high, said):
     over = row | {"row": "latent blend over composition", "value": (low + high) / 2, "ci_low": low, "ci_high": high}
     page = studies_page(pd.DataFrame([shown, over]))
     assert said in page
-    assert "| composition | 0.500 [0.400, 0.600] | 9 |" in page
+    assert "| composition | 0.5 [0.4, 0.6] | 9 |" in page
     assert "over composition" not in page
 
 
@@ -180,9 +180,10 @@ def test_the_page_has_the_papers_figure_beside_ours_where_there_is_one():
         }
         for name, paper in (("skin", 0.177), ("hat", None))
     ]
+    rows.append(rows[1] | {"metric": "masked L1", "value": 0.00042, "ci_low": 0.0004, "ci_high": 0.0005, "n": 300})
     page = studies_page(pd.DataFrame(rows))
-    assert "| skin | 0.100 [0.000, 0.200] | 0.177 | 5 |" in page
-    assert "| hat | 0.100 [0.000, 0.200] |  | 5 |" in page
+    assert "| skin | 0.1 [0, 0.2] | 0.177 |  |  | 5 |" in page
+    assert "| hat | 0.1 [0, 0.2] |  | 0.00042 [0.0004, 0.0005] |  | 5, 300 |" in page
 
 
 def test_images_without_parts_are_refused(tmp_path, write_shards, monkeypatch):

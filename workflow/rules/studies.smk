@@ -6,7 +6,62 @@ def studies():
             "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
             "`rebalance.region` that names or shows a part"
         )
-    return [f"{ROOT}/evaluation/studies/{name}.parquet" for name in ("independence", "interpolation")]
+    return [f"{ROOT}/evaluation/studies/{name}.parquet" for name in ("composition", "independence", "interpolation")]
+
+
+rule study_composition:
+    input:
+        samples=images("samples"),
+        parts=f"{ROOT}/parts/samples.parquet",
+        held_out=images("held_out"),
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/composition.parquet",
+        pictures=f"{ROOT}/evaluation/studies/composition.npz",
+    log:
+        f"{ROOT}/logs/study_composition.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_composition.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_composition",
+        names=list(checked.part_names),
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        inversion=settings["rebalance"]["precision"],
+        cache=f"{ROOT}/cache/features",
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule plot_composition:
+    input:
+        pictures=f"{ROOT}/evaluation/studies/composition.npz",
+    output:
+        figure=report(
+            f"{ROOT}/report/studies/composition.png",
+            caption="../report/composition.rst",
+            category="Studies",
+            labels={"figure": "collages and what is made of them"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_composition.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="plot_composition",
+        revision=1,
+    script:
+        "../scripts/stage.py"
 
 
 rule study_independence:
@@ -158,5 +213,6 @@ rule write_studies:
 rule studies:
     input:
         rules.write_studies.output,
+        rules.plot_composition.output,
         rules.plot_independence.output,
         rules.plot_interpolation.output,

@@ -1,0 +1,221 @@
+"""Automatic collages of parts of several images, and what makes whole images of them (paper 4.1, Table 3, Fig. 17)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
+from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.evaluation.features import extract_features, features_of
+from pipeline_lib.evaluation.frechet import frechet_distance
+from pipeline_lib.evaluation.prdc import density_and_coverage
+from pipeline_lib.imaging.collages import make_collage
+from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.imaging.membrane import spread_inwards
+from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.networks.inversion import open_inverter
+from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
+from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.studies.rows import mean_row
+
+STUDY = "composition"
+SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGBM = METHODS = (
+    "samples", "reconstructions of samples", "collages", "collages, filled", "Poisson blending", "RGBM inversion",
+)  # fmt: skip
+BATCH = 64
+GROUPS = 5  # of collages, on each of which a distance is measured
+SHOWN = 6  # collages in the figure
+LEAST = 0.001  # of an image's pixels; a smaller part is a mistake of the segmenter
+
+
+class Layers(NamedTuple):
+    """The parts of n collages, from back to front."""
+
+    images: Tensor  # (n, c, 3, H, W) in [-1, 1]
+    masks: Tensor  # bool (n, c, 1, H, W); empty where the image that was drawn lacks the part
+
+
+@torch.no_grad()
+def study_composition(
+    *,
+    samples: list[Path],
+    parts: Path,
+    held_out: list[Path],
+    encoder: Path,
+    generator: Path,
+    precision: Path,
+    names: list[str],
+    settings: Studies,
+    evaluate: Evaluate,
+    inversion: PrecisionChoice,
+    run: str,
+    seed: int,
+    cache: Path,
+    table: Path,
+    pictures: Path,
+    device: torch.device,
+) -> None:
+    """Make collages of one random sample for each part, and compare their quality with that of what is made of them.
+
+    Every figure but the masked L1 is the mean over `GROUPS` disjoint groups, since a distance belongs to a set. It
+    depends on the size of the group, which is the same for all rows.
+
+    Args:
+        samples: shards of the generator's samples, which parts come from.
+        parts: their table of parts.
+        held_out: shards of real images, the reference of quality.
+        encoder: weight file.
+        generator: weight file.
+        precision: report of the encoder, with the precision of the inversion.
+        names: names of the parts from back to front, the background first.
+        settings: the config section.
+        evaluate: the config section with the number of reference images and the confidence level.
+        inversion: precision in the config.
+        run: name of the run, stored in the file.
+        seed: seed of the run.
+        cache: folder of cached features.
+        table: table to write, with a row for each method and metric.
+        pictures: NPZ to write, with the first collages for the figure.
+        device: where to compute.
+
+    Raises:
+        DataError: fewer samples than collages.
+    """
+    count = settings.composition.collages
+    image_ids, pixels = read_shards(samples)
+    if len(image_ids) < count:
+        raise DataError(
+            f"`studies.composition.collages`: {count}, but there are only {len(image_ids)} samples to compare with; "
+            "use fewer, or increase `sample.images`"
+        )
+    side = pixels.shape[1]
+    found = [PartMasks(parts, [name], side, math.ceil(LEAST * side**2)) for name in names[1:]]
+    drawn = np.stack(
+        [
+            seeding.numpy_generator(seed, STUDY, number).integers(0, len(image_ids), len(names))
+            for number in range(count)
+        ]
+    )
+    inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
+    extractor = load_perceptual("alex")
+    features: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
+    shown: dict[str, np.ndarray] = {}
+    at_once = max(1, BATCH * 64**2 // side**2)
+    distances: dict[str, list[Tensor]] = {RECONSTRUCTIONS: [], RGBM: []}
+    with Progress(f"study_{STUDY}", count) as progress:
+        for start in range(0, count, at_once):
+            rows = drawn[start : start + at_once]
+            layers = gather_layers(image_ids, pixels, found, rows, device)
+            collage, known = lay(layers)
+            whole = to_float(torch.from_numpy(pixels[start : start + len(rows)]).permute(0, 3, 1, 2), device)
+            everywhere = torch.ones_like(known)
+            images = {
+                SAMPLES: whole,
+                RECONSTRUCTIONS: inverter(whole, everywhere),
+                COLLAGE: collage,
+                FILLED: fill(collage, known, layers),
+                POISSON: blend_layers(layers),
+                RGBM: inverter(collage, known),
+            }
+            distances[RECONSTRUCTIONS].append(masked_l1(whole, images[RECONSTRUCTIONS], everywhere).cpu())
+            distances[RGBM].append(masked_l1(collage, images[RGBM], known).cpu())
+            for name, batch in images.items():
+                stored = as_pixels(batch).cpu().numpy()
+                features[name].append(features_of(stored, extractor, device))
+                shown[name] = np.concatenate([shown.get(name, stored[:0]), stored])[:SHOWN]
+            progress.advance(len(rows))
+    reference = extract_features(held_out, extractor, device, limit=evaluate.images, cache=cache)
+    metrics = {}
+    for name, batches in features.items():
+        metrics |= _measure(name, np.concatenate(batches), reference, evaluate.neighbours, device)
+    metrics |= {(name, "masked L1"): torch.cat(values).numpy() for name, values in distances.items()}
+    rows_made = [
+        mean_row(STUDY, name, metric, values, evaluate.confidence) for (name, metric), values in metrics.items()
+    ]
+    metadata = {
+        "run": run,
+        "config_digest": digest_of(settings.composition.model_dump()),
+        "models_digest": digest_of_files(encoder, generator),
+        "precision": inverter.precision,
+    }
+    write_table(table, "studies", pd.DataFrame(rows_made), metadata)
+    columns = [name for name in METHODS if name not in (SAMPLES, RECONSTRUCTIONS)]
+    with atomic_path(pictures) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, columns=np.array(columns), pixels=np.stack([shown[name] for name in columns], axis=1))
+
+
+def gather_layers(
+    image_ids: Sequence[str], pixels: np.ndarray, found: Sequence[PartMasks], drawn: np.ndarray, device: torch.device
+) -> Layers:
+    """Return the layers of collages.
+
+    Args:
+        image_ids: names of the images.
+        pixels: the images, uint8 (m, H, W, 3).
+        found: masks of each part but the background.
+        drawn: which image gives each part, int (n, c), the background first.
+        device: where the layers are wanted.
+    """
+    side = pixels.shape[1]
+    empty = np.zeros((side, side), bool)
+
+    def mask_of(place: int, part: int) -> np.ndarray:
+        name = image_ids[place]
+        if part:
+            return found[part - 1].get(name, empty)
+        return ~np.logical_or.reduce([masks.get(name, empty) for masks in found])
+
+    masks = np.stack([[mask_of(int(place), part) for part, place in enumerate(row)] for row in drawn])
+    images = to_float(torch.from_numpy(pixels[drawn.flatten()]).permute(0, 3, 1, 2), device)
+    return Layers(images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device))
+
+
+def lay(layers: Layers) -> tuple[Tensor, Tensor]:
+    """Lay the parts over each other; returns collages (n, 3, H, W), 0 in their holes, and known pixels (n, 1, H, W)."""
+    collage = torch.zeros_like(layers.images[:, 0])
+    for image, mask in zip(layers.images.unbind(1), layers.masks.unbind(1), strict=True):
+        collage = make_collage(collage, image, mask)
+    return collage, layers.masks.any(dim=1).float()
+
+
+def fill(collage: Tensor, known: Tensor, layers: Layers) -> Tensor:
+    """Fill the holes of collages with the mean colour of their back layer; 0 where that is empty."""
+    image, mask = layers.images[:, 0], layers.masks[:, 0]
+    total = (image * mask).sum(dim=(2, 3), keepdim=True)
+    colour = total / mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    return torch.where(known.bool(), collage, colour)
+
+
+def blend_layers(layers: Layers) -> Tensor:
+    """Blend the parts one after the other into the whole back image, each with its own gradients (Pérez 2003)."""
+    blended = layers.images[:, 0]
+    for image, mask in zip(layers.images.unbind(1)[1:], layers.masks.unbind(1)[1:], strict=True):
+        cloned = image + spread_inwards(blended - image, mask.float())
+        blended = torch.where(mask, cloned.clamp(-1, 1), blended)
+    return blended
+
+
+def _measure(
+    name: str, features: np.ndarray, reference: np.ndarray, neighbours: int, device: torch.device
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return Fréchet distance, density and coverage of each group of a set, (GROUPS,)."""
+    groups = np.split(features[: len(features) // GROUPS * GROUPS], GROUPS)
+    dense = [density_and_coverage(reference, group, neighbours, device) for group in groups]
+    return {
+        (name, "Fréchet distance"): np.array([frechet_distance(reference, group) for group in groups]),
+        (name, "density"): np.array([found.density for found in dense]),
+        (name, "coverage"): np.array([found.coverage for found in dense]),
+    }
