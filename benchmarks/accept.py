@@ -17,7 +17,7 @@ from typing import Any
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.runtime.files import read_json
 
-MINUTES = 20  # in which jobs of the default run ran, on two cores; 14 on the machine of docs/recipes.md
+MINUTES = 20  # in which jobs of the default run ran, on two cores; 13 on the machine of docs/recipes.md
 LEAST_ACCURACY, LEAST_AGREEMENT, LEAST_OVERLAP = 0.98, 0.95, 0.85
 #: Least share of the planned edits that succeed, by image set and judge.
 LEAST_SUCCESS = {
@@ -26,12 +26,12 @@ LEAST_SUCCESS = {
 }
 LEAST_SUCCESS_BY_TRUTH = 0.97  # of the dataset's
 LEAST_IN_THEIR_GROUP = 0.995  # of the dataset's edited images, by the referee
-MOST_GAP = {"dataset_rebalanced": 0.03, "samples_rebalanced": 0.05}
+MOST_GAP = {"dataset_rebalanced": 0.03, "samples_rebalanced": 0.08}  # at most 0.006 and 0.050 over five seeds
 LEAST_PSNR = {"ideal": 38.0, "inside": 29.0}  # dB, medians: to the ideal edit, and to it inside the region
-MOST_LEAKAGE = 0.80  # area under the curve
-#: Gap and Fréchet distance of the retrained GAN over the control's. The gap's share was at most 0.17 over the seeds,
-#: and the distance 0.75 to 1.61 times the control's, since the distances of both GANs vary twofold from seed to seed.
-MOST_OF_CONTROL, MOST_DISTANCE = 0.2, 2.0
+MOST_LEAKAGE = 0.70  # area under the curve; 0.61 to 0.63 over five seeds
+#: Gap and Fréchet distance of the retrained GAN over the control's. The gap's share was at most 0.19 over the seeds,
+#: and the distance 0.81 to 1.88 times the control's, since the distances of both GANs vary twofold from seed to seed.
+MOST_OF_CONTROL, MOST_DISTANCE = 0.2, 2.5
 
 
 @dataclass(frozen=True)
