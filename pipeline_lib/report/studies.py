@@ -23,7 +23,8 @@ TITLES = {
     "independence": "Independence of parts (4.4, Table 1)",
     "interpolation": "Composition against blends (4.3, Fig. 7)",
 }
-OVER = " over composition"  # how the name of a row of differences ends
+OVER = " over "  # between the names of two methods, in a row of their differences
+MORE_IS_BETTER = ("density", "coverage")
 
 
 def write_studies(*, table: Path, page: Path) -> None:
@@ -42,7 +43,7 @@ def studies_page(rows: pd.DataFrame) -> str:
     """Return the page for the rows of a table of studies."""
     blocks = ["# The paper's studies"]
     for study, found in rows.groupby("study", sort=True):
-        differences = found["row"].str.endswith(OVER)
+        differences = found["row"].str.contains(OVER)
         blocks += [f"## {TITLES[study]}", _markdown(found[~differences])]
         if differences.any():
             blocks.append("\n".join(f"- {say_ordering(row)}" for row in found[differences].itertuples()))
@@ -50,14 +51,17 @@ def studies_page(rows: pd.DataFrame) -> str:
 
 
 def say_ordering(row: Any) -> str:
-    """Say whether composition has the smaller distance, given a row of how much larger another method's is."""
-    other = row.row.removesuffix(OVER)
-    by = f"{abs(row.value):.3f} (interval of the difference {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n})"
-    if row.ci_low > 0:
-        return f"As in the paper, composition has a smaller {row.metric} than the {other}, by {by}."
-    if row.ci_high < 0:
-        return f"Unlike in the paper, the {other} has a smaller {row.metric} than composition, by {by}."
-    return f"Whether composition or the {other} has a smaller {row.metric} cannot be told. They differ by {by}."
+    """Say whether one method is better than another, as in the paper, given a row of how much larger the other's is."""
+    other, ours = row.row.split(OVER)
+    better, worse = ("larger", "smaller") if row.metric in MORE_IS_BETTER else ("smaller", "larger")
+    low, high = sorted((-row.ci_low, -row.ci_high)) if row.metric in MORE_IS_BETTER else (row.ci_low, row.ci_high)
+    interval = f"{row.ci_low:.3g} to {row.ci_high:.3g}"
+    by = f"{abs(row.value):.3g} (interval of the difference {interval}, n = {row.n})"
+    if low > 0:
+        return f"As in the paper, {ours} has a {better} {row.metric} than {other}, by {by}."
+    if high < 0:
+        return f"Unlike in the paper, {ours} has a {worse} {row.metric} than {other}, by {by}."
+    return f"Whether {ours} or {other} has a {better} {row.metric} cannot be told. They differ by {by}."
 
 
 def _markdown(rows: pd.DataFrame) -> str:

@@ -29,12 +29,13 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.rows import mean_row
+from pipeline_lib.studies.rows import mean_row, over
 
 STUDY = "composition"
 SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGBM = METHODS = (
     "samples", "reconstructions of samples", "collages", "collages, filled", "Poisson blending", "RGBM inversion",
 )  # fmt: skip
+FRECHET, DENSITY = "Fréchet distance", "density"
 BATCH = 64
 GROUPS = 5  # of collages, on each of which a distance is measured
 SHOWN = 6  # collages in the figure
@@ -145,6 +146,11 @@ def study_composition(
     rows_made = [
         mean_row(STUDY, name, metric, values, evaluate.confidence) for (name, metric), values in metrics.items()
     ]
+    rows_made += [
+        mean_row(STUDY, over(other, RGBM), metric, metrics[other, metric] - metrics[RGBM, metric], evaluate.confidence)
+        for other in (COLLAGE, POISSON)
+        for metric in (FRECHET, DENSITY)
+    ]
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.composition.model_dump()),
@@ -215,7 +221,7 @@ def _measure(
     groups = np.split(features[: len(features) // GROUPS * GROUPS], GROUPS)
     dense = [density_and_coverage(reference, group, neighbours, device) for group in groups]
     return {
-        (name, "Fréchet distance"): np.array([frechet_distance(reference, group) for group in groups]),
-        (name, "density"): np.array([found.density for found in dense]),
+        (name, FRECHET): np.array([frechet_distance(reference, group) for group in groups]),
+        (name, DENSITY): np.array([found.density for found in dense]),
         (name, "coverage"): np.array([found.coverage for found in dense]),
     }

@@ -23,7 +23,7 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.rows import mean_row
+from pipeline_lib.studies.rows import mean_row, over
 
 STUDY = "interpolation"
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
@@ -166,7 +166,7 @@ def rows_of(measured: Mapping[str, np.ndarray], confidence: float) -> list[dict[
     farther = [
         mean_row(
             STUDY,
-            f"{method} over {COMPOSITION}",
+            over(method, COMPOSITION),
             f"distance to the {name}",
             measured[method][:, column] - measured[COMPOSITION][:, column],
             confidence,

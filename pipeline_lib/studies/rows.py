@@ -32,6 +32,11 @@ def mean_row(
     }
 
 
+def over(other: str, ours: str) -> str:
+    """Name a row of differences, which says how much larger a figure is for another method than for ours."""
+    return f"{other} over {ours}"
+
+
 def collect_studies(*, studies: list[Path], run: str, table: Path) -> None:
     """Write the rows of all studies as one table.
 

@@ -122,6 +122,7 @@ def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples,
     assert values["samples", "Fréchet distance"] < values["collages", "Fréchet distance"]
     assert values["RGBM inversion", "masked L1"] == values["reconstructions of samples", "masked L1"] == 0
     assert values["RGBM inversion", "density"] == values["collages", "density"]  # a perfect inversion is the collage
+    assert values["collages over RGBM inversion", "Fréchet distance"] == 0
     with np.load(made["pictures"]) as found:
         assert found["pixels"].shape == (6, 4, SIDE, SIDE, 3)
         assert found["columns"].tolist()[0] == "collages"

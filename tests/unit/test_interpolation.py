@@ -145,19 +145,17 @@ def test_the_table_has_every_method_and_the_figure_every_picture(parts, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("metric", "low", "high", "said"),
     [
-        (0.1, 0.3, "As in the paper, composition has a smaller distance to the target than the latent blend, by 0.200"),
-        (
-            -0.3,
-            -0.1,
-            "Unlike in the paper, the latent blend has a smaller distance to the target than composition, by 0.200",
-        ),
-        (-0.1, 0.5, "Whether composition or the latent blend has a smaller distance to the target cannot be told."),
+        ("distance", 0.1, 0.3, "As in the paper, composition has a smaller distance than latent blend, by 0.2 "),
+        ("distance", -0.3, -0.1, "Unlike in the paper, composition has a larger distance than latent blend, by 0.2 "),
+        ("distance", -0.1, 0.5, "Whether composition or latent blend has a smaller distance cannot be told."),
+        ("density", -0.3, -0.1, "As in the paper, composition has a larger density than latent blend, by 0.2 "),
+        ("density", 0.1, 0.3, "Unlike in the paper, composition has a smaller density than latent blend, by 0.2 "),
     ],
 )
-def test_the_page_says_whether_an_ordering_holds(low, high, said):
-    row = {"study": "interpolation", "metric": "distance to the target", "n": 9, "paper": None}
+def test_the_page_says_whether_an_ordering_holds(metric, low, high, said):
+    row = {"study": "interpolation", "metric": metric, "n": 9, "paper": None}
     shown = row | {"row": "composition", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}
     over = row | {"row": "latent blend over composition", "value": (low + high) / 2, "ci_low": low, "ci_high": high}
     page = studies_page(pd.DataFrame([shown, over]))
