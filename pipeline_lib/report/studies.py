@@ -55,8 +55,8 @@ def say_ordering(row: Any) -> str:
     other, ours = row.row.split(OVER)
     better, worse = ("larger", "smaller") if row.metric in MORE_IS_BETTER else ("smaller", "larger")
     low, high = sorted((-row.ci_low, -row.ci_high)) if row.metric in MORE_IS_BETTER else (row.ci_low, row.ci_high)
-    interval = f"{row.ci_low:.3g} to {row.ci_high:.3g}"
-    by = f"{abs(row.value):.3g} (interval of the difference {interval}, n = {row.n})"
+    least, most = sorted((abs(low), abs(high))) if low * high > 0 else (low, high)
+    by = f"{abs(row.value):.3g} (interval {least:.3g} to {most:.3g}, n = {row.n})"
     if low > 0:
         return f"As in the paper, {ours} has a {better} {row.metric} than {other}, by {by}."
     if high < 0:
