@@ -29,7 +29,7 @@ STUDY = "interpolation"
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
 DISTANCES = ("context", "target", "collage")
 BATCH = 64
-SHOWN = 5  # pairs in the figure
+SHOWN = 6  # pairs in the figure, with the largest parts, each another
 LEAST = 0.005  # of an image's pixels, which a part must have
 
 
@@ -89,7 +89,8 @@ def study_interpolation(
         raise DataError(f"{parts}: no image has a part that could be given to another one")
     inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
     distances: dict[str, list[Tensor]] = {method: [] for method in METHODS}
-    shown = torch.empty(0, len(DISTANCES) + len(METHODS), side, side, 3, dtype=torch.uint8)
+    chosen = _choose_shown(pairs, found, image_ids)
+    shown: dict[int, Tensor] = {}
     with Progress(f"study_{STUDY}", len(pairs)) as progress:
         at_once = max(1, BATCH * 64**2 // side**2)
         for start in range(0, len(pairs), at_once):
@@ -104,7 +105,8 @@ def study_interpolation(
             for method, outputs in made.items():
                 distances[method].append(distances_of(outputs, context, target, taken).cpu())
             row = torch.stack([context, target, make_collage(context, target, taken), *made.values()], dim=1)
-            shown = torch.cat([shown, as_pixels(row.flatten(0, 1)).unflatten(0, row.shape[:2]).cpu()])[:SHOWN]
+            for place in set(chosen) & set(range(start, start + len(batch))):
+                shown[place] = as_pixels(row[place - start]).cpu()
             progress.advance(len(batch))
     measured = {method: torch.cat(rows).numpy() for method, rows in distances.items()}
     metadata = {
@@ -118,8 +120,8 @@ def study_interpolation(
         np.savez_compressed(
             file,
             columns=np.array([*DISTANCES, *METHODS]),
-            parts=np.array([pair.part for pair in pairs[:SHOWN]]),
-            pixels=shown.numpy(),
+            parts=np.array([pairs[place].part for place in chosen]),
+            pixels=torch.stack([shown[place] for place in chosen]).numpy(),
         )
 
 
@@ -175,6 +177,13 @@ def rows_of(measured: Mapping[str, np.ndarray], confidence: float) -> list[dict[
         for column, name in enumerate(DISTANCES)
     ]
     return rows + farther
+
+
+def _choose_shown(pairs: Sequence[Pair], found: Mapping[str, PartMasks], image_ids: Sequence[str]) -> list[int]:
+    """Return the places of pairs for the figure, the first of each part, of which those with the largest parts."""
+    first = {pair.part: place for place, pair in reversed(list(enumerate(pairs)))}
+    area = {place: int(found[part][image_ids[pairs[place].target]].sum()) for part, place in first.items()}
+    return sorted(area, key=area.__getitem__, reverse=True)[:SHOWN]
 
 
 def draw_pairs(image_ids: Sequence[str], found: Mapping[str, PartMasks], count: int, seed: int) -> list[Pair]:

@@ -136,7 +136,8 @@ def test_the_table_has_every_method_and_the_figure_every_picture(parts, tmp_path
     assert of_composition["value"].max() < 1e-6
     assert rows[rows["row"].str.endswith("over composition")]["value"].min() > 0
     with np.load(made["pictures"]) as found:
-        assert found["pixels"].shape == (5, 6, SIDE, SIDE, 3)
+        assert found["pixels"].shape == (2, 6, SIDE, SIDE, 3)
+        assert found["parts"].tolist() == ["skin", "mouth"]  # one pair of each part, the largest first
         np.testing.assert_array_equal(found["pixels"][:, 2], found["pixels"][:, 3])  # collage and composition
         drawn = picture_grid(found["columns"].tolist(), found["parts"].tolist(), found["pixels"])
     assert [axes.get_title() for axes in drawn.axes[:6]] == [*DISTANCES, *METHODS]
