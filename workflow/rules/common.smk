@@ -74,6 +74,16 @@ def swaps(kind):
     return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["rebalance"]["shards"])]
 
 
+def study_tables():
+    """Return the table of each study; an error for a config that trains no encoder or has no parts."""
+    if not (SEGMENTED and checked.uses_encoder):
+        raise WorkflowError(
+            "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
+            "`rebalance.region` that names or shows a part"
+        )
+    return [f"{ROOT}/evaluation/studies/{name}.parquet" for name in ("composition", "independence", "interpolation")]
+
+
 def this_attempt(wildcards, attempt):
     """Return the number of a job's attempt, as a resource, since resources trigger no reruns."""
     return attempt

@@ -1,12 +1,4 @@
 # The paper's studies over the run's generator, encoder and parts. None of them is part of `all`.
-def studies():
-    """Return the table of each study that this config allows; there is none without encoder and parts."""
-    if not (SEGMENTED and checked.uses_encoder):
-        raise WorkflowError(
-            "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
-            "`rebalance.region` that names or shows a part"
-        )
-    return [f"{ROOT}/evaluation/studies/{name}.parquet" for name in ("composition", "independence", "interpolation")]
 
 
 rule study_composition:
@@ -174,7 +166,7 @@ rule plot_interpolation:
 
 rule collect_studies:
     input:
-        studies=lambda wildcards: studies(),
+        studies=lambda wildcards: study_tables(),
     output:
         table=f"{ROOT}/evaluation/studies.parquet",
     log:
@@ -212,6 +204,7 @@ rule write_studies:
 
 rule studies:
     input:
+        lambda wildcards: study_tables(),
         rules.write_studies.output,
         rules.plot_composition.output,
         rules.plot_independence.output,
