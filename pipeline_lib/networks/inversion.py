@@ -68,19 +68,19 @@ class Inverter:
     def __call__(self, images: Tensor, known: Tensor | None = None) -> Tensor:
         """Reconstruct images (n, 3, H, W) in [-1, 1] from the pixels whose `known` is 1, by the generator."""
         known = known if self.encoder.masked else None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with self._autocast():
             return self._rebuild(images, known)
 
     @torch.no_grad()
     def encode(self, images: Tensor, known: Tensor | None = None) -> Tensor:
         """Return the latents (n, *latent_shape) of images as a call predicts them, uncompiled."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with self._autocast():
             return self.encoder(images, known if self.encoder.masked else None).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Generate images (n, 3, H, W) in [-1, 1] from latents, uncompiled."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with self._autocast():
             return self.generator.decode(latents).float()
 
     def refine(self, images: Tensor, known: Tensor, steps: int) -> Tensor:
@@ -111,6 +111,9 @@ class Inverter:
                 optimiser.step()
         with torch.no_grad():
             return self.generator.decode(best).float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _rebuild_eagerly(self, images: Tensor, known: Tensor | None) -> Tensor:
         return self.generator.decode(self.encoder(images, known).float()).float()

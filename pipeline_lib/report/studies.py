@@ -15,6 +15,7 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.report.figures import NORMAL, SMALL, STRUCK_COLOR, save_figure
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.studies.rows import OVER
 
 COLOURS = "viridis"
 #: Title of each study, with the paper's section.
@@ -23,7 +24,6 @@ TITLES = {
     "independence": "Independence of parts (4.4, Table 1)",
     "interpolation": "Composition against blends (4.3, Fig. 7)",
 }
-OVER = " over "  # between the names of two methods, in a row of their differences
 MORE_IS_BETTER = ("density", "coverage")
 
 

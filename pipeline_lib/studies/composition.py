@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
-from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
@@ -27,9 +25,8 @@ from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.rows import mean_row, over
+from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
 STUDY = "composition"
 SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGBM = METHODS = (
@@ -151,16 +148,9 @@ def study_composition(
         for other in (COLLAGE, POISSON)
         for metric in (FRECHET, DENSITY)
     ]
-    metadata = {
-        "run": run,
-        "config_digest": digest_of(settings.composition.model_dump()),
-        "models_digest": digest_of_files(encoder, generator),
-        "precision": inverter.precision,
-    }
-    write_table(table, "studies", pd.DataFrame(rows_made), metadata)
+    write_rows(table, rows_made, settings.composition, run, [encoder, generator], inverter.precision)
     columns = [name for name in METHODS if name not in (SAMPLES, RECONSTRUCTIONS)]
-    with atomic_path(pictures) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, columns=np.array(columns), pixels=np.stack([shown[name] for name in columns], axis=1))
+    write_arrays(pictures, columns=np.array(columns), pixels=np.stack([shown[name] for name in columns], axis=1))
 
 
 def gather_layers(
@@ -179,10 +169,8 @@ def gather_layers(
     empty = np.zeros((side, side), bool)
 
     def mask_of(place: int, part: int) -> np.ndarray:
-        name = image_ids[place]
-        if part:
-            return found[part - 1].get(name, empty)
-        return ~np.logical_or.reduce([masks.get(name, empty) for masks in found])
+        of_image = [masks.get(image_ids[place], empty) for masks in found]
+        return of_image[part - 1] if part else ~np.logical_or.reduce(of_image)
 
     masks = np.stack([[mask_of(int(place), part) for part, place in enumerate(row)] for row in drawn])
     images = to_float(torch.from_numpy(pixels[drawn.flatten()]).permute(0, 3, 1, 2), device)

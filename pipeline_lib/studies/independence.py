@@ -8,22 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
-from pipeline_lib.data.tables import write_table
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.rows import mean_row
+from pipeline_lib.studies.rows import mean_row, write_arrays, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -126,17 +123,8 @@ def study_independence(
         for name, values in scores.items()
         if values
     ]
-    metadata = {
-        "run": run,
-        "config_digest": digest_of(how.model_dump()),
-        "models_digest": digest_of_files(encoder, generator),
-        "precision": inverter.precision,
-    }
-    write_table(table, "studies", pd.DataFrame(rows), metadata)
-    with atomic_path(maps) as beside, beside.open("wb") as file:
-        np.savez_compressed(
-            file, names=np.array(names), **{key: np.stack([one[key] for one in kept]) for key in kept[0]}
-        )
+    write_rows(table, rows, how, run, [encoder, generator], inverter.precision)
+    write_arrays(maps, names=np.array(names), **{key: np.stack([one[key] for one in kept]) for key in kept[0]})
 
 
 def part_masks(

@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
-from pipeline_lib.data.tables import write_table
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.transfer import as_pixels, to_float
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.rows import mean_row, over
+from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
 STUDY = "interpolation"
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
@@ -109,20 +106,13 @@ def study_interpolation(
                 shown[place] = as_pixels(row[place - start]).cpu()
             progress.advance(len(batch))
     measured = {method: torch.cat(rows).numpy() for method, rows in distances.items()}
-    metadata = {
-        "run": run,
-        "config_digest": digest_of(how.model_dump()),
-        "models_digest": digest_of_files(encoder, generator),
-        "precision": inverter.precision,
-    }
-    write_table(table, "studies", pd.DataFrame(rows_of(measured, evaluate.confidence)), metadata)
-    with atomic_path(pictures) as beside, beside.open("wb") as file:
-        np.savez_compressed(
-            file,
-            columns=np.array([*DISTANCES, *METHODS]),
-            parts=np.array([pairs[place].part for place in chosen]),
-            pixels=torch.stack([shown[place] for place in chosen]).numpy(),
-        )
+    write_rows(table, rows_of(measured, evaluate.confidence), how, run, [encoder, generator], inverter.precision)
+    write_arrays(
+        pictures,
+        columns=np.array([*DISTANCES, *METHODS]),
+        parts=np.array([pairs[place].part for place in chosen]),
+        pixels=torch.stack([shown[place] for place in chosen]).numpy(),
+    )
 
 
 def blend(inverter: Inverter, context: Tensor, target: Tensor, taken: Tensor) -> dict[str, Tensor]:

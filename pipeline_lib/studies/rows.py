@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scipy.stats
+from pydantic import BaseModel
 
 from pipeline_lib.data.tables import read_tables, write_table
+from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
+
+OVER = " over "  # between the names of two methods, in a row of their differences
 
 
 def mean_row(
@@ -34,7 +39,35 @@ def mean_row(
 
 def over(other: str, ours: str) -> str:
     """Name a row of differences, which says how much larger a figure is for another method than for ours."""
-    return f"{other} over {ours}"
+    return f"{other}{OVER}{ours}"
+
+
+def write_rows(
+    table: Path, rows: list[dict[str, object]], settings: BaseModel, run: str, models: list[Path], precision: str
+) -> None:
+    """Write the table of one study.
+
+    Args:
+        table: table to write.
+        rows: of `mean_row`.
+        settings: the study's config section.
+        run: name of the run, stored in the file, as are digests of the section and of the models.
+        models: weight files of encoder and generator.
+        precision: of the inversion.
+    """
+    metadata = {
+        "run": run,
+        "config_digest": digest_of(settings.model_dump()),
+        "models_digest": digest_of_files(*models),
+        "precision": precision,
+    }
+    write_table(table, "studies", pd.DataFrame(rows), metadata)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write what a figure is drawn from, atomically, as NPZ."""
+    with atomic_path(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def collect_studies(*, studies: list[Path], run: str, table: Path) -> None:
