@@ -67,9 +67,9 @@ from pipeline_lib.config.sections import (
     Retrain,
     Sample,
     Square,
-    Studies,
     Utility,
 )
+from pipeline_lib.config.studies import Studies, Variant
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
@@ -125,6 +125,7 @@ __all__ = [
     "TransformersNetwork",
     "TransformersParts",
     "Utility",
+    "Variant",
     "load_config",
     "parse_config",
     "read_config",

@@ -11,7 +11,8 @@ from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.config.rebalance import LatentRegression, Rebalance
-from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample, Studies
+from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
+from pipeline_lib.config.studies import Studies
 
 
 class Config(Section):

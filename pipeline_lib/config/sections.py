@@ -287,35 +287,6 @@ class Encoder(Section):
     training: EncoderTraining = Field(description="training, from scratch or from the given weights")
 
 
-class Composition(Section):
-    """Collages of parts of several samples, and what makes whole images of them (paper 4.1)."""
-
-    collages: Annotated[int, Field(ge=50)] = Field(1000, description="collages, 50,000 in the paper")
-
-
-class Independence(Section):
-    """How much of an image changes when one of its parts is replaced (paper 4.4)."""
-
-    images: Annotated[int, Field(ge=2)] = Field(100, description="images whose parts are replaced, 100 in the paper")
-    replacements: Annotated[int, Field(ge=2)] = Field(
-        20, description="samples that replace each part in turn, 20 in the paper"
-    )
-
-
-class Interpolation(Section):
-    """Composition against blends in latent and pixel space (paper 4.3)."""
-
-    pairs: Annotated[int, Field(ge=2)] = Field(500, description="pairs of images, 500 in the paper")
-
-
-class Studies(Section):
-    """The paper's studies, which the target `studies` runs; the default run does not."""
-
-    composition: Composition = Field(Composition(), description="the quality of collages and of what is made of them")
-    independence: Independence = Field(Independence(), description="how much else changes with a part")
-    interpolation: Interpolation = Field(Interpolation(), description="composition against blends of two images")
-
-
 class Published(Section):
     """Weights of the paper's own generators and encoders, downloaded on first use."""
 

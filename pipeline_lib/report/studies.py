@@ -20,6 +20,8 @@ from pipeline_lib.studies.rows import OVER
 COLOURS = "viridis"
 #: Title of each study, with the paper's section.
 TITLES = {
+    "ablation": "An encoder without one of its losses (A.2.3, Table 2)",
+    "completion": "Holes in real images (A.2.1, Fig. 9)",
     "composition": "Collages and what is made of them (4.1, Table 3)",
     "independence": "Independence of parts (4.4, Table 1)",
     "interpolation": "Composition against blends (4.3, Fig. 7)",
@@ -96,27 +98,17 @@ def plot_independence(*, maps: Path, figure: Path) -> None:
         )
 
 
-def plot_composition(*, pictures: Path, figure: Path) -> None:
-    """Draw collages of parts with what is made of them (paper Fig. 17).
+def plot_pictures(*, pictures: Path, figure: Path) -> None:
+    """Draw the images of a study in rows, with a title for each column (paper Fig. 7, 9, 16 and 17).
 
     Args:
-        pictures: NPZ of `study_composition`.
+        pictures: NPZ of one of the other studies, with `columns`, `pixels`, and `parts` if rows have a label.
         figure: PNG to write.
     """
     with np.load(pictures) as found:
-        columns, pixels = found["columns"].tolist(), found["pixels"]
-    save_figure(picture_grid(columns, [""] * len(pixels), pixels), figure)
-
-
-def plot_interpolation(*, pictures: Path, figure: Path) -> None:
-    """Draw pairs of images with what composition and blends make of them (paper Fig. 7).
-
-    Args:
-        pictures: NPZ of `study_interpolation`.
-        figure: PNG to write.
-    """
-    with np.load(pictures) as found:
-        save_figure(picture_grid(found["columns"].tolist(), found["parts"].tolist(), found["pixels"]), figure)
+        pixels = found["pixels"]
+        labels = found["parts"].tolist() if "parts" in found else [""] * len(pixels)
+        save_figure(picture_grid(found["columns"].tolist(), labels, pixels), figure)
 
 
 def independence_figure(names: list[str], images: np.ndarray, maps: np.ndarray, masks: np.ndarray) -> Figure:

@@ -21,20 +21,24 @@ from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.imaging.transfer import as_pixels, to_float
-from pipeline_lib.networks.inversion import open_inverter
+from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
+from pipeline_lib.studies.rows import groups_of, mean_row, over, write_arrays, write_rows
 
 STUDY = "composition"
-SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGBM = METHODS = (
-    "samples", "reconstructions of samples", "collages", "collages, filled", "Poisson blending", "RGBM inversion",
+SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGB, RGB_FILLED, ALIKE, RGBM = METHODS = (
+    "samples", "reconstructions of samples", "collages", "collages, filled", "Poisson blending",
+    "RGB inversion, short training", "RGB inversion, filled, short training", "RGBM inversion, short training",
+    "RGBM inversion",
 )  # fmt: skip
+INVERTED = RECONSTRUCTIONS, RGB, RGB_FILLED, ALIKE, RGBM
+#: What is expected to be farther from real images than what, in pairs.
+ORDERINGS = (COLLAGE, RGBM), (POISSON, RGBM), (RGB, ALIKE), (RGB_FILLED, ALIKE)
 FRECHET, DENSITY = "Fréchet distance", "density"
 BATCH = 64
-GROUPS = 5  # of collages, on each of which a distance is measured
 SHOWN = 6  # collages in the figure
 LEAST = 0.001  # of an image's pixels; a smaller part is a mistake of the segmenter
 
@@ -53,6 +57,8 @@ def study_composition(
     parts: Path,
     held_out: list[Path],
     encoder: Path,
+    rgb: Path,
+    alike: Path,
     generator: Path,
     precision: Path,
     names: list[str],
@@ -75,7 +81,9 @@ def study_composition(
         samples: shards of the generator's samples, which parts come from.
         parts: their table of parts.
         held_out: shards of real images, the reference of quality.
-        encoder: weight file.
+        encoder: weight file of the run's encoder.
+        rgb: weight file of an encoder without a mask channel, to which holes are grey.
+        alike: weight file of one with it, trained as long as that.
         generator: weight file.
         precision: report of the encoder, with the precision of the inversion.
         names: names of the parts from back to front, the background first.
@@ -108,11 +116,12 @@ def study_composition(
         ]
     )
     inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
+    short = {path: Inverter(path, generator, device, inverter.precision, compile=False) for path in (rgb, alike)}
     extractor = load_perceptual("alex")
     features: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
     shown: dict[str, np.ndarray] = {}
     at_once = max(1, BATCH * 64**2 // side**2)
-    distances: dict[str, list[Tensor]] = {RECONSTRUCTIONS: [], RGBM: []}
+    distances: dict[str, list[Tensor]] = {name: [] for name in INVERTED}
     with Progress(f"study_{STUDY}", count) as progress:
         for start in range(0, count, at_once):
             rows = drawn[start : start + at_once]
@@ -120,16 +129,21 @@ def study_composition(
             collage, known = lay(layers)
             whole = to_float(torch.from_numpy(pixels[start : start + len(rows)]).permute(0, 3, 1, 2), device)
             everywhere = torch.ones_like(known)
+            filled = fill(collage, known, layers)
             images = {
                 SAMPLES: whole,
                 RECONSTRUCTIONS: inverter(whole, everywhere),
                 COLLAGE: collage,
-                FILLED: fill(collage, known, layers),
+                FILLED: filled,
                 POISSON: blend_layers(layers),
+                RGB: short[rgb](collage, known),
+                RGB_FILLED: short[rgb](filled, known),
+                ALIKE: short[alike](collage, known),
                 RGBM: inverter(collage, known),
             }
-            distances[RECONSTRUCTIONS].append(masked_l1(whole, images[RECONSTRUCTIONS], everywhere).cpu())
-            distances[RGBM].append(masked_l1(collage, images[RGBM], known).cpu())
+            for name in INVERTED:
+                wanted = (whole, everywhere) if name == RECONSTRUCTIONS else (collage, known)
+                distances[name].append(masked_l1(wanted[0], images[name], wanted[1]).cpu())
             for name, batch in images.items():
                 stored = as_pixels(batch).cpu().numpy()
                 features[name].append(features_of(stored, extractor, device))
@@ -144,11 +158,12 @@ def study_composition(
         mean_row(STUDY, name, metric, values, evaluate.confidence) for (name, metric), values in metrics.items()
     ]
     rows_made += [
-        mean_row(STUDY, over(other, RGBM), metric, metrics[other, metric] - metrics[RGBM, metric], evaluate.confidence)
-        for other in (COLLAGE, POISSON)
+        mean_row(STUDY, over(other, ours), metric, metrics[other, metric] - metrics[ours, metric], evaluate.confidence)
+        for other, ours in ORDERINGS
         for metric in (FRECHET, DENSITY)
     ]
-    write_rows(table, rows_made, settings.composition, run, [encoder, generator], inverter.precision)
+    models = [encoder, rgb, alike, generator]
+    write_rows(table, rows_made, settings.composition, run, models, inverter.precision)
     columns = [name for name in METHODS if name not in (SAMPLES, RECONSTRUCTIONS)]
     write_arrays(pictures, columns=np.array(columns), pixels=np.stack([shown[name] for name in columns], axis=1))
 
@@ -206,7 +221,7 @@ def _measure(
     name: str, features: np.ndarray, reference: np.ndarray, neighbours: int, device: torch.device
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return Fréchet distance, density and coverage of each group of a set, (GROUPS,)."""
-    groups = np.split(features[: len(features) // GROUPS * GROUPS], GROUPS)
+    groups = groups_of(features)
     dense = [density_and_coverage(reference, group, neighbours, device) for group in groups]
     return {
         (name, FRECHET): np.array([frechet_distance(reference, group) for group in groups]),

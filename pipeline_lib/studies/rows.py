@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pipeline_lib.data.tables import read_tables, write_table
 from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
 
+GROUPS = 5  # disjoint groups of images, on each of which a distance between sets is measured
 OVER = " over "  # between the names of two methods, in a row of their differences
 
 
@@ -35,6 +36,11 @@ def mean_row(
         "n": n,
         "paper": paper,
     }
+
+
+def groups_of(features: np.ndarray) -> list[np.ndarray]:
+    """Return `GROUPS` equal groups of features (n, d); the last n % GROUPS are in none."""
+    return np.split(features[: len(features) // GROUPS * GROUPS], GROUPS)
 
 
 def over(other: str, ours: str) -> str:

@@ -11,12 +11,13 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import plot_composition
+from pipeline_lib.report.studies import plot_pictures
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import composition
 from pipeline_lib.studies.composition import Layers, blend_layers, fill, gather_layers, lay, study_composition
 
 SIDE = 32
+FILES = "encoder", "rgb", "alike", "generator", "precision"
 NAMES = ["background", "skin", "mouth"]
 CODES = np.zeros((SIDE, SIDE), np.int64)
 CODES[8:24, 8:24] = 1
@@ -94,14 +95,15 @@ class Perfect:
 def run(samples, folder, monkeypatch, collages=50, name="first"):
     _, _, images, parts = samples
     monkeypatch.setattr(composition, "open_inverter", lambda *_, **__: Perfect())
-    for file in ("encoder", "generator", "precision"):
+    monkeypatch.setattr(composition, "Inverter", lambda *_, **__: Perfect())
+    for file in FILES:
         (folder / file).write_text(file)
     made = {"table": folder / f"{name}.parquet", "pictures": folder / f"{name}.npz"}
     study_composition(
         samples=images,
         parts=parts,
         held_out=images,
-        **{file: folder / file for file in ("encoder", "generator", "precision")},
+        **{file: folder / file for file in FILES},
         names=NAMES,
         settings=Studies(composition={"collages": collages}),
         evaluate=Evaluate(),
@@ -123,10 +125,13 @@ def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples,
     assert values["RGBM inversion", "masked L1"] == values["reconstructions of samples", "masked L1"] == 0
     assert values["RGBM inversion", "density"] == values["collages", "density"]  # a perfect inversion is the collage
     assert values["collages over RGBM inversion", "Fréchet distance"] == 0
+    filled, collages = "RGB inversion, filled, short training", "RGB inversion, short training"
+    assert values[filled, "masked L1"] == values[collages, "masked L1"] == 0
+    assert values[filled, "Fréchet distance"] == values["collages, filled", "Fréchet distance"]
     with np.load(made["pictures"]) as found:
-        assert found["pixels"].shape == (6, 4, SIDE, SIDE, 3)
+        assert found["pixels"].shape == (6, 7, SIDE, SIDE, 3)
         assert found["columns"].tolist()[0] == "collages"
-    plot_composition(pictures=made["pictures"], figure=tmp_path / "figure.png")
+    plot_pictures(pictures=made["pictures"], figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 

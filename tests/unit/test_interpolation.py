@@ -11,7 +11,7 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import picture_grid, plot_interpolation, studies_page
+from pipeline_lib.report.studies import picture_grid, plot_pictures, studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import interpolation
 from pipeline_lib.studies.interpolation import (
@@ -141,7 +141,7 @@ def test_the_table_has_every_method_and_the_figure_every_picture(parts, tmp_path
         np.testing.assert_array_equal(found["pixels"][:, 2], found["pixels"][:, 3])  # collage and composition
         drawn = picture_grid(found["columns"].tolist(), found["parts"].tolist(), found["pixels"])
     assert [axes.get_title() for axes in drawn.axes[:6]] == [*DISTANCES, *METHODS]
-    plot_interpolation(pictures=made["pictures"], figure=tmp_path / "figure.png")
+    plot_pictures(pictures=made["pictures"], figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 

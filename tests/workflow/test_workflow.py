@@ -90,7 +90,7 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     run = finished.copy(tmp_path / "run")
     run.snakemake("studies")
     rows = pq.read_table(run.results / "evaluation/studies.parquet").to_pandas()
-    assert set(rows["study"]) == {"composition", "independence", "interpolation"}
+    assert set(rows["study"]) == {"ablation", "completion", "composition", "independence", "interpolation"}
     assert rows["value"].notna().all()
     assert "## Composition against blends (4.3, Fig. 7)" in (run.results / "report/studies.md").read_text()
     for study in set(rows["study"]):

@@ -1,7 +1,9 @@
 # The checked config and path patterns, shared by all rules.
+from typing import get_args
+
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import parse_config
+from pipeline_lib.config import Variant, parse_config
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import files_below
@@ -19,6 +21,20 @@ ROOT = f"results/{RUN}"
 RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
+# Names of the studies, and what the pictures of those that have some show.
+PICTURED = {
+    "ablation": "reconstructions by encoders without one loss",
+    "completion": "holes in real images",
+    "composition": "collages and what is made of them",
+    "interpolation": "composition against blends",
+}
+STUDIES = (*PICTURED, "independence")
+# Config sections of the encoders that are trained for the studies.
+STUDY_ENCODERS = {
+    variant: checked.studies.encoders.like(checked.encoder, variant).model_dump(mode="json")
+    for variant in get_args(Variant)
+    if checked.uses_encoder
+}
 REGION = settings["rebalance"]["region"]
 SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
 REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as the paper edits them
@@ -81,7 +97,12 @@ def study_tables():
             "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
             "`rebalance.region` that names or shows a part"
         )
-    return [f"{ROOT}/evaluation/studies/{name}.parquet" for name in ("composition", "independence", "interpolation")]
+    return [f"{ROOT}/evaluation/studies/{study}.parquet" for study in STUDIES]
+
+
+def study_encoder(variant):
+    """Return the weights of an encoder that is trained for the studies; `variant` may be a wildcard in braces."""
+    return f"{ROOT}/models/studies/{variant}.safetensors"
 
 
 def this_attempt(wildcards, attempt):

@@ -1,5 +1,36 @@
 # The paper's studies over the run's generator, encoder and parts. None of them is part of `all`.
 
+if checked.uses_encoder:
+
+    rule train_study_encoder:
+        input:
+            generator=f"{ROOT}/models/source/generator.safetensors",
+        output:
+            encoder=study_encoder("{variant}"),
+            report=f"{ROOT}/models/studies/{{variant}}.json",
+        log:
+            f"{ROOT}/logs/train_study_encoder/{{variant}}.log",
+        benchmark:
+            f"{ROOT}/benchmarks/train_study_encoder/{{variant}}.tsv"
+        wildcard_constraints:
+            variant="|".join(STUDY_ENCODERS),
+        retries: PREEMPTIONS
+        conda:
+            "../../envs/pipeline.yaml"
+        threads: HALF_OF_CORES
+        resources:
+            gpu=GPU,
+            attempt=this_attempt,
+        params:
+            stage="train_encoder",
+            settings=lambda wildcards: STUDY_ENCODERS[wildcards.variant],
+            source=[],
+            seed=SEED,
+            checkpoints=f"{ROOT}/checkpoints",
+            revision=1,
+        script:
+            "../scripts/stage.py"
+
 
 rule study_composition:
     input:
@@ -7,6 +38,8 @@ rule study_composition:
         parts=f"{ROOT}/parts/samples.parquet",
         held_out=images("held_out"),
         encoder=f"{ROOT}/models/encoder.safetensors",
+        rgb=study_encoder("rgb"),
+        alike=study_encoder("all_losses"),
         generator=f"{ROOT}/models/source/generator.safetensors",
         precision=f"{ROOT}/models/encoder.json",
     output:
@@ -30,28 +63,7 @@ rule study_composition:
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
-        revision=1,
-    script:
-        "../scripts/stage.py"
-
-
-rule plot_composition:
-    input:
-        pictures=f"{ROOT}/evaluation/studies/composition.npz",
-    output:
-        figure=report(
-            f"{ROOT}/report/studies/composition.png",
-            caption="../report/composition.rst",
-            category="Studies",
-            labels={"figure": "collages and what is made of them"},
-        ),
-    log:
-        f"{ROOT}/logs/plot_composition.log",
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        stage="plot_composition",
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -143,25 +155,91 @@ rule study_interpolation:
         "../scripts/stage.py"
 
 
-rule plot_interpolation:
+rule study_ablation:
     input:
-        pictures=f"{ROOT}/evaluation/studies/interpolation.npz",
+        images=images("held_out"),
+        encoders=[study_encoder(variant) for variant in ("all_losses", "no_latent", "no_perceptual")],
+        generator=f"{ROOT}/models/source/generator.safetensors",
     output:
-        figure=report(
-            f"{ROOT}/report/studies/interpolation.png",
-            caption="../report/interpolation.rst",
-            category="Studies",
-            labels={"figure": "composition against blends"},
-        ),
+        table=f"{ROOT}/evaluation/studies/ablation.parquet",
+        pictures=f"{ROOT}/evaluation/studies/ablation.npz",
     log:
-        f"{ROOT}/logs/plot_interpolation.log",
+        f"{ROOT}/logs/study_ablation.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_ablation.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
     params:
-        stage="plot_interpolation",
+        stage="study_ablation",
+        like=settings["encoder"],
+        of_paper=bool(checked.published) and (checked.published.family, checked.published.domain) == ("progan", "church"),
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
         revision=1,
     script:
         "../scripts/stage.py"
+
+
+rule study_completion:
+    input:
+        images=images("dataset"),
+        held_out=images("held_out"),
+        rgb=study_encoder("rgb"),
+        rgbm=study_encoder("all_losses"),
+        generator=f"{ROOT}/models/source/generator.safetensors",
+    output:
+        table=f"{ROOT}/evaluation/studies/completion.parquet",
+        pictures=f"{ROOT}/evaluation/studies/completion.npz",
+    log:
+        f"{ROOT}/logs/study_completion.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_completion.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_completion",
+        like=settings["encoder"],
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        cache=f"{ROOT}/cache/features",
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+for study, shows in PICTURED.items():
+
+    rule:
+        name:
+            f"plot_{study}"
+        input:
+            pictures=f"{ROOT}/evaluation/studies/{study}.npz",
+        output:
+            figure=report(
+                f"{ROOT}/report/studies/{study}.png",
+                caption=f"../report/{study}.rst",
+                category="Studies",
+                labels={"figure": shows},
+            ),
+        log:
+            f"{ROOT}/logs/plot_{study}.log",
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            stage="plot_pictures",
+            revision=1,
+        script:
+            "../scripts/stage.py"
 
 
 rule collect_studies:
@@ -206,6 +284,4 @@ rule studies:
     input:
         lambda wildcards: study_tables(),
         rules.write_studies.output,
-        rules.plot_composition.output,
-        rules.plot_independence.output,
-        rules.plot_interpolation.output,
+        lambda wildcards: [f"{ROOT}/report/studies/{study}.png" for study in STUDIES],

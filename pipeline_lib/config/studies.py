@@ -1,0 +1,76 @@
+"""The sections of the paper's studies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline_lib.config.base import Positive, Section
+from pipeline_lib.config.sections import Encoder
+
+Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb"]
+#: Weights of the losses of each encoder; those of Eq. 3 are all 1.
+WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
+LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_perceptual": {"perceptual": 0.0}}
+
+
+class Encoders(Section):
+    """Four encoders trained alike from scratch: all losses, without one of two (A.2.3), without a mask channel (4.1).
+
+    Their losses are those of Eq. 3. All else, such as architecture, masks and batch size, is as in `encoder`.
+    """
+
+    kimg: Positive = Field(24, description="length of each training in thousands of generated images")
+    learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
+
+    def like(self, encoder: Encoder, variant: Variant) -> Encoder:
+        """Return the section of one of the four, given that of the run's encoder."""
+        alike = WEIGHTS | self.model_dump() | {"identity": None, "local": None, "collages": 0.0}
+        training = encoder.training.model_copy(update=alike | LEFT_OUT.get(variant, {}))
+        mask = encoder.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
+        return encoder.model_copy(update={"weights": None, "mask": mask, "training": training})
+
+
+class Composition(Section):
+    """Collages of parts of several samples, and what makes whole images of them (paper 4.1)."""
+
+    collages: Annotated[int, Field(ge=50)] = Field(1000, description="collages, 50,000 in the paper")
+
+
+class Independence(Section):
+    """How much of an image changes when one of its parts is replaced (paper 4.4)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(100, description="images whose parts are replaced, 100 in the paper")
+    replacements: Annotated[int, Field(ge=2)] = Field(
+        20, description="samples that replace each part in turn, 20 in the paper"
+    )
+
+
+class Interpolation(Section):
+    """Composition against blends in latent and pixel space (paper 4.3)."""
+
+    pairs: Annotated[int, Field(ge=2)] = Field(500, description="pairs of images, 500 in the paper")
+
+
+class Ablation(Section):
+    """Encoders trained without one of the losses (paper A.2.3)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(1000, description="masked real images that are reconstructed")
+
+
+class Completion(Section):
+    """Real images with holes, completed with and without a mask channel (paper A.2.1)."""
+
+    images: Annotated[int, Field(ge=50)] = Field(1000, description="real images in which holes are made")
+
+
+class Studies(Section):
+    """The paper's studies, which the target `studies` runs; the default run does not."""
+
+    encoders: Encoders = Field(Encoders(), description="encoders that are trained for the studies alone")
+    composition: Composition = Field(Composition(), description="the quality of collages and of what is made of them")
+    independence: Independence = Field(Independence(), description="how much else changes with a part")
+    interpolation: Interpolation = Field(Interpolation(), description="composition against blends of two images")
+    ablation: Ablation = Field(Ablation(), description="what each of the encoder's losses is good for")
+    completion: Completion = Field(Completion(), description="holes in real images, filled with and without a mask")
