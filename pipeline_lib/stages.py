@@ -42,6 +42,8 @@ STAGES = {
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
     "compare_regions": "pipeline_lib.evaluation.regions",
+    "reconstruct_collages": "pipeline_lib.studies.comparison",
+    "study_comparison": "pipeline_lib.studies.comparison",
     "study_composition": "pipeline_lib.studies.composition",
     "study_independence": "pipeline_lib.studies.independence",
     "study_interpolation": "pipeline_lib.studies.interpolation",

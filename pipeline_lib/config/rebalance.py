@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.sections import PrecisionChoice
 
+OptimizationMethod = Literal["lbfgs", "encode-lbfgs", "im2stylegan", "stylegan-projection", "deep-image-prior"]
+
 
 def _from_name(value: Any) -> Any:
     """Let the name of an editor stand for its section with every default."""
@@ -88,7 +90,19 @@ class Inpainting(Section):
     batch: Count = Field(8, description="images drawn at a time")
 
 
-EditorSection = Annotated[LatentRegression | Poisson | Inpainting, Field(discriminator="kind")]
+class Optimization(Section):
+    """Optimises a latent for each collage, as the methods that the paper compares itself with (4.2); slow."""
+
+    kind: Literal["optimization"] = Field(description="inversion by optimisation instead of a single pass")
+    method: OptimizationMethod = Field(
+        "encode-lbfgs",
+        description="lbfgs: from the best of 500 latents; encode-lbfgs: from the encoder's; im2stylegan: Adam in W+; "
+        "stylegan-projection: Adam in w with noise, perceptual loss alone; deep-image-prior: a network without GAN",
+    )
+    steps: Count = Field(500, description="steps for each image")
+
+
+EditorSection = Annotated[LatentRegression | Poisson | Inpainting | Optimization, Field(discriminator="kind")]
 EditorName = Literal["latent-regression", "poisson"]
 Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
 

@@ -10,7 +10,7 @@ from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import IMAGE_SETS
-from pipeline_lib.config.rebalance import LatentRegression, Rebalance
+from pipeline_lib.config.rebalance import LatentRegression, Optimization, Rebalance
 from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
 
@@ -66,12 +66,19 @@ class Config(Section):
     @property
     def uses_encoder(self) -> bool:
         """Whether the editor inverts collages with an encoder and a generator."""
-        return isinstance(self.rebalance.editor, LatentRegression)
+        return isinstance(self.rebalance.editor, LatentRegression | Optimization)
 
     @property
     def uses_generator(self) -> bool:
         """Whether there is a source generator, whose samples are then rebalanced too."""
         return self.uses_encoder or self.retrain is not None
+
+    @property
+    def source_family(self) -> str | None:
+        """Family of the source generator, "stylegan2" or "progan"; None if there is none."""
+        if self.published:
+            return self.published.family
+        return self.generator.architecture if self.generator else None
 
     @property
     def edited_sets(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline_lib.config.base import Positive, Section
+from pipeline_lib.config.base import Count, Positive, Section
 from pipeline_lib.config.sections import Encoder
 
 Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb"]
@@ -53,6 +53,13 @@ class Interpolation(Section):
     pairs: Annotated[int, Field(ge=2)] = Field(500, description="pairs of images, 500 in the paper")
 
 
+class Comparison(Section):
+    """What several methods make of the same collages (paper 4.2)."""
+
+    collages: Annotated[int, Field(ge=10)] = Field(16, description="collages of real images, 200 in the paper")
+    steps: Count = Field(300, description="steps for each collage, of the methods that optimise something")
+
+
 class Ablation(Section):
     """Encoders trained without one of the losses (paper A.2.3)."""
 
@@ -70,6 +77,7 @@ class Studies(Section):
 
     encoders: Encoders = Field(Encoders(), description="encoders that are trained for the studies alone")
     composition: Composition = Field(Composition(), description="the quality of collages and of what is made of them")
+    comparison: Comparison = Field(Comparison(), description="one pass against optimisation and other methods")
     independence: Independence = Field(Independence(), description="how much else changes with a part")
     interpolation: Interpolation = Field(Interpolation(), description="composition against blends of two images")
     ablation: Ablation = Field(Ablation(), description="what each of the encoder's losses is good for")

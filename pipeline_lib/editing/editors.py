@@ -7,19 +7,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Inpainting, Poisson, Rebalance
+from pipeline_lib.config import Inpainting, Optimization, Poisson, Rebalance
 from pipeline_lib.editing.editor import Editor, Wish
 from pipeline_lib.editing.inpainting import InpaintingEditor
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.networks.inversion import Inverter, open_inverter
+from pipeline_lib.networks.optimization import OptimizingInverter
 from pipeline_lib.runtime.errors import ConfigError
 
 
 class LatentRegressionEditor:
-    """The collage passes once through the masked encoder and the frozen generator (paper Eq. 4)."""
+    """The collage passes once through the masked encoder and the frozen generator (paper Eq. 4), or is optimised."""
 
-    def __init__(self, inverter: Inverter):
+    def __init__(self, inverter: Inverter | OptimizingInverter):
         self._inverter = inverter
         self.precision = inverter.precision
 
@@ -72,7 +73,12 @@ def open_editor(
     if isinstance(settings.editor, Inpainting):
         return InpaintingEditor(settings.editor, device)
     if not (encoder and generator and precision):
-        raise ConfigError("`rebalance.editor`: latent-regression needs an encoder and its generator; none are given")
+        raise ConfigError(
+            f"`rebalance.editor`: {settings.editor.kind} needs an encoder and its generator; none are given"
+        )
+    if isinstance(settings.editor, Optimization):
+        how = settings.editor
+        return LatentRegressionEditor(OptimizingInverter(encoder[0], generator[0], how.method, how.steps, device))
     return LatentRegressionEditor(
         open_inverter(encoder[0], generator[0], device, settings.precision, precision[0], compile)
     )

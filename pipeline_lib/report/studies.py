@@ -21,6 +21,7 @@ COLOURS = "viridis"
 #: Title of each study, with the paper's section.
 TITLES = {
     "ablation": "An encoder without one of its losses (A.2.3, Table 2)",
+    "comparison": "One pass against other methods (4.2, Tables 4 and 5)",
     "completion": "Holes in real images (A.2.1, Fig. 9)",
     "composition": "Collages and what is made of them (4.1, Table 3)",
     "independence": "Independence of parts (4.4, Table 1)",
@@ -69,20 +70,31 @@ def say_ordering(row: Any) -> str:
 def _markdown(rows: pd.DataFrame) -> str:
     """Return a table with a line for each row of the study and a column for each metric, and the paper's figures."""
     metrics = list(dict.fromkeys(rows["metric"]))
-    quoted = rows["paper"].notna().any()
-    titles = ["", *(f"{metric}{what}" for metric in metrics for what in ["", *([", paper"] if quoted else [])]), "n"]
+    quoted = set(rows.loc[rows["paper"].notna(), "metric"])
+    titles = [""]
+    for metric in metrics:
+        titles += [metric, f"{metric}, paper"] if metric in quoted else [metric]
+    titles.append("n")
     lines = ["| " + " | ".join(titles) + " |", "|---" + "|--:" * (len(titles) - 1) + "|"]
     for name, found in rows.groupby("row", sort=False):
         of_metric = found.set_index("metric").to_dict("index")
         cells = []
         for metric in metrics:
             figures = of_metric.get(metric)
-            cells.append("{value:.3g} [{ci_low:.3g}, {ci_high:.3g}]".format_map(figures) if figures else "")
-            if quoted:
+            cells.append(_figure(figures) if figures else "")
+            if metric in quoted:
                 cells.append(f"{figures['paper']:.3g}" if figures and not pd.isna(figures["paper"]) else "")
         counts = ", ".join(str(n) for n in found["n"].unique())
         lines.append(f"| {readable(str(name))} | " + " | ".join([*cells, counts]) + " |")
     return "\n".join(lines)
+
+
+def _figure(row: dict[str, Any]) -> str:
+    """Return a figure with its interval, if it has one."""
+    if pd.isna(row["value"]):
+        return "not done"
+    interval = "" if pd.isna(row["ci_low"]) else " [{ci_low:.3g}, {ci_high:.3g}]"
+    return ("{value:.3g}" + interval).format_map(row)
 
 
 def plot_independence(*, maps: Path, figure: Path) -> None:

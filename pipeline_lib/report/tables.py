@@ -45,6 +45,8 @@ NAMES = {
 EDITORS = {
     "latent-regression": "the collage was passed once through a masked latent-regression encoder and a frozen GAN "
     "(Chai, Wulff and Isola, ICLR 2021, section A.2.1)",
+    "optimization": "an image with the same known pixels was found by optimisation (a method compared in Chai, Wulff "
+    "and Isola, ICLR 2021, section 4.2)",
     "poisson": "its colours were fitted to those around it by Poisson blending (Pérez, Gangnet and Blake 2003), "
     "without a network",
 }

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
-from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
-from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.imaging.transfer import as_pixels, to_float
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
-from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.studies.collages import blend_layers, draw_collages, fill, lay
 from pipeline_lib.studies.rows import groups_of, mean_row, over, write_arrays, write_rows
 
 STUDY = "composition"
@@ -40,14 +34,6 @@ ORDERINGS = (COLLAGE, RGBM), (POISSON, RGBM), (RGB, ALIKE), (RGB_FILLED, ALIKE)
 FRECHET, DENSITY = "Fréchet distance", "density"
 BATCH = 64
 SHOWN = 6  # collages in the figure
-LEAST = 0.001  # of an image's pixels; a smaller part is a mistake of the segmenter
-
-
-class Layers(NamedTuple):
-    """The parts of n collages, from back to front."""
-
-    images: Tensor  # (n, c, 3, H, W) in [-1, 1]
-    masks: Tensor  # bool (n, c, 1, H, W); empty where the image that was drawn lacks the part
 
 
 @torch.no_grad()
@@ -107,27 +93,18 @@ def study_composition(
             f"`studies.composition.collages`: {count}, but there are only {len(image_ids)} samples to compare with; "
             "use fewer, or increase `sample.images`"
         )
-    side = pixels.shape[1]
-    found = [PartMasks(parts, [name], side, math.ceil(LEAST * side**2)) for name in names[1:]]
-    drawn = np.stack(
-        [
-            seeding.numpy_generator(seed, STUDY, number).integers(0, len(image_ids), len(names))
-            for number in range(count)
-        ]
-    )
+    at_once = max(1, BATCH * 64**2 // pixels.shape[1] ** 2)
     inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
     short = {path: Inverter(path, generator, device, inverter.precision, compile=False) for path in (rgb, alike)}
     extractor = load_perceptual("alex")
     features: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
     shown: dict[str, np.ndarray] = {}
-    at_once = max(1, BATCH * 64**2 // side**2)
     distances: dict[str, list[Tensor]] = {name: [] for name in INVERTED}
     with Progress(f"study_{STUDY}", count) as progress:
-        for start in range(0, count, at_once):
-            rows = drawn[start : start + at_once]
-            layers = gather_layers(image_ids, pixels, found, rows, device)
+        for layers in draw_collages(image_ids, pixels, parts, names, count, STUDY, seed, device, at_once):
             collage, known = lay(layers)
-            whole = to_float(torch.from_numpy(pixels[start : start + len(rows)]).permute(0, 3, 1, 2), device)
+            rows = slice(progress.done, progress.done + len(collage))
+            whole = to_float(torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2), device)
             everywhere = torch.ones_like(known)
             filled = fill(collage, known, layers)
             images = {
@@ -148,7 +125,7 @@ def study_composition(
                 stored = as_pixels(batch).cpu().numpy()
                 features[name].append(features_of(stored, extractor, device))
                 shown[name] = np.concatenate([shown.get(name, stored[:0]), stored])[:SHOWN]
-            progress.advance(len(rows))
+            progress.advance(len(collage))
     reference = extract_features(held_out, extractor, device, limit=evaluate.images, cache=cache)
     metrics = {}
     for name, batches in features.items():
@@ -166,55 +143,6 @@ def study_composition(
     write_rows(table, rows_made, settings.composition, run, models, inverter.precision)
     columns = [name for name in METHODS if name not in (SAMPLES, RECONSTRUCTIONS)]
     write_arrays(pictures, columns=np.array(columns), pixels=np.stack([shown[name] for name in columns], axis=1))
-
-
-def gather_layers(
-    image_ids: Sequence[str], pixels: np.ndarray, found: Sequence[PartMasks], drawn: np.ndarray, device: torch.device
-) -> Layers:
-    """Return the layers of collages.
-
-    Args:
-        image_ids: names of the images.
-        pixels: the images, uint8 (m, H, W, 3).
-        found: masks of each part but the background.
-        drawn: which image gives each part, int (n, c), the background first.
-        device: where the layers are wanted.
-    """
-    side = pixels.shape[1]
-    empty = np.zeros((side, side), bool)
-
-    def mask_of(place: int, part: int) -> np.ndarray:
-        of_image = [masks.get(image_ids[place], empty) for masks in found]
-        return of_image[part - 1] if part else ~np.logical_or.reduce(of_image)
-
-    masks = np.stack([[mask_of(int(place), part) for part, place in enumerate(row)] for row in drawn])
-    images = to_float(torch.from_numpy(pixels[drawn.flatten()]).permute(0, 3, 1, 2), device)
-    return Layers(images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device))
-
-
-def lay(layers: Layers) -> tuple[Tensor, Tensor]:
-    """Lay the parts over each other; returns collages (n, 3, H, W), 0 in their holes, and known pixels (n, 1, H, W)."""
-    collage = torch.zeros_like(layers.images[:, 0])
-    for image, mask in zip(layers.images.unbind(1), layers.masks.unbind(1), strict=True):
-        collage = make_collage(collage, image, mask)
-    return collage, layers.masks.any(dim=1).float()
-
-
-def fill(collage: Tensor, known: Tensor, layers: Layers) -> Tensor:
-    """Fill the holes of collages with the mean colour of their back layer; 0 where that is empty."""
-    image, mask = layers.images[:, 0], layers.masks[:, 0]
-    total = (image * mask).sum(dim=(2, 3), keepdim=True)
-    colour = total / mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-    return torch.where(known.bool(), collage, colour)
-
-
-def blend_layers(layers: Layers) -> Tensor:
-    """Blend the parts one after the other into the whole back image, each with its own gradients (Pérez 2003)."""
-    blended = layers.images[:, 0]
-    for image, mask in zip(layers.images.unbind(1)[1:], layers.masks.unbind(1)[1:], strict=True):
-        cloned = image + spread_inwards(blended - image, mask.float())
-        blended = torch.where(mask, cloned.clamp(-1, 1), blended)
-    return blended
 
 
 def _measure(

@@ -38,6 +38,11 @@ def mean_row(
     }
 
 
+def not_done(study: str, row: str, metric: str) -> dict[str, object]:
+    """Return a row without a figure, for what the paper has and this study lacks."""
+    return mean_row(study, row, metric, np.empty(0), 0.95)
+
+
 def groups_of(features: np.ndarray) -> list[np.ndarray]:
     """Return `GROUPS` equal groups of features (n, d); the last n % GROUPS are in none."""
     return np.split(features[: len(features) // GROUPS * GROUPS], GROUPS)

@@ -14,7 +14,8 @@ from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.report.studies import plot_pictures
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import composition
-from pipeline_lib.studies.composition import Layers, blend_layers, fill, gather_layers, lay, study_composition
+from pipeline_lib.studies.collages import Layers, blend_layers, fill, gather_layers, lay
+from pipeline_lib.studies.composition import study_composition
 
 SIDE = 32
 FILES = "encoder", "rgb", "alike", "generator", "precision"

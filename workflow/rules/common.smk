@@ -3,7 +3,7 @@ from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import Variant, parse_config
+from pipeline_lib.config import OptimizationMethod, Variant, parse_config
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import files_below
@@ -24,11 +24,19 @@ RELATED = sorted(
 # Names of the studies, and what the pictures of those that have some show.
 PICTURED = {
     "ablation": "reconstructions by encoders without one loss",
+    "comparison": "the same collages by several methods",
     "completion": "holes in real images",
     "composition": "collages and what is made of them",
     "interpolation": "composition against blends",
 }
 STUDIES = (*PICTURED, "independence")
+# Methods that are compared. Two of them optimise w, which a ProGAN has not.
+OF_W = ("im2stylegan", "stylegan-projection")
+COMPARED = [
+    method
+    for method in ("poisson", "latent-regression", *get_args(OptimizationMethod))
+    if not (checked.source_family == "progan" and method in OF_W)
+]
 # Config sections of the encoders that are trained for the studies.
 STUDY_ENCODERS = {
     variant: checked.studies.encoders.like(checked.encoder, variant).model_dump(mode="json")

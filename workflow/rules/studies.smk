@@ -32,6 +32,63 @@ if checked.uses_encoder:
             "../scripts/stage.py"
 
 
+rule reconstruct_collages:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        made=f"{ROOT}/evaluation/studies/comparison/{{method}}.npz",
+    log:
+        f"{ROOT}/logs/reconstruct_collages/{{method}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/reconstruct_collages/{{method}}.tsv"
+    wildcard_constraints:
+        method="|".join(COMPARED),
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: ALL_CORES  # its time is compared
+    resources:
+        gpu=GPU,
+    params:
+        stage="reconstruct_collages",
+        names=list(checked.part_names),
+        settings=settings["studies"],
+        rebalance=settings["rebalance"],
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule study_comparison:
+    input:
+        made=expand(f"{ROOT}/evaluation/studies/comparison/{{method}}.npz", method=COMPARED),
+        held_out=images("held_out"),
+    output:
+        table=f"{ROOT}/evaluation/studies/comparison.parquet",
+        pictures=f"{ROOT}/evaluation/studies/comparison.npz",
+    log:
+        f"{ROOT}/logs/study_comparison.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_comparison",
+        methods=COMPARED,
+        of_paper=f"{checked.published.family} {checked.published.domain}" if checked.published else None,
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        cache=f"{ROOT}/cache/features",
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule study_composition:
     input:
         samples=images("samples"),
@@ -175,7 +232,8 @@ rule study_ablation:
     params:
         stage="study_ablation",
         like=settings["encoder"],
-        of_paper=bool(checked.published) and (checked.published.family, checked.published.domain) == ("progan", "church"),
+        of_paper=bool(checked.published)
+        and (checked.published.family, checked.published.domain) == ("progan", "church"),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,

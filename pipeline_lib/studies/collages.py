@@ -1,0 +1,109 @@
+"""Collages of one part of each of several images, from back to front (paper 4.1, A.1.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.imaging.collages import make_collage
+from pipeline_lib.imaging.membrane import spread_inwards
+from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.runtime import seeding
+
+LEAST = 0.001  # of an image's pixels; a smaller part is a mistake of the segmenter
+
+
+class Layers(NamedTuple):
+    """The parts of n collages, from back to front."""
+
+    images: Tensor  # (n, c, 3, H, W) in [-1, 1]
+    masks: Tensor  # bool (n, c, 1, H, W); empty where the image that was drawn lacks the part
+
+
+def draw_collages(
+    image_ids: Sequence[str],
+    pixels: np.ndarray,
+    parts: Path,
+    names: list[str],
+    count: int,
+    study: str,
+    seed: int,
+    device: torch.device,
+    at_once: int,
+) -> Iterator[Layers]:
+    """Yield the layers of collages in batches, each part from an image drawn at random.
+
+    Args:
+        image_ids: names of the images.
+        pixels: the images, uint8 (m, H, W, 3).
+        parts: their table of parts.
+        names: names of the parts from back to front, the background first.
+        count: number of collages.
+        study: name of the study; what is drawn depends on it, the seed and the number of a collage.
+        seed: seed of the run.
+        device: where the layers are wanted.
+        at_once: collages in a batch.
+    """
+    side = pixels.shape[1]
+    found = [PartMasks(parts, [name], side, math.ceil(LEAST * side**2)) for name in names[1:]]
+    for start in range(0, count, at_once):
+        numbers = range(start, min(start + at_once, count))
+        randoms = [seeding.numpy_generator(seed, study, number) for number in numbers]
+        drawn = np.stack([random.integers(0, len(image_ids), len(names)) for random in randoms])
+        yield gather_layers(image_ids, pixels, found, drawn, device)
+
+
+def gather_layers(
+    image_ids: Sequence[str], pixels: np.ndarray, found: Sequence[PartMasks], drawn: np.ndarray, device: torch.device
+) -> Layers:
+    """Return the layers of collages.
+
+    Args:
+        image_ids: names of the images.
+        pixels: the images, uint8 (m, H, W, 3).
+        found: masks of each part but the background.
+        drawn: which image gives each part, int (n, c), the background first.
+        device: where the layers are wanted.
+    """
+    side = pixels.shape[1]
+    empty = np.zeros((side, side), bool)
+
+    def mask_of(place: int, part: int) -> np.ndarray:
+        of_image = [masks.get(image_ids[place], empty) for masks in found]
+        return of_image[part - 1] if part else ~np.logical_or.reduce(of_image)
+
+    masks = np.stack([[mask_of(int(place), part) for part, place in enumerate(row)] for row in drawn])
+    images = to_float(torch.from_numpy(pixels[drawn.flatten()]).permute(0, 3, 1, 2), device)
+    return Layers(images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device))
+
+
+def lay(layers: Layers) -> tuple[Tensor, Tensor]:
+    """Lay the parts over each other; returns collages (n, 3, H, W), 0 in their holes, and known pixels (n, 1, H, W)."""
+    collage = torch.zeros_like(layers.images[:, 0])
+    for image, mask in zip(layers.images.unbind(1), layers.masks.unbind(1), strict=True):
+        collage = make_collage(collage, image, mask)
+    return collage, layers.masks.any(dim=1).float()
+
+
+def fill(collage: Tensor, known: Tensor, layers: Layers) -> Tensor:
+    """Fill the holes of collages with the mean colour of their back layer; 0 where that is empty."""
+    image, mask = layers.images[:, 0], layers.masks[:, 0]
+    total = (image * mask).sum(dim=(2, 3), keepdim=True)
+    colour = total / mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    return torch.where(known.bool(), collage, colour)
+
+
+def blend_layers(layers: Layers) -> Tensor:
+    """Blend the parts one after the other into the whole back image, each with its own gradients (Pérez 2003)."""
+    blended = layers.images[:, 0]
+    for image, mask in zip(layers.images.unbind(1)[1:], layers.masks.unbind(1)[1:], strict=True):
+        cloned = image + spread_inwards(blended - image, mask.float())
+        blended = torch.where(mask, cloned.clamp(-1, 1), blended)
+    return blended

@@ -1,0 +1,124 @@
+"""Methods are compared on the same collages, and what is not done is said."""
+
+from __future__ import annotations
+
+import re
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline_lib.config import Evaluate, OptimizationMethod, Rebalance, Studies
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.imaging.collages import make_collage
+from pipeline_lib.report.studies import studies_page
+from pipeline_lib.report.tables import readable
+from pipeline_lib.studies import comparison
+from pipeline_lib.studies.comparison import (
+    COLLAGES,
+    LACKING,
+    OURS,
+    RATIO,
+    TITLES,
+    reconstruct_collages,
+    study_comparison,
+)
+
+SIDE, COUNT = 32, 20
+NAMES = ["background", "skin"]
+CODES = np.zeros((SIDE, SIDE), np.int64)
+CODES[8:24, 8:24] = 1
+CPU = torch.device("cpu")
+SETTINGS = Studies(comparison={"collages": COUNT, "steps": 3})
+TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
+
+
+@pytest.fixture
+def images(tmp_path, write_shards):
+    """Return shards of 30 noisy images with their parts."""
+    names = [f"image-{number:02d}" for number in range(30)]
+    pixels = np.random.default_rng(0).integers(0, 256, (30, SIDE, SIDE, 3)).astype(np.uint8)
+    rows = [row for name in names for row in part_rows(name, CODES, NAMES)]
+    write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
+    return {"images": write_shards(pixels, names), "parts": tmp_path / "parts.parquet"}
+
+
+@pytest.fixture
+def reconstruct(images, tmp_path, monkeypatch):
+    """Return a function that reconstructs the collages with an editor that returns them, dimmed by a factor."""
+
+    def run(method, factor=1.0):
+        opened = {}
+
+        def editor(settings, *_, **__):
+            opened["kind"], opened["editor"] = settings.editor.kind, settings.editor
+            return lambda context, donor, masks: factor * make_collage(context, donor, masks.pasted) * masks.known
+
+        monkeypatch.setattr(comparison, "open_editor", editor)
+        made = tmp_path / f"{method}.npz"
+        reconstruct_collages(
+            **images,
+            **{file: tmp_path / file for file in ("encoder", "generator", "precision")},
+            names=NAMES,
+            method=method,
+            settings=SETTINGS,
+            rebalance=Rebalance(targets=TARGETS),
+            seed=0,
+            made=made,
+            device=CPU,
+        )
+        return made, opened
+
+    return run
+
+
+def test_every_method_gets_the_same_collages(reconstruct):
+    files = {method: reconstruct(method)[0] for method in ("poisson", "latent-regression", "lbfgs")}
+    found = {method: dict(np.load(path)) for method, path in files.items()}
+    for method in found:
+        assert found[method]["collages"].shape == (COUNT, SIDE, SIDE, 3)
+        np.testing.assert_array_equal(found[method]["collages"], found["poisson"]["collages"])
+        assert (found[method]["seconds"] > 0).all()
+    assert found["lbfgs"]["l1"].max() == 0
+    assert np.median(found["poisson"]["l1"]) > 0  # its colours are fitted to those around
+
+
+@pytest.mark.parametrize("method", get_args(OptimizationMethod))
+def test_methods_of_optimisation_are_editors_with_the_steps_of_the_study(method, reconstruct):
+    opened = reconstruct(method)[1]
+    assert (opened["kind"], opened["editor"].method, opened["editor"].steps) == ("optimization", method, 3)
+
+
+def test_what_fits_the_collage_better_is_told_and_what_is_missing_too(images, reconstruct, tmp_path):
+    methods = ["poisson", "latent-regression", "lbfgs"]
+    made = [reconstruct(method, factor)[0] for method, factor in zip(methods, (1.0, 0.5, 1.0), strict=True)]
+    study_comparison(
+        made=made,
+        methods=methods,
+        held_out=images["images"],
+        of_paper="progan church",
+        settings=SETTINGS,
+        evaluate=Evaluate(),
+        run="toy",
+        cache=tmp_path / "cache",
+        table=tmp_path / "table.parquet",
+        pictures=tmp_path / "pictures.npz",
+        device=CPU,
+    )
+    table = read_table(tmp_path / "table.parquet", "studies")
+    rows = table.set_index(["row", "metric"])
+    lbfgs = TITLES["lbfgs"]
+    assert rows.loc[(lbfgs, "masked L1"), ["value", "paper"]].tolist() == [0, 0.23]
+    assert rows.loc[(OURS, "masked L1"), "value"] > 0
+    assert rows.loc[(lbfgs, "density"), "value"] == rows.loc[(COLLAGES, "density"), "value"]
+    assert rows.loc[(lbfgs, RATIO), "value"] > 0
+    page = studies_page(table)
+    assert f"As in the paper, {lbfgs} has a smaller masked L1 than {OURS}" in page
+    for name in (*LACKING, TITLES["stylegan-projection"]):
+        assert re.search(rf"\| {readable(name)} \|.* not done \|", page)
+    with np.load(tmp_path / "pictures.npz") as found:
+        assert found["columns"].tolist() == [COLLAGES, *(TITLES[method] for method in methods)]
+        assert found["pixels"].shape == (6, 4, SIDE, SIDE, 3)
