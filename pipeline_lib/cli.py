@@ -81,6 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("--steps", type=int, default=30, help="steps of Adam (default: 30, as in the paper)")
     adapt.set_defaults(command=_adapt)
 
+    compose = commands.add_parser("compose", help="edit single images in a local browser page")
+    compose.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config with the weights")
+    compose.add_argument("--results", type=Path, help="results/<run>, to use its networks")
+    compose.add_argument("--images", type=Path, help="folder of images (default: samples of the generator)")
+    compose.add_argument("--count", type=int, default=20, help="number of images (default: 20)")
+    compose.add_argument("--port", type=int, default=7860, help="port on this machine (default: 7860)")
+    compose.set_defaults(command=_compose)
+
     export = commands.add_parser("export", help="write an image set of a run as PNG files with a label table")
     export.add_argument("results", type=Path, help="results/<run>")
     export.add_argument("name", help="name of the image set, such as dataset_rebalanced")
@@ -209,6 +217,24 @@ def _adapt(options: argparse.Namespace) -> int:
             steps=options.steps,
         )
     print(f"{options.adapted} and {options.adapted.with_suffix('.png')}")
+    return 0
+
+
+def _compose(options: argparse.Namespace) -> int:
+    try:
+        from pipeline_lib.composer.server import serve
+    except ModuleNotFoundError as error:
+        raise PipelineError(
+            f"the composer needs {error.name}, which is not installed; run: pip install 'latent-rebalance[compose]'"
+        ) from None
+    import torch
+
+    from pipeline_lib.composer.opening import open_composer
+    from pipeline_lib.runtime.devices import lease_device
+
+    config = load_config(options.config)
+    with lease_device() as device:
+        serve(open_composer(config, options.results, options.images, options.count, torch.device(device)), options.port)
     return 0
 
 

@@ -1,0 +1,131 @@
+"""The composer's page in a real browser, where a drawn region changes the image, can be undone and downloaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from pipeline_lib.composer.server import LINEAGE
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver, or their like"
+    ),
+]
+WAIT = 60  # seconds; loading the networks takes most of it on a busy machine
+#: For a container, and for a machine without a network.
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Start the composer with the shipped weights; returns its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("composer") / "log"
+    with log.open("w") as stream:
+        command = [sys.executable, "-m", "pipeline_lib", "compose", "--count", "6", "--port", str(port)]
+        server = subprocess.Popen(command, stderr=stream)
+    try:
+        for _ in range(10 * WAIT):
+            with socket.socket() as tried:
+                if not tried.connect_ex(("127.0.0.1", port)):
+                    break
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def page(address, tmp_path):
+    """Open the page in a browser of its own."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        browser.get(address)
+        WebDriverWait(browser, WAIT).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "body[data-ready]"))
+        until(browser, lambda: shown(browser, "finished"))
+        yield browser
+    finally:
+        browser.quit()
+
+
+def until(page, condition):
+    return WebDriverWait(page, WAIT, ignored_exceptions=[]).until(lambda _: condition())
+
+
+def shown(page, stage) -> str | None:
+    return page.find_element(By.ID, stage).get_attribute("src")
+
+
+def draw(page) -> None:
+    """Draw a stroke over the mouth of the image."""
+    canvas: WebElement = page.find_element(By.ID, "canvas")
+    stroke = ActionChains(page).move_to_element_with_offset(canvas, -40, 85).click_and_hold()
+    for _ in range(8):
+        stroke = stroke.move_by_offset(10, 0)
+    stroke.release().perform()
+
+
+def test_a_drawn_region_changes_the_image_and_can_be_undone(page):
+    before = {stage: shown(page, stage) for stage in ("collage", "composite", "finished")}
+    assert before["collage"] == before["finished"]  # nothing is pasted yet
+    draw(page)
+    until(page, lambda: all(shown(page, stage) != source for stage, source in before.items()))
+    assert "ms an edit" in page.find_element(By.ID, "status").text
+    page.find_element(By.ID, "undo").click()
+    until(page, lambda: shown(page, "finished") == before["finished"])
+    assert not page.find_element(By.ID, "error").text
+
+
+def test_a_colour_is_pasted_and_has_no_detail(page):
+    before = shown(page, "collage")
+    page.find_element(By.CSS_SELECTOR, "[value=colour]").click()
+    page.find_element(By.CSS_SELECTOR, "[data-box]").click()
+    until(page, lambda: shown(page, "collage") != before)
+    finish = Select(page.find_element(By.ID, "finish"))
+    assert finish.first_selected_option.text == "region"
+    assert not finish.options[2].is_enabled()
+    assert not page.find_element(By.ID, "error").text
+
+
+def test_what_is_downloaded_is_the_edit_with_its_lineage(page, tmp_path):
+    draw(page)
+    page.find_element(By.ID, "download").click()
+    path = tmp_path / "sample-00-edit-1.png"
+    until(page, path.exists)
+    with Image.open(path) as image:
+        edited, lineage = np.asarray(image).astype(int), json.loads(image.text[LINEAGE])
+    assert (lineage["original"], lineage["synthetic"]) == ("sample-00", True)
+    (step,) = lineage["steps"]
+    assert (step["donor"], step["finish"]) == ("sample-01", "detail")
+    assert step["pasted_pixels"] > 20
+    assert edited.shape == (64, 64, 3)
+    names = [button.get_attribute("title") for button in page.find_elements(By.CSS_SELECTOR, "#contexts button")]
+    assert names[-1] == "sample-00-edit-1"  # and can be edited further
