@@ -49,6 +49,7 @@ STAGES = {
     "study_interpolation": "pipeline_lib.studies.interpolation",
     "study_ablation": "pipeline_lib.studies.ablation",
     "study_completion": "pipeline_lib.studies.completion",
+    "study_direction": "pipeline_lib.studies.direction",
     "collect_studies": "pipeline_lib.studies.rows",
     "plot_independence": "pipeline_lib.report.studies",
     "plot_pictures": "pipeline_lib.report.studies",

@@ -60,6 +60,13 @@ class Comparison(Section):
     steps: Count = Field(300, description="steps for each collage, of the methods that optimise something")
 
 
+class Direction(Section):
+    """Composition against a direction in latent space that is learned from labels (paper A.2.2)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(200, description="images that are given the attribute")
+    fit: Annotated[int, Field(ge=2)] = Field(2000, description="images whose latents the direction is learned from")
+
+
 class Ablation(Section):
     """Encoders trained without one of the losses (paper A.2.3)."""
 
@@ -80,5 +87,6 @@ class Studies(Section):
     comparison: Comparison = Field(Comparison(), description="one pass against optimisation and other methods")
     independence: Independence = Field(Independence(), description="how much else changes with a part")
     interpolation: Interpolation = Field(Interpolation(), description="composition against blends of two images")
+    direction: Direction = Field(Direction(), description="an attribute by composition and by a learned direction")
     ablation: Ablation = Field(Ablation(), description="what each of the encoder's losses is good for")
     completion: Completion = Field(Completion(), description="holes in real images, filled with and without a mask")

@@ -115,23 +115,24 @@ def study_interpolation(
     )
 
 
-def blend(inverter: Inverter, context: Tensor, target: Tensor, taken: Tensor) -> dict[str, Tensor]:
+def blend(
+    inverter: Inverter, context: Tensor, target: Tensor, taken: Tensor, weight: float | None = None
+) -> dict[str, Tensor]:
     """Return the image that each method makes of pairs of images.
-
-    The weight 1 - alpha of the target in a blend is the share of pixels that are taken from it.
 
     Args:
         inverter: encoder and generator.
         context: x_1, (n, 3, H, W) in [-1, 1].
         target: x_2, of the same shape.
         taken: m_2, bool (n, 1, H, W); all other pixels are to be the context's.
+        weight: 1 - alpha, that of the target in a blend; None: the share of pixels that are taken from it.
     """
     known = torch.ones_like(context[:, :1])
-    share = taken.float().mean(dim=(1, 2, 3))
+    shares = taken.float().mean(dim=(1, 2, 3)) if weight is None else torch.full_like(context[:, 0, 0, 0], weight)
 
     def mix(first: Tensor, second: Tensor) -> Tensor:
-        weight = share.view(-1, *[1] * (first.ndim - 1))
-        return (1 - weight) * first + weight * second
+        share = shares.view(-1, *[1] * (first.ndim - 1))
+        return (1 - share) * first + share * second
 
     return {
         COMPOSITION: inverter(make_collage(context, target, taken), known),

@@ -27,6 +27,7 @@ PICTURED = {
     "comparison": "the same collages by several methods",
     "completion": "holes in real images",
     "composition": "collages and what is made of them",
+    "direction": "an attribute by composition, blends and a learned direction",
     "interpolation": "composition against blends",
 }
 STUDIES = (*PICTURED, "independence")

@@ -275,6 +275,39 @@ rule study_completion:
         "../scripts/stage.py"
 
 
+rule study_direction:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        scores=scores("selector", ["dataset"]),
+        referee=f"{ROOT}/models/referee.safetensors",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/direction.parquet",
+        pictures=f"{ROOT}/evaluation/studies/direction.npz",
+    log:
+        f"{ROOT}/logs/study_direction.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_direction.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_direction",
+        rebalance=settings["rebalance"],
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 for study, shows in PICTURED.items():
 
     rule:
