@@ -47,6 +47,7 @@ STAGES = {
     "study_composition": "pipeline_lib.studies.composition",
     "study_independence": "pipeline_lib.studies.independence",
     "study_interpolation": "pipeline_lib.studies.interpolation",
+    "study_adaptation": "pipeline_lib.studies.adaptation",
     "study_ablation": "pipeline_lib.studies.ablation",
     "study_completion": "pipeline_lib.studies.completion",
     "study_direction": "pipeline_lib.studies.direction",

@@ -73,6 +73,13 @@ class Ablation(Section):
     images: Annotated[int, Field(ge=2)] = Field(1000, description="masked real images that are reconstructed")
 
 
+class Adaptation(Section):
+    """The encoder fine-tuned on single images before they are edited (paper A.2.4)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(30, description="real images, each with an encoder of its own")
+    steps: Count = Field(30, description="steps on each image, 30 in the paper")
+
+
 class Completion(Section):
     """Real images with holes, completed with and without a mask channel (paper A.2.1)."""
 
@@ -89,4 +96,5 @@ class Studies(Section):
     interpolation: Interpolation = Field(Interpolation(), description="composition against blends of two images")
     direction: Direction = Field(Direction(), description="an attribute by composition and by a learned direction")
     ablation: Ablation = Field(Ablation(), description="what each of the encoder's losses is good for")
+    adaptation: Adaptation = Field(Adaptation(), description="what fine-tuning on the edited image is good for")
     completion: Completion = Field(Completion(), description="holes in real images, filled with and without a mask")

@@ -22,6 +22,7 @@ COLOURS = "viridis"
 TITLES = {
     "ablation": "An encoder without one of its losses (A.2.3, Table 2)",
     "comparison": "One pass against other methods (4.2, Tables 4 and 5)",
+    "adaptation": "An encoder fine-tuned on the image (A.2.4, Fig. 23)",
     "completion": "Holes in real images (A.2.1, Fig. 9)",
     "composition": "Collages and what is made of them (4.1, Table 3)",
     "direction": "An attribute by composition and by a learned direction (A.2.2, Fig. 15)",

@@ -24,6 +24,7 @@ RELATED = sorted(
 # Names of the studies, and what the pictures of those that have some show.
 PICTURED = {
     "ablation": "reconstructions by encoders without one loss",
+    "adaptation": "edits by an encoder fine-tuned on the image",
     "comparison": "the same collages by several methods",
     "completion": "holes in real images",
     "composition": "collages and what is made of them",

@@ -308,6 +308,37 @@ rule study_direction:
         "../scripts/stage.py"
 
 
+rule study_adaptation:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+    output:
+        table=f"{ROOT}/evaluation/studies/adaptation.parquet",
+        pictures=f"{ROOT}/evaluation/studies/adaptation.npz",
+    log:
+        f"{ROOT}/logs/study_adaptation.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_adaptation.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="study_adaptation",
+        like=settings["encoder"],
+        rebalance=settings["rebalance"],
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 for study, shows in PICTURED.items():
 
     rule:
