@@ -9,7 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.sections import PrecisionChoice
 
-OptimizationMethod = Literal["lbfgs", "encode-lbfgs", "im2stylegan", "stylegan-projection", "deep-image-prior"]
+OptimizationMethod = Literal[
+    "lbfgs", "encode-lbfgs", "in-domain", "im2stylegan", "stylegan-projection", "deep-image-prior"
+]
 
 
 def _from_name(value: Any) -> Any:
@@ -96,8 +98,9 @@ class Optimization(Section):
     kind: Literal["optimization"] = Field(description="inversion by optimisation instead of a single pass")
     method: OptimizationMethod = Field(
         "encode-lbfgs",
-        description="lbfgs: from the best of 500 latents; encode-lbfgs: from the encoder's; im2stylegan: Adam in W+; "
-        "stylegan-projection: Adam in w with noise, perceptual loss alone; deep-image-prior: a network without GAN",
+        description="lbfgs: from the best of 500 latents; encode-lbfgs: from the encoder's; in-domain: Adam from there, "
+        "held near what the encoder finds in the result; im2stylegan: Adam in W+; stylegan-projection: Adam in w with "
+        "noise, perceptual loss alone; deep-image-prior: a network without GAN",
     )
     steps: Count = Field(500, description="steps for each image")
 

@@ -25,8 +25,9 @@ SEED = 0  # of all random numbers, which are the same for every image
 SAMPLED = 500  # latents, of which the best one is a starting point (paper A.2.4)
 AT_ONCE = 50  # of these, decoded together
 FOR_MEAN = 10_000  # latents, for mean and deviation of w
-#: Learning rates of Adam in the publications of Abdal (2019), Karras (2020, appendix D) and Ulyanov (2018).
-RATES = {"im2stylegan": 0.01, "stylegan-projection": 0.1, "deep-image-prior": 0.01}
+IN_DOMAIN = 2.0  # weight of the distance to the encoder's latent of the result, lambda_dom of Zhu et al. (2020)
+#: Learning rates of Adam in the publications of Zhu (2020), Abdal (2019), Karras (2020, appendix D) and Ulyanov (2018).
+RATES = {"in-domain": 0.01, "im2stylegan": 0.01, "stylegan-projection": 0.1, "deep-image-prior": 0.01}
 RAMP_UP, RAMP_DOWN = 0.05, 0.25  # shares of the steps of a projection in which its learning rate rises and falls
 NOISE, NOISE_UNTIL = 0.05, 0.75  # of a projection, in deviations of w, and the share of its steps in which it fades
 JITTER = 0.03  # deviation of the noise that is added to a deep image prior's input at each step
@@ -37,6 +38,8 @@ class OptimizingInverter:
 
     - `lbfgs` starts from the best of 500 sampled latents, `encode-lbfgs` from that of the encoder. Both optimise a
       latent in z or W+ by L-BFGS.
+    - `in-domain` starts from the encoder too, and is held near the latent that the encoder finds in the result, by Adam
+      (Zhu et al. 2020, whose encoder was trained on real images as well).
     - `im2stylegan` optimises W+ from the mean latent by Adam (Abdal et al. 2019).
     - `stylegan-projection` optimises one w for all layers by Adam, with fading noise and the perceptual loss alone
       (Karras et al. 2020).
@@ -74,6 +77,7 @@ class OptimizingInverter:
         invert = {
             "lbfgs": self._from_best_sample,
             "encode-lbfgs": self._from_encoder,
+            "in-domain": self._in_domain,
             "im2stylegan": self._in_w_plus,
             "stylegan-projection": self._in_w,
             "deep-image-prior": self._without_generator,
@@ -88,9 +92,22 @@ class OptimizingInverter:
         return self._by_lbfgs(latents[errors.argmin()][None], image, known)
 
     def _from_encoder(self, image: Tensor, known: Tensor) -> Tensor:
-        with torch.no_grad():
-            start = self.encoder(image, known if self.encoder.masked else None).float()
-        return self._by_lbfgs(start, image, known)
+        return self._by_lbfgs(self._encoded(image, known), image, known)
+
+    @torch.no_grad()
+    def _encoded(self, image: Tensor, known: Tensor) -> Tensor:
+        return self.encoder(image, known if self.encoder.masked else None).float()
+
+    def _in_domain(self, image: Tensor, known: Tensor) -> Tensor:
+        latent = self._encoded(image, known).clone().requires_grad_()
+
+        def objective(step: int) -> Tensor:
+            made = self.generator.synthesize(latent)
+            found = self.encoder(made, torch.ones_like(known) if self.encoder.masked else None)
+            return self._loss(made, image, known) + IN_DOMAIN * (found - latent).square().mean()
+
+        self._by_adam([latent], objective)
+        return self.generator.synthesize(latent)
 
     def _by_lbfgs(self, start: Tensor, image: Tensor, known: Tensor) -> Tensor:
         latent = start.clone().requires_grad_()

@@ -90,7 +90,7 @@ def test_lbfgs_starts_from_the_sample_that_fits_best(models, task):
     assert found < 0.5 * others.sort().values[1]
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "encode-lbfgs", "deep-image-prior"])
+@pytest.mark.parametrize("method", ["lbfgs", "encode-lbfgs", "in-domain", "deep-image-prior"])
 def test_a_generator_without_w_has_the_other_methods(method, models, task):
     assert inverter(models, method, 2, "progan")(*task).shape == task[0].shape
 
