@@ -1,7 +1,9 @@
 """What refining the latents of chosen edits gains and costs, on avatars, whose ideal edits are known.
 
     OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 64 --steps 0 5 20 50
+    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
 
+The second also optimises each edit by methods that the paper compares itself with (`rebalance.editor: optimization`). It
 needs a finished run of `config/config.yaml`, which gives the images, the chosen donors and the selector. Encoder and
 generator are those in `resources/avatars-64`. The first number of steps must be 0, with which the others are compared.
 
@@ -17,7 +19,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, BoxRegion, PartRegion, Rebalance, load_config
+from pipeline_lib.config import AvatarData, BoxRegion, OptimizationMethod, PartRegion, Rebalance, load_config
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.tables import read_table, read_tables
@@ -41,6 +43,7 @@ from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.inversion import Inverter
+from pipeline_lib.networks.optimization import OptimizingInverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.devices import tune_cpu
 
@@ -77,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--edits", type=int, default=64)
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 5, 20, 50])
+    parser.add_argument("--methods", nargs="*", choices=get_args(OptimizationMethod), default=[])
+    parser.add_argument("--method-steps", type=int, default=300, help="steps of each of the methods (default: 300)")
     options = parser.parse_args(arguments)
     if options.steps[0] != 0:
         parser.error(f"--steps: the first is {options.steps[0]}; it must be 0, with which the others are compared")
@@ -101,9 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "finish", "steps", "ms an edit", "known, dB", "gain, dB", "dB/s", "inside, dB", "gain, dB", "changed", "kept"
     )
     before: dict[str, _Found] = {}
-    for steps in options.steps:
+    for way in (*options.steps, *options.methods):
         start = time.perf_counter()
-        composite = _refined(editor, edits, steps, batch)
+        if isinstance(way, int):
+            composite = _refined(editor, edits, way, batch)
+        else:
+            composite = _optimised(way, edits, options.method_steps)
         seconds = (time.perf_counter() - start) / len(edits.names)
         for how in HOW:
             found = _judge(composite, edits, how, drawings, selector, settings)
@@ -111,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             gain = found.known - unrefined.known
             changed = (found.pixels != unrefined.pixels).any(axis=(1, 2, 3))
             table.add_row(
-                *(how, str(steps), f"{1000 * seconds:.0f}"),
+                *(how, str(way), f"{1000 * seconds:.0f}"),
                 *(_spread(found.known), _spread(gain), f"{np.median(gain) / seconds:.1f}"),
                 *(_spread(found.inside), _spread(found.inside - unrefined.inside)),
                 *(
@@ -146,6 +154,13 @@ def _refined(editor: LatentRegressionEditor, edits: _Edits, steps: int, batch: i
     batches = zip(*(tensor.split(batch) for tensor in tensors), strict=True)
     with torch.no_grad():
         return torch.cat([editor.refine(context, donor, Masks(*masks), steps) for context, donor, *masks in batches])
+
+
+def _optimised(method: OptimizationMethod, edits: _Edits, steps: int) -> Tensor:
+    """Make the composites by a method that optimises each of them."""
+    files = (WEIGHTS / f"{name}.safetensors" for name in ("encoder", "generator"))
+    editor = LatentRegressionEditor(OptimizingInverter(*files, method, steps, CPU))
+    return editor(edits.context, edits.donor, edits.masks)
 
 
 @torch.no_grad()

@@ -99,8 +99,8 @@ class Optimization(Section):
     method: OptimizationMethod = Field(
         "encode-lbfgs",
         description="lbfgs: from the best of 500 latents; encode-lbfgs: from the encoder's; in-domain: Adam from "
-        "there, held near what the encoder finds in the result; im2stylegan: Adam in W+; stylegan-projection: Adam in w with "
-        "noise, perceptual loss alone; deep-image-prior: a network without GAN",
+        "there, held near what the encoder finds in the result; im2stylegan: Adam in W+; stylegan-projection: Adam in "
+        "w with noise, perceptual loss alone; deep-image-prior: a network without GAN",
     )
     steps: Count = Field(500, description="steps for each image")
 
