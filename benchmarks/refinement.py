@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 64 --steps 0 5 20 50
     OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
 
-The second also optimises each edit by methods that the paper compares itself with (`rebalance.editor: optimization`). It
-needs a finished run of `config/config.yaml`, which gives the images, the chosen donors and the selector. Encoder and
-generator are those in `resources/avatars-64`. The first number of steps must be 0, with which the others are compared.
+The second also optimises each edit by methods that the paper compares itself with (`rebalance.editor: optimization`).
+Both need a finished run of `config/config.yaml`, which gives the images, the chosen donors and the selector. Encoder
+and generator are those in `resources/avatars-64`. The first number of steps must be 0, with which the others are
+compared.
 
 Spreads are the median over the edits, with the least and the greatest. `known` is the PSNR of the composite over the
 known pixels of the collage, `inside` that of the finished edit to the ideal one inside the region, as in

@@ -84,6 +84,20 @@ def gather_layers(
     return Layers(images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device))
 
 
+def as_rectangles(layers: Layers) -> Layers:
+    """Return the layers with the rectangle around each part in its place (paper A.2.4); empty parts stay empty."""
+    rows, columns = (layers.masks.any(dim=dim, keepdim=True) for dim in (-1, -2))
+    return Layers(layers.images, _between(rows, -2) & _between(columns, -1))
+
+
+def _between(seen: Tensor, dim: int) -> Tensor:
+    """Return what lies from the first to the last true value along a dimension, bool of the same shape."""
+    counted = seen.int()
+    from_first = counted.cumsum(dim) > 0
+    to_last = counted.flip(dim).cumsum(dim).flip(dim) > 0
+    return from_first & to_last
+
+
 def lay(layers: Layers) -> tuple[Tensor, Tensor]:
     """Lay the parts over each other; returns collages (n, 3, H, W), 0 in their holes, and known pixels (n, 1, H, W)."""
     collage = torch.zeros_like(layers.images[:, 0])

@@ -19,18 +19,18 @@ from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.studies.collages import blend_layers, draw_collages, fill, lay
+from pipeline_lib.studies.collages import as_rectangles, blend_layers, draw_collages, fill, lay
 from pipeline_lib.studies.rows import groups_of, mean_row, over, write_arrays, write_rows
 
 STUDY = "composition"
-SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGB, RGB_FILLED, ALIKE, RGBM = METHODS = (
+SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGB, RGB_FILLED, ALIKE, RGBM, BOXES, OF_BOXES = METHODS = (
     "samples", "reconstructions of samples", "collages", "collages, filled", "Poisson blending",
     "RGB inversion, short training", "RGB inversion, filled, short training", "RGBM inversion, short training",
-    "RGBM inversion",
+    "RGBM inversion", "collages of rectangles", "RGBM inversion of rectangles",
 )  # fmt: skip
-INVERTED = RECONSTRUCTIONS, RGB, RGB_FILLED, ALIKE, RGBM
+INVERTED = RECONSTRUCTIONS, RGB, RGB_FILLED, ALIKE, RGBM, OF_BOXES
 #: What is expected to be farther from real images than what, in pairs.
-ORDERINGS = (COLLAGE, RGBM), (POISSON, RGBM), (RGB, ALIKE), (RGB_FILLED, ALIKE)
+ORDERINGS = (COLLAGE, RGBM), (POISSON, RGBM), (RGB, ALIKE), (RGB_FILLED, ALIKE), (BOXES, OF_BOXES)
 FRECHET, DENSITY = "Fréchet distance", "density"
 BATCH = 64
 SHOWN = 6  # collages in the figure
@@ -107,6 +107,7 @@ def study_composition(
             whole = to_float(torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2), device)
             everywhere = torch.ones_like(known)
             filled = fill(collage, known, layers)
+            boxes, of_boxes = lay(as_rectangles(layers))
             images = {
                 SAMPLES: whole,
                 RECONSTRUCTIONS: inverter(whole, everywhere),
@@ -117,9 +118,12 @@ def study_composition(
                 RGB_FILLED: short[rgb](filled, known),
                 ALIKE: short[alike](collage, known),
                 RGBM: inverter(collage, known),
+                BOXES: boxes,
+                OF_BOXES: inverter(boxes, of_boxes),
             }
+            sources = {RECONSTRUCTIONS: (whole, everywhere), OF_BOXES: (boxes, of_boxes)}
             for name in INVERTED:
-                wanted = (whole, everywhere) if name == RECONSTRUCTIONS else (collage, known)
+                wanted = sources.get(name, (collage, known))
                 distances[name].append(masked_l1(wanted[0], images[name], wanted[1]).cpu())
             for name, batch in images.items():
                 stored = as_pixels(batch).cpu().numpy()

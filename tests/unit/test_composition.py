@@ -14,7 +14,7 @@ from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.report.studies import plot_pictures
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import composition
-from pipeline_lib.studies.collages import Layers, blend_layers, fill, gather_layers, lay
+from pipeline_lib.studies.collages import Layers, as_rectangles, blend_layers, fill, gather_layers, lay
 from pipeline_lib.studies.composition import study_composition
 
 SIDE = 32
@@ -42,6 +42,17 @@ def test_later_parts_lie_over_earlier_ones_and_holes_are_unknown():
     assert known.equal((torch.arange(SIDE) >= 4).float()[:, None].expand(2, 1, SIDE, SIDE))
     layers.masks[:, 1] = True  # a face that is larger hides the background
     assert (lay(layers)[0][:, :, 0] == 0.5).all()
+
+
+def test_a_rectangle_takes_the_place_of_each_part():
+    layers = layers_of(0.0, 0.5, -0.5)
+    layers.masks[1, 2] = False  # this image lacks the part
+    ring = layers.masks[:, 1].clone()
+    layers.masks[:, 1, :, 10:20, 10:14] = False
+    boxes = as_rectangles(layers)
+    assert boxes.masks[:, 0].all()  # that around the background is the whole image
+    assert boxes.masks[:, 1].equal(torch.from_numpy((CODES > 0)[None]).expand_as(ring))
+    assert not boxes.masks[1, 2].any()
 
 
 def test_holes_are_filled_with_the_mean_colour_of_the_back_layer():
@@ -130,7 +141,7 @@ def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples,
     assert values[filled, "masked L1"] == values[collages, "masked L1"] == 0
     assert values[filled, "Fréchet distance"] == values["collages, filled", "Fréchet distance"]
     with np.load(made["pictures"]) as found:
-        assert found["pixels"].shape == (6, 7, SIDE, SIDE, 3)
+        assert found["pixels"].shape == (6, 9, SIDE, SIDE, 3)
         assert found["columns"].tolist()[0] == "collages"
     plot_pictures(pictures=made["pictures"], figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000

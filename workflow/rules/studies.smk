@@ -120,7 +120,7 @@ rule study_composition:
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
