@@ -27,7 +27,8 @@ class TrainingSet:
         cell: number of each image's cell, int64 (n,), odd with the attribute; -1 leaves the image out.
         weights: of the images in the loss, float (n,); None for equal ones.
         by_cell: whether batches are drawn evenly from the cells.
-        worst_case: whether the loss is that of the worst cells (group DRO, Sagawa et al. 2020).
+        worst_case: whether the loss is that of the worst cells (group DRO, Sagawa et al. 2020, whose code draws batches
+            evenly from the cells as well).
     """
 
     pixels: np.ndarray
@@ -56,7 +57,7 @@ def train_and_predict(
     """
     torch.manual_seed(seeding.derive(seed, "weights"))
     network = _new_network(settings, training.pixels.shape[1]).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=settings.steps)
     cells = torch.from_numpy(training.cell)
     share = torch.ones(int(cells.max()) + 1, device=device) / (int(cells.max()) + 1)

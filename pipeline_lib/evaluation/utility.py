@@ -219,7 +219,7 @@ def _training_sets(
         "original": TrainingSet(pixels, cells.number),
         "reweighted": TrainingSet(pixels, cells.number, weights=independence_weights(cells)),
         "resampled": TrainingSet(pixels, cells.number, by_cell=True),
-        "group_dro": TrainingSet(pixels, cells.number, worst_case=True),
+        "group_dro": TrainingSet(pixels, cells.number, by_cell=True, worst_case=True),
         "rebalanced": TrainingSet(made, after.number),
         "rebalanced_reweighted": TrainingSet(made, after.number, weights=independence_weights(after)),
         "rebalanced_confirmed": TrainingSet(made, np.where(kept, after.number, -1)),

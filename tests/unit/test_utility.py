@@ -108,7 +108,7 @@ def test_evenly_drawn_cells_weights_and_group_dro_help_the_worst_group_where_a_s
         "original": TrainingSet(pixels, cells.number),
         "reweighted": TrainingSet(pixels, cells.number, weights=independence_weights(cells)),
         "resampled": TrainingSet(pixels, cells.number, by_cell=True),
-        "group_dro": TrainingSet(pixels, cells.number, worst_case=True),
+        "group_dro": TrainingSet(pixels, cells.number, by_cell=True, worst_case=True),
     }
     worst = {}
     for name, training in sets.items():

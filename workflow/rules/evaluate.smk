@@ -242,6 +242,6 @@ rule evaluate_utility:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
