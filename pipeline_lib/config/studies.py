@@ -9,27 +9,29 @@ from pydantic import Field
 from pipeline_lib.config.base import Count, Positive, Section
 from pipeline_lib.config.sections import Encoder
 
-Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb"]
+Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb", "pyramid"]
 #: Weights of the losses of each encoder; those of Eq. 3 are all 1.
 WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
 LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_perceptual": {"perceptual": 0.0}}
 
 
 class Encoders(Section):
-    """Four encoders trained alike from scratch: all losses, without one of two (A.2.3), without a mask channel (4.1).
+    """Encoders trained alike from scratch, to be compared with each other.
 
-    Their losses are those of Eq. 3. All else, such as architecture, masks and batch size, is as in `encoder`.
+    They have all losses, lack one of two (A.2.3), lack the mask channel (4.1), or are a feature pyramid (4.2, pSp). Their
+    losses are those of Eq. 3. All else, such as architecture, masks and batch size, is as in `encoder`.
     """
 
     kimg: Positive = Field(24, description="length of each training in thousands of generated images")
     learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
 
     def like(self, encoder: Encoder, variant: Variant) -> Encoder:
-        """Return the section of one of the four, given that of the run's encoder."""
+        """Return the section of one of them, given that of the run's encoder."""
         alike = WEIGHTS | self.model_dump() | {"identity": None, "local": None, "collages": 0.0}
         training = encoder.training.model_copy(update=alike | LEFT_OUT.get(variant, {}))
         mask = encoder.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
-        return encoder.model_copy(update={"weights": None, "mask": mask, "training": training})
+        network = "pyramid" if variant == "pyramid" else "resnet"
+        return encoder.model_copy(update={"architecture": network, "weights": None, "mask": mask, "training": training})
 
 
 class Composition(Section):

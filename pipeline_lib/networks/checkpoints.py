@@ -19,6 +19,7 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.published import recognise
+from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
@@ -32,6 +33,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
         ProGANGenerator,
         Discriminator,
         ResNetEncoder,
+        PyramidEncoder,
         PlainClassifier,
         ResidualClassifier,
         BackboneClassifier,

@@ -70,6 +70,18 @@ class ResNetEncoder(nn.Module):
         Raises:
             ValueError: a mask was given to an encoder without a mask channel.
         """
+        features = self.features(images, mask)[-1]
+        with torch.autocast(features.device.type, enabled=False):  # latents in full precision
+            return self.fc(features.float().mean(dim=(2, 3))).unflatten(1, self.latent_shape)
+
+    @torch.no_grad()
+    def start_from(self, latent: Tensor) -> None:
+        """Let an untrained encoder predict nearly this latent, (style_dim,) or one of `latent_shape`, for any image."""
+        self.fc.weight.mul_(0.1)
+        self.fc.bias.copy_(latent.expand(self.latent_shape).flatten())
+
+    def features(self, images: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """Return the output of each of the four stages, for the arguments of a call."""
         if self.masked:
             mask = torch.ones_like(images[:, :1]) if mask is None else mask.to(images.dtype)
             images = torch.cat([images * mask, mask - self.mask_offset], dim=1)
@@ -79,10 +91,11 @@ class ResNetEncoder(nn.Module):
             images = F.interpolate(images, size=(self.resize, self.resize), mode="area")
         x = F.relu(self.bn1(self.conv1(images.contiguous(memory_format=torch.channels_last))))
         x = F.max_pool2d(x, 3, stride=1 if self.small else 2, padding=1)
+        found = []
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
-        with torch.autocast(x.device.type, enabled=False):  # latents in full precision
-            return self.fc(x.float().mean(dim=(2, 3))).unflatten(1, self.latent_shape)
+            found.append(x)
+        return found
 
 
 # torch 2.14 on a CPU writes out of bounds in the backward pass of a strided 1x1 convolution with fewer channels than

@@ -38,11 +38,13 @@ TITLES = {
     "stylegan-projection": "StyleGAN projection, in w",
     "encode-lbfgs": "encoder, then L-BFGS",
     "in-domain": "in-domain optimisation, with our encoder",
+    "pyramid": "masked pSp, short training",
+    "all_losses": "one pass, short training",
     "latent-regression": OURS,
 }
 #: Methods of the paper's tables that this study lacks.
 LACKING = (
-    "CycleGAN", "SPADE", "inpainting network", "multi-code prior", "ALAE", "in-domain encoder", "masked pSp",
+    "CycleGAN", "SPADE", "inpainting network", "multi-code prior", "ALAE", "in-domain encoder",
 )  # fmt: skip
 SHOWN = 6  # collages in the figure
 
@@ -83,7 +85,7 @@ def reconstruct_collages(
     Args:
         images: shards of real images, which parts come from.
         parts: their table of parts.
-        encoder: weight file.
+        encoder: weight file of the run's encoder, or of the one that the method is about.
         generator: weight file.
         precision: report of the encoder, with the precision of the inversion.
         names: names of the parts from back to front, the background first.
@@ -126,7 +128,7 @@ def _opened(
     """Return a function from layers, collages and their known pixels to whole images (n, 3, H, W)."""
     if method == "poisson":
         return lambda layers, collage, known: blend_layers(layers)
-    editor = {"kind": method}
+    editor = {"kind": "latent-regression"}
     if method in get_args(OptimizationMethod):
         editor = {"kind": "optimization", "method": method, "steps": settings.comparison.steps}
     named = Rebalance.model_validate(rebalance.model_dump() | {"editor": editor, "refine": 0})

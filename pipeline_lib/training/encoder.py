@@ -21,9 +21,10 @@ from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.identity import Identity
 from pipeline_lib.networks.inversion import probe_precision
+from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, resolve_precision
-from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.runtime.errors import ConfigError, WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.loop import run
 
@@ -254,8 +255,13 @@ def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, setting
 
 
 def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> ResNetEncoder:
+    if settings.architecture == "pyramid" and len(generator.latent_shape) == 1:
+        raise ConfigError(
+            f"`encoder.architecture: pyramid` predicts W+, which a {generator.architecture} has not; set resnet"
+        )
     torch.manual_seed(seeding.derive(seed, "encoder weights"))
-    encoder = ResNetEncoder(
+    network = PyramidEncoder if settings.architecture == "pyramid" else ResNetEncoder
+    encoder = network(
         generator.latent_shape,
         width=settings.width,
         masked=settings.mask.kind != "none",
@@ -263,8 +269,6 @@ def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> R
         small=generator.resolution < SMALL_BELOW,
         depth=settings.depth,
     )
-    if len(generator.latent_shape) == 2:  # start from the mean latent
-        with torch.no_grad():
-            encoder.fc.weight.mul_(0.1)
-            encoder.fc.bias.copy_(generator.latent_avg.expand(*generator.latent_shape).flatten())
+    if len(generator.latent_shape) == 2:
+        encoder.start_from(generator.latent_avg)
     return encoder

@@ -32,19 +32,19 @@ PICTURED = {
     "interpolation": "composition against blends",
 }
 STUDIES = (*PICTURED, "independence")
-# Methods that are compared. Two of them optimise w, which a ProGAN has not.
-OF_W = ("im2stylegan", "stylegan-projection")
-COMPARED = [
-    method
-    for method in ("poisson", "latent-regression", *get_args(OptimizationMethod))
-    if not (checked.source_family == "progan" and method in OF_W)
-]
 # Config sections of the encoders that are trained for the studies.
 STUDY_ENCODERS = {
     variant: checked.studies.encoders.like(checked.encoder, variant).model_dump(mode="json")
     for variant in get_args(Variant)
     if checked.uses_encoder
 }
+# Methods that are compared. Some need w, which a ProGAN has not.
+OF_W = ("im2stylegan", "stylegan-projection", "pyramid")
+COMPARED = [
+    method
+    for method in ("poisson", "latent-regression", "all_losses", "pyramid", *get_args(OptimizationMethod))
+    if not (checked.source_family == "progan" and method in OF_W)
+]
 REGION = settings["rebalance"]["region"]
 SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
 REGIONS_COMPARED = SEGMENTED and checked.uses_encoder  # part against box, as the paper edits them
@@ -113,6 +113,11 @@ def study_tables():
 def study_encoder(variant):
     """Return the weights of an encoder that is trained for the studies; `variant` may be a wildcard in braces."""
     return f"{ROOT}/models/studies/{variant}.safetensors"
+
+
+def encoder_of(wildcards):
+    """Return the weights of the encoder that a method of the comparison uses."""
+    return study_encoder(wildcards.method) if wildcards.method in STUDY_ENCODERS else f"{ROOT}/models/encoder.safetensors"
 
 
 def this_attempt(wildcards, attempt):

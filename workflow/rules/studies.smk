@@ -36,7 +36,7 @@ rule reconstruct_collages:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
-        encoder=f"{ROOT}/models/encoder.safetensors",
+        encoder=encoder_of,
         generator=f"{ROOT}/models/source/generator.safetensors",
         precision=f"{ROOT}/models/encoder.json",
     output:
