@@ -18,8 +18,8 @@ LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_p
 class Encoders(Section):
     """Encoders trained alike from scratch, to be compared with each other.
 
-    They have all losses, lack one of two (A.2.3), lack the mask channel (4.1), or are a feature pyramid (4.2, pSp). Their
-    losses are those of Eq. 3. All else, such as architecture, masks and batch size, is as in `encoder`.
+    They have all losses, lack one of two (A.2.3), lack the mask channel (4.1), or are a feature pyramid (4.2, pSp).
+    Their losses are those of Eq. 3. All else, such as architecture, masks and batch size, is as in `encoder`.
     """
 
     kimg: Positive = Field(24, description="length of each training in thousands of generated images")
