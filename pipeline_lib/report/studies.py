@@ -29,6 +29,8 @@ TITLES = {
     "independence": "Independence of parts (4.4, Table 1)",
     "interpolation": "Composition against blends (4.3, Fig. 7)",
 }
+#: Images or collages of a study in the paper.
+SIZES = {"comparison": 200, "composition": 50_000, "independence": 100, "interpolation": 500}
 NOT_IN_PAPER = ("direction",)  # studies with comparisons that the paper does not make
 MORE_IS_BETTER = ("density", "coverage", "attribute by the referee", "group kept, by the referee")
 
@@ -50,7 +52,10 @@ def studies_page(rows: pd.DataFrame) -> str:
     blocks = ["# The paper's studies"]
     for study, found in rows.groupby("study", sort=True):
         differences = found["row"].str.contains(OVER)
-        blocks += [f"## {TITLES[study]}", _markdown(found[~differences])]
+        blocks.append(f"## {TITLES[study]}")
+        if found["n"].max() < SIZES.get(str(study), 0):
+            blocks.append(f"At demo size, with at most {found['n'].max():,} where the paper has {SIZES[str(study)]:,}.")
+        blocks.append(_markdown(found[~differences]))
         if differences.any():
             blocks.append("\n".join(f"- {say_ordering(row)}" for row in found[differences].itertuples()))
     return "\n\n".join(blocks) + "\n"

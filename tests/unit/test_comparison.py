@@ -116,6 +116,7 @@ def test_what_fits_the_collage_better_is_told_and_what_is_missing_too(images, re
     assert rows.loc[(lbfgs, "density"), "value"] == rows.loc[(COLLAGES, "density"), "value"]
     assert rows.loc[(lbfgs, RATIO), "value"] > 0
     page = studies_page(table)
+    assert f"At demo size, with at most {COUNT} where the paper has 200." in page
     assert f"As in the paper, {lbfgs} has a smaller masked L1 than {OURS}" in page
     for name in (*LACKING, TITLES["stylegan-projection"]):
         assert re.search(rf"\| {readable(name)} \|.* not done \|", page)
