@@ -81,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("--steps", type=int, default=30, help="steps of Adam (default: 30, as in the paper)")
     adapt.set_defaults(command=_adapt)
 
+    audit = commands.add_parser(
+        "audit", help="draw images of a run, and write a page on which they are labelled by eye"
+    )
+    audit.add_argument("folder", type=Path, help="folder of the page")
+    audit.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config of the run")
+    audit.add_argument("--count", type=int, default=200, help="number of edited images (default: 200)")
+    audit.add_argument("--sheet", type=int, default=1, help="another number draws other images (default: 1)")
+    audit.set_defaults(command=_audit)
+
     compose = commands.add_parser("compose", help="edit single images in a local browser page")
     compose.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config with the weights")
     compose.add_argument("--results", type=Path, help="results/<run>, to use its networks")
@@ -217,6 +226,15 @@ def _adapt(options: argparse.Namespace) -> int:
             steps=options.steps,
         )
     print(f"{options.adapted} and {options.adapted.with_suffix('.png')}")
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from pipeline_lib.report.audit import write_audit
+
+    config = load_config(options.config)
+    page, count = write_audit(config, Path("results") / config.run, options.folder, options.count, options.sheet)
+    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as `certify.labels`")
     return 0
 
 

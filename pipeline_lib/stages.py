@@ -39,6 +39,7 @@ STAGES = {
     "evaluate_counterfactuals": "pipeline_lib.evaluation.counterfactual",
     "evaluate_leakage": "pipeline_lib.evaluation.leakage",
     "evaluate_utility": "pipeline_lib.evaluation.utility",
+    "certify_targets": "pipeline_lib.evaluation.certificate",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
     "compare_regions": "pipeline_lib.evaluation.regions",

@@ -52,6 +52,7 @@ from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     AttributeLoss,
     Augmentation,
+    Certify,
     Detectors,
     Encoder,
     EncoderTraining,
@@ -82,6 +83,7 @@ __all__ = [
     "BoxRegion",
     "CelebAData",
     "CelebAHQData",
+    "Certify",
     "ClassFolderData",
     "Config",
     "Data",

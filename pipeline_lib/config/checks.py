@@ -132,6 +132,10 @@ _KNOWN_ATTRIBUTES = {
 def check_targets(config: Config) -> None:
     """Check that all targets are for one attribute and that no image matches two of them."""
     targets = config.rebalance.targets
+    if isinstance(tolerances := config.certify.tolerance, list) and len(tolerances) != len(targets):
+        raise ValueError(
+            f"`certify.tolerance` has {len(tolerances)} entries for {len(targets)} targets; give one for each"
+        )
     attributes = sorted({target.attribute for target in targets})
     if len(attributes) > 1:
         raise ValueError(

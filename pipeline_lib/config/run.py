@@ -11,7 +11,7 @@ from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.config.rebalance import LatentRegression, Optimization, Rebalance
-from pipeline_lib.config.sections import Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
+from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
 
 
@@ -38,6 +38,7 @@ class Config(Section):
         description="training of the retrained GAN and of the control GAN; null: only the images are rebalanced"
     )
     evaluate: Evaluate = Field(Evaluate(), description="the evaluation")
+    certify: Certify = Field(Certify(), description="which target rates the rebalanced dataset meets, by true labels")
     studies: Studies = Field(Studies(), description="the paper's studies, each a target of its own")
 
     @model_validator(mode="before")

@@ -373,6 +373,23 @@ class Utility(Section):
     )
 
 
+class Certify(Section):
+    """What decides whether a target rate is met by the rebalanced dataset, without any detector."""
+
+    tolerance: Annotated[float, Field(gt=0, le=1)] | list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        0.03, description="largest distance from a target rate that counts as met; a list has one for each target"
+    )
+    labels: Path | None = Field(
+        None,
+        description="CSV with true labels of some edited images, from the sheet of `python -m pipeline_lib audit`; not "
+        "needed for avatars, of which the truth is known",
+    )
+
+    def tolerances(self, count: int) -> list[float]:
+        """Return the tolerance of each of `count` targets."""
+        return self.tolerance if isinstance(self.tolerance, list) else [self.tolerance] * count
+
+
 class Evaluate(Section):
     """The evaluation."""
 

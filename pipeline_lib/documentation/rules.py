@@ -46,6 +46,7 @@ KINDS = {
     "evaluation/counterfactual.json": "edits that succeeded by truth, and their distances to the ideal edits",
     "evaluation/leakage-*.json": "how well edited images are told from unedited ones",
     "evaluation/utility.json": "accuracies of classifiers of the attribute, by what they were trained on",
+    "evaluation/certificate.json": "whether each target is met, by true labels",
     "evaluation/studies.parquet": "table `studies`, of all studies",
     "evaluation/studies/*.parquet": "table `studies`, of one study",
     "evaluation/studies/*.npz": "what the figure of a study is drawn from",

@@ -24,6 +24,7 @@ def collect_metrics(
     counterfactual: list[Path],
     leakage: list[Path],
     utility: list[Path],
+    certificate: Path,
     detectors: list[Path],
     segmenter: list[Path],
     targets: Rebalance,
@@ -42,6 +43,7 @@ def collect_metrics(
         counterfactual: JSON of `evaluate_counterfactuals`; empty if the truth of edits is unknown.
         leakage: JSON of `evaluate_leakage` for each edited image set, named `leakage-<image set>`.
         utility: JSON of `evaluate_utility`; empty if no classifiers were trained.
+        certificate: JSON of `certify_targets`.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
         targets: the config section with the attribute.
@@ -70,6 +72,7 @@ def collect_metrics(
             "counterfactual": read_json(*counterfactual) if counterfactual else None,
             "leakage": {path.stem.removeprefix("leakage-"): read_json(path) for path in leakage},
             "utility": read_json(*utility) if utility else None,
+            "certificate": read_json(certificate),
             "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},
             "segmenter": read_json(*segmenter) if segmenter else None,

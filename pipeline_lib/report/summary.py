@@ -19,6 +19,7 @@ from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
+from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
@@ -108,6 +109,8 @@ def write_summary(
         gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
         reasons=_elements("li", verdict.reasons),
         criterion=escape(_criterion(targets, retrain)),
+        certificate=_elements("li", say_certificate(found["certificate"])),
+        certificate_note=escape(describe_certificate(found["certificate"])),
         utility=_say_utility(found.get("utility"), utility),
         done=_elements("p", describe_run(found, targets, retrain)),
         rates=_embed(rates),

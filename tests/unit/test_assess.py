@@ -229,6 +229,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         counterfactual=[tmp_path / "edits-dataset.json"] * segmented,
         leakage=[tmp_path / "leakage-dataset.json"],
         utility=[tmp_path / "leakage-dataset.json"] * segmented,
+        certificate=tmp_path / "edits-samples.json",
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
         segmenter=[tmp_path / "segmenter.json"] * segmented,
         targets=TARGETS,
@@ -241,6 +242,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)
+    assert metrics["certificate"] == {"name": "edits-samples"}
     assert metrics["leakage"] == {"dataset": {"name": "leakage-dataset"}}
     assert metrics["utility"] == ({"name": "leakage-dataset"} if segmented else None)
     assert metrics["detectors"]["referee"] == {"name": "referee"}

@@ -87,6 +87,13 @@ def as_rates(bias):
     return found
 
 
+CERTIFIED = {
+    "group": "long_hair", "attribute": "smiling", "target": 0.5, "tolerance": 0.03, "edited": 700, "audited": 0,
+    "labels_there": 0, "labels_needed": 120, "rate": {"value": 0.5, "ci": [0.41, 0.62]},
+    "verdict": "not enough evidence",
+}  # fmt: skip
+
+
 def metrics_of(rates=RATES, n=2000, agreement=None):
     bias, gaps = bias_of(rates, n)
     detector = {
@@ -117,6 +124,7 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
             for name, found in (("samples", edits), ("dataset", {**edits, "planned": 1234, "masked_l1": None}))
             if name in rates
         },
+        "certificate": {"source": None, "confidence": 0.95, "targets": [CERTIFIED]},
         "regions": {"part": region, "box": region, "extractor": {"perceptual_distance": "stlpips-alex"}},
         "detectors": {"referee": {"smiling": detector}, "selector": {"smiling": {**detector, "positives": 0}}},
         "segmenter": {"n": 1000, "intersection_over_union": {"mouth": 0.93}, "mean": 0.93},

@@ -117,7 +117,9 @@ def study_encoder(variant):
 
 def encoder_of(wildcards):
     """Return the weights of the encoder that a method of the comparison uses."""
-    return study_encoder(wildcards.method) if wildcards.method in STUDY_ENCODERS else f"{ROOT}/models/encoder.safetensors"
+    return (
+        study_encoder(wildcards.method) if wildcards.method in STUDY_ENCODERS else f"{ROOT}/models/encoder.safetensors"
+    )
 
 
 def this_attempt(wildcards, attempt):

@@ -124,6 +124,29 @@ rule compare_regions:
         "../scripts/stage.py"
 
 
+rule certify_targets:
+    input:
+        assembled=f"{ROOT}/labels/dataset_rebalanced.parquet",
+        plan=f"{ROOT}/plan/dataset.parquet",
+        truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        audit=given(settings["certify"]["labels"]),
+    output:
+        certificate=f"{ROOT}/evaluation/certificate.json",
+    log:
+        f"{ROOT}/logs/certify_targets.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="certify_targets",
+        targets=settings["rebalance"],
+        settings=settings["certify"],
+        confidence=settings["evaluate"]["confidence"],
+        seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule collect_metrics:
     input:
         bias=f"{ROOT}/evaluation/bias.parquet",
@@ -135,6 +158,7 @@ rule collect_metrics:
         counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
         utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
+        certificate=f"{ROOT}/evaluation/certificate.json",
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
@@ -147,7 +171,7 @@ rule collect_metrics:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 

@@ -1,4 +1,4 @@
-"""The composer's page in a real browser, where a drawn region changes the image, can be undone and downloaded."""
+"""The pages in a real browser: a region drawn in the composer changes the image, and an audit is done by keyboard."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from pipeline_lib.composer.server import LINEAGE
+from pipeline_lib.config import load_config
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.evaluation.certificate import read_audit
+from pipeline_lib.report.audit import write_audit
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -59,21 +65,25 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture
-def page(address, tmp_path):
-    """Open the page in a browser of its own."""
+def browser(tmp_path):
+    """Start a browser, which saves downloads in the test's folder."""
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for flag in FLAGS:
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        browser.get(address)
-        WebDriverWait(browser, WAIT).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "body[data-ready]"))
-        until(browser, lambda: shown(browser, "finished"))
-        yield browser
-    finally:
-        browser.quit()
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def page(address, browser):
+    """Open the composer."""
+    browser.get(address)
+    WebDriverWait(browser, WAIT).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "body[data-ready]"))
+    until(browser, lambda: shown(browser, "finished"))
+    return browser
 
 
 def until(page, condition):
@@ -129,3 +139,32 @@ def test_what_is_downloaded_is_the_edit_with_its_lineage(page, tmp_path):
     assert edited.shape == (64, 64, 3)
     names = [button.get_attribute("title") for button in page.find_elements(By.CSS_SELECTOR, "#contexts button")]
     assert names[-1] == "sample-00-edit-1"  # and can be edited further
+
+
+def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards):
+    names = [f"image-{number}" for number in range(6)]
+    results = tmp_path / "results"
+    (results / "labels").mkdir(parents=True)
+    table = pd.DataFrame({"image_id": names, "edited": [True] * 5 + [False], "touched": False})
+    write_table(results / "labels/dataset_rebalanced.parquet", "assembled", table)
+    (results / "images/dataset_rebalanced").mkdir(parents=True)
+    for path in write_shards(np.zeros((6, 16, 16, 3), np.uint8), names):
+        path.rename(results / "images/dataset_rebalanced" / path.name)
+    sheet, _ = write_audit(load_config("config/config.yaml"), results, tmp_path / "sheet", 5, 1)
+    browser.get(sheet.as_uri())
+    keys = browser.find_element(By.TAG_NAME, "body").send_keys
+    progress = browser.find_element(By.ID, "progress")
+    keys("qw")  # yes, yes
+    assert progress.text == "image 2 of 6, 1 labelled"
+    keys("as")  # no, no
+    keys(Keys.ENTER)  # the third is left out
+    keys("qs")
+    keys(Keys.BACKSPACE)  # back to the fourth, which is changed
+    keys("a")
+    browser.refresh()  # nothing is lost
+    assert browser.find_element(By.ID, "progress").text == "image 3 of 6, 3 labelled"
+    browser.find_element(By.ID, "save").click()
+    saved = tmp_path / "audit-avatars-1.csv"
+    until(browser, saved.exists)
+    found = read_audit(saved, set(names), ["smiling", "long_hair"])
+    assert sorted(map(tuple, found.to_numpy().tolist())) == [(False, False), (False, False), (True, True)]

@@ -1,0 +1,176 @@
+"""Which target rates the rebalanced dataset meets, by true labels and an audit, without any detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.config import Certify, RateRule, Rebalance
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.rebalance.certify import OUTSIDE, Kept, Stratum, Verdict, estimate, judge, labels_needed
+from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import write_json
+
+VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
+
+
+def certify_targets(
+    *,
+    assembled: Path,
+    plan: Path,
+    truth: list[Path],
+    audit: list[Path],
+    targets: Rebalance,
+    settings: Certify,
+    confidence: float,
+    seed: int,
+    certificate: Path,
+) -> None:
+    """Estimate each target's rate in the rebalanced dataset, and say whether the target is met.
+
+    Unedited images count by their labels. Edited images count by their truth where it is known, as of avatars, and else
+    by the labels of an audit, which stands for those that were not audited.
+
+    Args:
+        assembled: label table of the rebalanced dataset.
+        plan: table of its edits.
+        truth: label table with the truth of edited images too; empty if it is unknown.
+        audit: CSV with labels of edited images; empty without an audit.
+        targets: the config section with the targets.
+        settings: the config section with their tolerances.
+        confidence: level of the intervals, in (0, 1).
+        seed: seed of the run.
+        certificate: JSON to write, with a verdict for each target.
+
+    Raises:
+        DataError: the audit cannot be used.
+    """
+    rules = targets.targets
+    attributes = sorted({name for target in rules for name in (target.attribute, *target.where)})
+    table, edits = read_table(assembled, "assembled"), read_table(plan, "plan").set_index("image_id")
+    edits = edits.loc[table.loc[table["edited"], "image_id"]]
+    known = None
+    if truth:
+        known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype(bool)
+    elif audit:
+        known = read_audit(audit[0], set(table["image_id"]), attributes)
+    kept = table[~table["edited"]]
+    has_labels = set(attributes) <= set(table) and kept[attributes].notna().all(axis=None)
+    counts = [_count(kept, target) for target in rules] if has_labels else None
+    strata = [_stratum(edits, known, rules, number, wanted) for number in range(len(rules)) for wanted in (False, True)]
+    strata = [stratum for stratum in strata if stratum.size]
+    found = [
+        _certify(
+            rules, number, tolerance, counts, strata, confidence, seeding.numpy_generator(seed, "certificate", number)
+        )
+        for number, tolerance in enumerate(settings.tolerances(len(rules)))
+    ]
+    source = "truth" if truth else "audit" if audit else None
+    said = {"source": source, "confidence": confidence, "targets": found}
+    if source == "audit" and has_labels:
+        said["labels"] = _check_labels(kept, known, rules[0].attribute)
+    write_json(certificate, said)
+
+
+def read_audit(path: Path, names: set[str], attributes: Sequence[str]) -> pd.DataFrame:
+    """Read the labels of an audit, a bool column for each attribute, by image.
+
+    Args:
+        path: CSV with the column `image_id` and one for each attribute, of 1 or 0, true or false, yes or no.
+        names: names of the images of the rebalanced dataset.
+        attributes: names of the attributes of the targets and their conditions.
+
+    Raises:
+        DataError: a column or a value is missing, or an image is unknown or has two rows.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
+    missing = [name for name in ("image_id", *attributes) if name not in rows]
+    if missing:
+        raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(rows.columns)}")
+    repeated = rows.loc[rows["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise DataError(f"{path}: {repeated.iloc[0]} has two rows; keep one")
+    strangers = [name for name in rows["image_id"] if name not in names]
+    if strangers:
+        raise DataError(f"{path}: {strangers[0]} is no image of this run's rebalanced dataset; draw a new audit for it")
+    values = rows.set_index("image_id")[list(attributes)].apply(lambda column: column.str.strip().str.lower())
+    usable = values.isin(list(VALUES))
+    if not usable.all(axis=None):
+        name, attribute = usable.stack().idxmin()
+        raise DataError(
+            f"{path}: {name} has `{values.loc[name, attribute]}` for `{attribute}`; 1 or 0 is needed for each image"
+        )
+    return values.apply(lambda column: column.map(VALUES)).astype(bool)
+
+
+def _count(kept: pd.DataFrame, target: RateRule) -> Kept:
+    """Count the unedited images of a target's group, and those with the attribute."""
+    inside = _members(kept, target)
+    return Kept(int(inside.sum()), int((inside & kept[target.attribute].to_numpy(bool)).sum()))
+
+
+def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, attribute: str) -> dict[str, int]:
+    """Count the unedited images in an audit, and those on which it agrees with their labels."""
+    labels = kept.set_index("image_id")[attribute]
+    seen = known[attribute].loc[known.index.intersection(labels.index)]
+    return {"audited": len(seen), "agree": int((seen == labels.loc[seen.index].astype(bool)).sum())}
+
+
+def _stratum(
+    edits: pd.DataFrame, known: pd.DataFrame | None, rules: Sequence[RateRule], number: int, wanted: bool
+) -> Stratum:
+    """Return the edited images that were to get a value for one target, with the labels that are known."""
+    planned = edits.index[(edits["target"] == number) & (edits["wanted"] == wanted)]
+    if known is None:
+        return Stratum(number, wanted, len(planned), np.empty(0, int), np.empty(0, bool))
+    labelled = known.loc[known.index.intersection(planned)]
+    groups = np.full(len(labelled), OUTSIDE)
+    for group, rule in enumerate(rules):
+        groups[_members(labelled, rule)] = group
+    return Stratum(number, wanted, len(planned), groups, labelled[rules[number].attribute].to_numpy(bool))
+
+
+def _members(rows: pd.DataFrame, target: RateRule) -> np.ndarray:
+    """Return which rows are in a target's group, bool (n,)."""
+    holds = {name: rows[name].to_numpy(bool) for name in (target.attribute, *target.where)}
+    return in_group(holds, target.where)
+
+
+def _certify(
+    rules: Sequence[RateRule],
+    number: int,
+    tolerance: float,
+    kept: list[Kept] | None,
+    strata: Sequence[Stratum],
+    confidence: float,
+    random: np.random.Generator,
+) -> dict[str, Any]:
+    """Return what is known of one target, in plain values."""
+    target, own = rules[number], [stratum for stratum in strata if stratum.group == number]
+    said: dict[str, Any] = {
+        "group": group_name(target.where),
+        "attribute": target.attribute,
+        "target": target.rate,
+        "tolerance": tolerance,
+        "edited": sum(stratum.size for stratum in own),
+        "audited": sum(stratum.audited for stratum in own),
+        "labels_there": sum(stratum.audited for stratum in strata),
+    }
+    if kept is None:
+        return said | {"rate": None, "verdict": Verdict.UNKNOWN, "labels_needed": None}
+    of = np.arange(len(rules)) == number
+    rate = estimate(kept, strata, of, confidence, random)
+    verdict, needed = judge(rate, target.rate, tolerance), None
+    if verdict is Verdict.UNKNOWN:
+        needed = labels_needed(kept, strata, target.rate, tolerance, of, confidence, random)
+    return said | {"rate": estimate_json(rate), "verdict": verdict, "labels_needed": needed}

@@ -1,0 +1,83 @@
+"""Sheets for an audit: images to be labelled by eye, in one page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from PIL import Image
+
+from pipeline_lib.config import Config
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.report.tables import readable
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import atomic_path
+
+UNEDITED = 0.2  # unedited images for each edited one, so that nobody can tell which are edited, and to check the source
+
+
+def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: int) -> tuple[Path, int]:
+    """Draw images of the rebalanced dataset at random, and write a page on which they are labelled.
+
+    Edited images are drawn with the same probability, and some unedited ones are mixed in. The page does not say which
+    is which. It saves a CSV of the labels, which `certify.labels` names in the config.
+
+    Args:
+        config: the config of the run.
+        results: its `results/<run>`.
+        folder: folder of the page, made if necessary.
+        count: number of edited images.
+        sheet: number of the sheet; another one draws other images.
+
+    Returns:
+        The page, and the number of images on it.
+
+    Raises:
+        DataError: the run has no rebalanced dataset yet, fewer edited images, or the page exists.
+    """
+    page = folder / f"audit-{sheet}.html"
+    if page.exists():
+        raise DataError(f"{page} exists, with labels perhaps; choose another folder or `--sheet`")
+    table_path = results / "labels/dataset_rebalanced.parquet"
+    if not table_path.exists():
+        raise DataError(f"{table_path}: this run has no rebalanced dataset yet; run it first")
+    table = read_table(table_path, "assembled")
+    places = {edited: np.flatnonzero(table["edited"].to_numpy() == edited) for edited in (True, False)}
+    if count > len(places[True]):
+        raise DataError(f"`--count`: {count}, but only {len(places[True])} images of this run are edited; use fewer")
+    random = seeding.numpy_generator(config.seed, "audit", sheet)
+    unedited = min(round(UNEDITED * count), len(places[False]))
+    drawn = np.concatenate(
+        [random.choice(places[True], count, replace=False), random.choice(places[False], unedited, replace=False)]
+    )
+    names, pixels = read_shards(sorted((results / "images/dataset_rebalanced").glob("*.parquet")))
+    position = {name: number for number, name in enumerate(names)}
+    chosen = [table["image_id"].iloc[place] for place in random.permutation(drawn)]
+    images = [(name, _embed(pixels[position[name]])) for name in chosen]
+    targets = config.rebalance.targets
+    attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))
+    template = Template(resources.files("pipeline_lib.report").joinpath("audit.html").read_text("utf-8"))
+    text = template.substitute(
+        title=escape(f"{config.run}, sheet {sheet}"),
+        images=json.dumps(images),
+        attributes=json.dumps([[name, readable(name)] for name in attributes]),
+        file=json.dumps(f"audit-{config.run}-{sheet}.csv"),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(page) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return page, len(images)
+
+
+def _embed(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,64 @@
+"""What is said of the certificate of a run: which target rates the rebalanced dataset meets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline_lib.rebalance.certify import Verdict
+from pipeline_lib.report.tables import readable
+
+BY = {
+    "truth": "Unedited images count by their labels, and edited ones by their truth, which is known of avatars.",
+    "audit": "Unedited images count by their labels. The labels of the audited edits stand for those of all of them.",
+    None: "Unedited images count by their labels. No edited image has been audited, so it can show anything.",
+}
+VERDICTS = {
+    Verdict.MET: "The target is met.",
+    Verdict.MISSED: "The target is missed.",
+    Verdict.UNKNOWN: "There is not enough evidence to tell whether the target is met.",
+}
+
+
+def say_certificate(certificate: Mapping[str, Any]) -> list[str]:
+    """Return a sentence or two for each target."""
+    return [_say_target(found, certificate["confidence"]) for found in certificate["targets"]]
+
+
+def describe_certificate(certificate: Mapping[str, Any]) -> str:
+    """Say what the rates are based on."""
+    said = f"No detector takes part in this. {BY[certificate['source']]}"
+    if not (labels := certificate.get("labels")):
+        return said
+    agree, audited = labels["agree"], labels["audited"]
+    return f"{said} In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
+
+
+def _say_target(found: Mapping[str, Any], confidence: float) -> str:
+    group = "all images" if found["group"] == "all" else f"images with “{readable(found['group'])}”"
+    asked = (
+        f"Of {group}, {_percent(found['target'])} were to have “{readable(found['attribute'])}”, give or take "
+        f"{100 * found['tolerance']:g} points."
+    )
+    verdict = VERDICTS[Verdict(found["verdict"])]
+    if found["rate"] is None:
+        return f"{asked} {verdict} The dataset has no labels of these attributes."
+    if found["rate"]["value"] is None:
+        return f"{asked} {verdict} There are no such images."
+    low, high = found["rate"]["ci"]
+    if low == high:
+        return f"{asked} {_percent(found['rate']['value'])} do. {verdict}"
+    does = f"With {_percent(confidence)} confidence, between {_percent(low)} and {_percent(high)} do."
+    return " ".join([asked, does, verdict, *_say_labels(found)])
+
+
+def _say_labels(found: Mapping[str, Any]) -> list[str]:
+    """Say how many labels would do, if that is the question."""
+    if found["verdict"] != Verdict.UNKNOWN or found["labels_needed"] is None:
+        return []
+    needed, there = found["labels_needed"], found["labels_there"]
+    return [f"About {needed:,} labels of edited images are likely to be enough; there are {there:,}."]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,137 @@
+"""A target is certified by the labels of unedited images and the truth or an audit of edited ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.config import Certify, Rebalance, parse_config
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.evaluation.certificate import certify_targets, read_audit
+from pipeline_lib.report.certificate import describe_certificate, say_certificate
+from pipeline_lib.runtime.errors import ConfigError, DataError
+from pipeline_lib.runtime.files import read_json
+
+TARGETS = Rebalance(
+    targets=[{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
+)
+ATTRIBUTES = ["long_hair", "smiling"]
+COUNT = 400  # images of each group; of those with long hair, 120 lose a smile, and 120 of the others get one
+
+
+@pytest.fixture
+def certify(tmp_path):
+    """Return a function that certifies a dataset in which some edits failed, by truth, by an audit or without."""
+    names = [f"image-{number:03d}" for number in range(2 * COUNT)]
+    long_hair = np.arange(2 * COUNT) < COUNT
+    smiling = np.where(long_hair, np.arange(2 * COUNT) % 10 < 8, np.arange(2 * COUNT) % 10 < 2)
+    places = [*np.flatnonzero(long_hair & smiling)[:120], *np.flatnonzero(~long_hair & ~smiling)[:120]]
+    edited = np.isin(np.arange(2 * COUNT), places)
+    labels = pd.DataFrame({"image_id": names, "long_hair": long_hair, "smiling": smiling}).astype({"image_id": str})
+    plan = labels.loc[edited, ["image_id"]].assign(
+        position=places, target=np.int16(~long_hair[edited]), attribute="smiling", wanted=~smiling[edited]
+    )
+    write_table(tmp_path / "plan.parquet", "plan", plan)
+    assembled = labels.assign(edited=edited, touched=False).astype(dict.fromkeys(ATTRIBUTES, "boolean"))
+    assembled.loc[edited, ATTRIBUTES] = pd.NA
+    write_table(tmp_path / "assembled.parquet", "assembled", assembled)
+
+    def run(failed=0, audited=None, by_truth=False, labelled=True, tolerance=0.03):
+        true = labels.assign(smiling=np.where(edited, ~smiling, smiling), split="train")
+        true.loc[np.array(places)[:failed], "smiling"] = True  # these kept their smile
+        given = {"truth": [], "audit": []}
+        if by_truth:
+            write_table(tmp_path / "true.parquet", "labels", true)
+            given["truth"] = [tmp_path / "true.parquet"]
+        if audited:
+            drawn = np.random.default_rng(0).choice(places, audited, replace=False)
+            sheet = true.loc[drawn, ["image_id", *ATTRIBUTES]].replace({True: "1", False: "0"})
+            sheet.to_csv(tmp_path / "audit.csv", index=False)
+            given["audit"] = [tmp_path / "audit.csv"]
+        if not labelled:
+            write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
+        certify_targets(
+            assembled=tmp_path / "assembled.parquet",
+            plan=tmp_path / "plan.parquet",
+            **given,
+            targets=TARGETS,
+            settings=Certify(tolerance=tolerance),
+            confidence=0.95,
+            seed=0,
+            certificate=tmp_path / "certificate.json",
+        )
+        return read_json(tmp_path / "certificate.json")
+
+    return run
+
+
+def test_where_the_truth_is_known_there_is_no_doubt(certify):
+    found = certify(failed=6, by_truth=True)
+    first, second = found["targets"]
+    assert (found["source"], first["group"], first["edited"], first["audited"]) == ("truth", "long_hair", 120, 120)
+    assert first["rate"] == {"value": 0.515, "ci": [0.515, 0.515]}  # 200 of 400, and 6 whose edit failed
+    assert second["rate"]["value"] == 0.5
+    assert [target["verdict"] for target in found["targets"]] == ["met", "met"]
+    asked = "Of images with “long hair”, 50.0 % were to have “smiling”, give or take 3 points."
+    assert say_certificate(found)[0] == f"{asked} 51.5 % do. The target is met."
+    assert "No detector takes part" in describe_certificate(found)
+
+
+def test_a_target_that_was_missed_is_said_to_be(certify):
+    assert [target["verdict"] for target in certify(failed=40, by_truth=True)["targets"]] == ["missed", "met"]
+
+
+def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify):
+    found = certify()
+    assert [target["verdict"] for target in found["targets"]] == ["not enough evidence"] * 2
+    assert 10 < found["targets"][0]["labels_needed"] <= 240
+    assert "labels of edited images are likely to be enough; there are 0." in say_certificate(found)[0]
+
+
+def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
+    found = certify(failed=12, audited=150)
+    first = found["targets"][0]
+    low, high = first["rate"]["ci"]
+    assert low < 0.53 < high
+    assert (found["source"], first["labels_there"]) == ("audit", 150)
+    assert certify(audited=200)["targets"][0]["verdict"] == "met"
+
+
+def test_a_dataset_without_labels_has_no_certificate(certify):
+    found = certify(labelled=False)
+    assert found["targets"][0]["rate"] is None
+    assert "The dataset has no labels of these attributes." in say_certificate(found)[0]
+
+
+def test_every_target_can_have_its_own_tolerance(certify):
+    found = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
+    assert [target["verdict"] for target in found["targets"]] == ["missed", "met"]
+    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
+    with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):
+        parse_config({"rebalance": rebalance, "retrain": None, "certify": {"tolerance": [0.1]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id,smiling\na,1", "no column `long_hair`; it has image_id, smiling"),
+        ("image_id,smiling,long_hair\na,1,1\na,0,1", "a has two rows; keep one"),
+        ("image_id,smiling,long_hair\na,1,1\nz,0,1", "z is no image of this run's rebalanced dataset"),
+        ("image_id,smiling,long_hair\na,1,1\nb,,1", "b has `` for `smiling`; 1 or 0 is needed"),
+        ("image_id,smiling,long_hair\na,1,maybe", "a has `maybe` for `long_hair`"),
+    ],
+)
+def test_an_audit_that_cannot_be_used_is_named(text, message, tmp_path):
+    (tmp_path / "audit.csv").write_text(text)
+    with pytest.raises(DataError, match=message) as refused:
+        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"])
+    assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
+
+
+def test_labels_of_an_audit_may_be_written_in_several_ways(tmp_path):
+    (tmp_path / "audit.csv").write_text("image_id,smiling\na,1\nb, No\n c,TRUE\n")
+    with pytest.raises(DataError, match="is no image of this run"):
+        read_audit(tmp_path / "audit.csv", {"a", "b", "c"}, ["smiling"])
+    (tmp_path / "audit.csv").write_text("image_id,smiling\na,1\nb, No\nc,TRUE\n")
+    assert read_audit(tmp_path / "audit.csv", {"a", "b", "c"}, ["smiling"])["smiling"].tolist() == [True, False, True]
