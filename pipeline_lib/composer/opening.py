@@ -74,6 +74,8 @@ def _from_folder(folder: Path, count: int, side: int) -> dict[str, np.ndarray]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)[:count]
     images = {}
     for path in paths:
+        if path.stem in images:
+            raise DataError(f"{path}: another image in this folder has the same name but for its ending; rename one")
         try:
             images[path.stem] = load_square(path, side)
         except BadImageError as error:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from importlib import resources
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,7 @@ def create_app(composer: Composer) -> Starlette:
         name = http.path_params["name"]
         info = PngInfo()
         info.add_itxt(LINEAGE, json.dumps(composer.lineage(name)))
-        headers = {"Content-Disposition": f'attachment; filename="{name}.png"'}
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.png"}
         return Response(_png(composer.pixels(name), info), media_type="image/png", headers=headers)
 
     async def refuse(_: HttpRequest, error: Exception) -> Response:

@@ -135,7 +135,7 @@ def test_the_page_gets_images_edits_and_downloads_with_their_lineage(client, com
     with Image.open(io.BytesIO(answer.content)) as image:
         np.testing.assert_array_equal(np.asarray(image), made.finished)
         assert json.loads(image.text[LINEAGE]) == composer.lineage(name)
-    assert f'filename="{name}.png"' in answer.headers["content-disposition"]
+    assert answer.headers["content-disposition"].endswith(f"{name}.png")
     assert client.get("/download/nothing.png").status_code == 400
 
 
@@ -153,6 +153,13 @@ def test_it_opens_with_the_weights_of_a_config_and_with_images_of_a_folder(tmp_p
     Image.fromarray(np.zeros((80, 90, 3), np.uint8)).save(tmp_path / "black.png")
     own = open_composer(config, None, tmp_path, 3, CPU)
     assert own.pixels("black").shape == (64, 64, 3)
+    Image.fromarray(np.zeros((80, 90, 3), np.uint8)).save(tmp_path / "Zoë 1.png")
+    named = TestClient(create_app(open_composer(config, None, tmp_path, 3, CPU)), base_url="http://localhost")
+    assert named.get("/download/Zo%C3%AB%201.png").headers["content-disposition"].endswith("Zo%C3%AB%201.png")
+    Image.fromarray(np.zeros((80, 90, 3), np.uint8)).save(tmp_path / "black.jpg")
+    with pytest.raises(DataError, match=r"black\.(png|jpg): another image in this folder has the same name"):
+        open_composer(config, None, tmp_path, 3, CPU)
+    (tmp_path / "black.jpg").unlink()
     with pytest.raises(DataError, match="no images"):
         open_composer(config, None, tmp_path / "none", 3, CPU)
     (tmp_path / "broken.png").write_bytes(b"no image")
