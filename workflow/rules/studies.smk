@@ -279,7 +279,7 @@ rule study_direction:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
-        scores=scores("selector", ["dataset"]),
+        scores=f"{ROOT}/scores/selector/dataset.parquet",
         referee=f"{ROOT}/models/referee.safetensors",
         encoder=f"{ROOT}/models/encoder.safetensors",
         generator=f"{ROOT}/models/source/generator.safetensors",
