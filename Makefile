@@ -39,7 +39,7 @@ accept: demo  ## check the acceptance criteria of the demo run
 seeds: $(VENV)  ## run the default config with five seeds, more than an hour; goes on where it was stopped
 	.venv/bin/python -m benchmarks.seeds --cores $(CORES)
 
-severity: $(VENV)  ## the worst group of classifiers by the strength of the bias, an hour; goes on where it was stopped
+severity: $(VENV)  ## the worst group of classifiers by the strength of the bias, two hours; goes on where it was stopped
 	.venv/bin/python -m benchmarks.severity --cores $(CORES)
 
 # One test uses a network of another project; only the model file of that package is used.
