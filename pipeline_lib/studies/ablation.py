@@ -18,7 +18,9 @@ from pipeline_lib.studies.masked import masked_images
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
 STUDY = "ablation"
-ALL, NO_LATENT, NO_PERCEPTUAL = ENCODERS = "all losses", "no latent loss", "no perceptual loss"
+ALL, NO_LATENT, NO_PERCEPTUAL = ENCODERS = (
+    "encoder with all losses", "encoder without latent loss", "encoder without perceptual loss",
+)  # fmt: skip
 L1, PERCEPTUAL = METRICS = "masked L1", "perceptual distance"
 SHOWN = 6  # images in the figure
 #: The paper's Table 2, of its ProGAN of churches: masked L1 and LPIPS with AlexNet.

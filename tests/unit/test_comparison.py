@@ -117,9 +117,23 @@ def test_what_fits_the_collage_better_is_told_and_what_is_missing_too(images, re
     assert rows.loc[(lbfgs, RATIO), "value"] > 0
     page = studies_page(table)
     assert f"At demo size, with at most {COUNT} where the paper has 200." in page
+    assert f"one pass is less than 100 times as fast as {lbfgs}" in page  # both do nothing here
     assert f"As in the paper, {lbfgs} has a smaller masked L1 than {OURS}" in page
     for name in (*LACKING, TITLES["stylegan-projection"]):
         assert re.search(rf"\| {readable(name)} \|.* not done \|", page)
     with np.load(tmp_path / "pictures.npz") as found:
         assert found["columns"].tolist() == [COLLAGES, *(TITLES[method] for method in methods)]
         assert found["pixels"].shape == (6, 4, SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [
+        (150, 160, "As in the paper, one pass is at least 100 times as fast as L-BFGS, 155 times"),
+        (50, 60, "Unlike in the paper, one pass is less than 100 times as fast as L-BFGS, 55 times"),
+        (90, 120, "Whether one pass is 100 times as fast as L-BFGS cannot be told. It is 105 times"),
+    ],
+)
+def test_how_much_faster_one_pass_is_counts_with_its_interval(low, high, sentence):
+    row = {"study": "comparison", "row": "L-BFGS", "metric": RATIO, "value": (low + high) / 2, "n": 5, "paper": None}
+    assert sentence in studies_page(pd.DataFrame([row | {"ci_low": low, "ci_high": high}]))

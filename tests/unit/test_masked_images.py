@@ -75,7 +75,7 @@ def test_errors_are_measured_where_pixels_are_known_and_by_another_backbone(stud
     difference = table.set_index("row").loc[f"{NO_PERCEPTUAL} over {ALL}"]
     assert (difference["n"], difference["value"]) == (COUNT, pytest.approx(values[NO_PERCEPTUAL, perceptual]))
     assert table["paper"].notna().sum() == 2 * len(ENCODERS)  # Table 2
-    assert f"As in the paper, all losses has a smaller {perceptual} than no perceptual loss" in studies_page(table)
+    assert f"As in the paper, {ALL} has a smaller {perceptual} than {NO_PERCEPTUAL}" in studies_page(table)
     plot_pictures(pictures=made["pictures"], figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
