@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline_lib.studies.comparison import RATIO
 from pipeline_lib.studies.rows import OVER
 
 COLOURS = "viridis"
+LETTERS = 17  # of a title in an inch
 #: Title of each study, with the paper's section.
 TITLES = {
     "ablation": "An encoder without one of its losses (A.2.3, Table 2)",
@@ -195,7 +197,9 @@ def picture_grid(columns: list[str], rows: list[str], pixels: np.ndarray) -> Fig
         pixels: uint8 (n, c, H, W, 3).
     """
     side = min(1.05, 6.4 / len(columns))
-    drawn = Figure(figsize=(side * len(columns) + 0.8, side * len(rows) + 0.35), layout="constrained")
+    titles = [textwrap.fill(title, round(LETTERS * side), break_long_words=False) for title in columns]
+    lines = 1 + max(title.count("\n") for title in titles)
+    drawn = Figure(figsize=(side * len(columns) + 0.8, side * len(rows) + 0.2 + 0.15 * lines), layout="constrained")
     drawn.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     cells = drawn.subplots(len(rows), len(columns), squeeze=False)
     for row, (label, images) in enumerate(zip(rows, pixels, strict=True)):
@@ -204,6 +208,6 @@ def picture_grid(columns: list[str], rows: list[str], pixels: np.ndarray) -> Fig
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         cells[row, 0].set_ylabel(readable(label), fontsize=SMALL)
-    for axes, title in zip(cells[0], columns, strict=True):
+    for axes, title in zip(cells[0], titles, strict=True):
         axes.set_title(title, fontsize=SMALL)
     return drawn
