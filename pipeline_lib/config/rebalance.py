@@ -150,6 +150,11 @@ class Rebalance(Section):
         description="random donors from which those to be tried are selected, because they differ least from the image "
         "around the region; this only compares pixels; null: as many as `candidates`, as in the paper",
     )
+    spares: Share = Field(
+        0.0,
+        description="share of the edits that are planned beyond those needed, to take the place of failed ones of the "
+        "same target",
+    )
     refine: Annotated[int, Field(ge=0)] = Field(
         0,
         description="gradient steps on the latent of each chosen composite, so that it shows the known pixels better; "
@@ -166,6 +171,14 @@ class Rebalance(Section):
     def _pool_holds_the_candidates(self) -> Rebalance:
         if self.pool is not None and self.pool < self.candidates:
             raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
+        return self
+
+    @model_validator(mode="after")
+    def _spares_stay_untouched(self) -> Rebalance:
+        if self.spares and self.touch == "all":
+            raise ValueError(
+                "`spares` that are not needed stay untouched, but `touch: all` touches every image; remove one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -43,7 +43,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "masks": pa.schema([("image_id", pa.string()), ("codes", pa.binary())]),
     # One row per image with its latent, float32, flattened.
     "latents": pa.schema([("image_id", pa.string()), ("latent", pa.list_(pa.float32()))]),
-    # One row per planned edit, with the value to reach and the index of its target.
+    # One row per planned edit, with the value to reach and the index of its target; `spare` is above 0 for an edit that
+    # is made only if another one of the target fails.
     "plan": pa.schema(
         [
             ("image_id", pa.string()),
@@ -51,6 +52,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("target", pa.int16()),
             ("attribute", pa.string()),
             ("wanted", pa.bool_()),
+            ("spare", pa.int16()),
         ]
     ),
     # One row per candidate of each planned edit; the successful one with the highest logit is chosen.
@@ -122,7 +124,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
-MAY_LACK = {"labels": {"person"}, "assembled": {"touched"}}
+MAY_LACK = {"labels": {"person"}, "assembled": {"touched"}, "plan": {"spare"}}
 OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.rebalance.plan import made_edits
 from pipeline_lib.runtime.errors import DataError
 
 
@@ -18,6 +19,7 @@ def assemble_rebalanced(
     images: list[Path],
     composites: list[Path],
     touched: list[Path],
+    plan: Path,
     truth: list[Path],
     run: str,
     rebalanced: list[Path],
@@ -29,13 +31,17 @@ def assemble_rebalanced(
         images: shards of the original image set.
         composites: shards of the chosen composites.
         touched: shards of images that went through the editor with their own part, for the others; may be empty.
+        plan: its table of edits, by which spare composites are used only in the place of failed ones.
         truth: label table of the set; empty if ground truth is unknown.
         run: name of the run, stored in the files.
         rebalanced: shards to write, one for each of `images`.
         labels: table to write, with flags for edited and touched images and the ground truth of all but the edited.
             An edited image's attributes are null, because the target of an edit is not ground truth.
     """
-    edited = _by_name(composites)
+    succeeded, edits = _by_name(composites), read_table(plan, "plan")
+    if unplanned := succeeded.keys() - set(edits["image_id"]):
+        raise DataError(f"{composites[0]}: composites of images that are not in {plan}, such as {min(unplanned)}")
+    edited = {name: succeeded[name] for name in made_edits(edits, succeeded)["image_id"]}
     replacements = _by_name(touched) | edited
     known = read_table(truth[0], "labels") if truth else None
     attributes = attribute_columns(known, "labels") if known is not None else []

@@ -22,6 +22,7 @@ from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, rea
 from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.masks import grow
+from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, write_json
 from pipeline_lib.runtime.overlap import map_ahead
@@ -104,7 +105,9 @@ def evaluate_counterfactuals(
     image_set = ImageSet(images, parts, parts_of(settings.region))
     planned, known = read_table(plan, "plan"), read_table(labels, "labels")
     tried = read_tables(candidates, "candidates", ["image_id", "donor_id", "chosen"])
-    edits = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
+    chosen = tried[tried["chosen"]]
+    made = made_edits(planned, set(chosen["image_id"]))
+    edits = chosen.merge(made[["image_id", "attribute", "wanted"]], on="image_id")
     _, edited = read_shards(rebalanced)
     check = _unedited(image_set, planned, seed)
     with ProcessPoolExecutor(threads) as pool:
@@ -129,7 +132,7 @@ def evaluate_counterfactuals(
     write_table(counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
     write_table(truth, "labels", _relabelled(known, edits["image_id"], found), metadata)
     checked = {"accuracy_on_unedited": accuracy, "unedited": len(check)}
-    write_json(summary, summarise(rows, len(planned)) | checked)
+    write_json(summary, summarise(rows, len(needed_edits(planned))) | checked)
 
 
 def judge_image(

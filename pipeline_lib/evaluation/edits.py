@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
+from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.files import read_json, write_json
 
 
@@ -23,6 +24,8 @@ def evaluate_edits(
 ) -> None:
     """Count how many planned edits succeeded by the selector, which chose them, and by the referee.
 
+    Spare edits are counted only as `replaced`, where they took the place of failed ones.
+
     The referee also says in how many of the edited images the group is what it was before.
 
     Args:
@@ -34,7 +37,10 @@ def evaluate_edits(
         settings: the config section of the edits.
         edits: JSON to write.
     """
-    tried, planned = read_tables(candidates, "candidates"), read_table(plan, "plan")
+    tried, all_edits = read_tables(candidates, "candidates"), read_table(plan, "plan")
+    made = made_edits(all_edits, set(tried.loc[tried["chosen"], "image_id"]))
+    planned = needed_edits(all_edits)
+    tried = tried[tried["image_id"].isin(planned["image_id"])]
     chosen = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
     before, scores = (
         read_table(path, "scores").set_index("image_id").loc[chosen["image_id"]]
@@ -52,6 +58,7 @@ def evaluate_edits(
             "candidates": len(tried),
             "candidates_successful": int(tried["success"].sum()),
             "succeeded_by_selector": len(chosen),
+            "replaced": len(made) - len(chosen),
             "succeeded_by_referee": held,
             "share_by_selector": len(chosen) / max(1, len(planned)),
             "share_by_referee": held / max(1, len(planned)),

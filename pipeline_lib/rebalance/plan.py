@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +49,21 @@ def plan_edits(
     if settings.region.kind == "part":
         parts = read_table(editable, "parts", columns=["image_id", "part"])
         may_change = rows["image_id"].isin(parts.loc[parts["part"].isin(settings.region.parts), "image_id"]).to_numpy()
-    chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name)
+    chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares)
+    if not settings.spares:
+        chosen = chosen.drop(columns="spare")
     chosen.insert(0, "image_id", rows["image_id"].to_numpy()[chosen["position"]])
     write_table(plan, "plan", chosen, {"run": run, "config_digest": digest_of(settings.model_dump())})
-    write_json(summary, {"images": len(rows), "edits": len(chosen), "targets": counts})
+    write_json(summary, {"images": len(rows), "edits": sum(found["edits"] for found in counts), "targets": counts})
 
 
 def choose_edits(
-    holds: Mapping[str, np.ndarray], may_change: np.ndarray, targets: Sequence[RateRule], seed: int, name: str
+    holds: Mapping[str, np.ndarray],
+    may_change: np.ndarray,
+    targets: Sequence[RateRule],
+    seed: int,
+    name: str,
+    spares: float = 0.0,
 ) -> tuple[pd.DataFrame, list[dict[str, object]]]:
     """Choose the fewest edits that reach every target rate.
 
@@ -65,9 +73,12 @@ def choose_edits(
         targets: target rates, whose conditions do not overlap.
         seed: seed of the run.
         name: name of the image set, for the random stream.
+        spares: share of the edits of each target that are planned beyond those that are needed, as far as there are
+            images.
 
     Returns:
-        One row per edit (position, target, attribute, wanted), ordered by position, and the counts of each target.
+        One row per edit (position, target, attribute, wanted, spare), ordered by position, and the counts of each
+        target. `spare` is 0 for an edit that is needed, and else the place in the order in which spares are used.
 
     Raises:
         DataError: a target's group has no images, or too few that can be edited.
@@ -89,8 +100,9 @@ def choose_edits(
                 f"{len(candidates)} images that are {group_name(target.where)} can be edited; use a less extreme rate"
             )
         rng = seeding.numpy_generator(seed, "plan", name, number)
-        for position in rng.permutation(candidates)[:needed]:
-            edits.append((int(position), number, target.attribute, rises))
+        more = math.ceil(spares * needed)
+        for place, position in enumerate(rng.permutation(candidates)[: needed + more]):
+            edits.append((int(position), number, target.attribute, rises, max(0, place - needed + 1)))
         counts.append(
             {
                 "group": group_name(target.where),
@@ -101,5 +113,28 @@ def choose_edits(
                 "edits": needed,
             }
         )
-    table = pd.DataFrame(sorted(edits), columns=["position", "target", "attribute", "wanted"])
+    table = pd.DataFrame(sorted(edits), columns=["position", "target", "attribute", "wanted", "spare"])
     return table, counts
+
+
+def needed_edits(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a plan that are needed, without spares."""
+    return plan if "spare" not in plan else plan[plan["spare"] == 0]
+
+
+def made_edits(plan: pd.DataFrame, succeeded: Collection[str]) -> pd.DataFrame:
+    """Return the rows of a plan that are made: what is needed and succeeded, and a spare for each that failed.
+
+    Args:
+        plan: table of edits.
+        succeeded: names of the images whose edit succeeded.
+
+    Returns:
+        The rows in their order. Of the spares of a target the first that succeeded are used.
+    """
+    made = plan[plan["image_id"].isin(succeeded)]
+    if "spare" not in plan:
+        return made
+    needed = needed_edits(plan).groupby("target").size()
+    used = made.sort_values("spare", kind="stable").groupby("target").cumcount()
+    return made[used.reindex(made.index) < made["target"].map(needed)]

@@ -20,6 +20,7 @@ from pipeline_lib.config import Detectors, Rebalance
 from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.rebalance.plan import needed_edits
 from pipeline_lib.report.tables import as_estimate, gap_text, readable, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
@@ -276,7 +277,7 @@ def plot_before_after(
     Raises:
         DataError: the files do not belong to one another.
     """
-    shown = choose_examples(read_table(plan, "plan"), examples)
+    shown = choose_examples(needed_edits(read_table(plan, "plan")), examples)
     tried = read_tables(candidates, "candidates", columns=["image_id", "donor_id", "chosen"])
     donor_of = tried[tried["chosen"]].set_index("image_id")["donor_id"]
     donor_of = donor_of[donor_of.index.isin(shown["image_id"])]

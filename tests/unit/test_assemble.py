@@ -20,7 +20,11 @@ COMPOSITES = 255 - PIXELS[EDITED]
 TRUTH = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": np.arange(COUNT) % 2 == 0, "hat": True})
 
 
-def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=()):
+def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=(), plan=None):
+    if plan is None:
+        plan = pd.DataFrame({"image_id": [NAMES[i] for i in EDITED], "position": EDITED, "target": np.int16(0)})
+        plan = plan.assign(attribute="smiling", wanted=True)
+    write_table(folder / "plan.parquet", "plan", plan)
     truth = [folder / "truth.parquet"] if with_truth else []
     if with_truth:
         write_table(truth[0], "labels", TRUTH)
@@ -29,6 +33,7 @@ def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=
         images=write_shards(PIXELS, NAMES, "dataset", shards),
         composites=write_shards(COMPOSITES, names or [NAMES[position] for position in EDITED], "composites", 3),
         touched=[write_shards(TOUCHED[touched], [NAMES[i] for i in touched], "touched")[0]] if touched else [],
+        plan=folder / "plan.parquet",
         truth=truth,
         run="toy",
         rebalanced=rebalanced,
@@ -63,7 +68,7 @@ def test_where_nothing_is_known_nothing_is_claimed(tmp_path, write_shards):
 
 
 def test_a_composite_of_a_stranger_is_refused(tmp_path, write_shards):
-    with pytest.raises(DataError, match="composites of images that are not in the set, such as stranger"):
+    with pytest.raises(DataError, match=r"composites of images that are not in .*plan\.parquet, such as stranger"):
         assemble(tmp_path, write_shards, with_truth=False, names=["stranger", *(NAMES[i] for i in EDITED[1:])])
 
 
@@ -78,3 +83,15 @@ def test_images_that_were_touched_replace_the_others_but_no_edit(tmp_path, write
     assert np.flatnonzero(labels["touched"]).tolist() == only
     assert np.flatnonzero(labels["edited"]).tolist() == EDITED
     assert labels.loc[only, "smiling"].astype(bool).tolist() == TRUTH.loc[only, "smiling"].tolist()
+
+
+def test_a_spare_composite_is_used_only_where_an_edit_failed(tmp_path, write_shards):
+    planned = [3, 7, 600, 601, COUNT - 1]  # the second failed, and the last two are spares
+    plan = pd.DataFrame({"image_id": [NAMES[i] for i in planned], "position": planned, "target": np.int16(0)})
+    plan = plan.assign(attribute="smiling", wanted=True, spare=np.int16([0, 0, 0, 2, 1]))
+    rebalanced, labels = assemble(tmp_path, write_shards, with_truth=True, plan=plan)
+    assert np.flatnonzero(labels["edited"]).tolist() == [3, 600, COUNT - 1]
+    pixels = read_shards(rebalanced)[1]
+    np.testing.assert_array_equal(pixels[601], PIXELS[601])
+    np.testing.assert_array_equal(pixels[COUNT - 1], COMPOSITES[3])
+    assert labels.loc[601, "smiling"] == TRUTH.loc[601, "smiling"]

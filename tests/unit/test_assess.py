@@ -194,6 +194,7 @@ def test_edits_are_counted_by_selector_and_referee(tmp_path):
         "candidates": 4,
         "candidates_successful": 3,
         "succeeded_by_selector": 2,
+        "replaced": 0,
         "succeeded_by_referee": 1,  # `b` was wanted without a smile, and the referee sees one
         "share_by_selector": 1.0,
         "share_by_referee": 0.5,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.rebalance.groups import in_group
-from pipeline_lib.rebalance.plan import choose_edits, plan_edits
+from pipeline_lib.rebalance.plan import choose_edits, made_edits, needed_edits, plan_edits
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 
@@ -137,3 +139,37 @@ def test_the_stage_plans_from_truth_or_scores_and_edits_only_images_with_the_par
     assert plan["image_id"].tolist() == [names[position] for position in expected["position"]]
     assert plan["wanted"].tolist() == expected["wanted"].tolist()
     assert summary == {"images": 200, "edits": len(expected), "targets": counts}
+
+
+def test_spares_are_the_next_images_of_the_same_draw():
+    holds = draw(400)
+    plain, counts = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset")
+    plan, with_spares = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset", spares=0.1)
+    assert counts == with_spares  # what is needed stays what it is
+    assert needed_edits(plan)["position"].tolist() == plain["position"].tolist()
+    assert needed_edits(plain) is not None
+    for number, found in enumerate(counts):
+        of_target = plan[plan["target"] == number]
+        assert sorted(of_target.loc[of_target["spare"] > 0, "spare"]) == list(
+            range(1, math.ceil(0.1 * found["edits"]) + 1)
+        )
+
+
+def test_a_spare_takes_the_place_of_a_failed_edit_of_its_target_in_order():
+    plan = pd.DataFrame(
+        {
+            "image_id": list("abcdefgh"),
+            "target": [0, 0, 0, 0, 0, 1, 1, 1],
+            "spare": [0, 0, 2, 1, 3, 0, 0, 1],
+        }
+    )
+    assert made_edits(plan, set("abcdefgh"))["image_id"].tolist() == list("abfg")  # nothing failed
+    assert made_edits(plan, set("bcdefgh"))["image_id"].tolist() == list("bdfg")  # a did
+    assert made_edits(plan, set("bcefg"))["image_id"].tolist() == list("bcfg")  # and so did the first spare
+    assert made_edits(plan, set("bh"))["image_id"].tolist() == list("bh")
+    assert made_edits(plan.drop(columns="spare"), set("ab"))["image_id"].tolist() == list("ab")
+
+
+def test_spares_do_not_go_with_touched_images():
+    with pytest.raises(ValueError, match="`spares` that are not needed stay untouched"):
+        Rebalance(targets=targets(0.5, 0.5), spares=0.1, touch="all")

@@ -286,7 +286,7 @@ def edited(tmp_path):
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows, columns=SCHEMAS["parts"].names))
     plan = [(0, True), (1, True), (3, False), (4, False)]
     rows = [(NAMES[number], number, 0, "smiling", wanted) for number, wanted in plan]
-    write_table(tmp_path / "plan.parquet", "plan", pd.DataFrame(rows, columns=SCHEMAS["plan"].names))
+    write_table(tmp_path / "plan.parquet", "plan", pd.DataFrame(rows, columns=SCHEMAS["plan"].names[:-1]))
     tried = [
         (name, candidate, donor, 1.0, True, 0.2, chosen, chosen, 0.1)
         for name, donor_chosen in (("face-0", "face-5"), ("face-1", None), ("face-3", "face-2"), ("face-4", None))

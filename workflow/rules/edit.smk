@@ -99,6 +99,7 @@ rule assemble_rebalanced:
         images=images("{name}"),
         composites=swaps("images"),
         touched=swaps("touched") if settings["rebalance"]["touch"] == "all" else [],
+        plan=f"{ROOT}/plan/{{name}}.parquet",
         truth=lambda wildcards: [KNOWN_BY[wildcards.name]["table"]] if wildcards.name == "dataset" else [],
     output:
         rebalanced=images("{name}_rebalanced"),
