@@ -47,7 +47,8 @@ def open_composer(
     named = ", ".join(map(str, paths.values()))
     logger.info("%d images of %d pixels; networks: %s", len(images), generator.resolution, named)
     models = {role: digest_of_files(path) for role, path in paths.items()}
-    return Composer(Inverter(encoder.eval(), generator.eval(), device), images, models)
+    inverter = Inverter(encoder.eval(), generator.eval(), device)
+    return Composer(inverter, images, models, generated=folder is None)
 
 
 def _of_run(results: Path) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,11 +83,13 @@ class Composer:
         inverter: encoder and generator.
         images: the images to start from, uint8 (H, W, 3) by name, all of the generator's resolution.
         models: digest of each weight file by its role, stored with a version.
+        generated: whether the images to start from are samples of the generator.
     """
 
     inverter: Inverter
     images: Mapping[str, np.ndarray]
     models: Mapping[str, str] = field(default_factory=dict)
+    generated: bool = False
 
     def __post_init__(self) -> None:
         self.side = self.inverter.generator.resolution
@@ -114,7 +117,10 @@ class Composer:
         """Keep the finished edit as a new version; returns its name."""
         edit, before = self.edit(request), self._version(request.image)
         step = request.model_dump(exclude={"image"}) | {"pasted_pixels": int(self._mask(request.mask).sum())}
-        name = f"{before.original}-edit-{len(self.versions) - len(self.images) + 1}"
+        if request.donor and self._version(request.donor).steps:
+            step["donor_lineage"] = self.lineage(request.donor)
+        numbers = itertools.count(1 + len(self.versions) - len(self.images))
+        name = next(name for number in numbers if (name := f"{before.original}-edit-{number}") not in self.versions)
         self.versions[name] = Version(edit.finished, before.original, (*before.steps, step))
         return name
 
@@ -126,7 +132,7 @@ class Composer:
         """
         version = self._version(name)
         return {
-            "synthetic": True,
+            "synthetic": self.generated or bool(version.steps),
             "software": f"latent-rebalance {__version__}",
             "original": version.original,
             "steps": list(version.steps),

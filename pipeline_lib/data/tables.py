@@ -52,7 +52,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("target", pa.int16()),
             ("attribute", pa.string()),
             ("wanted", pa.bool_()),
-            ("spare", pa.int16()),
+            ("spare", pa.int32()),
         ]
     ),
     # One row per candidate of each planned edit; the successful one with the highest logit is chosen.

@@ -11,14 +11,17 @@ import pandas as pd
 
 from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
+from pipeline_lib.evaluation.counterfactual import LEAST_ACCURACY
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.certify import OUTSIDE, Kept, Stratum, Verdict, estimate, judge, labels_needed
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
 
-VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
+VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "?": None}
+#: Why nothing is known of unedited images.
+UNLABELLED, TOUCHED = "unlabelled", "touched"
 
 
 def certify_targets(
@@ -26,6 +29,8 @@ def certify_targets(
     assembled: Path,
     plan: Path,
     truth: list[Path],
+    checked: list[Path],
+    rebalanced: list[Path],
     audit: list[Path],
     targets: Rebalance,
     settings: Certify,
@@ -42,7 +47,9 @@ def certify_targets(
         assembled: label table of the rebalanced dataset.
         plan: table of its edits.
         truth: label table with the truth of edited images too; empty if it is unknown.
-        audit: CSV with labels of edited images; empty without an audit.
+        checked: JSON of `evaluate_counterfactuals`, which says whether that truth counts; likewise.
+        rebalanced: shards of the rebalanced dataset, which an audit must be of.
+        audit: CSV with labels of edited images, which are taken instead of the truth; empty without an audit.
         targets: the config section with the targets.
         settings: the config section with their tolerances.
         confidence: level of the intervals, in (0, 1).
@@ -56,14 +63,17 @@ def certify_targets(
     attributes = sorted({name for target in rules for name in (target.attribute, *target.where)})
     table, edits = read_table(assembled, "assembled"), read_table(plan, "plan").set_index("image_id")
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
-    known = None
-    if truth:
-        known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype(bool)
-    elif audit:
-        known = read_audit(audit[0], set(table["image_id"]), attributes)
+    source, known = None, None
+    if audit:
+        source, known = "audit", read_audit(audit[0], set(table["image_id"]), attributes, digest_of_files(*rebalanced))
+    elif truth and _counts(checked[0]):
+        source = "truth"
+        known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]
-    has_labels = set(attributes) <= set(table) and kept[attributes].notna().all(axis=None)
-    counts = [_count(kept, target) for target in rules] if has_labels else None
+    unknown = None if set(attributes) <= set(table) and kept[attributes].notna().all(axis=None) else UNLABELLED
+    if "touched" in kept and kept["touched"].any():
+        unknown = TOUCHED
+    counts = [_count(kept, target) for target in rules] if unknown is None else None
     strata = [_stratum(edits, known, rules, number, wanted) for number in range(len(rules)) for wanted in (False, True)]
     strata = [stratum for stratum in strata if stratum.size]
     found = [
@@ -72,45 +82,53 @@ def certify_targets(
         )
         for number, tolerance in enumerate(settings.tolerances(len(rules)))
     ]
-    source = "truth" if truth else "audit" if audit else None
-    said = {"source": source, "confidence": confidence, "targets": found}
-    if source == "audit" and has_labels:
+    said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
+    if source == "audit" and unknown is None:
         said["labels"] = _check_labels(kept, known, rules[0].attribute)
     write_json(certificate, said)
 
 
-def read_audit(path: Path, names: set[str], attributes: Sequence[str]) -> pd.DataFrame:
-    """Read the labels of an audit, a bool column for each attribute, by image.
+def read_audit(path: Path, names: set[str], attributes: Sequence[str], digest: str) -> pd.DataFrame:
+    """Read the labels of an audit, a nullable bool column for each attribute, by image.
 
     Args:
-        path: CSV with the column `image_id` and one for each attribute, of 1 or 0, true or false, yes or no.
+        path: CSV with the columns `image_id` and `dataset`, and one for each attribute, of 1 or 0, true or false, yes
+            or no, or ? for an image of which it cannot be told.
         names: names of the images of the rebalanced dataset.
         attributes: names of the attributes of the targets and their conditions.
+        digest: digest of the shards of the rebalanced dataset, which is in the column `dataset`.
 
     Raises:
-        DataError: a column or a value is missing, or an image is unknown or has two rows.
+        DataError: a column or a value is missing, the audit is of other images, or an image has two different rows.
     """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
-    missing = [name for name in ("image_id", *attributes) if name not in rows]
+    missing = [name for name in ("image_id", "dataset", *attributes) if name not in rows]
     if missing:
         raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(rows.columns)}")
+    rows = rows.drop_duplicates()
     repeated = rows.loc[rows["image_id"].duplicated(), "image_id"]
     if len(repeated):
-        raise DataError(f"{path}: {repeated.iloc[0]} has two rows; keep one")
+        raise DataError(f"{path}: {repeated.iloc[0]} has two rows with different labels; keep one")
     strangers = [name for name in rows["image_id"] if name not in names]
     if strangers:
         raise DataError(f"{path}: {strangers[0]} is no image of this run's rebalanced dataset; draw a new audit for it")
+    if (rows["dataset"] != digest).any():
+        raise DataError(f"{path}: an audit of other images, since the rebalanced dataset has changed; draw a new one")
     values = rows.set_index("image_id")[list(attributes)].apply(lambda column: column.str.strip().str.lower())
     usable = values.isin(list(VALUES))
     if not usable.all(axis=None):
         name, attribute = usable.stack().idxmin()
-        raise DataError(
-            f"{path}: {name} has `{values.loc[name, attribute]}` for `{attribute}`; 1 or 0 is needed for each image"
-        )
-    return values.apply(lambda column: column.map(VALUES)).astype(bool)
+        raise DataError(f"{path}: {name} has `{values.loc[name, attribute]}` for `{attribute}`; 1, 0 or ? is needed")
+    return values.apply(lambda column: column.map(VALUES)).astype("boolean")
+
+
+def _counts(checked: Path) -> bool:
+    """Return whether the truth of edits counts, because it was right about unedited images."""
+    accuracy = read_json(checked)["accuracy_on_unedited"]
+    return accuracy is not None and accuracy >= LEAST_ACCURACY
 
 
 def _count(kept: pd.DataFrame, target: RateRule) -> Kept:
@@ -122,8 +140,8 @@ def _count(kept: pd.DataFrame, target: RateRule) -> Kept:
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, attribute: str) -> dict[str, int]:
     """Count the unedited images in an audit, and those on which it agrees with their labels."""
     labels = kept.set_index("image_id")[attribute]
-    seen = known[attribute].loc[known.index.intersection(labels.index)]
-    return {"audited": len(seen), "agree": int((seen == labels.loc[seen.index].astype(bool)).sum())}
+    seen = known[attribute].loc[known.index.intersection(labels.index)].dropna()
+    return {"audited": len(seen), "agree": int((seen.astype(bool) == labels.loc[seen.index].astype(bool)).sum())}
 
 
 def _stratum(
@@ -134,10 +152,14 @@ def _stratum(
     if known is None:
         return Stratum(number, wanted, len(planned), np.empty(0, int), np.empty(0, bool))
     labelled = known.loc[known.index.intersection(planned)]
+    unclear = labelled.isna().any(axis=1).to_numpy()  # counts as failed, since an edit must be seen to be right
+    labelled = labelled.fillna(False)
     groups = np.full(len(labelled), OUTSIDE)
     for group, rule in enumerate(rules):
         groups[_members(labelled, rule)] = group
-    return Stratum(number, wanted, len(planned), groups, labelled[rules[number].attribute].to_numpy(bool))
+    groups[unclear] = number
+    values = np.where(unclear, not wanted, labelled[rules[number].attribute].to_numpy(bool))
+    return Stratum(number, wanted, len(planned), groups, values)
 
 
 def _members(rows: pd.DataFrame, target: RateRule) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_lib.config import OptimizationMethod
@@ -23,7 +24,8 @@ from pipeline_lib.runtime.errors import ConfigError
 
 SEED = 0  # of all random numbers, which are the same for every image
 SAMPLED = 500  # latents, of which the best one is a starting point (paper A.2.4)
-AT_ONCE = 50  # of these, decoded together
+AT_ONCE = 50  # of these, decoded together at 64 pixels
+COMPARED = 128  # pixels to which larger images are reduced before the best one is found
 FOR_MEAN = 10_000  # latents, for mean and deviation of w
 IN_DOMAIN = 2.0  # weight of the distance to the encoder's latent of the result, lambda_dom of Zhu et al. (2020)
 #: Learning rates of Adam in the publications of Zhu (2020), Abdal (2019), Karras (2020, appendix D) and Ulyanov (2018).
@@ -88,7 +90,7 @@ class OptimizingInverter:
 
     def _from_best_sample(self, image: Tensor, known: Tensor) -> Tensor:
         latents, decoded = self._sampled()
-        errors = ((decoded - image).square() * known).mean(dim=(1, 2, 3))
+        errors = ((decoded - _reduced(image)).square() * _reduced(known)).mean(dim=(1, 2, 3))
         return self._by_lbfgs(latents[errors.argmin()][None], image, known)
 
     def _from_encoder(self, image: Tensor, known: Tensor) -> Tensor:
@@ -171,10 +173,11 @@ class OptimizingInverter:
 
     @torch.no_grad()
     def _sampled(self) -> tuple[Tensor, Tensor]:
-        """Return latents (500, *latent_shape) and their images, which are the same for every image to be inverted."""
+        """Return latents (500, *latent_shape) and their images, reduced, the same for every image to be inverted."""
         if self._samples is None:
             latents = self.generator.sample_latents(range(SAMPLED), SEED)
-            self._samples = latents, torch.cat([self.generator.decode(batch) for batch in latents.split(AT_ONCE)])
+            batches = latents.split(max(1, AT_ONCE * 64**2 // self.generator.resolution**2))
+            self._samples = latents, torch.cat([_reduced(self.generator.decode(batch)) for batch in batches])
         return self._samples
 
     @torch.no_grad()
@@ -185,6 +188,12 @@ class OptimizingInverter:
 
     def _for_all_layers(self, w: Tensor) -> Tensor:
         return w[:, None].expand(-1, *self.generator.latent_shape)
+
+
+def _reduced(images: Tensor) -> Tensor:
+    """Return images (n, ., H, W) reduced to at most `COMPARED` pixels by averages over areas."""
+    side = min(COMPARED, images.shape[-1])
+    return F.interpolate(images, size=(side, side), mode="area")
 
 
 def ramp(progress: float) -> float:

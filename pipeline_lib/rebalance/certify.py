@@ -114,7 +114,7 @@ def draw_rates(
 
     The share of failures in a stratum is drawn from the beta distribution that its audit gives. How many of the images
     that were not audited have failed is then binomial, and how they failed is drawn as often as it was seen, with a
-    prior weight of one in all.
+    prior weight of one in all; where the rate leans towards failures, that weight is on the wrong value.
 
     Args:
         kept: images that were not edited, by group.
@@ -146,7 +146,9 @@ def _draw_outcomes(
     share = rng.beta(*np.maximum(counts, NEARLY_NONE), draws)
     failed = rng.binomial(stratum.size - stratum.audited, share)
     others = [key for key in outcomes if key != planned]
-    shares = rng.dirichlet([seen[key] + 1 / len(others) for key in others], draws)
+    worst = (stratum.group, not stratum.wanted)  # the failure that moves the group's own rate most
+    prior = {key: 1 / len(others) if more <= 0 else float(key == worst) for key in others}
+    shares = rng.dirichlet([max(seen[key] + prior[key], NEARLY_NONE) for key in others], draws)
     counted = dict(zip(others, rng.multinomial(failed, shares).T, strict=True))
     counted[planned] = stratum.size - stratum.audited - failed
     return {key: counted[key] + seen[key] for key in outcomes}

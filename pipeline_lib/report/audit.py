@@ -19,7 +19,7 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.files import atomic_path, digest_of_files
 
 UNEDITED = 0.2  # unedited images for each edited one, so that nobody can tell which are edited, and to check the source
 
@@ -35,7 +35,7 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
         results: its `results/<run>`.
         folder: folder of the page, made if necessary.
         count: number of edited images.
-        sheet: number of the sheet; another one draws other images.
+        sheet: number of the sheet, from 1 on; sheets of the same count have no image in common.
 
     Returns:
         The page, and the number of images on it.
@@ -51,17 +51,24 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
         raise DataError(f"{table_path}: this run has no rebalanced dataset yet; run it first")
     table = read_table(table_path, "assembled")
     places = {edited: np.flatnonzero(table["edited"].to_numpy() == edited) for edited in (True, False)}
-    if count > len(places[True]):
-        raise DataError(f"`--count`: {count}, but only {len(places[True])} images of this run are edited; use fewer")
-    random = seeding.numpy_generator(config.seed, "audit", sheet)
-    unedited = min(round(UNEDITED * count), len(places[False]))
-    drawn = np.concatenate(
-        [random.choice(places[True], count, replace=False), random.choice(places[False], unedited, replace=False)]
-    )
-    names, pixels = read_shards(sorted((results / "images/dataset_rebalanced").glob("*.parquet")))
+    if sheet * count > len(places[True]):
+        raise DataError(
+            f"sheet {sheet} of {count} edited images: only {len(places[True])} images of this run are edited; use a "
+            "smaller `--count` or `--sheet`"
+        )
+    shards = sorted((results / "images/dataset_rebalanced").glob("*.parquet"))
+    names, pixels = read_shards(shards)
     position = {name: number for number, name in enumerate(names)}
-    chosen = [table["image_id"].iloc[place] for place in random.permutation(drawn)]
+    random = seeding.numpy_generator(config.seed, "audit")
+    shuffled = {edited: random.permutation(found) for edited, found in places.items()}
+    share = round(UNEDITED * count)
+    drawn = np.concatenate(
+        [shuffled[True][(sheet - 1) * count : sheet * count], shuffled[False][(sheet - 1) * share : sheet * share]]
+    )
+    order = seeding.numpy_generator(config.seed, "audit", sheet).permutation(drawn)
+    chosen = [table["image_id"].iloc[place] for place in order]
     images = [(name, _embed(pixels[position[name]])) for name in chosen]
+    of = digest_of_files(*shards)
     targets = config.rebalance.targets
     attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))
     template = Template(resources.files("pipeline_lib.report").joinpath("audit.html").read_text("utf-8"))
@@ -70,6 +77,7 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
         images=json.dumps(images),
         attributes=json.dumps([[name, readable(name)] for name in attributes]),
         file=json.dumps(f"audit-{config.run}-{sheet}.csv"),
+        of=json.dumps(of),
     )
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(page) as beside:

@@ -13,6 +13,10 @@ BY = {
     "audit": "Unedited images count by their labels. The labels of the audited edits stand for those of all of them.",
     None: "Unedited images count by their labels. No edited image has been audited, so it can show anything.",
 }
+UNKNOWN = {
+    "unlabelled": "The dataset has no labels of these attributes.",
+    "touched": "The editor has touched the unedited images too, so that their labels may no longer hold.",
+}
 VERDICTS = {
     Verdict.MET: "The target is met.",
     Verdict.MISSED: "The target is missed.",
@@ -22,7 +26,7 @@ VERDICTS = {
 
 def say_certificate(certificate: Mapping[str, Any]) -> list[str]:
     """Return a sentence or two for each target."""
-    return [_say_target(found, certificate["confidence"]) for found in certificate["targets"]]
+    return [_say_target(found, certificate["confidence"], certificate["unknown"]) for found in certificate["targets"]]
 
 
 def describe_certificate(certificate: Mapping[str, Any]) -> str:
@@ -34,7 +38,7 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
     return f"{said} In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
 
 
-def _say_target(found: Mapping[str, Any], confidence: float) -> str:
+def _say_target(found: Mapping[str, Any], confidence: float, unknown: str | None) -> str:
     group = "all images" if found["group"] == "all" else f"images with “{readable(found['group'])}”"
     asked = (
         f"Of {group}, {_percent(found['target'])} were to have “{readable(found['attribute'])}”, give or take "
@@ -42,7 +46,7 @@ def _say_target(found: Mapping[str, Any], confidence: float) -> str:
     )
     verdict = VERDICTS[Verdict(found["verdict"])]
     if found["rate"] is None:
-        return f"{asked} {verdict} The dataset has no labels of these attributes."
+        return f"{asked} {verdict} {UNKNOWN[unknown]}"
     if found["rate"]["value"] is None:
         return f"{asked} {verdict} There are no such images."
     low, high = found["rate"]["ci"]

@@ -79,6 +79,8 @@ def study_ablation(
             columns = torch.stack([part[:SHOWN] for part in (batch, batch * known, *rebuilt)], dim=1)
             shown = torch.stack([as_pixels(column) for column in columns.unbind(1)], dim=1).cpu().numpy()
     found = {name: torch.cat(batches).numpy() for name, batches in errors.items()}
+    some_known = ~np.isnan(found[ALL]).any(axis=1)  # a mask can hide a whole image
+    found = {name: values[some_known] for name, values in found.items()}
     write_rows(
         table, _rows(found, TITLES[judge.network], of_paper, evaluate.confidence), how, run, [*encoders, generator],
         "float32",

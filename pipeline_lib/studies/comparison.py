@@ -98,7 +98,7 @@ def reconstruct_collages(
     """
     how = settings.comparison
     image_ids, pixels = read_shards(images)
-    reconstruct = _opened(method, settings, rebalance, encoder, generator, precision, device)
+    reconstruct, used = _opened(method, settings, rebalance, encoder, generator, precision, device)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "l1")}
     seconds = []
     with Progress(f"{STUDY} ({method})", how.collages) as progress:
@@ -113,7 +113,12 @@ def reconstruct_collages(
             rows["pixels"].append(as_pixels(output).cpu().numpy())
             rows["collages"].append(as_pixels(collage).cpu().numpy())
             progress.advance(1)
-    write_arrays(made, seconds=np.array(seconds), **{name: np.concatenate(found) for name, found in rows.items()})
+    write_arrays(
+        made,
+        seconds=np.array(seconds),
+        precision=np.array(used),
+        **{name: np.concatenate(found) for name, found in rows.items()},
+    )
 
 
 def _opened(
@@ -124,16 +129,20 @@ def _opened(
     generator: Path,
     precision: Path,
     device: torch.device,
-) -> Callable[[Layers, Tensor, Tensor], Tensor]:
-    """Return a function from layers, collages and their known pixels to whole images (n, 3, H, W)."""
+) -> tuple[Callable[[Layers, Tensor, Tensor], Tensor], str]:
+    """Return a function from layers, collages and known pixels to whole images (n, 3, H, W), and its precision."""
     if method == "poisson":
-        return lambda layers, collage, known: blend_layers(layers)
+        return lambda layers, collage, known: blend_layers(layers), "float32"
     editor = {"kind": "latent-regression"}
     if method in get_args(OptimizationMethod):
         editor = {"kind": "optimization", "method": method, "steps": settings.comparison.steps}
     named = Rebalance.model_validate(rebalance.model_dump() | {"editor": editor, "refine": 0})
     opened = open_editor(named, [encoder], [generator], [precision], device, compile=False)
-    return lambda layers, collage, known: opened(collage, collage, Masks(torch.zeros_like(known), 1 - known))
+
+    def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
+        return opened(collage, collage, Masks(torch.zeros_like(known), 1 - known))
+
+    return reconstruct, opened.precision
 
 
 def study_comparison(
@@ -199,7 +208,7 @@ def study_comparison(
     for other, ours, metric in _orderings(methods):
         difference = measured[other, metric] - measured[ours, metric]
         rows.append(mean_row(STUDY, over(other, ours), metric, difference, evaluate.confidence))
-    write_rows(table, rows, settings.comparison, run, made, "float32")
+    write_rows(table, rows, settings.comparison, run, made, str(found["latent-regression"]["precision"]))
     write_arrays(
         pictures, columns=np.array(list(stored)), pixels=np.stack([found[:SHOWN] for found in stored.values()], axis=1)
     )

@@ -31,7 +31,7 @@ METHODS = (UNCHANGED, COMPOSITION, LATENT, PIXEL, LEARNED, EXAMPLE)
 ATTRIBUTE, GROUP = "attribute by the referee", "group kept, by the referee"
 L1, PERCEPTUAL = "L1 outside of the region", "perceptual distance outside of the region"
 WEIGHT = 0.3  # of the donor in a blend, as in A.2.2, since that by the area of a mouth changes nearly nothing
-BATCH = 64
+BATCH = 64  # images of 64 pixels at a time
 SHOWN = 6  # images in the figure
 
 
@@ -79,7 +79,7 @@ def study_direction(
         device: where to compute.
 
     Raises:
-        DataError: too few images with and without the attribute have the part.
+        DataError: too few images with and without the attribute have the part, or are there to learn from.
     """
     how, target = settings.direction, rebalance.targets[0]
     image_set = ImageSet(images, parts, parts_of(rebalance.region))
@@ -89,13 +89,14 @@ def study_direction(
     inverter = open_inverter(encoder, generator, device, rebalance.precision, precision, compile=False)
     judge = load_weights(referee, Detector, device)
     perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
-    direction = _learn(inverter, image_set, has, how.fit, device)
+    direction = _learn(inverter, image_set, has, how.fit, seed, device)
     example: Tensor | None = None
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
     shown: list[np.ndarray] = []
     with Progress(f"study_{STUDY}", len(contexts)) as progress:
-        for start in range(0, len(contexts), BATCH):
-            rows = slice(start, start + BATCH)
+        at_once = _at_once(image_set)
+        for start in range(0, len(contexts), at_once):
+            rows = slice(start, start + at_once)
             context, context_parts = image_set.look(contexts[rows]).to(device)
             donor, donor_parts = image_set.look(donors[rows]).to(device)
             masks = region_masks(rebalance.region, donor_parts, context_parts)
@@ -141,15 +142,26 @@ def _draw(
     return random.choice(without, count, replace=False), random.choice(having, count)
 
 
-def _learn(inverter: Inverter, image_set: ImageSet, has: np.ndarray, count: int, device: torch.device) -> Tensor:
+def _learn(
+    inverter: Inverter, image_set: ImageSet, has: np.ndarray, count: int, seed: int, device: torch.device
+) -> Tensor:
     """Return the difference of the mean latents of images with and without the attribute, (1, *latent_shape)."""
+    drawn = np.sort(seeding.numpy_generator(seed, STUDY, "fit").permutation(len(has))[:count])
+    if has[drawn].all() or not has[drawn].any():
+        raise DataError(
+            f"`studies.direction.fit`: of {len(drawn)} images {int(has[drawn].sum())} have the attribute by the "
+            "selector, and some with and some without are needed; use more"
+        )
     latents = []
-    count = min(count, len(has))
-    for start in range(0, count, BATCH):
-        batch, _ = image_set.look(np.arange(start, min(start + BATCH, count))).to(device)
+    for chunk in np.array_split(drawn, max(1, len(drawn) // _at_once(image_set))):
+        batch, _ = image_set.look(chunk).to(device)
         latents.append(inverter.encode(batch, torch.ones_like(batch[:, :1])))
-    encoded, marked = torch.cat(latents), torch.from_numpy(has[:count]).to(device)
+    encoded, marked = torch.cat(latents), torch.from_numpy(has[drawn]).to(device)
     return (encoded[marked].mean(dim=0) - encoded[~marked].mean(dim=0))[None]
+
+
+def _at_once(image_set: ImageSet) -> int:
+    return max(1, BATCH * 64**2 // image_set.pixels.shape[1] ** 2)
 
 
 def _rows(values: dict[str, np.ndarray], confidence: float) -> list[dict[str, object]]:

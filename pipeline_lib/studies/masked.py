@@ -42,8 +42,9 @@ def masked_images(
         raise DataError(f"`{key}`: {count}, but there are only {len(pixels)} images in {shards[0].parent}; use fewer")
     masks = random_masks(settings, count, pixels.shape[1], seeding.torch_generator(seed, "masks of studies"))
     with Progress(key, count) as progress:
-        for start in range(0, count, BATCH):
-            rows = slice(start, min(start + BATCH, count))
+        at_once = max(1, BATCH * 64**2 // pixels.shape[1] ** 2)
+        for start in range(0, count, at_once):
+            rows = slice(start, min(start + at_once, count))
             images = to_float(torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2), device)
             yield images, masks[rows].to(device)
             progress.advance(len(images))

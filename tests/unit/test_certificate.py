@@ -11,7 +11,7 @@ from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.certificate import certify_targets, read_audit
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
 
 TARGETS = Rebalance(
     targets=[{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
@@ -21,7 +21,7 @@ COUNT = 400  # images of each group; of those with long hair, 120 lose a smile, 
 
 
 @pytest.fixture
-def certify(tmp_path):
+def certify(tmp_path, write_shards):
     """Return a function that certifies a dataset in which some edits failed, by truth, by an audit or without."""
     names = [f"image-{number:03d}" for number in range(2 * COUNT)]
     long_hair = np.arange(2 * COUNT) < COUNT
@@ -37,21 +37,28 @@ def certify(tmp_path):
     assembled.loc[edited, ATTRIBUTES] = pd.NA
     write_table(tmp_path / "assembled.parquet", "assembled", assembled)
 
-    def run(failed=0, audited=None, by_truth=False, labelled=True, tolerance=0.03):
+    shards = write_shards(np.zeros((2 * COUNT, 4, 4, 3), np.uint8), names)
+
+    def run(failed=0, audited=None, by_truth=None, labelled=True, tolerance=0.03, touched=False, unclear=0):
         true = labels.assign(smiling=np.where(edited, ~smiling, smiling), split="train")
         true.loc[np.array(places)[:failed], "smiling"] = True  # these kept their smile
-        given = {"truth": [], "audit": []}
-        if by_truth:
+        given = {"truth": [], "checked": [], "audit": []}
+        if by_truth is not None:
             write_table(tmp_path / "true.parquet", "labels", true)
-            given["truth"] = [tmp_path / "true.parquet"]
+            write_json(tmp_path / "checked.json", {"accuracy_on_unedited": by_truth})
+            given |= {"truth": [tmp_path / "true.parquet"], "checked": [tmp_path / "checked.json"]}
         if audited:
             drawn = np.random.default_rng(0).choice(places, audited, replace=False)
             sheet = true.loc[drawn, ["image_id", *ATTRIBUTES]].replace({True: "1", False: "0"})
-            sheet.to_csv(tmp_path / "audit.csv", index=False)
+            sheet.iloc[:unclear, 1:] = "?"
+            sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "audit.csv", index=False)
             given["audit"] = [tmp_path / "audit.csv"]
         if not labelled:
             write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
+        if touched:
+            write_table(tmp_path / "assembled.parquet", "assembled", assembled.assign(touched=~edited))
         certify_targets(
+            rebalanced=shards,
             assembled=tmp_path / "assembled.parquet",
             plan=tmp_path / "plan.parquet",
             **given,
@@ -67,7 +74,7 @@ def certify(tmp_path):
 
 
 def test_where_the_truth_is_known_there_is_no_doubt(certify):
-    found = certify(failed=6, by_truth=True)
+    found = certify(failed=6, by_truth=1.0)
     first, second = found["targets"]
     assert (found["source"], first["group"], first["edited"], first["audited"]) == ("truth", "long_hair", 120, 120)
     assert first["rate"] == {"value": 0.515, "ci": [0.515, 0.515]}  # 200 of 400, and 6 whose edit failed
@@ -79,7 +86,7 @@ def test_where_the_truth_is_known_there_is_no_doubt(certify):
 
 
 def test_a_target_that_was_missed_is_said_to_be(certify):
-    assert [target["verdict"] for target in certify(failed=40, by_truth=True)["targets"]] == ["missed", "met"]
+    assert [target["verdict"] for target in certify(failed=40, by_truth=1.0)["targets"]] == ["missed", "met"]
 
 
 def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify):
@@ -96,6 +103,23 @@ def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
     assert low < 0.53 < high
     assert (found["source"], first["labels_there"]) == ("audit", 150)
     assert certify(audited=200)["targets"][0]["verdict"] == "met"
+    assert certify(by_truth=1.0, audited=200)["source"] == "audit"  # it was made to be used
+
+
+def test_an_edit_of_which_nobody_can_tell_what_it_shows_has_failed(certify):
+    sure, unsure = (certify(audited=200, unclear=unclear)["targets"][0]["rate"]["value"] for unclear in (0, 20))
+    assert unsure > sure + 0.01
+
+
+def test_a_truth_that_is_wrong_about_unedited_images_does_not_count(certify):
+    found = certify(by_truth=0.9)
+    assert (found["source"], found["targets"][0]["verdict"]) == (None, "not enough evidence")
+
+
+def test_unedited_images_that_the_editor_touched_are_not_what_their_labels_say(certify):
+    found = certify(by_truth=1.0, touched=True)
+    assert found["targets"][0]["rate"] is None
+    assert "The editor has touched the unedited images too" in say_certificate(found)[0]
 
 
 def test_a_dataset_without_labels_has_no_certificate(certify):
@@ -105,7 +129,7 @@ def test_a_dataset_without_labels_has_no_certificate(certify):
 
 
 def test_every_target_can_have_its_own_tolerance(certify):
-    found = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
+    found = certify(failed=6, by_truth=1.0, tolerance=[0.01, 0.03])
     assert [target["verdict"] for target in found["targets"]] == ["missed", "met"]
     rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
     with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):
@@ -115,23 +139,23 @@ def test_every_target_can_have_its_own_tolerance(certify):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,smiling\na,1", "no column `long_hair`; it has image_id, smiling"),
-        ("image_id,smiling,long_hair\na,1,1\na,0,1", "a has two rows; keep one"),
-        ("image_id,smiling,long_hair\na,1,1\nz,0,1", "z is no image of this run's rebalanced dataset"),
-        ("image_id,smiling,long_hair\na,1,1\nb,,1", "b has `` for `smiling`; 1 or 0 is needed"),
-        ("image_id,smiling,long_hair\na,1,maybe", "a has `maybe` for `long_hair`"),
+        ("image_id,dataset,smiling\na,x,1", "no column `long_hair`; it has image_id, dataset, smiling"),
+        ("image_id,dataset,smiling,long_hair\na,x,1,1\na,x,0,1", "a has two rows with different labels; keep one"),
+        ("image_id,dataset,smiling,long_hair\na,x,1,1\nz,x,0,1", "z is no image of this run's rebalanced dataset"),
+        ("image_id,dataset,smiling,long_hair\na,x,1,1\nb,x,,1", "b has `` for `smiling`; 1, 0 or \\? is needed"),
+        ("image_id,dataset,smiling,long_hair\na,x,1,maybe", "a has `maybe` for `long_hair`"),
+        ("image_id,dataset,smiling,long_hair\na,y,1,1", "an audit of other images, since the rebalanced dataset has"),
     ],
 )
 def test_an_audit_that_cannot_be_used_is_named(text, message, tmp_path):
     (tmp_path / "audit.csv").write_text(text)
     with pytest.raises(DataError, match=message) as refused:
-        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"])
+        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], "x")
     assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
 
 
-def test_labels_of_an_audit_may_be_written_in_several_ways(tmp_path):
-    (tmp_path / "audit.csv").write_text("image_id,smiling\na,1\nb, No\n c,TRUE\n")
-    with pytest.raises(DataError, match="is no image of this run"):
-        read_audit(tmp_path / "audit.csv", {"a", "b", "c"}, ["smiling"])
-    (tmp_path / "audit.csv").write_text("image_id,smiling\na,1\nb, No\nc,TRUE\n")
-    assert read_audit(tmp_path / "audit.csv", {"a", "b", "c"}, ["smiling"])["smiling"].tolist() == [True, False, True]
+def test_labels_of_an_audit_may_be_written_in_several_ways_and_twice(tmp_path):
+    (tmp_path / "audit.csv").write_text("image_id,dataset,smiling\na,x,1\nb,x, No\nc,x,TRUE\na,x,1\nd,x,?\n")
+    found = read_audit(tmp_path / "audit.csv", {"a", "b", "c", "d"}, ["smiling"], "x")["smiling"]
+    assert found.dropna().tolist() == [True, False, True]
+    assert found.isna().tolist() == [False, False, False, True]

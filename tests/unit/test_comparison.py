@@ -46,6 +46,18 @@ def images(tmp_path, write_shards):
     return {"images": write_shards(pixels, names), "parts": tmp_path / "parts.parquet"}
 
 
+class Dimming:
+    """An editor that returns the known pixels of a collage, dimmed by a factor."""
+
+    precision = "float32"
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, context, donor, masks):
+        return self.factor * make_collage(context, donor, masks.pasted) * masks.known
+
+
 @pytest.fixture
 def reconstruct(images, tmp_path, monkeypatch):
     """Return a function that reconstructs the collages with an editor that returns them, dimmed by a factor."""
@@ -55,7 +67,7 @@ def reconstruct(images, tmp_path, monkeypatch):
 
         def editor(settings, *_, **__):
             opened["kind"], opened["editor"] = settings.editor.kind, settings.editor
-            return lambda context, donor, masks: factor * make_collage(context, donor, masks.pasted) * masks.known
+            return Dimming(factor)
 
         monkeypatch.setattr(comparison, "open_editor", editor)
         made = tmp_path / f"{method}.npz"

@@ -95,6 +95,15 @@ def test_a_version_remembers_every_step_from_its_original(composer):
     assert [step["donor"] for step in lineage["steps"]] == ["red", None]
     assert lineage["steps"][0]["mask"] == mask_of(MIDDLE)  # enough to make the edit again
     assert (composer.pixels("grey") == GREY).all()
+    assert not composer.lineage("grey")["synthetic"]  # as it was given
+    third = composer.keep(Request(image="red", mask=mask_of((0, 0)), donor=first))
+    assert composer.lineage(third)["steps"][0]["donor_lineage"] == composer.lineage(first)
+
+
+def test_no_version_takes_the_name_of_an_image():
+    composer = Composer(Dimming(), {"red": plain(RED), "red-edit-1": plain(GREY)})
+    assert composer.keep(Request(image="red", mask=mask_of((0, 0)), colour=RED)) == "red-edit-2"
+    assert (composer.pixels("red-edit-1") == GREY).all()
 
 
 @pytest.mark.parametrize(

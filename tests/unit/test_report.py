@@ -124,7 +124,7 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
             for name, found in (("samples", edits), ("dataset", {**edits, "planned": 1234, "masked_l1": None}))
             if name in rates
         },
-        "certificate": {"source": None, "confidence": 0.95, "targets": [CERTIFIED]},
+        "certificate": {"source": None, "confidence": 0.95, "targets": [CERTIFIED], "unknown": None},
         "regions": {"part": region, "box": region, "extractor": {"perceptual_distance": "stlpips-alex"}},
         "detectors": {"referee": {"smiling": detector}, "selector": {"smiling": {**detector, "positives": 0}}},
         "segmenter": {"n": 1000, "intersection_over_union": {"mouth": 0.93}, "mean": 0.93},

@@ -129,6 +129,8 @@ rule certify_targets:
         assembled=f"{ROOT}/labels/dataset_rebalanced.parquet",
         plan=f"{ROOT}/plan/dataset.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
+        rebalanced=images("dataset_rebalanced"),
         audit=given(settings["certify"]["labels"]),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
