@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline_lib.config.base import Count, Positive, Section
+from pipeline_lib.config.rebalance import OptimizationMethod
 from pipeline_lib.config.sections import Encoder
 
+Method = Literal["poisson", "latent-regression", "all_losses", "pyramid"] | OptimizationMethod
+#: Methods that need w, which a ProGAN has not.
+OF_W = ("im2stylegan", "stylegan-projection", "pyramid")
+METHODS = ("poisson", "latent-regression", "all_losses", "pyramid", *get_args(OptimizationMethod))
 Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb", "pyramid"]
 #: Weights of the losses of each encoder; those of Eq. 3 are all 1.
 WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
@@ -59,7 +64,23 @@ class Comparison(Section):
     """What several methods make of the same collages (paper 4.2)."""
 
     collages: Annotated[int, Field(ge=10)] = Field(16, description="collages of real images, 200 in the paper")
+    methods: list[Method] | None = Field(
+        None,
+        description="methods, of which latent-regression is one; all_losses and pyramid are encoders of the studies; "
+        "null: all that the generator has",
+    )
     steps: Count = Field(300, description="steps for each collage, of the methods that optimise something")
+
+    @model_validator(mode="after")
+    def _has_one_pass(self) -> Comparison:
+        if self.methods is not None and "latent-regression" not in self.methods:
+            raise ValueError("`methods` lacks latent-regression, with whose time the others are compared; add it")
+        return self
+
+    def wanted(self, family: str | None) -> list[str]:
+        """Return the methods to compare for a generator of this family, "stylegan2" or "progan"."""
+        possible = [method for method in METHODS if family != "progan" or method not in OF_W]
+        return [method for method in possible if self.methods is None or method in self.methods]
 
 
 class Direction(Section):

@@ -17,6 +17,7 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
@@ -45,6 +46,7 @@ EVERY_KIND = {
     "progan": lambda: ProGANGenerator(8, [8, 6], z_dim=8, heads=[8]),
     "residual-discriminator": lambda: Discriminator(8, [8, 6]),
     "resnet-encoder": lambda: ResNetEncoder((4, 8), width=2, mask_offset=0.5, small=True),
+    "pyramid-encoder": lambda: PyramidEncoder((8, 8), width=2, small=True),
     "plain-classifier": lambda: PlainClassifier(["smiling", "hat"], width=2),
     "residual-classifier": lambda: ResidualClassifier(["smiling", "hat"], width=4),
     "onnx-classifier": lambda: OnnxClassifier(["smiling", "hat"], [3, 1], model_bytes=7),

@@ -149,3 +149,19 @@ def test_what_fits_the_collage_better_is_told_and_what_is_missing_too(images, re
 def test_how_much_faster_one_pass_is_counts_with_its_interval(low, high, sentence):
     row = {"study": "comparison", "row": "L-BFGS", "metric": RATIO, "value": (low + high) / 2, "n": 5, "paper": None}
     assert sentence in studies_page(pd.DataFrame([row | {"ci_low": low, "ci_high": high}]))
+
+
+def test_a_config_can_name_the_methods(tmp_path):
+    every = Studies().comparison
+    assert set(every.wanted("stylegan2")) == set(TITLES)
+    assert set(every.wanted("stylegan2")) - set(every.wanted("progan")) == {
+        "im2stylegan",
+        "stylegan-projection",
+        "pyramid",
+    }
+    assert Studies(comparison={"methods": ["lbfgs", "latent-regression"]}).comparison.wanted("progan") == [
+        "latent-regression",
+        "lbfgs",
+    ]
+    with pytest.raises(ValueError, match="`methods` lacks latent-regression"):
+        Studies(comparison={"methods": ["lbfgs"]})

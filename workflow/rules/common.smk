@@ -3,7 +3,7 @@ from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import OptimizationMethod, Variant, parse_config
+from pipeline_lib.config import Variant, parse_config
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import files_below
@@ -38,13 +38,7 @@ STUDY_ENCODERS = {
     for variant in get_args(Variant)
     if checked.uses_encoder
 }
-# Methods that are compared. Some need w, which a ProGAN has not.
-OF_W = ("im2stylegan", "stylegan-projection", "pyramid")
-COMPARED = [
-    method
-    for method in ("poisson", "latent-regression", "all_losses", "pyramid", *get_args(OptimizationMethod))
-    if not (checked.source_family == "progan" and method in OF_W)
-]
+COMPARED = checked.studies.comparison.wanted(checked.source_family)
 REGION = settings["rebalance"]["region"]
 SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
 # Part against box, as the paper edits them.
