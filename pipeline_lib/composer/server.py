@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import logging
 from importlib import resources
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -22,11 +19,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline_lib.composer.session import Composer, Request
+from pipeline_lib.imaging.png import data_url, encode_png
 from pipeline_lib.runtime.errors import PipelineError
 
 logger = logging.getLogger(__name__)
 
 HOSTS = ["127.0.0.1", "localhost"]  # no other name leads here, whatever a foreign page makes of its own
+FAST = 1  # compression of what is shown while somebody draws
 LINEAGE = "latent-rebalance"  # key of the text chunk in a downloaded PNG
 
 
@@ -58,7 +57,7 @@ def create_app(composer: Composer) -> Starlette:
         info = PngInfo()
         info.add_itxt(LINEAGE, json.dumps(composer.lineage(name)))
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.png"}
-        return Response(_png(composer.pixels(name), info), media_type="image/png", headers=headers)
+        return Response(encode_png(composer.pixels(name), info), media_type="image/png", headers=headers)
 
     async def refuse(_: HttpRequest, error: Exception) -> Response:
         return JSONResponse({"error": " ".join(str(error).split())}, status_code=400)
@@ -95,11 +94,5 @@ async def _read(http: HttpRequest) -> Request:
     return Request.model_validate_json(await http.body())
 
 
-def _png(pixels: np.ndarray, info: PngInfo | None = None) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, pnginfo=info)
-    return buffer.getvalue()
-
-
 def _url(pixels: np.ndarray) -> str:
-    return f"data:image/png;base64,{base64.b64encode(_png(pixels)).decode()}"
+    return data_url(encode_png(pixels, level=FAST))

@@ -45,3 +45,8 @@ def as_pixels(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Convert images (n, 3, H, W) in [-1, 1] to uint8 (n, H, W, 3) on the CPU, the layout of shards."""
     return as_pixels(images).cpu()
+
+
+def at_once(side: int, of_64: int = 64) -> int:
+    """Return how many images of a side in pixels, at least one, take the memory of `of_64` images of 64 pixels."""
+    return max(1, of_64 * 64**2 // side**2)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_lib.config import OptimizationMethod
+from pipeline_lib.imaging.transfer import at_once
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.deep_image_prior import NOISE_CHANNELS, DeepImagePrior
 from pipeline_lib.networks.encoder import ResNetEncoder
@@ -24,7 +25,6 @@ from pipeline_lib.runtime.errors import ConfigError
 
 SEED = 0  # of all random numbers, which are the same for every image
 SAMPLED = 500  # latents, of which the best one is a starting point (paper A.2.4)
-AT_ONCE = 50  # of these, decoded together at 64 pixels
 COMPARED = 128  # pixels to which larger images are reduced before the best one is found
 FOR_MEAN = 10_000  # latents, for mean and deviation of w
 IN_DOMAIN = 2.0  # weight of the distance to the encoder's latent of the result, lambda_dom of Zhu et al. (2020)
@@ -176,7 +176,7 @@ class OptimizingInverter:
         """Return latents (500, *latent_shape) and their images, reduced, the same for every image to be inverted."""
         if self._samples is None:
             latents = self.generator.sample_latents(range(SAMPLED), SEED)
-            batches = latents.split(max(1, AT_ONCE * 64**2 // self.generator.resolution**2))
+            batches = latents.split(at_once(self.generator.resolution))
             self._samples = latents, torch.cat([_reduced(self.generator.decode(batch)) for batch in batches])
         return self._samples
 

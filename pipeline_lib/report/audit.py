@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from html import escape
 from importlib import resources
@@ -11,11 +9,11 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-from PIL import Image
 
 from pipeline_lib.config import Config
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
+from pipeline_lib.imaging.png import data_url, encode_png
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -67,7 +65,7 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
     )
     order = seeding.numpy_generator(config.seed, "audit", sheet).permutation(drawn)
     chosen = [table["image_id"].iloc[place] for place in order]
-    images = [(name, _embed(pixels[position[name]])) for name in chosen]
+    images = [(name, data_url(encode_png(pixels[position[name]]))) for name in chosen]
     of = digest_of_files(*shards)
     targets = config.rebalance.targets
     attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))
@@ -83,9 +81,3 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
     with atomic_path(page) as beside:
         beside.write_text(text, encoding="utf-8")
     return page, len(images)
-
-
-def _embed(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
+from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
@@ -104,7 +104,7 @@ def write_summary(
         rates_note=escape(
             " ".join([REFEREE_IS, *([CONTROL_IS] if retrain else []), f"Group gap: {_groups(targets)}."])
         ),
-        gallery=_embed(gallery),
+        gallery=data_url(gallery.read_bytes()),
         gallery_caption=escape(_caption_gallery(targets)),
         gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
         reasons=_elements("li", verdict.reasons),
@@ -113,7 +113,7 @@ def write_summary(
         certificate_note=escape(describe_certificate(found["certificate"])),
         utility=_say_utility(found.get("utility"), utility),
         done=_elements("p", describe_run(found, targets, retrain)),
-        rates=_embed(rates),
+        rates=data_url(rates.read_bytes()),
         rates_text=escape(_describe_rates(attribute, retrain)),
         groups=escape(_groups(targets)),
         gaps=_table(tables.gap_table(found, attribute, detectors.least_agreement)),
@@ -335,7 +335,7 @@ def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
     if found is None:
         return ""
     said = say_utility(found)
-    picture = f'<img class="wide" src="{_embed(figure[0])}" alt="{escape(said)}">'
+    picture = f'<img class="wide" src="{data_url(figure[0].read_bytes())}" alt="{escape(said)}">'
     table, note = _table(utility_table(found)), escape(describe_utility(found))
     return (
         f'<h2>Does it help?</h2>\n<p>{escape(said)}</p>\n<div class="scroll" tabindex="0">{picture}</div>\n{table}\n'
@@ -380,8 +380,3 @@ def _table(rows: pd.DataFrame) -> str:
 
 def _four_digits(value: float) -> str:
     return np.format_float_positional(value, precision=4, fractional=False, trim="-")
-
-
-def _embed(picture: Path) -> str:
-    """Return a PNG as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")

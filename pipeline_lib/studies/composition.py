@@ -14,7 +14,7 @@ from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.imaging.transfer import as_pixels, at_once, to_float
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.errors import DataError
@@ -32,7 +32,6 @@ INVERTED = RECONSTRUCTIONS, RGB, RGB_FILLED, ALIKE, RGBM, OF_BOXES
 #: What is expected to be farther from real images than what, in pairs.
 ORDERINGS = (COLLAGE, RGBM), (POISSON, RGBM), (RGB, ALIKE), (RGB_FILLED, ALIKE), (BOXES, OF_BOXES)
 FRECHET, DENSITY = "Fréchet distance", "density"
-BATCH = 64
 SHOWN = 6  # collages in the figure
 
 
@@ -93,7 +92,7 @@ def study_composition(
             f"`studies.composition.collages`: {count}, but there are only {len(image_ids)} samples to compare with; "
             "use fewer, or increase `sample.images`"
         )
-    at_once = max(1, BATCH * 64**2 // pixels.shape[1] ** 2)
+    together = at_once(pixels.shape[1])
     inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
     short = {path: Inverter(path, generator, device, inverter.precision, compile=False) for path in (rgb, alike)}
     extractor = load_perceptual("alex")
@@ -101,7 +100,7 @@ def study_composition(
     shown: dict[str, np.ndarray] = {}
     distances: dict[str, list[Tensor]] = {name: [] for name in INVERTED}
     with Progress(f"study_{STUDY}", count) as progress:
-        for layers in draw_collages(image_ids, pixels, parts, names, count, STUDY, seed, device, at_once):
+        for layers in draw_collages(image_ids, pixels, parts, names, count, STUDY, seed, device, together):
             collage, known = lay(layers)
             rows = slice(progress.done, progress.done + len(collage))
             whole = to_float(torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2), device)

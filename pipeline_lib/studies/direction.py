@@ -14,7 +14,7 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.imaging.transfer import as_pixels
+from pipeline_lib.imaging.transfer import as_pixels, at_once
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.distances import open_distance, perceptual_distances
@@ -31,7 +31,6 @@ METHODS = (UNCHANGED, COMPOSITION, LATENT, PIXEL, LEARNED, EXAMPLE)
 ATTRIBUTE, GROUP = "attribute by the referee", "group kept, by the referee"
 L1, PERCEPTUAL = "L1 outside of the region", "perceptual distance outside of the region"
 WEIGHT = 0.3  # of the donor in a blend, as in A.2.2, since that by the area of a mouth changes nearly nothing
-BATCH = 64  # images of 64 pixels at a time
 SHOWN = 6  # images in the figure
 
 
@@ -94,9 +93,9 @@ def study_direction(
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
     shown: list[np.ndarray] = []
     with Progress(f"study_{STUDY}", len(contexts)) as progress:
-        at_once = _at_once(image_set)
-        for start in range(0, len(contexts), at_once):
-            rows = slice(start, start + at_once)
+        together = at_once(image_set.pixels.shape[1])
+        for start in range(0, len(contexts), together):
+            rows = slice(start, start + together)
             context, context_parts = image_set.look(contexts[rows]).to(device)
             donor, donor_parts = image_set.look(donors[rows]).to(device)
             masks = region_masks(rebalance.region, donor_parts, context_parts)
@@ -153,15 +152,11 @@ def _learn(
             "selector, and some with and some without are needed; use more"
         )
     latents = []
-    for chunk in np.array_split(drawn, max(1, len(drawn) // _at_once(image_set))):
+    for chunk in np.array_split(drawn, max(1, len(drawn) // at_once(image_set.pixels.shape[1]))):
         batch, _ = image_set.look(chunk).to(device)
         latents.append(inverter.encode(batch, torch.ones_like(batch[:, :1])))
     encoded, marked = torch.cat(latents), torch.from_numpy(has[drawn]).to(device)
     return (encoded[marked].mean(dim=0) - encoded[~marked].mean(dim=0))[None]
-
-
-def _at_once(image_set: ImageSet) -> int:
-    return max(1, BATCH * 64**2 // image_set.pixels.shape[1] ** 2)
 
 
 def _rows(values: dict[str, np.ndarray], confidence: float) -> list[dict[str, object]]:

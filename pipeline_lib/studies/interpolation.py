@@ -15,7 +15,7 @@ from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.imaging.transfer import as_pixels, at_once, to_float
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -25,7 +25,6 @@ from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 STUDY = "interpolation"
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
 DISTANCES = ("context", "target", "collage")
-BATCH = 64
 SHOWN = 6  # pairs in the figure, with the largest parts, each another
 LEAST = 0.005  # of an image's pixels, which a part must have
 
@@ -89,9 +88,9 @@ def study_interpolation(
     chosen = _choose_shown(pairs, found, image_ids)
     shown: dict[int, Tensor] = {}
     with Progress(f"study_{STUDY}", len(pairs)) as progress:
-        at_once = max(1, BATCH * 64**2 // side**2)
-        for start in range(0, len(pairs), at_once):
-            batch = pairs[start : start + at_once]
+        together = at_once(side)
+        for start in range(0, len(pairs), together):
+            batch = pairs[start : start + together]
             context, target = (
                 to_float(torch.from_numpy(pixels[[getattr(pair, role) for pair in batch]]).permute(0, 3, 1, 2), device)
                 for role in ("context", "target")

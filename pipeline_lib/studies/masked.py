@@ -11,12 +11,10 @@ from torch import Tensor
 from pipeline_lib.config import MaskSampling
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.masks import random_masks
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import at_once, to_float
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
-
-BATCH = 64
 
 
 def masked_images(
@@ -42,9 +40,9 @@ def masked_images(
         raise DataError(f"`{key}`: {count}, but there are only {len(pixels)} images in {shards[0].parent}; use fewer")
     masks = random_masks(settings, count, pixels.shape[1], seeding.torch_generator(seed, "masks of studies"))
     with Progress(key, count) as progress:
-        at_once = max(1, BATCH * 64**2 // pixels.shape[1] ** 2)
-        for start in range(0, count, at_once):
-            rows = slice(start, min(start + at_once, count))
+        together = at_once(pixels.shape[1])
+        for start in range(0, count, together):
+            rows = slice(start, min(start + together, count))
             images = to_float(torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2), device)
             yield images, masks[rows].to(device)
             progress.advance(len(images))
