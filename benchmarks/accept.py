@@ -30,8 +30,8 @@ MOST_GAP = {"dataset_rebalanced": 0.03, "samples_rebalanced": 0.08}  # at most 0
 LEAST_PSNR = {"ideal": 38.0, "inside": 29.0}  # dB, medians: to the ideal edit, and to it inside the region
 MOST_LEAKAGE = 0.70  # area under the curve; 0.61 to 0.63 over five seeds
 #: Gap and Fréchet distance of the retrained GAN over the control's. The gap's share was at most 0.19 over the seeds,
-#: and 0.22 with seed 0 on another machine (presumably by its rounding). The distance was 0.69 to 1.88 times the control's,
-#: since the distances of both GANs vary twofold from seed to seed.
+#: and 0.22 with seed 0 on another machine (presumably by its rounding). The distance was 0.69 to 1.88 times the
+#: control's, since the distances of both GANs vary twofold from seed to seed.
 MOST_OF_CONTROL, MOST_DISTANCE = 0.3, 2.5
 
 
