@@ -43,6 +43,8 @@ STAGES = {
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
     "compare_regions": "pipeline_lib.evaluation.regions",
+    "train_translator": "pipeline_lib.studies.translators",
+    "train_in_domain_encoder": "pipeline_lib.studies.translators",
     "reconstruct_collages": "pipeline_lib.studies.comparison",
     "study_comparison": "pipeline_lib.studies.comparison",
     "study_composition": "pipeline_lib.studies.composition",

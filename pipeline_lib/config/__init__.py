@@ -47,6 +47,8 @@ from pipeline_lib.config.rebalance import (
     PartRegion,
     Poisson,
     Rebalance,
+    Translation,
+    TranslationMethod,
 )
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
@@ -72,7 +74,7 @@ from pipeline_lib.config.sections import (
     Square,
     Utility,
 )
-from pipeline_lib.config.studies import Studies, Variant
+from pipeline_lib.config.studies import Studies, Translators, Variant
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
@@ -130,6 +132,9 @@ __all__ = [
     "TrainedHere",
     "TransformersNetwork",
     "TransformersParts",
+    "Translation",
+    "TranslationMethod",
+    "Translators",
     "Utility",
     "Variant",
     "load_config",

@@ -18,7 +18,7 @@ from pipeline_lib.config.data import (
 )
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
-from pipeline_lib.config.rebalance import PartRegion
+from pipeline_lib.config.rebalance import PartRegion, Translation
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import Encoder, GanTraining, Generator
 from pipeline_lib.runtime.errors import DataError
@@ -165,6 +165,12 @@ def check_sections(config: Config) -> None:
             )
     if config.uses_generator and config.generator is None:
         raise ValueError("`generator` is missing, and `retrain` needs it; add it, or set `retrain: null`")
+    editor = config.rebalance.editor
+    if isinstance(editor, Translation) and editor.method != "inpainting-network" and not config.rebalance.region.parts:
+        raise ValueError(
+            f"`rebalance.editor.method: {editor.method}` learns from segmented parts, and a box that shows none has no "
+            "segmenter; set `rebalance.region.shows`, or use inpainting-network"
+        )
 
 
 def check_networks(config: Config) -> None:

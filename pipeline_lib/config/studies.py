@@ -7,14 +7,15 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from pipeline_lib.config.base import Count, Positive, Section
-from pipeline_lib.config.rebalance import OptimizationMethod
+from pipeline_lib.config.rebalance import OptimizationMethod, TranslationMethod
 from pipeline_lib.config.sections import Encoder
 
-Method = Literal["poisson", "latent-regression", "all_losses", "pyramid"] | OptimizationMethod
-#: Methods that need w, which a ProGAN has not.
-OF_W = ("im2stylegan", "stylegan-projection", "pyramid")
-METHODS = ("poisson", "latent-regression", "all_losses", "pyramid", *get_args(OptimizationMethod))
-Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb", "pyramid"]
+OnePass = Literal["poisson", "latent-regression", "all_losses", "pyramid", "in_domain"]
+Method = OnePass | OptimizationMethod | TranslationMethod
+METHODS = (*get_args(OnePass), *get_args(OptimizationMethod), *get_args(TranslationMethod))
+#: Methods that need w, which a ProGAN has not, and one for latents in z.
+OF_W, OF_Z = ("im2stylegan", "stylegan-projection", "pyramid"), ("multi-code",)
+Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb", "pyramid", "in_domain"]
 #: Weights of the losses of each encoder; those of Eq. 3 are all 1.
 WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
 LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_perceptual": {"perceptual": 0.0}}
@@ -23,8 +24,9 @@ LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_p
 class Encoders(Section):
     """Encoders trained alike from scratch, to be compared with each other.
 
-    They have all losses, lack one of two (A.2.3), lack the mask channel (4.1), or are a feature pyramid (4.2, pSp).
-    Their losses are those of Eq. 3. All else, such as architecture, masks and batch size, is as in `encoder`.
+    They have all losses, lack one of two (A.2.3), lack the mask channel (4.1), are a feature pyramid (4.2, pSp), or are
+    trained on real images with a discriminator (4.2, in-domain). The losses of the others are those of Eq. 3. All else,
+    such as architecture, masks and batch size, is as in `encoder`.
     """
 
     kimg: Positive = Field(24, description="length of each training in thousands of generated images")
@@ -37,6 +39,15 @@ class Encoders(Section):
         mask = encoder.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
         network = "pyramid" if variant == "pyramid" else "resnet"
         return encoder.model_copy(update={"architecture": network, "weights": None, "mask": mask, "training": training})
+
+
+class Translators(Section):
+    """Networks that are trained on real images and collages of them, without a pretrained generator (4.2)."""
+
+    kimg: Positive = Field(16, description="length of each training in thousands of images")
+    batch: Count = Field(8, description="images in a step")
+    learning_rate: Positive = Field(2e-4, description="rate of Adam, which falls to zero in the second half")
+    width: Annotated[int, Field(ge=4, multiple_of=2)] = Field(16, description="channels of their first layers")
 
 
 class Composition(Section):
@@ -66,8 +77,8 @@ class Comparison(Section):
     collages: Annotated[int, Field(ge=10)] = Field(16, description="collages of real images, 200 in the paper")
     methods: list[Method] | None = Field(
         None,
-        description="methods, of which latent-regression is one; all_losses and pyramid are encoders of the studies; "
-        "null: all that the generator has",
+        description="methods, of which latent-regression is one; all_losses, pyramid and in_domain are encoders of the "
+        "studies; null: all that the generator has",
     )
     steps: Count = Field(300, description="steps for each collage, of the methods that optimise something")
 
@@ -79,8 +90,8 @@ class Comparison(Section):
 
     def wanted(self, family: str | None) -> list[str]:
         """Return the methods to compare for a generator of this family, "stylegan2" or "progan"."""
-        possible = [method for method in METHODS if family != "progan" or method not in OF_W]
-        return [method for method in possible if self.methods is None or method in self.methods]
+        impossible = OF_W if family == "progan" else OF_Z
+        return [method for method in METHODS if method not in impossible and method in (self.methods or METHODS)]
 
 
 class Direction(Section):
@@ -113,6 +124,9 @@ class Studies(Section):
     """The paper's studies, which the target `studies` runs; the default run does not."""
 
     encoders: Encoders = Field(Encoders(), description="encoders that are trained for the studies alone")
+    translators: Translators = Field(
+        Translators(), description="networks without a pretrained generator, for the comparison and as editors"
+    )
     composition: Composition = Field(Composition(), description="the quality of collages and of what is made of them")
     comparison: Comparison = Field(Comparison(), description="one pass against optimisation and other methods")
     independence: Independence = Field(Independence(), description="how much else changes with a part")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Inpainting, Optimization, Poisson, Rebalance
+from pipeline_lib.config import Inpainting, Optimization, Poisson, Rebalance, Translation
 from pipeline_lib.editing.editor import Editor, Wish
 from pipeline_lib.editing.inpainting import InpaintingEditor
+from pipeline_lib.editing.translation import open_translation
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.networks.inversion import Inverter, open_inverter
@@ -53,6 +55,7 @@ def open_editor(
     precision: list[Path],
     device: torch.device,
     compile: bool | None = None,
+    model: Sequence[Path] = (),
 ) -> Editor:
     """Open the editor that the config names.
 
@@ -63,6 +66,7 @@ def open_editor(
         precision: report of the encoder's training, likewise.
         device: where to compute.
         compile: whether to compile networks; None: on a GPU.
+        model: files of a translation's network, see `open_translation`.
 
     Raises:
         ConfigError: the editor needs weights that are not given.
@@ -72,6 +76,8 @@ def open_editor(
         return PoissonEditor()
     if isinstance(settings.editor, Inpainting):
         return InpaintingEditor(settings.editor, device)
+    if isinstance(settings.editor, Translation):
+        return open_translation(settings.editor.method, model, device)
     if not (encoder and generator and precision):
         raise ConfigError(
             f"`rebalance.editor`: {settings.editor.kind} needs an encoder and its generator; none are given"

@@ -127,7 +127,7 @@ def swap_parts(
     """
     image_set = ImageSet(images, parts, parts_of(settings.region))
     image_set.keep_on(device)
-    editor = open_editor(settings, encoder, generator, precision, device)
+    editor = open_editor(settings, encoder, generator, precision, device, model=model)
     detector = load_weights(selector, Detector, device)
     edits = read_table(plan, "plan")
     pools = donor_pools(image_set, table, kind, settings, name)

@@ -26,6 +26,7 @@ def touch_images(
     encoder: list[Path],
     generator: list[Path],
     precision: list[Path],
+    model: list[Path],
     settings: Rebalance,
     run: str,
     name: str,
@@ -44,6 +45,7 @@ def touch_images(
         encoder: weight file; empty for an editor that needs none.
         generator: likewise.
         precision: report of the encoder, likewise.
+        model: files of another editor's model, likewise.
         settings: the config section.
         run: name of the run, stored in the file.
         name: name of the image set.
@@ -52,7 +54,7 @@ def touch_images(
         device: where to compute.
     """
     image_set = ImageSet(images, parts, parts_of(settings.region))
-    editor = open_editor(settings, encoder, generator, precision, device)
+    editor = open_editor(settings, encoder, generator, precision, device, model=model)
     resolution = image_set.pixels.shape[1]
     count = faces_at_a_time(device, 1, resolution)
     # whole batches of one size, as for edits: rounding depends on the batch
@@ -60,7 +62,7 @@ def touch_images(
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
-        "models_digest": digest_of_files(*encoder, *generator),
+        "models_digest": digest_of_files(*encoder, *generator, *model),
         "precision": editor.precision,
     }
     with (

@@ -23,6 +23,7 @@ from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
+from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import atomic_path, digest_of_files
 
@@ -42,6 +43,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
         UNetSegmenter,
         OnnxSegmenter,
         TransformersSegmenter,
+        ResNetTranslator,
+        LayoutGenerator,
     )
 }
 

@@ -20,6 +20,7 @@ from pipeline_lib.networks.deep_image_prior import NOISE_CHANNELS, DeepImagePrio
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError
 
@@ -28,8 +29,15 @@ SAMPLED = 500  # latents, of which the best one is a starting point (paper A.2.4
 COMPARED = 128  # pixels to which larger images are reduced before the best one is found
 FOR_MEAN = 10_000  # latents, for mean and deviation of w
 IN_DOMAIN = 2.0  # weight of the distance to the encoder's latent of the result, lambda_dom of Zhu et al. (2020)
+CODES, COMPOSED_AT = (
+    20,
+    16,
+)  # latents, and pixels of the features where they are composed (Gu et al. 2020, at 256 pixels)
 #: Learning rates of Adam in the publications of Zhu (2020), Abdal (2019), Karras (2020, appendix D) and Ulyanov (2018).
-RATES = {"in-domain": 0.01, "im2stylegan": 0.01, "stylegan-projection": 0.1, "deep-image-prior": 0.01}
+#: Gu et al. (2020) use plain gradient descent; the rate of multi-code was chosen here.
+RATES = {
+    "in-domain": 0.01, "im2stylegan": 0.01, "stylegan-projection": 0.1, "multi-code": 0.05, "deep-image-prior": 0.01,
+}  # fmt: skip
 RAMP_UP, RAMP_DOWN = 0.05, 0.25  # shares of the steps of a projection in which its learning rate rises and falls
 NOISE, NOISE_UNTIL = 0.05, 0.75  # of a projection, in deviations of w, and the share of its steps in which it fades
 JITTER = 0.03  # deviation of the noise that is added to a deep image prior's input at each step
@@ -45,6 +53,8 @@ class OptimizingInverter:
     - `im2stylegan` optimises W+ from the mean latent by Adam (Abdal et al. 2019).
     - `stylegan-projection` optimises one w for all layers by Adam, with fading noise and the perceptual loss alone
       (Karras et al. 2020).
+    - `multi-code` optimises several z by Adam, and for each of them a weight of each channel of the features where they
+      are summed (Gu et al. 2020).
     - `deep-image-prior` trains a network without any generator, by the pixel loss (Ulyanov et al. 2018).
 
     The others have the pixel and perceptual losses of Eq. 3. Images are optimised one by one, so that a result does not
@@ -58,7 +68,7 @@ class OptimizingInverter:
         device: where to compute.
 
     Raises:
-        ConfigError: the method optimises w, and the generator has none.
+        ConfigError: the method optimises w or z, and the generator has none.
     """
 
     precision = "float32"
@@ -72,6 +82,11 @@ class OptimizingInverter:
             raise ConfigError(
                 f"{method}: it optimises w, which a {self.generator.architecture} has not; use lbfgs or encode-lbfgs"
             )
+        if method == "multi-code" and not isinstance(self.generator, ProGANGenerator):
+            raise ConfigError(
+                f"{method}: it composes features of several z, as only a progan has; use another method with a "
+                f"{self.generator.architecture}"
+            )
         self._samples: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, images: Tensor, known: Tensor) -> Tensor:
@@ -82,6 +97,7 @@ class OptimizingInverter:
             "in-domain": self._in_domain,
             "im2stylegan": self._in_w_plus,
             "stylegan-projection": self._in_w,
+            "multi-code": self._of_several_codes,
             "deep-image-prior": self._without_generator,
         }[self.method]
         with torch.enable_grad():
@@ -141,6 +157,19 @@ class OptimizingInverter:
 
         self._by_adam([w], objective)
         return self.generator.synthesize(self._for_all_layers(w))
+
+    def _of_several_codes(self, image: Tensor, known: Tensor) -> Tensor:
+        size = min(COMPOSED_AT, self.generator.resolution // 2)
+        latents = self.generator.sample_latents(range(CODES), SEED).clone().requires_grad_()
+        channels = self.generator.features_at(latents[:1], size).shape[1]
+        weights = torch.full((CODES, channels, 1, 1), 1 / CODES, device=self.device, requires_grad=True)
+
+        def composed() -> Tensor:
+            features = self.generator.features_at(latents, size)
+            return self.generator.synthesize_from((features * weights).sum(dim=0, keepdim=True), size)
+
+        self._by_adam([latents, weights], lambda step: self._loss(composed(), image, known))
+        return composed()
 
     def _without_generator(self, image: Tensor, known: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):

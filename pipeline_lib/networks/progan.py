@@ -54,17 +54,33 @@ class ProGANGenerator(Generator):
         for number, size in enumerate(resolutions_up_to(resolution)):
             if size == resolution and fade < 1.0:
                 coarse = self._head(size // 2)(features)
-            if size > COARSE:
-                features = self._block(number, features)
-            else:
-                with torch.autocast(features.device.type, enabled=False):
-                    features = self._block(number, as_float(features))
+            features = self._block(number, size, features)
         image = self._head(resolution)(features)
         if fade < 1.0:
             image = fade * image + (1 - fade) * F.interpolate(coarse, scale_factor=2)
         return image
 
-    def _block(self, number: int, features: Tensor) -> Tensor:
+    def features_at(self, latents: Tensor, size: int) -> Tensor:
+        """Return the features (n, channels, size, size) of the block at one resolution."""
+        features = latents[:, :, None, None]
+        for number, side in enumerate(resolutions_up_to(size)):
+            features = self._block(number, side, features)
+        return features
+
+    def synthesize_from(self, features: Tensor, size: int) -> Tensor:
+        """Generate images, without the final clamp, from the features of the block at one resolution."""
+        for number, side in enumerate(resolutions_up_to(self.resolution)):
+            if side > size:
+                features = self._block(number, side, features)
+        return self._head(self.resolution)(features)
+
+    def _block(self, number: int, size: int, features: Tensor) -> Tensor:
+        if size > COARSE:
+            return self._layers(number, features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._layers(number, as_float(features))
+
+    def _layers(self, number: int, features: Tensor) -> Tensor:
         first, second = (getattr(self, f"layer{2 * number + offset}") for offset in (1, 2))
         if number == 0:
             return second(first(features))

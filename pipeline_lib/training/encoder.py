@@ -230,7 +230,7 @@ def train_encoder(
         network.requires_grad_(True)
         _check_fit(network, source[0], frozen, settings)
     else:
-        network = _new_encoder(frozen, settings, seed)
+        network = new_encoder(frozen, settings, seed)
     key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(generator, *source)])
     distance = open_distance(settings.training.distance, settings.training.trunk)
     task = EncoderTask(network, frozen, distance, settings, seed, device)
@@ -254,7 +254,12 @@ def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, setting
             )
 
 
-def _new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> ResNetEncoder:
+def new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> ResNetEncoder:
+    """Return an untrained encoder for a generator.
+
+    Raises:
+        ConfigError: the encoder is a feature pyramid, and the generator has no W+.
+    """
     if settings.architecture == "pyramid" and len(generator.latent_shape) == 1:
         raise ConfigError(
             f"`encoder.architecture: pyramid` predicts W+, which a {generator.architecture} has not; set resnet"

@@ -21,6 +21,7 @@ from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
+from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime.errors import WeightsError
 
 PREPROCESS = {"side": None, "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -54,6 +55,8 @@ EVERY_KIND = {
     "transformers-classifier": lambda: TransformersClassifier(["Male"], ["man"], VIT, PREPROCESS),
     "onnx-segmenter": lambda: OnnxSegmenter({"hair": [3]}, model_bytes=7),
     "transformers-segmenter": lambda: TransformersSegmenter({"hair": ["hair"]}, SEGFORMER, PREPROCESS),
+    "resnet-translator": lambda: ResNetTranslator(4, width=2, blocks=1),
+    "layout-generator": lambda: LayoutGenerator(["background", "mouth"], 8, width=2),
     "unet-segmenter": lambda: UNetSegmenter(["background", "mouth"], width=2),
 }
 

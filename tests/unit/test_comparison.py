@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import Evaluate, OptimizationMethod, Rebalance, Studies
+from pipeline_lib.config import Evaluate, OptimizationMethod, Rebalance, Studies, TranslationMethod
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.imaging.collages import make_collage
@@ -74,6 +74,7 @@ def reconstruct(images, tmp_path, monkeypatch):
         reconstruct_collages(
             **images,
             **{file: tmp_path / file for file in ("encoder", "generator", "precision")},
+            model=[],
             names=NAMES,
             method=method,
             settings=SETTINGS,
@@ -102,6 +103,12 @@ def test_every_method_gets_the_same_collages(reconstruct):
 def test_methods_of_optimisation_are_editors_with_the_steps_of_the_study(method, reconstruct):
     opened = reconstruct(method)[1]
     assert (opened["kind"], opened["editor"].method, opened["editor"].steps) == ("optimization", method, 3)
+
+
+@pytest.mark.parametrize("method", get_args(TranslationMethod))
+def test_networks_without_a_pretrained_generator_are_editors_too(method, reconstruct):
+    opened = reconstruct(method)[1]
+    assert (opened["kind"], opened["editor"].method) == ("translation", method)
 
 
 def test_what_fits_the_collage_better_is_told_and_what_is_missing_too(images, reconstruct, tmp_path):
@@ -153,12 +160,10 @@ def test_how_much_faster_one_pass_is_counts_with_its_interval(low, high, sentenc
 
 def test_a_config_can_name_the_methods(tmp_path):
     every = Studies().comparison
-    assert set(every.wanted("stylegan2")) == set(TITLES)
-    assert set(every.wanted("stylegan2")) - set(every.wanted("progan")) == {
-        "im2stylegan",
-        "stylegan-projection",
-        "pyramid",
-    }
+    of_style, of_progan = set(every.wanted("stylegan2")), set(every.wanted("progan"))
+    assert of_style | of_progan == set(TITLES)
+    assert of_style - of_progan == {"im2stylegan", "stylegan-projection", "pyramid"}
+    assert of_progan - of_style == {"multi-code"}
     assert Studies(comparison={"methods": ["lbfgs", "latent-regression"]}).comparison.wanted("progan") == [
         "latent-regression",
         "lbfgs",

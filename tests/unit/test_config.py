@@ -292,6 +292,12 @@ def test_a_missing_network_is_named_with_what_needs_it(editor: str, retrain: Any
     assert message.startswith(f"my.yaml: `{missing}` is missing, and {reason}")
 
 
+def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> None:
+    values = changed("rebalance.editor", {"kind": "translation", "method": "spade"})
+    values["rebalance"] = values["rebalance"] | {"region": {"kind": "box", "shows": None}}
+    assert "`rebalance.editor.method: spade` learns from segmented parts" in refusal(values)
+
+
 @pytest.mark.parametrize(
     ("editor", "retrain", "missing", "image_sets"),
     [

@@ -51,8 +51,8 @@ def task(models):
     return images, known
 
 
-def inverter(models, method, steps, architecture="stylegan2"):
-    encoder, generator, _ = models[architecture]
+def inverter(models, method, steps, architecture=None):
+    encoder, generator, _ = models[architecture or ("progan" if method == "multi-code" else "stylegan2")]
     return OptimizingInverter(encoder, generator, method, steps, CPU)
 
 
@@ -99,6 +99,21 @@ def test_a_generator_without_w_has_the_other_methods(method, models, task):
 def test_methods_for_w_are_refused_for_a_generator_without(method, models):
     with pytest.raises(ConfigError, match=f"{method}: it optimises w, which a progan has not; use lbfgs"):
         inverter(models, method, 2, "progan")
+
+
+def test_composed_features_are_for_a_progan_alone(models):
+    with pytest.raises(ConfigError, match="multi-code: it composes features of several z, as only a progan has"):
+        inverter(models, "multi-code", 2, "stylegan2")
+
+
+@pytest.mark.parametrize("size", [4, 16, 32])
+def test_a_progan_goes_on_from_the_features_of_any_block(size, models):
+    generator = models["progan"][2]
+    with torch.no_grad():
+        latents = generator.sample_latents(range(2), 0)
+        features = generator.features_at(latents, size)
+        assert features.shape == (2, 16, size, size)
+        assert generator.synthesize_from(features, size).equal(generator.synthesize(latents))
 
 
 def test_a_config_can_name_it_as_its_editor(models, task):

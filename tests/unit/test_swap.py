@@ -472,6 +472,7 @@ def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_
                 encoder=[],
                 generator=[],
                 precision=[],
+                model=[],
                 settings=settings,
                 run="toy",
                 name="samples",

@@ -34,17 +34,17 @@ pytestmark = pytest.mark.workflow
 #: Rules that need a network other than the detectors, or masks.
 OF_NETWORKS = {
     *("train_generator", "train_encoder", "sample_generator", "retrain_generator"),
-    *("train_segmenter", "compare_regions"),
+    *("train_segmenter", "compare_regions", "train_translator"),
 }
 
 
-def reduced(editor: str, retrain: bool) -> dict:
+def reduced(editor: str | dict, retrain: bool) -> dict:
     """Return the toy config with that editor, and without the sections that it does not need."""
     values = yaml.safe_load((REPOSITORY / CONFIG).read_text())
     values["rebalance"]["editor"] = editor
     if not retrain:
         values["retrain"] = None
-    if editor == "poisson":
+    if editor != "latent-regression":
         del values["encoder"]
         if not retrain:
             del values["generator"]
@@ -54,13 +54,14 @@ def reduced(editor: str, retrain: bool) -> dict:
 @pytest.mark.parametrize(
     ("editor", "retrain", "absent"),
     [
-        ("latent-regression", False, {"retrain_generator"}),
-        ("poisson", True, {"train_encoder", "compare_regions"}),
+        ("latent-regression", False, {"retrain_generator", "train_translator"}),
+        ("poisson", True, {"train_encoder", "compare_regions", "train_translator"}),
         ("poisson", False, OF_NETWORKS - {"train_segmenter"}),
+        ({"kind": "translation", "method": "cyclegan"}, False, OF_NETWORKS - {"train_segmenter", "train_translator"}),
     ],
 )
 def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
-    sources: Run, tmp_path: Path, editor: str, retrain: bool, absent: set[str]
+    sources: Run, tmp_path: Path, editor: str | dict, retrain: bool, absent: set[str]
 ) -> None:
     run = sources.copy(tmp_path / "run")
     (run.folder / "reduced.yaml").write_text(yaml.safe_dump(reduced(editor, retrain)))

@@ -3,7 +3,7 @@ from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import Variant, parse_config
+from pipeline_lib.config import TranslationMethod, Variant, parse_config
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import files_below
@@ -80,6 +80,24 @@ def files_of(folder):
     return given(*files_below([] if folder is None else [folder]))
 
 
+def translator(method):
+    """Return the weights of a network without a pretrained generator; `method` may be a wildcard in braces."""
+    return f"{ROOT}/models/translators/{method}.safetensors"
+
+
+def files_of_translation(method):
+    """Return what such a network needs as an editor; nothing for other methods."""
+    if method not in get_args(TranslationMethod):
+        return []
+    return [translator(method), *([f"{ROOT}/models/segmenter.safetensors"] if method == "spade" else [])]
+
+
+def files_of_editor():
+    """Return the files of an editor's own model; nothing for one that has none."""
+    editor = settings["rebalance"]["editor"]
+    return files_of_translation(editor["method"]) if editor["kind"] == "translation" else files_of(editor.get("path"))
+
+
 def of_inverter(model):
     """Return the file of a model that inverts collages; nothing for an editor that needs none."""
     return f"{ROOT}/models/{model}" if checked.uses_encoder else []
@@ -112,9 +130,8 @@ def study_encoder(variant):
 
 def encoder_of(wildcards):
     """Return the weights of the encoder that a method of the comparison uses."""
-    return (
-        study_encoder(wildcards.method) if wildcards.method in STUDY_ENCODERS else f"{ROOT}/models/encoder.safetensors"
-    )
+    variant = "in_domain" if wildcards.method == "in-domain" else wildcards.method
+    return study_encoder(variant) if variant in STUDY_ENCODERS else f"{ROOT}/models/encoder.safetensors"
 
 
 def this_attempt(wildcards, attempt):

@@ -39,7 +39,7 @@ rule swap_parts:
         encoder=of_inverter("encoder.safetensors"),
         generator=of_inverter("source/generator.safetensors"),
         precision=of_inverter("encoder.json"),
-        model=files_of(settings["rebalance"]["editor"].get("path")),
+        model=files_of_editor(),
         selector=f"{ROOT}/models/selector.safetensors",
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
@@ -74,6 +74,7 @@ if settings["rebalance"]["touch"] == "all":
             encoder=of_inverter("encoder.safetensors"),
             generator=of_inverter("source/generator.safetensors"),
             precision=of_inverter("encoder.json"),
+            model=files_of_editor(),
         output:
             touched=f"{ROOT}/swaps/{{name}}/{{shard}}.touched.parquet",
         log:

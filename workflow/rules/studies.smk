@@ -13,7 +13,7 @@ if checked.uses_encoder:
         benchmark:
             f"{ROOT}/benchmarks/train_study_encoder/{{variant}}.tsv"
         wildcard_constraints:
-            variant="|".join(STUDY_ENCODERS),
+            variant="|".join(variant for variant in STUDY_ENCODERS if variant != "in_domain"),
         retries: PREEMPTIONS
         conda:
             "../../envs/pipeline.yaml"
@@ -31,6 +31,64 @@ if checked.uses_encoder:
         script:
             "../scripts/stage.py"
 
+    rule train_in_domain_encoder:
+        input:
+            images=images("dataset"),
+            generator=f"{ROOT}/models/source/generator.safetensors",
+        output:
+            encoder=study_encoder("in_domain"),
+        log:
+            f"{ROOT}/logs/train_in_domain_encoder.log",
+        benchmark:
+            f"{ROOT}/benchmarks/train_in_domain_encoder.tsv"
+        retries: PREEMPTIONS
+        conda:
+            "../../envs/pipeline.yaml"
+        threads: HALF_OF_CORES
+        resources:
+            gpu=GPU,
+            attempt=this_attempt,
+        params:
+            stage="train_in_domain_encoder",
+            settings=STUDY_ENCODERS["in_domain"],
+            width=settings["studies"]["translators"]["width"],
+            seed=SEED,
+            checkpoints=f"{ROOT}/checkpoints",
+            revision=1,
+        script:
+            "../scripts/stage.py"
+
+
+rule train_translator:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+    output:
+        weights=translator("{method}"),
+    log:
+        f"{ROOT}/logs/train_translator/{{method}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train_translator/{{method}}.tsv"
+    wildcard_constraints:
+        method="|".join(get_args(TranslationMethod)),
+    retries: PREEMPTIONS
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+        attempt=this_attempt,
+    params:
+        stage="train_translator",
+        names=list(checked.part_names),
+        settings=settings["studies"]["translators"],
+        masks=(settings["encoder"] or {}).get("mask", {}),
+        seed=SEED,
+        checkpoints=f"{ROOT}/checkpoints",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
 
 rule reconstruct_collages:
     input:
@@ -39,6 +97,7 @@ rule reconstruct_collages:
         encoder=encoder_of,
         generator=f"{ROOT}/models/source/generator.safetensors",
         precision=f"{ROOT}/models/encoder.json",
+        model=lambda wildcards: files_of_translation(wildcards.method),
     output:
         made=f"{ROOT}/evaluation/studies/comparison/{{method}}.npz",
     log:

@@ -1,0 +1,142 @@
+"""Training of the networks that make whole images of collages without a pretrained generator's encoder (paper 4.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_lib.config import Encoder as EncoderSection
+from pipeline_lib.config import MaskSampling, TranslationMethod, Translators
+from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.shards import read_shards
+from pipeline_lib.imaging.transfer import as_pixels
+from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.generator import Generator
+from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
+from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.studies.collages import draw_collages, lay
+from pipeline_lib.training.encoder import new_encoder
+from pipeline_lib.training.loop import run
+from pipeline_lib.training.translation import (
+    AdversarialTask,
+    Autoencoder,
+    CycleTask,
+    Inpainter,
+    LayoutTask,
+    ReconstructionTask,
+)
+
+COLLAGES = 4000  # collages that CycleGAN learns from
+
+
+def train_translator(
+    *,
+    images: list[Path],
+    parts: Path,
+    names: list[str],
+    method: TranslationMethod,
+    settings: Translators,
+    masks: MaskSampling,
+    seed: int,
+    checkpoints: Path,
+    weights: Path,
+    device: torch.device,
+) -> None:
+    """Train a network that makes whole images of collages, without a pretrained generator.
+
+    Args:
+        images: shards of real images.
+        parts: their table of parts, from which collages and layouts are made.
+        names: names of the parts from back to front, the background first.
+        method: cyclegan, spade or inpainting-network.
+        settings: the config section.
+        masks: how known pixels are drawn, as for the encoder.
+        seed: seed of the run.
+        checkpoints: folder of resumable checkpoints.
+        weights: weight file to write.
+        device: where to train.
+    """
+    image_ids, pixels = read_shards(images)
+    side = pixels.shape[1]
+    real = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    options = dict(
+        settings.model_dump(include={"batch", "kimg", "learning_rate"}),
+        seed=seed,
+        device=device,
+        name=f"train_{method}",
+    )
+    torch.manual_seed(seeding.derive(seed, method, "weights"))
+    if method == "cyclegan":
+        collages = _collages(image_ids, pixels, parts, names, min(COLLAGES, len(real)), seed)
+        task: AdversarialTask = CycleTask(real, collages, settings.width, **options)
+        network = task.networks["to_images"]
+    elif method == "spade":
+        network = LayoutGenerator(names, side, settings.width // 2)
+        task = LayoutTask(network, real, _codes(image_ids, parts, names, side), masks, settings.width, **options)
+    else:
+        network = ResNetTranslator(4, settings.width)
+        task = ReconstructionTask(Inpainter(network), real, masks, settings.width, **options)
+    described = settings.model_dump(mode="json") | {"masks": masks.model_dump(mode="json")}
+    key = digest_of([described, method, seed, digest_of_files(*images, parts)])
+    run(task, checkpoints / f"{task.name}-{key}")
+    save_weights(weights, network, {"training": described, "key": key})
+
+
+def train_in_domain_encoder(
+    *,
+    images: list[Path],
+    generator: Path,
+    settings: EncoderSection,
+    width: int,
+    seed: int,
+    checkpoints: Path,
+    encoder: Path,
+    device: torch.device,
+) -> None:
+    """Train an encoder of a frozen generator on real images, with a discriminator (Zhu et al. 2020).
+
+    Args:
+        images: shards of real images.
+        generator: weight file of the generator.
+        settings: the config section of the encoder, of which the weights of the losses are not used.
+        width: channels of the first layer of the discriminator.
+        seed: seed of the run.
+        checkpoints: folder of resumable checkpoints.
+        encoder: weight file to write.
+        device: where to train.
+    """
+    frozen = load_weights(generator, Generator, device)
+    network = new_encoder(frozen, settings, seed)
+    real = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
+    options = dict(
+        settings.training.model_dump(include={"batch", "kimg", "learning_rate"}),
+        seed=seed,
+        device=device,
+        name="train_in_domain_encoder",
+    )
+    torch.manual_seed(seeding.derive(seed, "in-domain discriminator"))
+    task = ReconstructionTask(Autoencoder(network, frozen), real, settings.mask, width, **options)
+    key = digest_of([settings.model_dump(mode="json"), width, seed, digest_of_files(generator, *images)])
+    run(task, checkpoints / f"{task.name}-{key}")
+    save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
+
+
+def _collages(image_ids: list[str], pixels: np.ndarray, parts: Path, names: list[str], count: int, seed: int) -> Tensor:
+    """Return collages of random parts, uint8 (count, 3, H, W), grey in their holes."""
+    drawn = draw_collages(image_ids, pixels, parts, names, count, "cyclegan", seed, torch.device("cpu"), at_once=64)
+    return torch.from_numpy(np.concatenate([as_pixels(lay(layers)[0]).numpy() for layers in drawn])).permute(0, 3, 1, 2)
+
+
+def _codes(image_ids: list[str], parts: Path, names: list[str], side: int) -> Tensor:
+    """Return the part of each pixel, uint8 (n, H, W), with the background where no part is."""
+    codes = np.zeros((len(image_ids), side, side), np.uint8)
+    for code, name in enumerate(names[1:], start=1):
+        masks = PartMasks(parts, [name], side)
+        for place, image_id in enumerate(image_ids):
+            if image_id in masks:
+                codes[place][masks[image_id]] = code
+    return torch.from_numpy(codes)
