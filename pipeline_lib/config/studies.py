@@ -120,6 +120,26 @@ class Completion(Section):
     images: Annotated[int, Field(ge=50)] = Field(1000, description="real images in which holes are made")
 
 
+class Multimodal(Section):
+    """Several examples of a part for the same image (paper A.2.1)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(100, description="images that are edited")
+    donors: Annotated[int, Field(ge=2, le=12)] = Field(5, description="donors of each image")
+
+
+class Illumination(Section):
+    """Less light on one half of an image (paper A.2.4)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(200, description="real images, of which one half is darkened")
+
+
+class Discovery(Section):
+    """Parts found by what changes with a superpixel (paper 4.4)."""
+
+    images: Annotated[int, Field(ge=2)] = Field(100, description="images of which one superpixel is replaced")
+    replacements: Annotated[int, Field(ge=2)] = Field(20, description="samples that replace it in turn")
+
+
 class Studies(Section):
     """The paper's studies, which the target `studies` runs; the default run does not."""
 
@@ -135,3 +155,6 @@ class Studies(Section):
     ablation: Ablation = Field(Ablation(), description="what each of the encoder's losses is good for")
     adaptation: Adaptation = Field(Adaptation(), description="what fine-tuning on the edited image is good for")
     completion: Completion = Field(Completion(), description="holes in real images, filled with and without a mask")
+    multimodal: Multimodal = Field(Multimodal(), description="the same image with several examples of a part")
+    illumination: Illumination = Field(Illumination(), description="what follows a change of the light on one half")
+    discovery: Discovery = Field(Discovery(), description="parts found without labels, by superpixels")

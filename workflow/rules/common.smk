@@ -29,7 +29,10 @@ PICTURED = {
     "completion": "holes in real images",
     "composition": "collages and what is made of them",
     "direction": "an attribute by composition, blends and a learned direction",
+    "discovery": "what changes with a superpixel",
+    "illumination": "less light on one half of an image",
     "interpolation": "composition against blends",
+    "multimodal": "several examples of a part for one image",
 }
 STUDIES = (*PICTURED, "independence")
 # Config sections of the encoders that are trained for the studies.

@@ -398,6 +398,44 @@ rule study_adaptation:
         "../scripts/stage.py"
 
 
+for study in ("discovery", "illumination", "multimodal"):
+
+    rule:
+        name:
+            f"study_{study}"
+        input:
+            images=images("dataset"),
+            parts=f"{ROOT}/parts/dataset.parquet",
+            samples=images("samples"),
+            encoder=f"{ROOT}/models/encoder.safetensors",
+            generator=f"{ROOT}/models/source/generator.safetensors",
+            precision=f"{ROOT}/models/encoder.json",
+        output:
+            table=f"{ROOT}/evaluation/studies/{study}.parquet",
+            pictures=f"{ROOT}/evaluation/studies/{study}.npz",
+        log:
+            f"{ROOT}/logs/study_{study}.log",
+        benchmark:
+            f"{ROOT}/benchmarks/study_{study}.tsv"
+        conda:
+            "../../envs/pipeline.yaml"
+        threads: HALF_OF_CORES
+        resources:
+            gpu=GPU,
+        params:
+            stage=f"study_{study}",
+            names=list(checked.part_names),
+            rebalance=settings["rebalance"],
+            inversion=settings["rebalance"]["precision"],
+            settings=settings["studies"],
+            evaluate=settings["evaluate"],
+            run=RUN,
+            seed=SEED,
+            revision=1,
+        script:
+            "../scripts/stage.py"
+
+
 for study, shows in PICTURED.items():
 
     rule:
