@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline_lib.config import Evaluate, Rebalance, Studies
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.editing.donors import ImageSet
+from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.transfer import as_pixels
@@ -22,7 +23,7 @@ from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.studies.rows import mean_row, write_arrays, write_rows
 
 STUDY = "multimodal"
-COLLAGES, EDITS = "collages", "composition"
+COLLAGES, EDITS, FINISHED = METHODS = "collages", "composition", "composition, finished"
 METRICS = "difference of two results, inside the region", "difference of two results, outside of it"
 SHOWN = 3  # images in the figure
 
@@ -46,7 +47,8 @@ def study_multimodal(
 ) -> None:
     """Edit each image with several donors, and measure how much its results differ in the region and elsewhere.
 
-    The region of a pair is what either donor covers. In collages nothing else differs.
+    The region of a pair is what either donor covers. In collages nothing else differs. The edits are finished as
+    `rebalance.finish` says.
 
     Args:
         images: shards of real images.
@@ -54,7 +56,7 @@ def study_multimodal(
         encoder: weight file.
         generator: weight file.
         precision: report of the encoder, with the precision of the inversion.
-        rebalance: the config section with the region.
+        rebalance: the config section with region and finish.
         settings: the config section.
         evaluate: the config section with the confidence level.
         run: name of the run, stored in the file.
@@ -75,7 +77,7 @@ def study_multimodal(
         )
     chosen = seeding.numpy_generator(seed, STUDY).choice(image_set.with_part, how.images, replace=False)
     inverter = open_inverter(encoder, generator, device, rebalance.precision, precision, compile=False)
-    measured: dict[str, list[Tensor]] = {COLLAGES: [], EDITS: []}
+    measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
     shown: list[np.ndarray] = []
     with Progress(f"study_{STUDY}", how.images) as progress:
         for position in chosen:
@@ -85,9 +87,10 @@ def study_multimodal(
             masks = region_masks(rebalance.region, donor_parts, own_parts)
             collages = make_collage(image, donor, masks.pasted)
             made = {COLLAGES: collages, EDITS: inverter(collages, masks.known)}
+            made[FINISHED] = finish(image, donor, made[EDITS], masks, rebalance.finish)
             for name, results in made.items():
                 measured[name].append(differences(results, masks.region).cpu())
-            if len(shown) < 2 * SHOWN:
+            if len(shown) < len(METHODS) * SHOWN:
                 shown += [as_pixels(torch.cat([image[:1], row])).cpu().numpy() for row in made.values()]
             progress.advance(1)
     rows = [
@@ -97,7 +100,7 @@ def study_multimodal(
     ]
     write_rows(table, rows, how, run, [encoder, generator], inverter.precision)
     columns = np.array(["image", *(f"donor {number}" for number in range(1, how.donors + 1))])
-    labels = np.array([COLLAGES, EDITS] * (len(shown) // 2))
+    labels = np.array(METHODS * (len(shown) // len(METHODS)))
     write_arrays(pictures, columns=columns, parts=labels, pixels=np.stack(shown))
 
 

@@ -108,6 +108,7 @@ def test_collages_of_several_donors_differ_in_the_region_alone(run):
     assert found["collages", outside] == 0
     assert found["collages", inside] > 0.1
     assert found["composition", outside] > 0.01  # this inverter repaints the whole image
+    assert found["composition, finished", outside] == 0
     assert "## Several examples of a part (A.2.1, Fig. 10)" in studies_page(table)
     found = values(run(multimodal, Perfect(), {"images": 4, "donors": 3}, **options))
     assert found["composition", inside] == found["collages", inside]
