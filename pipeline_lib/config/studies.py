@@ -44,7 +44,7 @@ class Encoders(Section):
 class Translators(Section):
     """Networks that are trained on real images and collages of them, without a pretrained generator (4.2)."""
 
-    kimg: Positive = Field(16, description="length of each training in thousands of images")
+    kimg: Positive = Field(8, description="length of each training in thousands of images")
     batch: Count = Field(8, description="images in a step")
     learning_rate: Positive = Field(2e-4, description="rate of Adam, which falls to zero in the second half")
     width: Annotated[int, Field(ge=4, multiple_of=2)] = Field(16, description="channels of their first layers")

@@ -24,7 +24,7 @@ class ResNetTranslator(nn.Module):
 
     architecture = "resnet-translator"
 
-    def __init__(self, inputs: int, width: int = 32, blocks: int = 6):
+    def __init__(self, inputs: int, width: int = 32, blocks: int = 4):
         super().__init__()
         self.arguments = {"inputs": inputs, "width": width, "blocks": blocks}
         self.down = nn.Sequential(

@@ -19,6 +19,7 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.devices import resolve_precision
 from pipeline_lib.training.batches import batch_positions
 
 CYCLE, IDENTITY = 10.0, 5.0  # weights of L1 after a cycle and of leaving real images alone (Zhu et al. 2017)
@@ -60,6 +61,7 @@ class AdversarialTask:
         self.total_steps = max(1, round(kimg * 1000 / batch))
         self.seed, self.device, self.name = seed, device, name
         self._rate = learning_rate
+        self._precision = resolve_precision("auto", device)
         self._optimisers = {
             kind: torch.optim.Adam(weights.parameters(), learning_rate, betas=(0.5, 0.999), fused=True)
             for kind, weights in (("networks", networks), ("discriminators", discriminators))
@@ -71,12 +73,17 @@ class AdversarialTask:
                 group["lr"] = self._rate * min(1.0, 2 * (1 - index / self.total_steps))
         batch = self.draw(index)
         self.discriminators.requires_grad_(False)
-        made, losses = self.make(batch)
+        with self._autocast():
+            made, losses = self.make(batch)
         self._update("networks", losses.values())
         self.discriminators.requires_grad_(True)
-        against = self.judge(batch, made)
+        with self._autocast():
+            against = self.judge(batch, made)
         self._update("discriminators", [against])
         return losses | {"loss_discriminator": against}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def draw(self, index: int) -> dict[str, Tensor]:
         """Return the examples of a step."""
