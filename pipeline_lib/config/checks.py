@@ -41,6 +41,8 @@ def _paths(section: Section, place: str = "") -> Iterator[tuple[str, Path, bool,
     for name, value in section:
         if isinstance(value, Section):
             yield from _paths(value, f"{place}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Path):
+            yield from ((f"{place}{name}.{number}", path, False, False) for number, path in enumerate(value))
         elif isinstance(value, Path):
             node = section.model_json_schema()["properties"][name]
             is_folder = any(option.get("format") == FOLDER for option in (node, *node.get("anyOf", ())))

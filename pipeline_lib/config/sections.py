@@ -379,11 +379,17 @@ class Certify(Section):
     tolerance: Annotated[float, Field(gt=0, le=1)] | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         0.03, description="largest distance from a target rate that counts as met; a list has one for each target"
     )
-    labels: Path | None = Field(
+    labels: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
         None,
-        description="CSV with true labels of some edited images, from the sheet of `python -m pipeline_lib audit`; not "
-        "needed for avatars, of which the truth is known",
+        description="CSV with true labels of some edited images, from the sheet of `python -m pipeline_lib audit`; a "
+        "list is of several sheets, or of several people for the same one; not needed for avatars, of which the truth "
+        "is known",
     )
+
+    @property
+    def files(self) -> list[Path]:
+        """The CSV files with labels."""
+        return self.labels if isinstance(self.labels, list) else [self.labels] * (self.labels is not None)
 
     def tolerances(self, count: int) -> list[float]:
         """Return the tolerance of each of `count` targets."""

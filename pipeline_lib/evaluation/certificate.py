@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def certify_targets(
         truth: label table with the truth of edited images too; empty if it is unknown.
         checked: JSON of `evaluate_counterfactuals`, which says whether that truth counts; likewise.
         rebalanced: shards of the rebalanced dataset, which an audit must be of.
-        audit: CSV with labels of edited images, which are taken instead of the truth; empty without an audit.
+        audit: CSV files with labels of edited images, which are taken instead of the truth; empty without an audit.
         targets: the config section with the targets.
         settings: the config section with their tolerances.
         confidence: level of the intervals, in (0, 1).
@@ -65,7 +66,9 @@ def certify_targets(
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
     source, known = None, None
     if audit:
-        source, known = "audit", read_audit(audit[0], set(table["image_id"]), attributes, digest_of_files(*rebalanced))
+        source, digest = "audit", digest_of_files(*rebalanced)
+        sheets = [read_audit(path, set(table["image_id"]), attributes, digest) for path in audit]
+        known = combine_audits(sheets)
     elif truth and _counts(checked[0]):
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
@@ -85,6 +88,7 @@ def certify_targets(
     said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
     if source == "audit" and unknown is None:
         said["labels"] = _check_labels(kept, known, rules[0].attribute)
+        said["agreement"] = agreement_of_audits(sheets)
     write_json(certificate, said)
 
 
@@ -123,6 +127,38 @@ def read_audit(path: Path, names: set[str], attributes: Sequence[str], digest: s
         name, attribute = usable.stack().idxmin()
         raise DataError(f"{path}: {name} has `{values.loc[name, attribute]}` for `{attribute}`; 1, 0 or ? is needed")
     return values.apply(lambda column: column.map(VALUES)).astype("boolean")
+
+
+def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return one row for each image of several audits; where two differ, it cannot be told what the image shows."""
+    rows = pd.concat(sheets)
+    names = rows.index
+    same = (rows.groupby(names).nunique(dropna=False) == 1).loc[names]
+    return rows.where(same.to_numpy())[~names.duplicated()].astype("boolean")
+
+
+def agreement_of_audits(sheets: Sequence[pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Return for each attribute on how many images two audits agree, and Cohen's kappa, if two are of the same images.
+
+    Each pair of audits counts, with the images that both have. Kappa is the agreement beyond that of two people who
+    answer as often in the same way, but at random, as a share of what is possible; None if that is nothing.
+    """
+    pairs = [
+        (one.loc[shared], other.loc[shared])
+        for one, other in combinations(sheets, 2)
+        if len(shared := one.index.intersection(other.index))
+    ]
+    found = {}
+    for attribute in sheets[0] if pairs else ():
+        first, second = (
+            pd.concat([pair[side][attribute] for pair in pairs]).astype("string").fillna("?").to_numpy(str)
+            for side in (0, 1)
+        )
+        agree = float((first == second).mean())
+        by_chance = sum(float((first == answer).mean() * (second == answer).mean()) for answer in np.unique(first))
+        kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
+        found[attribute] = {"images": len(first), "agree": int((first == second).sum()), "kappa": kappa}
+    return found
 
 
 def _counts(checked: Path) -> bool:

@@ -35,7 +35,18 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
     if not (labels := certificate.get("labels")):
         return said
     agree, audited = labels["agree"], labels["audited"]
-    return f"{said} In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
+    said += f" In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
+    return " ".join([said, *map(_say_agreement, certificate["agreement"].items())])
+
+
+def _say_agreement(found: tuple[str, Mapping[str, Any]]) -> str:
+    """Say how often two people agreed, and that their differences count as failed edits."""
+    attribute, counts = found
+    kappa = "" if counts["kappa"] is None else f" (Cohen's kappa {counts['kappa']:.2f})"
+    return (
+        f"Two people agree on “{readable(attribute)}” in {counts['agree']} of {counts['images']} images{kappa}; where "
+        "they differ, the edit counts as failed."
+    )
 
 
 def _say_target(found: Mapping[str, Any], confidence: float, unknown: str | None) -> str:

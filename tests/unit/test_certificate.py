@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.certificate import certify_targets, read_audit
+from pipeline_lib.evaluation.certificate import agreement_of_audits, certify_targets, combine_audits, read_audit
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
@@ -39,7 +40,9 @@ def certify(tmp_path, write_shards):
 
     shards = write_shards(np.zeros((2 * COUNT, 4, 4, 3), np.uint8), names)
 
-    def run(failed=0, audited=None, by_truth=None, labelled=True, tolerance=0.03, touched=False, unclear=0):
+    def run(
+        failed=0, audited=None, by_truth=None, labelled=True, tolerance=0.03, touched=False, unclear=0, differing=0
+    ):
         true = labels.assign(smiling=np.where(edited, ~smiling, smiling), split="train")
         true.loc[np.array(places)[:failed], "smiling"] = True  # these kept their smile
         given = {"truth": [], "checked": [], "audit": []}
@@ -53,6 +56,11 @@ def certify(tmp_path, write_shards):
             sheet.iloc[:unclear, 1:] = "?"
             sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "audit.csv", index=False)
             given["audit"] = [tmp_path / "audit.csv"]
+            if differing:
+                places_of = np.flatnonzero(sheet["smiling"] == "0")[:differing]
+                sheet.iloc[places_of, sheet.columns.get_loc("smiling")] = "1"
+                sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "second.csv", index=False)
+                given["audit"].append(tmp_path / "second.csv")
         if not labelled:
             write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
         if touched:
@@ -152,6 +160,47 @@ def test_an_audit_that_cannot_be_used_is_named(text, message, tmp_path):
     with pytest.raises(DataError, match=message) as refused:
         read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], "x")
     assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
+
+
+def sheet_of(labels):
+    return pd.DataFrame({"smiling": pd.array(list(labels.values()), "boolean")}, index=list(labels))
+
+
+def test_where_two_people_differ_it_cannot_be_told_what_an_image_shows():
+    one, other = sheet_of({"a": True, "b": False, "c": None}), sheet_of({"b": True, "a": True, "c": None, "d": False})
+    assert combine_audits([one, other])["smiling"].to_dict() == {"a": True, "b": pd.NA, "c": pd.NA, "d": False}
+    assert combine_audits([one]).equals(one)
+
+
+def test_agreement_of_two_people_is_cohens_kappa():
+    random = np.random.default_rng(0)
+    answers = random.random(200) < 0.7
+    others = np.where(random.random(200) < 0.85, answers, ~answers)
+    one, other = (sheet_of(dict(zip(range(200), map(bool, found), strict=True))) for found in (answers, others))
+    found = agreement_of_audits([one, other.sample(frac=1, random_state=0)])["smiling"]
+    assert (found["images"], found["agree"]) == (200, int((answers == others).sum()))
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(answers, others))
+    assert agreement_of_audits([one]) == {}
+    assert agreement_of_audits([one, sheet_of({"z": True})]) == {}
+    same = sheet_of({"a": True, "b": True})
+    assert agreement_of_audits([same, same])["smiling"]["kappa"] is None  # chance alone would agree as well
+
+
+def test_a_second_opinion_is_counted_and_said(certify):
+    found = certify(audited=200, differing=20)
+    alone = certify(audited=200)
+    assert found["targets"][0]["rate"]["value"] > alone["targets"][0]["rate"]["value"] + 0.01  # 20 edits to no smile
+    assert found["agreement"]["smiling"]["agree"] == 180
+    assert "Two people agree on “smiling” in 180 of 200 images (Cohen's kappa 0." in describe_certificate(found)
+    assert "Two people" not in describe_certificate(alone)
+
+
+def test_every_file_of_an_audit_is_looked_for(tmp_path):
+    (tmp_path / "one.csv").write_text("")
+    files = [str(tmp_path / name) for name in ("one.csv", "two.csv")]
+    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
+    with pytest.raises(ConfigError, match=r"`certify.labels.1`: no file .*two.csv"):
+        parse_config({"rebalance": rebalance, "retrain": None, "certify": {"labels": files}})
 
 
 def test_labels_of_an_audit_may_be_written_in_several_ways_and_twice(tmp_path):

@@ -131,7 +131,7 @@ rule certify_targets:
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         rebalanced=images("dataset_rebalanced"),
-        audit=given(settings["certify"]["labels"]),
+        audit=given(*checked.certify.files),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
     log:
