@@ -1,4 +1,4 @@
-"""The command line: check a config, run one stage or the workflow, import weights, export images."""
+"""The command line: check and plan a config, run one stage or the workflow, import weights, export images."""
 
 from __future__ import annotations
 
@@ -80,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("adapted", type=Path, help="output weight file; a picture is written next to it")
     adapt.add_argument("--steps", type=int, default=30, help="steps of Adam (default: 30, as in the paper)")
     adapt.set_defaults(command=_adapt)
+
+    plan = commands.add_parser("plan", help="print which edits the target rates need, and what an audit could show")
+    plan.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config of the run")
+    plan.add_argument("--failing", type=float, default=0.02, help="share of edits that fail (default: 0.02)")
+    plan.add_argument("--labels", type=int, default=100, help="audited edits of each target (default: 100)")
+    plan.set_defaults(command=_plan)
 
     audit = commands.add_parser(
         "audit", help="draw images of a run, and write a page on which they are labelled by eye"
@@ -226,6 +232,15 @@ def _adapt(options: argparse.Namespace) -> int:
             steps=options.steps,
         )
     print(f"{options.adapted} and {options.adapted.with_suffix('.png')}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from pipeline_lib.report.forecast import print_forecast
+
+    if not (0 <= options.failing <= 1 and options.labels >= 0):
+        raise PipelineError("`--failing` is a share from 0 to 1, and `--labels` a number from 0; correct them")
+    print_forecast(load_config(options.config), options.failing, options.labels)
     return 0
 
 

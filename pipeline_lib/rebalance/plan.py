@@ -95,9 +95,11 @@ def choose_edits(
         candidates = np.flatnonzero(group & (has != rises) & may_change)
         needed = abs(wanted - present)
         if needed > len(candidates):
+            nearest = (present + (1 if rises else -1) * len(candidates)) / size
             raise DataError(
                 f"rebalance.targets.{number}: rate {target.rate} needs {needed} edits of `{name}`, but only "
-                f"{len(candidates)} images that are {group_name(target.where)} can be edited; use a less extreme rate"
+                f"{len(candidates)} images that are {group_name(target.where)} can be edited; the nearest rate is "
+                f"{nearest:.4g}"
             )
         rng = seeding.numpy_generator(seed, "plan", name, number)
         more = math.ceil(spares * needed)

@@ -96,7 +96,8 @@ def test_who_is_edited_is_a_function_of_seed_and_set_and_every_image_has_its_cha
 def test_a_rate_out_of_reach_is_refused_with_the_numbers():
     holds = {"long_hair": np.arange(10) < 6, "smiling": np.arange(10) < 6}
     may_change = np.arange(10) >= 4  # of the six long-haired smiles only two can be changed
-    message = r"targets\.0: rate 0\.5 needs 3 edits of `dataset`, but only 2 images that are long_hair can be edited"
+    message = r"targets\.0: rate 0\.5 needs 3 edits of `dataset`, but only 2 images that are long_hair can be edited; "
+    message += r"the nearest rate is 0\.6667"
     with pytest.raises(DataError, match=message):
         choose_edits(holds, may_change, targets(0.5, 0.0), 0, "dataset")
 

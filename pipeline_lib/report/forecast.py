@@ -1,0 +1,66 @@
+"""A run's plan as a table on the terminal, before anything is edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline_lib.config import Config
+from pipeline_lib.data.tables import attribute_columns, read_table
+from pipeline_lib.rebalance.certify import Verdict
+from pipeline_lib.rebalance.forecast import Forecast, forecast
+from pipeline_lib.report.tables import readable
+from pipeline_lib.runtime.errors import DataError
+
+
+def print_forecast(config: Config, failing: float, labels: int, console: Console | None = None) -> None:
+    """Print what each target of a config needs, and what an audit of that many edits of each could show.
+
+    Args:
+        config: the config.
+        failing: share of the edits that are taken to fail, in [0, 1].
+        labels: number of audited edits of each target.
+        console: where to print; None: standard output.
+
+    Raises:
+        DataError: the labels of the run are not there yet, or a target cannot be reached.
+    """
+    path = Path("results") / config.run / "labels/dataset.parquet"
+    if not path.is_file():
+        raise DataError(f"{path}: no labels yet; make them with `snakemake --cores 8 {path}`, with your --configfile")
+    rows = read_table(path, "labels")
+    holds = {name: rows[name].to_numpy() > 0.5 for name in attribute_columns(rows, "labels")}
+    targets = config.rebalance.targets
+    found = forecast(
+        holds,
+        targets,
+        config.certify.tolerances(len(targets)),
+        failing=failing,
+        labels=labels,
+        confidence=config.evaluate.confidence,
+        seed=config.seed,
+    )
+    console = console or Console()
+    console.print(_table(found, failing, labels))
+    edits = sum(target.edits for target in found)
+    console.print(
+        f"{edits:,} of {len(rows):,} images are to be edited, with {edits * config.rebalance.candidates:,} candidates. "
+        "Images without the region's part cannot be edited; how many there are is known once parts are segmented."
+    )
+
+
+def _table(found: list[Forecast], failing: float, labels: int) -> Table:
+    table = Table(title=f"If {failing:.1%} of the edits fail, and {labels} of each target are audited")
+    for title in ("group", "attribute", "images", "rate", "target", "edits", "rate after", "verdict", "labels enough"):
+        table.add_column(title, justify="left" if title in ("group", "attribute", "verdict") else "right")
+    for target in found:
+        low, high = target.after.low, target.after.high
+        needed = "none are" if target.labels is None else f"{target.labels:,}"
+        table.add_row(
+            *(readable(target.group), readable(target.attribute), f"{target.size:,}"),
+            *(f"{target.before:.3f}", f"{target.target:.3f}", f"{target.edits:,}"),
+            *(f"{low:.3f} to {high:.3f}", str(Verdict(target.verdict)), needed),
+        )
+    return table

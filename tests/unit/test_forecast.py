@@ -1,0 +1,82 @@
+"""A plan is known, with its cost and what an audit could show, before anything is edited."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from pipeline_lib.cli import main
+from pipeline_lib.config import RateRule, parse_config
+from pipeline_lib.data.tables import write_table
+from pipeline_lib.rebalance.certify import Verdict
+from pipeline_lib.rebalance.forecast import forecast
+from pipeline_lib.report.forecast import print_forecast
+from pipeline_lib.runtime.errors import DataError
+
+TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
+SIZE = 1000  # images of each group, 800 and 200 of which smile
+OPTIONS = dict(failing=0.0, labels=100, confidence=0.95, seed=0)
+
+
+def dataset():
+    number = np.arange(2 * SIZE)
+    return {"long_hair": number < SIZE, "smiling": np.where(number < SIZE, number % 10 < 8, number % 10 < 2)}
+
+
+def run(**changed):
+    return forecast(dataset(), [RateRule(**target) for target in TARGETS], [0.03, 0.03], **OPTIONS | changed)
+
+
+def test_the_edits_are_those_of_the_plan():
+    first, second = run()
+    assert (first.group, first.size, first.before, first.target, first.edits) == ("long_hair", SIZE, 0.8, 0.5, 300)
+    assert (second.group, second.before, second.edits) == ("not long_hair", 0.2, 300)
+
+
+def test_edits_that_fail_leave_the_rate_on_the_side_where_it_was():
+    first, second = run(failing=0.05, labels=300)  # every edit is audited, so the rates are known
+    assert (first.after.low, first.after.high) == (0.515, 0.515)
+    assert (second.after.low, second.after.high) == (0.485, 0.485)
+    assert first.verdict is second.verdict is Verdict.MET
+    assert run(failing=0.2, labels=300)[0].verdict is Verdict.MISSED
+
+
+def test_the_labels_that_are_said_to_be_enough_are():
+    needed = run()[0].labels
+    assert 8 <= needed < 300
+    assert run(labels=needed)[0].verdict is Verdict.MET
+    assert run(labels=needed // 2)[0].verdict is Verdict.UNKNOWN
+    assert run(failing=0.2)[0].labels is None  # a target that is missed is met by no audit
+
+
+def test_a_balanced_group_needs_nothing():
+    holds = {"long_hair": np.arange(8) < 4, "smiling": np.arange(8) % 2 == 0}
+    found = forecast(holds, [RateRule(**TARGETS[0])], [0.03], **OPTIONS)[0]
+    assert (found.edits, found.labels, found.verdict) == (0, 0, Verdict.MET)
+
+
+def test_the_table_says_what_it_costs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(
+        {"run": "mine", "rebalance": {"targets": TARGETS, "editor": "poisson", "candidates": 4}, "retrain": None}
+    )
+    with pytest.raises(DataError, match=r"results/mine/labels/dataset.parquet: no labels yet; make them with"):
+        print_forecast(config, 0.02, 100)
+    names = [f"image-{number}" for number in range(2 * SIZE)]
+    table = pd.DataFrame({"image_id": names, "split": "train", **dataset()})
+    write_table(tmp_path / "results/mine/labels/dataset.parquet", "labels", table)
+    printed = io.StringIO()
+    print_forecast(config, 0.02, 100, Console(file=printed, width=160))
+    text = printed.getvalue()
+    assert "If 2.0% of the edits fail, and 100 of each target are audited" in text
+    assert "600 of 2,000 images are to be edited, with 2,400 candidates." in text
+    assert text.count("300") == 2
+
+
+def test_a_share_that_is_none_is_refused(capsys):
+    assert main(["plan", "--failing", "2"]) == 2
+    assert "`--failing` is a share from 0 to 1" in capsys.readouterr().err
