@@ -9,7 +9,6 @@ from rich.table import Table
 
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
-from pipeline_lib.rebalance.certify import Verdict
 from pipeline_lib.rebalance.forecast import Forecast, forecast
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
@@ -53,14 +52,14 @@ def print_forecast(config: Config, failing: float, labels: int, console: Console
 
 def _table(found: list[Forecast], failing: float, labels: int) -> Table:
     table = Table(title=f"If {failing:.1%} of the edits fail, and {labels} of each target are audited")
-    for title in ("group", "attribute", "images", "rate", "target", "edits", "rate after", "verdict", "labels enough"):
-        table.add_column(title, justify="left" if title in ("group", "attribute", "verdict") else "right")
+    for title in ("target", "images", "rate now", "edits", "rate after", "verdict", "labels"):
+        table.add_column(title, justify="left" if title in ("target", "verdict") else "right")
     for target in found:
         low, high = target.after.low, target.after.high
-        needed = "none are" if target.labels is None else f"{target.labels:,}"
         table.add_row(
-            *(readable(target.group), readable(target.attribute), f"{target.size:,}"),
-            *(f"{target.before:.3f}", f"{target.target:.3f}", f"{target.edits:,}"),
-            *(f"{low:.3f} to {high:.3f}", str(Verdict(target.verdict)), needed),
+            f"{readable(target.group)}: {readable(target.attribute)} {target.target:g}",
+            *(f"{target.size:,}", f"{target.before:.3f}", f"{target.edits:,}", f"{low:.3f}–{high:.3f}"),
+            *(str(target.verdict), "none" if target.labels is None else f"{target.labels:,}"),
         )
+    table.caption = "labels: audited edits that are enough for the verdict “met”"
     return table
