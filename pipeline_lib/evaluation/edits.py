@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
+from pipeline_lib.evaluation.ledger import ledger_of
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -42,10 +43,10 @@ def evaluate_edits(
     planned = needed_edits(all_edits)
     tried = tried[tried["image_id"].isin(planned["image_id"])]
     chosen = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
-    before, scores = (
-        read_table(path, "scores").set_index("image_id").loc[chosen["image_id"]]
-        for path in (scores_before, referee_scores)
+    all_before, all_scores = (
+        read_table(path, "scores").set_index("image_id") for path in (scores_before, referee_scores)
     )
+    before, scores = (table.loc[chosen["image_id"]] for table in (all_before, all_scores))
     attribute = planned["attribute"].iloc[0] if len(planned) else ""
     agreed = scores[attribute].to_numpy() > 0.5 if len(chosen) else np.empty(0)
     held = int((agreed == chosen["wanted"].to_numpy()).sum())
@@ -65,5 +66,6 @@ def evaluate_edits(
             "share_in_their_group_by_referee": float(unchanged.mean()) if len(chosen) else None,
             "masked_l1": float(chosen["masked_l1"].mean()) if len(chosen) else None,
             "targets": read_json(summary)["targets"],
+            "ledger": ledger_of(tried, planned, all_before, all_scores, settings.targets),
         },
     )

@@ -121,6 +121,7 @@ def write_summary(
         quality=_table(quality.drop(columns=tables.MEASURED_WITH)),
         quality_note=escape(_describe_quality(quality)),
         edits=_table(tables.edits_table(found)),
+        ledger=_table(tables.ledger_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
         regions=_compare_regions(found),

@@ -225,6 +225,34 @@ def _what_edits_change(metrics: Mapping[str, Any], stage: str) -> dict[str, obje
     return columns
 
 
+def ledger_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what the edits of each target cost and changed besides, in percent where it is a share."""
+    rows = []
+    for stage in known_stages(metrics["edits"]):
+        for entry in metrics["edits"][stage]["ledger"]:
+            changed = sorted(entry["changed"].items(), key=lambda item: -item[1]["share"])
+            rows.append(
+                {
+                    "image set": readable(stage),
+                    "group": readable(entry["group"]),
+                    "edits made": f"{entry['made']:,} of {entry['planned']:,}",
+                    "no candidate succeeded": percent(entry["share_without_success"]),
+                    "candidates that left their group": percent(entry["share_vetoed"]),
+                    "donors, effective": f"{entry['donors']:,}, {entry['effective_donors']:,.0f}",
+                    "most uses of a donor": entry["most_uses"],
+                    "other attributes that changed most (referee)": ", ".join(
+                        f"{readable(name)} {percent(found['share'])}" for name, found in changed[:3]
+                    ),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent; nothing for null."""
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
 def regions_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return the comparison of swapping a part with swapping the paper's box, on the same images and donors."""
     regions = {name: metrics["regions"][name] for name in ("part", "box") if name in metrics["regions"]}

@@ -14,6 +14,7 @@ from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.bias import evaluate_bias
 from pipeline_lib.evaluation.edits import evaluate_edits
+from pipeline_lib.evaluation.ledger import ledger_of
 from pipeline_lib.evaluation.metrics import collect_metrics
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -201,7 +202,27 @@ def test_edits_are_counted_by_selector_and_referee(tmp_path):
         "share_in_their_group_by_referee": 0.5,  # `b` had short hair
         "masked_l1": pytest.approx(0.2),
         "targets": [{"group": "all"}],
+        "ledger": edits["ledger"],
     }
+
+
+def test_the_ledger_counts_donors_and_other_attributes_by_target(tmp_path):
+    first, second = count_edits(tmp_path, chosen=[False, True, True, False], referee=[0.7, 0.9, 0.9])["ledger"]
+    assert (first["group"], first["planned"], first["made"]) == ("long_hair", 2, 2)
+    assert (first["share_without_success"], first["share_successful"], first["share_vetoed"]) == (0, 0.75, 0)
+    assert (first["donors"], first["effective_donors"], first["most_uses"]) == (2, 2, 1)
+    assert first["changed"] == {"long_hair": {"share": 0.5, "towards": 0.5}}  # `b` has long hair now
+    assert second == second | {"planned": 0, "made": 0, "share_vetoed": None, "effective_donors": 0, "changed": {}}
+
+
+def test_donors_that_are_used_unequally_count_as_fewer():
+    names = [f"image-{number}" for number in range(8)]
+    tried = pd.DataFrame({"image_id": names, "donor_id": list("aaaaabcd"), "success": True, "chosen": True})
+    scores = pd.DataFrame({"smiling": 0.9}, index=names)
+    plan = pd.DataFrame({"image_id": names, "target": 0})
+    entry = ledger_of(tried.assign(in_group=[True] * 6 + [False] * 2), plan, scores, scores, TARGETS.targets)[0]
+    assert entry["effective_donors"] == pytest.approx(64 / 28)
+    assert (entry["donors"], entry["most_uses"], entry["share_vetoed"]) == (4, 5, 0.25)
 
 
 def test_edits_that_all_failed_count_as_none(tmp_path):

@@ -94,6 +94,16 @@ CERTIFIED = {
 }  # fmt: skip
 
 
+LEDGER = {
+    "group": "long_hair", "attribute": "smiling", "planned": 120, "made": 110, "share_without_success": 10 / 120,
+    "share_successful": 0.4, "share_vetoed": 0.25, "donors": 80, "effective_donors": 61.4, "most_uses": 5,
+    "changed": {
+        "beard": {"share": 0.01, "towards": -0.01}, "hat": {"share": 0.03, "towards": 0.0},
+        "long_hair": {"share": 0.0, "towards": 0.0}, "eyeglasses": {"share": 0.0, "towards": 0.0},
+    },
+}  # fmt: skip
+
+
 def metrics_of(rates=RATES, n=2000, agreement=None):
     bias, gaps = bias_of(rates, n)
     detector = {
@@ -105,6 +115,7 @@ def metrics_of(rates=RATES, n=2000, agreement=None):
         "succeeded_by_referee": 96, "share_by_selector": 110 / 120, "share_by_referee": 0.8,
         "share_in_their_group_by_referee": 0.9975, "masked_l1": 0.0712345,
         "targets": [{"group": "long_hair", "rate_before": 0.8, "rate_wanted": 0.5}],
+        "ledger": [LEDGER],
     }  # fmt: skip
     region = {"n": 96, "masked_l1": 0.07, "perceptual_distance_to_context_outside": 0.05}
     measured = {"extractor": "stlpips-alex", "reference": "held-out real images", "n": 2000, "n_reference": 1500}
@@ -702,6 +713,16 @@ def test_the_summary_begins_with_verdict_rates_and_gallery(tmp_path):
     parts = ("The rebalancing worked", "rebalanced dataset", "retrained GAN", "Edits, before and after", "Reasons")
     places = [text.index(part) for part in (*parts, "Rates in every image set", "Image quality")]
     assert places == sorted(places)
+
+
+def test_the_ledger_names_what_changed_most(tmp_path):
+    row = tables.ledger_table(metrics_of()).iloc[0].to_dict()
+    assert row["edits made"] == "110 of 120"
+    assert row["no candidate succeeded"] == "8.3 %"
+    assert row["donors, effective"] == "80, 61"
+    assert row["other attributes that changed most (referee)"].startswith("hat 3.0 %, beard 1.0 %, ")
+    text = written_page(tmp_path, metrics_of()).text
+    assert text.index("Number of edits") < text.index("What else the edits changed") < text.index("25.0 %")
 
 
 def test_the_verdict_holds_no_interval(tmp_path):

@@ -82,7 +82,7 @@ rule evaluate_edits:
     params:
         stage="evaluate_edits",
         settings=settings["rebalance"],
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
