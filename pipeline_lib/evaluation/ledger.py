@@ -19,6 +19,7 @@ def ledger_of(
 
     - `planned` and `made` count edits, and `share_without_success` is that of the faces for which no candidate
       succeeded.
+    - `share_confirmed` is that of the edits that were made in which the referee too sees the value that was wanted.
     - `share_vetoed` is that of the candidates that left their group by the selector, whatever their mouth showed.
     - `donors` counts the donors of the edits that were made; `effective_donors` is the number of equally used donors
       with the same concentration, 1 / sum p^2 (Hill 1973), and `most_uses` how often the most used one was taken.
@@ -40,12 +41,15 @@ def ledger_of(
         uses = made["donor_id"].value_counts().to_numpy(float)
         others = [name for name in before.columns if name != target.attribute]
         held, holds = (scores.loc[made["image_id"], others] > 0.5 for scores in (before, after))
+        wanted = plan.set_index("image_id").loc[made["image_id"], "wanted"].to_numpy(bool)
+        confirmed = (after.loc[made["image_id"], target.attribute].to_numpy() > 0.5) == wanted
         entries.append(
             {
                 "group": group_name(target.where),
                 "attribute": target.attribute,
                 "planned": len(planned),
                 "made": len(made),
+                "share_confirmed": _share(confirmed),
                 "share_without_success": _share(~tried.groupby("image_id")["success"].any()),
                 "share_successful": _share(tried["success"]),
                 "share_vetoed": _share(~tried["in_group"]),
@@ -64,5 +68,5 @@ def ledger_of(
     return entries
 
 
-def _share(values: pd.Series) -> float | None:
+def _share(values: pd.Series | np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None

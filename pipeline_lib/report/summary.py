@@ -136,7 +136,8 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
 
     The balance is real if the whole interval of the rebalanced dataset's gap lies within `SMALL_GAP` of the target
     gap, and the retrained GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Without
-    a retrained GAN the dataset alone decides. Image sets on which the detectors disagree too often do not count.
+    a retrained GAN the dataset alone decides. Image sets on which the detectors disagree too often do not count. Nor
+    does the dataset if they disagree too often on the edits of one group, which are few among all of its images.
 
     Args:
         metrics: metrics of the run.
@@ -146,13 +147,20 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     attribute = targets.targets[0].attribute
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
+    ledger = metrics["edits"]["dataset"]["ledger"]
+    denied = {
+        entry["group"]: entry["share_confirmed"]
+        for entry in ledger
+        if entry["made"] and entry["share_confirmed"] < least_agreement
+    }
+    dataset_is_doubtful = "dataset_rebalanced" in doubtful or bool(denied)
     excess, corrected = (
         {stage: excess_of(as_estimate(judges[judge]), target_gap(targets.targets)) for stage, judges in gaps.items()}
         for judge in ("referee", "corrected")
     )
-    found = _meet_criteria(excess, doubtful)
+    found = _meet_criteria(excess, {*doubtful, *(["dataset_rebalanced"] * dataset_is_doubtful)})
     real = False if False in found.values() else None if None in found.values() else True
-    reasons = [_say_dataset(found["dataset"], "dataset_rebalanced" in doubtful)]
+    reasons = [_say_dataset(found["dataset"], dataset_is_doubtful)]
     if "retrained" in found:
         is_doubtful = "retrained" in doubtful or "control" in doubtful
         reasons.append(_say_retrained(found["retrained"], is_doubtful, excess["control"]))
@@ -161,7 +169,7 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     return Verdict(
         real,
         _headline(real, **found),
-        _caution({stage: agreement[stage][attribute] for stage in doubtful}, least_agreement),
+        _caution({stage: agreement[stage][attribute] for stage in doubtful}, denied, least_agreement),
         reasons + _cost(metrics["quality"]),
     )
 
@@ -230,15 +238,20 @@ def _headline(real: bool | None, **found: bool | None) -> str:
     return f"{said}, {joined_by} {RETRAINED_IS[found['retrained']]}."
 
 
-def _caution(doubtful: Mapping[str, float], least_agreement: float) -> str:
-    """Name the image sets on which the detectors disagree too often, given their agreement there."""
-    if not doubtful:
-        return ""
-    shares = ", ".join(f"{share_text(share)} for “{readable(stage)}”" for stage, share in doubtful.items())
-    return (
-        f"The share of images on which the two detectors agree is only {shares}. It must be at least "
-        f"{least_agreement:g}, so rates and gaps of these images do not count."
-    )
+def _caution(doubtful: Mapping[str, float], denied: Mapping[str, float], least_agreement: float) -> str:
+    """Name the image sets, and the groups of edits, on which the detectors disagree too often, with their agreement."""
+    said = []
+    for shares, what, which in (
+        (doubtful, "images", "rates and gaps of these images do"),
+        (denied, "edits of the dataset", "the gap of the rebalanced dataset does"),
+    ):
+        if shares:
+            listed = ", ".join(f"{share_text(share)} for “{readable(name)}”" for name, share in shares.items())
+            said.append(
+                f"The share of {what} on which the two detectors agree is only {listed}. It must be at least "
+                f"{least_agreement:g}, so {which} not count."
+            )
+    return " ".join(said)
 
 
 def _say_dataset(balanced: bool | None, is_doubtful: bool) -> str:

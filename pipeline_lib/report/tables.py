@@ -236,6 +236,7 @@ def ledger_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
                     "image set": readable(stage),
                     "group": readable(entry["group"]),
                     "edits made": f"{entry['made']:,} of {entry['planned']:,}",
+                    "confirmed by the referee": percent(entry["share_confirmed"]),
                     "no candidate succeeded": percent(entry["share_without_success"]),
                     "candidates that left their group": percent(entry["share_vetoed"]),
                     "donors, effective": f"{entry['donors']:,}, {entry['effective_donors']:,.0f}",

@@ -210,6 +210,7 @@ def test_the_ledger_counts_donors_and_other_attributes_by_target(tmp_path):
     first, second = count_edits(tmp_path, chosen=[False, True, True, False], referee=[0.7, 0.9, 0.9])["ledger"]
     assert (first["group"], first["planned"], first["made"]) == ("long_hair", 2, 2)
     assert (first["share_without_success"], first["share_successful"], first["share_vetoed"]) == (0, 0.75, 0)
+    assert first["share_confirmed"] == 0.5
     assert (first["donors"], first["effective_donors"], first["most_uses"]) == (2, 2, 1)
     assert first["changed"] == {"long_hair": {"share": 0.5, "towards": 0.5}}  # `b` has long hair now
     assert second == second | {"planned": 0, "made": 0, "share_vetoed": None, "effective_donors": 0, "changed": {}}
@@ -219,7 +220,7 @@ def test_donors_that_are_used_unequally_count_as_fewer():
     names = [f"image-{number}" for number in range(8)]
     tried = pd.DataFrame({"image_id": names, "donor_id": list("aaaaabcd"), "success": True, "chosen": True})
     scores = pd.DataFrame({"smiling": 0.9}, index=names)
-    plan = pd.DataFrame({"image_id": names, "target": 0})
+    plan = pd.DataFrame({"image_id": names, "target": 0, "wanted": True})
     entry = ledger_of(tried.assign(in_group=[True] * 6 + [False] * 2), plan, scores, scores, TARGETS.targets)[0]
     assert entry["effective_donors"] == pytest.approx(64 / 28)
     assert (entry["donors"], entry["most_uses"], entry["share_vetoed"]) == (4, 5, 0.25)

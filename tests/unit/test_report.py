@@ -96,6 +96,7 @@ CERTIFIED = {
 
 LEDGER = {
     "group": "long_hair", "attribute": "smiling", "planned": 120, "made": 110, "share_without_success": 10 / 120,
+    "share_confirmed": 0.98,
     "share_successful": 0.4, "share_vetoed": 0.25, "donors": 80, "effective_donors": 61.4, "most_uses": 5,
     "changed": {
         "beard": {"share": 0.01, "towards": -0.01}, "hat": {"share": 0.03, "towards": 0.0},
@@ -595,6 +596,15 @@ def test_disagreeing_detectors_are_named_first_and_void_what_rests_on_them(stage
     verdict = judged(agreement={stage: {"smiling": 0.91}})
     assert verdict.real is None
     assert f"agree is only 0.91 for “{tables.readable(stage)}”" in verdict.caution
+
+
+def test_disagreement_on_a_tenth_of_the_edits_of_one_group_leaves_the_verdict_open():
+    metrics = metrics_of()  # on the whole dataset, of which few images are edited, the detectors agree on 0.99
+    metrics["edits"]["dataset"]["ledger"] = [LEDGER, LEDGER | {"group": "not long_hair", "share_confirmed": 0.9}]
+    verdict = summary.judge_balance(metrics, EVEN, 0.95)
+    assert verdict.real is None
+    assert "edits of the dataset on which the two detectors agree is only 0.90 for “not long hair”" in verdict.caution
+    assert "cannot be told, since the detectors disagree on it" in verdict.reasons[0]
 
 
 def test_excess_is_zero_at_its_nearest_where_the_interval_holds_the_wanted_gap():
