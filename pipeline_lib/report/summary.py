@@ -16,6 +16,7 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
 from pipeline_lib.imaging.png import data_url
+from pipeline_lib.rebalance import certify
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
@@ -24,14 +25,19 @@ from pipeline_lib.report.tables import as_estimate, frechet_distances, readable,
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
 
-#: Largest distance from the target gap of the whole interval of a balanced dataset.
-SMALL_GAP = 0.1
+SMALL_GAP = 0.1  # distance from the target gap up to which a GAN has almost no bias
 
 OPENINGS = {True: "The rebalancing worked", False: "The rebalancing did not work", None: "No verdict is possible"}
 DATASET_IS = {
-    True: "the dataset is now balanced",
-    False: "the dataset is still not balanced",
-    None: "whether the dataset is balanced cannot be told",
+    True: "the rebalanced dataset meets every target rate",
+    False: "the rebalanced dataset misses a target rate",
+    None: "whether the rebalanced dataset meets its target rates cannot be told",
+}
+TARGETS_ARE = {
+    True: "Every target rate is met in the rebalanced dataset, without any detector's opinion.",
+    False: "At least one target rate is missed in the rebalanced dataset, without any detector's opinion.",
+    None: "Whether the target rates are met cannot be told without labels of edited images. The section below says how "
+    "many are likely to be enough.",
 }
 RETRAINED_IS = {
     True: "the GAN retrained on it has at most half of the control GAN's bias",
@@ -39,8 +45,8 @@ RETRAINED_IS = {
     None: "whether retraining halved the GAN's bias cannot be told",
 }
 CORRECTED_DISAGREES = (
-    "Read this verdict with care. Gaps corrected for the referee's errors do not meet the same criterion. Their "
-    "intervals also account for how well these errors are known."
+    "Read this verdict with care. Biases of the GANs that are corrected for the referee's errors do not meet the same "
+    "criterion. Their intervals also account for how well these errors are known."
 )
 REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
@@ -132,12 +138,11 @@ def write_summary(
 
 
 def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> Verdict:
-    """Decide by the referee whether the dataset is balanced and the retrained GAN less biased than the control GAN.
+    """Decide whether the dataset meets its target rates, and whether the retrained GAN is less biased than the control.
 
-    The balance is real if the whole interval of the rebalanced dataset's gap lies within `SMALL_GAP` of the target
-    gap, and the retrained GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Without
-    a retrained GAN the dataset alone decides. Image sets on which the detectors disagree too often do not count. Nor
-    does the dataset if they disagree too often on the edits of one group, which are few among all of its images.
+    The balance is real if the certificate says of every target that it is met, and if by the referee the retrained
+    GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Without a retrained GAN the
+    dataset alone decides. GANs on whose images the detectors disagree too often do not count.
 
     Args:
         metrics: metrics of the run.
@@ -147,24 +152,22 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     attribute = targets.targets[0].attribute
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
-    ledger = metrics["edits"]["dataset"]["ledger"]
     denied = {
         entry["group"]: entry["share_confirmed"]
-        for entry in ledger
+        for entry in metrics["edits"]["dataset"]["ledger"]
         if entry["made"] and entry["share_confirmed"] < least_agreement
     }
-    dataset_is_doubtful = "dataset_rebalanced" in doubtful or bool(denied)
     excess, corrected = (
         {stage: excess_of(as_estimate(judges[judge]), target_gap(targets.targets)) for stage, judges in gaps.items()}
         for judge in ("referee", "corrected")
     )
-    found = _meet_criteria(excess, {*doubtful, *(["dataset_rebalanced"] * dataset_is_doubtful)})
+    found = {"dataset": meets_targets(metrics["certificate"])} | _halved(excess, doubtful)
     real = False if False in found.values() else None if None in found.values() else True
-    reasons = [_say_dataset(found["dataset"], dataset_is_doubtful)]
+    reasons = [TARGETS_ARE[found["dataset"]]]
     if "retrained" in found:
         is_doubtful = "retrained" in doubtful or "control" in doubtful
         reasons.append(_say_retrained(found["retrained"], is_doubtful, excess["control"]))
-    if real and not all(_meet_criteria(corrected).values()):
+    if real and not all(_halved(corrected).values()):
         reasons.append(CORRECTED_DISAGREES)
     return Verdict(
         real,
@@ -174,28 +177,26 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     )
 
 
-def _meet_criteria(excess: Mapping[str, Estimate], doubtful: Collection[str] = ()) -> dict[str, bool | None]:
-    """Return whether the dataset is balanced and, if a GAN was retrained, whether its bias is halved."""
-    found = {"dataset": None if "dataset_rebalanced" in doubtful else is_small(excess["dataset_rebalanced"])}
-    if "retrained" in excess:
-        is_doubtful = "retrained" in doubtful or "control" in doubtful
-        found["retrained"] = None if is_doubtful else is_halved(excess["retrained"], excess["control"])
-    return found
+def meets_targets(certificate: Mapping[str, Any]) -> bool | None:
+    """Return whether every target is met by the certificate, or None if none is missed but of one it cannot be told."""
+    verdicts = {certify.Verdict(target["verdict"]) for target in certificate["targets"]}
+    if certify.Verdict.MISSED in verdicts:
+        return False
+    return True if verdicts == {certify.Verdict.MET} else None
+
+
+def _halved(excess: Mapping[str, Estimate], doubtful: Collection[str] = ()) -> dict[str, bool | None]:
+    """Return whether the bias of the retrained GAN is at most half of the control's; nothing without such a GAN."""
+    if "retrained" not in excess:
+        return {}
+    is_doubtful = "retrained" in doubtful or "control" in doubtful
+    return {"retrained": None if is_doubtful else is_halved(excess["retrained"], excess["control"])}
 
 
 def excess_of(gap: Estimate, target: float) -> Estimate:
     """Return the distance of a gap from the target gap, with the smallest and largest distance of its interval."""
     near, far = sorted((abs(gap.low - target), abs(gap.high - target)))
     return Estimate(abs(gap.value - target), 0.0 if gap.low <= target <= gap.high else near, far)
-
-
-def is_small(excess: Estimate) -> bool | None:
-    """Return whether a gap is near the target gap, or None if its interval is too wide to decide."""
-    if math.isnan(excess.value):
-        return None
-    if excess.value > SMALL_GAP:
-        return False
-    return True if excess.high <= SMALL_GAP else None
 
 
 def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
@@ -254,16 +255,6 @@ def _caution(doubtful: Mapping[str, float], denied: Mapping[str, float], least_a
     return " ".join(said)
 
 
-def _say_dataset(balanced: bool | None, is_doubtful: bool) -> str:
-    if is_doubtful:
-        return "Whether the rebalanced dataset is balanced cannot be told, since the detectors disagree on it."
-    return {
-        True: f"The whole interval of the rebalanced dataset's group gap lies within {SMALL_GAP:g} of the target gap.",
-        False: f"The rebalanced dataset is not balanced. Its group gap is more than {SMALL_GAP:g} from the target gap.",
-        None: "The rebalanced dataset has too few images in a group to tell whether it is balanced.",
-    }[balanced]
-
-
 def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) -> str:
     if is_doubtful:
         return "The comparison of the GANs proves nothing, since the detectors disagree on one of the two."
@@ -288,16 +279,14 @@ def _cost(quality: Mapping[str, Any]) -> list[str]:
 
 
 def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
-    lies = (
-        f"whole interval of the rebalanced dataset's group gap lies within {SMALL_GAP:g} of the target gap "
-        f"({target_gap(targets.targets):+z.2f})"
-    )
+    met = "Every target rate is met in the rebalanced dataset, as the section “Are the target rates met?” tells"
     if not retrain:
-        return f"The criterion, by the referee: the {lies}. The interval accounts for the choice of images."
+        return f"The criterion. {met}."
     return (
-        f"The criterion, by the referee, has two parts. The {lies}. The retrained GAN's bias is at most half of the "
-        "control GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap. "
-        "The intervals account for the choice of images, not for another seed of the training."
+        f"The criterion has two parts. {met}. By the referee, the retrained GAN's bias is at most half of the control "
+        "GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap "
+        f"({target_gap(targets.targets):+z.2f}). The intervals account for the choice of images, not for another seed "
+        "of the training."
     )
 
 
