@@ -201,9 +201,15 @@ def _ship(options: argparse.Namespace) -> int:
     from pipeline_lib.networks.checkpoints import ship_weights
 
     models = options.results / "models"
-    for source in (models / "source/generator", models / "source/discriminator", models / "encoder"):
-        target = options.folder / f"{source.name}.safetensors"
-        ship_weights(source.with_suffix(".safetensors"), target)
+    files = [models / f"{name}.safetensors" for name in ("source/generator", "source/discriminator", "encoder")]
+    if not any(source.is_file() for source in files):
+        raise PipelineError(f"{models}: none of the source weights is there; train them first, or correct the path")
+    for source in files:
+        target = options.folder / source.name
+        if not source.is_file():
+            print(f"{source}: not in this run, so left out")
+            continue
+        ship_weights(source, target)
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 

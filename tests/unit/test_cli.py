@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -156,3 +157,16 @@ def test_the_version_is_that_of_the_library(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.strip() == cli.__version__
+
+
+def test_what_a_run_has_trained_so_far_is_shipped_in_half_precision(capsys, tmp_path, networks):
+    models = tmp_path / "results/models"
+    (models / "source").mkdir(parents=True)
+    shutil.copy(networks.generator, models / "source/generator.safetensors")
+    assert main(["ship", str(tmp_path / "results"), str(tmp_path / "shipped")]) == 0
+    assert "encoder.safetensors: not in this run, so left out" in capsys.readouterr().out
+    shipped = tmp_path / "shipped/generator.safetensors"
+    assert [path.name for path in (tmp_path / "shipped").iterdir()] == ["generator.safetensors"]
+    assert shipped.stat().st_size < 0.6 * networks.generator.stat().st_size
+    assert read_header(shipped)["arguments"] == read_header(networks.generator)["arguments"]
+    assert "none of the source weights is there" in refusal(capsys, "ship", str(tmp_path), str(tmp_path / "shipped"))
