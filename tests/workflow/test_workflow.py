@@ -12,12 +12,16 @@ import time
 from pathlib import Path
 from subprocess import Popen
 
+import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
+from pipeline_lib.config import parse_config
+from pipeline_lib.data.tables import read_tables
+from pipeline_lib.editing.replay import replay
 from pipeline_lib.studies.comparison import LACKING
 
 pytestmark = pytest.mark.workflow
@@ -102,6 +106,13 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     assert "studies: they need an encoder" in run.snakemake(
         "studies", config=run.configure({"rebalance": {"editor": "poisson"}}), fails=True
     )
+
+
+def test_the_choice_is_made_again_from_the_tables_alone(finished: Run) -> None:
+    settings = parse_config(yaml.safe_load((REPOSITORY / CONFIG).read_text())).rebalance
+    for name in ("dataset", "samples"):
+        own = read_tables(sorted((finished.results / "swaps" / name).glob("*.candidates.parquet")), "candidates")
+        pd.testing.assert_frame_equal(replay(finished.results, name, settings), own)
 
 
 def test_a_second_run_has_nothing_to_do(finished: Run) -> None:

@@ -1,0 +1,92 @@
+"""The choice among a run's candidates made again under other rules, from their tables alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline_lib.config import Rebalance
+from pipeline_lib.data.tables import read_table, read_tables
+from pipeline_lib.editing.choice import choose_best, closest
+from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.rebalance.plan import needed_edits
+from pipeline_lib.runtime.errors import DataError
+
+
+def replay(
+    results: Path,
+    name: str,
+    settings: Rebalance,
+    *,
+    candidates: int | None = None,
+    threshold: float = 0.5,
+    veto: bool = True,
+) -> pd.DataFrame:
+    """Choose again among the candidates of a run, by the selector's scores of them.
+
+    Args:
+        results: `results/<run>`.
+        name: name of the image set, dataset or samples.
+        settings: the config section of the run, of which `choose` and `seam_tolerance` may be others.
+        candidates: number of candidates, at most that of the run; None: all of them.
+        threshold: probability of the target value from which on a candidate succeeds, in (0, 1).
+        veto: whether a candidate that has left its group fails, as in the run.
+
+    Returns:
+        The table of candidates that are considered, with `success` and `chosen` as they would be.
+
+    Raises:
+        DataError: the tables are missing, or cannot answer this.
+    """
+    shards = sorted((results / "swaps" / name).glob("*.candidates.parquet"))
+    if not shards:
+        raise DataError(f"{results}/swaps/{name}: no candidates; run the workflow first, or correct the path")
+    found = read_tables(shards, "candidates")
+    faces = found["image_id"].nunique()
+    tried = len(found) // faces if faces else 0
+    count = tried if candidates is None else candidates
+    if not 0 < count <= max(tried, 1):
+        raise DataError(f"{count} candidates: the run tried {tried} for each face, and the others have no scores")
+    if count < tried and settings.pool is None:
+        raise DataError(f"{count} candidates: without `rebalance.pool` that many draw other donors than {tried} do")
+    if settings.refine:
+        raise DataError("`rebalance.refine`: scores of refined edits replaced those that they were chosen by")
+    if not faces:
+        return found
+    plan = read_table(results / "plan" / f"{name}.parquet", "plan").set_index("image_id")
+    columns = {key: torch.tensor(found[key].to_numpy()).view(faces, tried) for key in ("logit", "in_group", "seam")}
+    wanted = torch.tensor(plan.loc[found["image_id"].to_numpy().reshape(faces, tried)[:, 0], "wanted"].to_numpy(bool))
+    strength = torch.where(wanted[:, None], columns["logit"], -columns["logit"])
+    if veto:
+        strength = strength.masked_fill(~columns["in_group"], -torch.inf)
+    kept = closest(columns["seam"], settings.seam_tolerance)[:, :count].sort(dim=1).values
+    best = kept.gather(1, choose_best(strength.gather(1, kept), columns["seam"].gather(1, kept), settings))
+    success = strength > math.log(threshold / (1 - threshold))
+    chosen = torch.zeros_like(success).scatter_(1, best, success.gather(1, best))
+    considered = torch.zeros_like(success).scatter_(1, kept, True).flatten().numpy()
+    again = found.assign(success=success.flatten().numpy(), chosen=chosen.flatten().numpy())
+    return again[considered].reset_index(drop=True)
+
+
+def yields_of(results: Path, name: str, settings: Rebalance, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Count for each target the edits that are needed, those of them that are made, and what their donors are like."""
+    needed = needed_edits(read_table(results / "plan" / f"{name}.parquet", "plan"))
+    rows = []
+    for number, target in enumerate(settings.targets):
+        names = needed.loc[needed["target"] == number, "image_id"]
+        made = chosen[chosen["chosen"] & chosen["image_id"].isin(names)]
+        rows.append(
+            {
+                "group": group_name(target.where),
+                "edits": len(names),
+                "made": len(made),
+                "share": len(made) / len(names) if len(names) else np.nan,
+                "mean seam": float(made["seam"].mean()),
+                "donors": made["donor_id"].nunique(),
+            }
+        )
+    return pd.DataFrame(rows)
