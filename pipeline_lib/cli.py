@@ -266,14 +266,13 @@ def _replay(options: argparse.Namespace) -> int:
         raise PipelineError("`--threshold` is a probability between 0 and 1; correct it")
     config = load_config(options.config)
     settings = config.rebalance
-    if options.choose:
-        settings = settings.model_copy(update={"choose": options.choose})
     results = Path("results") / config.run
     chosen = replay(
         results,
         options.name,
         settings,
         candidates=options.candidates,
+        choose=options.choose,
         threshold=options.threshold,
         veto=not options.no_veto,
     )

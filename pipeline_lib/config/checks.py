@@ -18,9 +18,10 @@ from pipeline_lib.config.data import (
 )
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
-from pipeline_lib.config.rebalance import PartRegion, Translation
+from pipeline_lib.config.rebalance import Optimization, PartRegion, Translation
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import Encoder, GanTraining, Generator
+from pipeline_lib.config.studies import impossible_methods
 from pipeline_lib.runtime.errors import DataError
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
@@ -188,11 +189,25 @@ def check_networks(config: Config) -> None:
                 "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
                 "remove `retrain.attributes` or use another backend for `detectors.selector`"
             )
+    _check_methods(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
             f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
             f"images of {config.published.of_domain().resolution} pixels; change `data.resolution`"
         )
+
+
+def _check_methods(config: Config) -> None:
+    """Check that the generator has the latents that the methods of the config optimise."""
+    editor, named = config.rebalance.editor, config.studies.comparison.methods or []
+    given = [("rebalance.editor.method", editor.method)] if isinstance(editor, Optimization) else []
+    given += [("studies.comparison.methods", method) for method in named]
+    for key, method in given:
+        if method in impossible_methods(config.source_family):
+            raise ValueError(
+                f"`{key}`: {method} is not possible with a generator of the architecture {config.source_family}; use "
+                "another method"
+            )
 
 
 def _check_generator(config: Config, generator: Generator) -> None:

@@ -21,6 +21,11 @@ WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
 LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_perceptual": {"perceptual": 0.0}}
 
 
+def impossible_methods(family: str | None) -> tuple[str, ...]:
+    """Return the methods for which a generator of this family, "stylegan2" or "progan", lacks the latents."""
+    return {"progan": OF_W, "stylegan2": OF_Z}.get(family or "", ())
+
+
 class Encoders(Section):
     """Encoders trained alike from scratch, to be compared with each other.
 
@@ -29,7 +34,10 @@ class Encoders(Section):
     such as architecture, masks and batch size, is as in `encoder`.
     """
 
-    kimg: Positive = Field(24, description="length of each training in thousands of generated images")
+    kimg: Positive = Field(
+        24,
+        description="length of each training in thousands of images, which are real for in_domain alone",
+    )
     learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
 
     def like(self, encoder: Encoder, variant: Variant) -> Encoder:
@@ -90,7 +98,7 @@ class Comparison(Section):
 
     def wanted(self, family: str | None) -> list[str]:
         """Return the methods to compare for a generator of this family, "stylegan2" or "progan"."""
-        impossible = OF_W if family == "progan" else OF_Z
+        impossible = impossible_methods(family)
         return [method for method in METHODS if method not in impossible and method in (self.methods or METHODS)]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.choice import choose_best, closest
 from pipeline_lib.rebalance.groups import group_name
-from pipeline_lib.rebalance.plan import needed_edits
+from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.errors import DataError
 
 
@@ -23,6 +25,7 @@ def replay(
     settings: Rebalance,
     *,
     candidates: int | None = None,
+    choose: Literal["seam", "strongest"] | None = None,
     threshold: float = 0.5,
     veto: bool = True,
 ) -> pd.DataFrame:
@@ -31,8 +34,9 @@ def replay(
     Args:
         results: `results/<run>`.
         name: name of the image set, dataset or samples.
-        settings: the config section of the run, of which `choose` and `seam_tolerance` may be others.
+        settings: the config section of the run.
         candidates: number of candidates, at most that of the run; None: all of them.
+        choose: rule of the choice; None: that of the run.
         threshold: probability of the target value from which on a candidate succeeds, in (0, 1).
         veto: whether a candidate that has left its group fails, as in the run.
 
@@ -40,7 +44,8 @@ def replay(
         The table of candidates that are considered, with `success` and `chosen` as they would be.
 
     Raises:
-        DataError: the tables are missing, or cannot answer this.
+        DataError: the tables are missing, or cannot answer this. They cannot if the run's own rules do not give the
+            run's own choice: a GPU may choose by rounded scores, of which it keeps those of the others alone.
     """
     shards = sorted((results / "swaps" / name).glob("*.candidates.parquet"))
     if not shards:
@@ -61,32 +66,50 @@ def replay(
     columns = {key: torch.tensor(found[key].to_numpy()).view(faces, tried) for key in ("logit", "in_group", "seam")}
     wanted = torch.tensor(plan.loc[found["image_id"].to_numpy().reshape(faces, tried)[:, 0], "wanted"].to_numpy(bool))
     strength = torch.where(wanted[:, None], columns["logit"], -columns["logit"])
-    if veto:
-        strength = strength.masked_fill(~columns["in_group"], -torch.inf)
-    kept = closest(columns["seam"], settings.seam_tolerance)[:, :count].sort(dim=1).values
-    best = kept.gather(1, choose_best(strength.gather(1, kept), columns["seam"].gather(1, kept), settings))
-    success = strength > math.log(threshold / (1 - threshold))
-    chosen = torch.zeros_like(success).scatter_(1, best, success.gather(1, best))
-    considered = torch.zeros_like(success).scatter_(1, kept, True).flatten().numpy()
+    vetoed = strength.masked_fill(~columns["in_group"], -torch.inf)
+    differing = int(
+        (_choose(vetoed, columns["seam"], tried, 0.0, settings)[1].flatten().numpy() != found["chosen"]).sum()
+    )
+    if differing:
+        raise DataError(
+            f"{results}/swaps/{name}: `rebalance` does not give the run's own choice for {differing} candidates; the "
+            "config is of another run, or a GPU chose by rounded scores, which are not stored"
+        )
+    rules = settings if choose is None else settings.model_copy(update={"choose": choose})
+    least = math.log(threshold / (1 - threshold))
+    success, chosen, considered = _choose(vetoed if veto else strength, columns["seam"], count, least, rules)
     again = found.assign(success=success.flatten().numpy(), chosen=chosen.flatten().numpy())
-    return again[considered].reset_index(drop=True)
+    return again[considered.flatten().numpy()].reset_index(drop=True)
+
+
+def _choose(
+    strength: Tensor, seam: Tensor, count: int, least: float, settings: Rebalance
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which candidates (faces, tried) succeed, are chosen, and are among the `count` with the least seam."""
+    kept = closest(seam, settings.seam_tolerance)[:, :count].sort(dim=1).values
+    best = kept.gather(1, choose_best(strength.gather(1, kept), seam.gather(1, kept), settings))
+    success = strength > least
+    chosen = torch.zeros_like(success).scatter_(1, best, success.gather(1, best))
+    return success, chosen, torch.zeros_like(success).scatter_(1, kept, True)
 
 
 def yields_of(results: Path, name: str, settings: Rebalance, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Count for each target the edits that are needed, those of them that are made, and what their donors are like."""
-    needed = needed_edits(read_table(results / "plan" / f"{name}.parquet", "plan"))
+    """Count for each target the edits that are needed, those that are made, spares included, and their donors."""
+    plan = read_table(results / "plan" / f"{name}.parquet", "plan")
+    made = made_edits(plan, set(chosen.loc[chosen["chosen"], "image_id"]))
     rows = []
     for number, target in enumerate(settings.targets):
-        names = needed.loc[needed["target"] == number, "image_id"]
-        made = chosen[chosen["chosen"] & chosen["image_id"].isin(names)]
+        needed = int((needed_edits(plan)["target"] == number).sum())
+        names = made.loc[made["target"] == number, "image_id"]
+        of_target = chosen[chosen["chosen"] & chosen["image_id"].isin(names)]
         rows.append(
             {
                 "group": group_name(target.where),
-                "edits": len(names),
-                "made": len(made),
-                "share": len(made) / len(names) if len(names) else np.nan,
-                "mean seam": float(made["seam"].mean()),
-                "donors": made["donor_id"].nunique(),
+                "edits": needed,
+                "made": len(of_target),
+                "share": len(of_target) / needed if needed else np.nan,
+                "mean seam": float(of_target["seam"].mean()),
+                "donors": of_target["donor_id"].nunique(),
             }
         )
     return pd.DataFrame(rows)

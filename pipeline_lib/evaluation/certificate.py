@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,9 @@ def certify_targets(
     source, known = None, None
     if audit:
         source, digest = "audit", digest_of_files(*rebalanced)
-        sheets = [read_audit(path, set(table["image_id"]), attributes, digest) for path in audit]
-        known = combine_audits(sheets)
+        sheets = {str(path): read_audit(path, set(table["image_id"]), attributes, digest) for path in audit}
+        _check_different(audit)
+        known = combine_audits(list(sheets.values()))
     elif truth and _counts(checked[0]):
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
@@ -137,27 +138,29 @@ def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return rows.where(same.to_numpy())[~names.duplicated()].astype("boolean")
 
 
-def agreement_of_audits(sheets: Sequence[pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Return for each attribute on how many images two audits agree, and Cohen's kappa, if two are of the same images.
+def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """Return for each two audits of the same images and each attribute on how many they agree, and Cohen's kappa.
 
-    Each pair of audits counts, with the images that both have. Kappa is the agreement beyond that of two people who
-    answer as often in the same way, but at random, as a share of what is possible; None if that is nothing.
+    Kappa is the agreement beyond that of two people who answer as often in the same way, but at random, as a share of
+    what is possible; None if that is nothing. That it cannot be told is an answer too.
+
+    Args:
+        sheets: labels by the name of their file.
     """
-    pairs = [
-        (one.loc[shared], other.loc[shared])
-        for one, other in combinations(sheets, 2)
-        if len(shared := one.index.intersection(other.index))
-    ]
-    found = {}
-    for attribute in sheets[0] if pairs else ():
-        first, second = (
-            pd.concat([pair[side][attribute] for pair in pairs]).astype("string").fillna("?").to_numpy(str)
-            for side in (0, 1)
-        )
-        agree = float((first == second).mean())
-        by_chance = sum(float((first == answer).mean() * (second == answer).mean()) for answer in np.unique(first))
-        kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
-        found[attribute] = {"images": len(first), "agree": int((first == second).sum()), "kappa": kappa}
+    found = []
+    for (one, first), (other, second) in combinations(sheets.items(), 2):
+        shared = first.index.intersection(second.index)
+        for attribute in first if len(shared) else ():
+            answers = [
+                sheet.loc[shared, attribute].astype("string").fillna("?").to_numpy(str) for sheet in (first, second)
+            ]
+            agree = float((answers[0] == answers[1]).mean())
+            by_chance = sum(
+                float(np.prod([(said == answer).mean() for said in answers])) for answer in np.unique(answers)
+            )
+            kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
+            counts = {"images": len(shared), "agree": round(agree * len(shared)), "kappa": kappa}
+            found.append({"files": [one, other], "attribute": attribute} | counts)
     return found
 
 
@@ -173,11 +176,22 @@ def _count(kept: pd.DataFrame, target: RateRule) -> Kept:
     return Kept(int(inside.sum()), int((inside & kept[target.attribute].to_numpy(bool)).sum()))
 
 
+def _check_different(audit: Sequence[Path]) -> None:
+    """Refuse two files with the same content, whose agreement would prove nothing."""
+    seen: dict[str, Path] = {}
+    for path in audit:
+        other = seen.setdefault(digest_of_files(path), path)
+        if other != path or audit.count(path) > 1:
+            raise DataError(f"{path}: the same labels as in {other}; name each file of `certify.labels` once")
+
+
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, attribute: str) -> dict[str, int]:
-    """Count the unedited images in an audit, and those on which it agrees with their labels."""
+    """Count the unedited images in an audit, those on which it agrees with their labels, and those it cannot tell."""
     labels = kept.set_index("image_id")[attribute]
-    seen = known[attribute].loc[known.index.intersection(labels.index)].dropna()
-    return {"audited": len(seen), "agree": int((seen.astype(bool) == labels.loc[seen.index].astype(bool)).sum())}
+    seen = known[attribute].loc[known.index.intersection(labels.index)]
+    told = seen.dropna()
+    agree = int((told.astype(bool) == labels.loc[told.index].astype(bool)).sum())
+    return {"audited": len(seen), "agree": agree, "unclear": len(seen) - len(told)}
 
 
 def _stratum(

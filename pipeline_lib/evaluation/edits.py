@@ -41,6 +41,7 @@ def evaluate_edits(
     tried, all_edits = read_tables(candidates, "candidates"), read_table(plan, "plan")
     made = made_edits(all_edits, set(tried.loc[tried["chosen"], "image_id"]))
     planned = needed_edits(all_edits)
+    every = tried
     tried = tried[tried["image_id"].isin(planned["image_id"])]
     chosen = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
     all_before, all_scores = (
@@ -66,6 +67,6 @@ def evaluate_edits(
             "share_in_their_group_by_referee": float(unchanged.mean()) if len(chosen) else None,
             "masked_l1": float(chosen["masked_l1"].mean()) if len(chosen) else None,
             "targets": read_json(summary)["targets"],
-            "ledger": ledger_of(tried, planned, all_before, all_scores, settings.targets),
+            "ledger": ledger_of(every, planned, made, all_before, all_scores, settings.targets),
         },
     )

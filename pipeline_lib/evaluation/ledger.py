@@ -13,12 +13,17 @@ from pipeline_lib.rebalance.groups import group_name
 
 
 def ledger_of(
-    candidates: pd.DataFrame, plan: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame, targets: Sequence[RateRule]
+    candidates: pd.DataFrame,
+    plan: pd.DataFrame,
+    made: pd.DataFrame,
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    targets: Sequence[RateRule],
 ) -> list[dict[str, Any]]:
     """Return an entry for each target.
 
-    - `planned` and `made` count edits, and `share_without_success` is that of the faces for which no candidate
-      succeeded.
+    - `planned` counts the edits that are needed, and `made` those that were made, spares included.
+    - `share_without_success` is that of the needed ones for which no candidate succeeded.
     - `share_confirmed` is that of the edits that were made in which the referee too sees the value that was wanted.
     - `share_vetoed` is that of the candidates that left their group by the selector, whatever their mouth showed.
     - `donors` counts the donors of the edits that were made; `effective_donors` is the number of equally used donors
@@ -27,8 +32,9 @@ def ledger_of(
       value than before, with `towards`, the change of the attribute's rate.
 
     Args:
-        candidates: table of candidates, of needed edits alone.
-        plan: table of these edits.
+        candidates: table of candidates.
+        plan: table of the edits that are needed.
+        made: rows of the whole plan that were made, by `made_edits`.
         before: the referee's scores of the images, by image.
         after: the referee's scores of the rebalanced images, by image.
         targets: the target rates, by their numbers in the plan.
@@ -37,18 +43,19 @@ def ledger_of(
     for number, target in enumerate(targets):
         planned = plan.loc[plan["target"] == number, "image_id"]
         tried = candidates[candidates["image_id"].isin(planned)]
-        made = tried[tried["chosen"]]
-        uses = made["donor_id"].value_counts().to_numpy(float)
+        done = made[made["target"] == number].set_index("image_id")
+        chosen = candidates[candidates["chosen"] & candidates["image_id"].isin(done.index)]
+        uses = chosen["donor_id"].value_counts().to_numpy(float)
         others = [name for name in before.columns if name != target.attribute]
-        held, holds = (scores.loc[made["image_id"], others] > 0.5 for scores in (before, after))
-        wanted = plan.set_index("image_id").loc[made["image_id"], "wanted"].to_numpy(bool)
-        confirmed = (after.loc[made["image_id"], target.attribute].to_numpy() > 0.5) == wanted
+        held, holds = (scores.loc[chosen["image_id"], others] > 0.5 for scores in (before, after))
+        wanted = done.loc[chosen["image_id"], "wanted"].to_numpy(bool)
+        confirmed = (after.loc[chosen["image_id"], target.attribute].to_numpy() > 0.5) == wanted
         entries.append(
             {
                 "group": group_name(target.where),
                 "attribute": target.attribute,
                 "planned": len(planned),
-                "made": len(made),
+                "made": len(chosen),
                 "share_confirmed": _share(confirmed),
                 "share_without_success": _share(~tried.groupby("image_id")["success"].any()),
                 "share_successful": _share(tried["success"]),
@@ -61,7 +68,7 @@ def ledger_of(
                         "share": float((held[name] != holds[name]).mean()),
                         "towards": float(holds[name].mean() - held[name].mean()),
                     }
-                    for name in (others if len(made) else ())
+                    for name in (others if len(chosen) else ())
                 },
             }
         )

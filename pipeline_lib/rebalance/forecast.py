@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Forecast(NamedTuple):
     edits: int
     after: Estimate  # rate that an audit would find
     verdict: Verdict
-    labels: int | None  # of edited images of this group that would show that the target is met; None if none would
+    labels: int | None  # audited edits of each target from which on this one is found to be met; None if never
 
 
 def forecast(
@@ -42,6 +43,8 @@ def forecast(
     seed: int,
 ) -> list[Forecast]:
     """Forecast each target, if a share of the edits fails by showing the value that the image had.
+
+    An audit is taken to see the share of failures that there is, rounded up to a whole number of images.
 
     Every image is taken to be editable, since parts are not segmented yet. Spares are not counted.
 
@@ -59,30 +62,54 @@ def forecast(
     """
     everywhere = np.ones(len(next(iter(holds.values()))), bool)
     _, counts = choose_edits(holds, everywhere, targets, seed, "dataset")
+    sizes, edits = ([int(count[key]) for count in counts] for key in ("size", "edits"))
+    before = [float(count["rate_before"]) for count in counts]
+    rises = [target.rate > rate for target, rate in zip(targets, before, strict=True)]
+    kept = [
+        Kept(size - changed, round(rate * size) - (0 if up else changed))
+        for size, changed, rate, up in zip(sizes, edits, before, rises, strict=True)
+    ]
+
+    def audited(labelled: int) -> list[Stratum]:
+        return [
+            _stratum(number, up, changed, min(labelled, changed), failing)
+            for number, (up, changed) in enumerate(zip(rises, edits, strict=True))
+            if changed
+        ]
+
+    def rate_of(number: int, labelled: int) -> Estimate:
+        random = seeding.numpy_generator(seed, "forecast", number, labelled)
+        return estimate(kept, audited(labelled), np.arange(len(targets)) == number, confidence, random)
+
     found = []
-    for number, (target, tolerance, count) in enumerate(zip(targets, tolerances, counts, strict=True)):
-        size, edits = int(count["size"]), int(count["edits"])
-        positives = round(float(count["rate_before"]) * size)
-        rises = target.rate * size > positives
-        kept = [Kept(size - edits, positives - (0 if rises else edits))]
-
-        def audited(labelled: int, edits: int = edits, rises: bool = rises) -> list[Stratum]:
-            values = np.full(min(labelled, edits), rises)
-            values[: round(failing * len(values))] = not rises
-            return [Stratum(0, rises, edits, np.zeros(len(values), int), values)] if edits else []
-
-        rng = seeding.numpy_generator(seed, "forecast", number)
-        after = estimate(kept, audited(labels), (1.0,), confidence, rng)
+    for number, (target, tolerance) in enumerate(zip(targets, tolerances, strict=True)):
+        after, enough = rate_of(number, labels), None
+        for tried in reversed(_attempts(max(edits))):  # every larger audit must do as well
+            if judge(rate_of(number, tried), target.rate, tolerance) is not Verdict.MET:
+                break
+            enough = tried
         verdict = judge(after, target.rate, tolerance)
-        needed, tried = None, 0
-        while needed is None and tried < edits:
-            tried = min(edits, max(FEWEST, int(np.ceil(tried * GROWTH))))
-            if judge(estimate(kept, audited(tried), (1.0,), confidence, rng), target.rate, tolerance) is Verdict.MET:
-                needed = tried
+        group = str(counts[number]["group"])
         found.append(
             Forecast(
-                *(str(count["group"]), target.attribute, size, float(count["rate_before"]), target.rate, edits),
-                *(after, verdict, needed if edits else 0),
+                *(group, target.attribute, sizes[number], before[number], target.rate, edits[number]),
+                *(after, verdict, enough),
             )
         )
     return found
+
+
+def _stratum(group: int, rises: bool, size: int, labelled: int, failing: float) -> Stratum:
+    """Return an audit of a target's edits in which the share of failures, rounded up, has been seen."""
+    values = np.full(labelled, rises)
+    values[: math.ceil(failing * labelled - 1e-9)] = not rises
+    return Stratum(group, rises, size, np.full(labelled, group), values)
+
+
+def _attempts(most: int) -> list[int]:
+    """Return numbers of labels from 0 to `most`, each a quarter more than the one before."""
+    attempts, tried = [0], FEWEST
+    while tried < most:
+        attempts.append(tried)
+        tried = math.ceil(tried * GROWTH)
+    return [*attempts, most] if most else attempts

@@ -16,6 +16,8 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
 
+DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
+
 
 def plan_edits(
     *,
@@ -95,11 +97,11 @@ def choose_edits(
         candidates = np.flatnonzero(group & (has != rises) & may_change)
         needed = abs(wanted - present)
         if needed > len(candidates):
-            nearest = (present + (1 if rises else -1) * len(candidates)) / size
+            reached = present + (1 if rises else -1) * len(candidates)
             raise DataError(
                 f"rebalance.targets.{number}: rate {target.rate} needs {needed} edits of `{name}`, but only "
                 f"{len(candidates)} images that are {group_name(target.where)} can be edited; the nearest rate is "
-                f"{nearest:.4g}"
+                f"{reached / size:.{DIGITS}f}"
             )
         rng = seeding.numpy_generator(seed, "plan", name, number)
         more = math.ceil(spares * needed)

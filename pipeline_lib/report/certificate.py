@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline_lib.rebalance.certify import Verdict
@@ -36,16 +37,17 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
         return said
     agree, audited = labels["agree"], labels["audited"]
     said += f" In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
-    return " ".join([said, *map(_say_agreement, certificate["agreement"].items())])
+    said += f" Of {labels['unclear']} it could not be told." if labels["unclear"] else ""
+    return " ".join([said, *map(_say_agreement, certificate["agreement"])])
 
 
-def _say_agreement(found: tuple[str, Mapping[str, Any]]) -> str:
-    """Say how often two people agreed, and that their differences count as failed edits."""
-    attribute, counts = found
-    kappa = "" if counts["kappa"] is None else f" (Cohen's kappa {counts['kappa']:.2f})"
+def _say_agreement(found: Mapping[str, Any]) -> str:
+    """Say how often two audits agree, and that what they differ on counts as not known."""
+    kappa = "" if found["kappa"] is None else f" (Cohen's kappa {found['kappa']:.2f})"
+    one, other = (Path(file).name for file in found["files"])
     return (
-        f"Two people agree on “{readable(attribute)}” in {counts['agree']} of {counts['images']} images{kappa}; where "
-        "they differ, the edit counts as failed."
+        f"{one} and {other} agree on “{readable(found['attribute'])}” in {found['agree']} of {found['images']} "
+        f"images{kappa}. An edit on which they differ counts as failed."
     )
 
 

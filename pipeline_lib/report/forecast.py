@@ -61,5 +61,5 @@ def _table(found: list[Forecast], failing: float, labels: int) -> Table:
             *(f"{target.size:,}", f"{target.before:.3f}", f"{target.edits:,}", f"{low:.3f}–{high:.3f}"),
             *(str(target.verdict), "none" if target.labels is None else f"{target.labels:,}"),
         )
-    table.caption = "labels: audited edits that are enough for the verdict “met”"
+    table.caption = "labels: audited edits of each target that are likely to be enough for “met”"
     return table

@@ -36,8 +36,7 @@ DATASET_IS = {
 TARGETS_ARE = {
     True: "Every target rate is met in the rebalanced dataset, without any detector's opinion.",
     False: "At least one target rate is missed in the rebalanced dataset, without any detector's opinion.",
-    None: "Whether the target rates are met cannot be told without labels of edited images. The section below says how "
-    "many are likely to be enough.",
+    None: "Whether the target rates are met cannot be told yet. The section “Are the target rates met?” says why.",
 }
 RETRAINED_IS = {
     True: "the GAN retrained on it has at most half of the control GAN's bias",
@@ -244,7 +243,7 @@ def _caution(doubtful: Mapping[str, float], denied: Mapping[str, float], least_a
     said = []
     for shares, what, which in (
         (doubtful, "images", "rates and gaps of these images do"),
-        (denied, "edits of the dataset", "the gap of the rebalanced dataset does"),
+        (denied, "edits of the dataset", "the referee's rate of this group in the rebalanced dataset does"),
     ):
         if shares:
             listed = ", ".join(f"{share_text(share)} for “{readable(name)}”" for name, share in shares.items())

@@ -42,7 +42,7 @@ TITLES = {
     "encode-lbfgs": "encoder, then L-BFGS",
     "multi-code": "multi-code prior",
     "in_domain": "in-domain encoder, short training",
-    "in-domain": "in-domain optimisation",
+    "in-domain": "in-domain optimisation, with that encoder",
     "pyramid": "masked pSp, short training",
     "all_losses": "one pass, short training",
     "latent-regression": OURS,

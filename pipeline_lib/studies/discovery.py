@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.studies.independence import part_masks, replace_parts
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
+logger = logging.getLogger(__name__)
+
 STUDY, METRIC = "discovery", "area under the curve for the part of the superpixel"
 VARIATION, NEARNESS = "variation with the superpixel", "nearness to the superpixel"
-SUPERPIXELS = 40
-COLOUR = 4.0  # weight of a colour difference of the whole range against one of the image's side
+SUPERPIXELS = 36  # a square number
+COLOUR = 4.0  # weight of a colour difference of the whole range against one of the side of a superpixel
 LEAST = 0.02  # of the image's pixels that a part has outside of the superpixel, and that are in no part of it
 PURE = 0.8  # share of a superpixel that is one part
 SHOWN = 6  # images in the figure
@@ -79,6 +82,8 @@ def study_discovery(
     """
     how = settings.discovery
     image_ids, pixels = read_shards(images)
+    if len(image_ids) < how.images:
+        raise DataError(f"`studies.discovery.images`: {how.images}, but there are only {len(image_ids)}; use fewer")
     _, replacing = read_shards(samples)
     if len(replacing) < how.replacements:
         raise DataError(
@@ -110,6 +115,10 @@ def study_discovery(
             areas.append(tuple(area_outside(score, superpixel, part) for score in (variation, nearness)))
             if len(shown) < SHOWN:
                 shown.append(_row(pixels[place], superpixel, variation, part))
+    if len(areas) < how.images:
+        logger.warning(
+            "study_discovery: %d of the %d images that were asked for have such a superpixel", len(areas), how.images
+        )
     if not areas:
         raise DataError(f"{parts}: no image has a superpixel in a part that is larger than that")
     by_variation, by_nearness = np.array(areas).T

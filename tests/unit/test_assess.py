@@ -221,9 +221,12 @@ def test_donors_that_are_used_unequally_count_as_fewer():
     tried = pd.DataFrame({"image_id": names, "donor_id": list("aaaaabcd"), "success": True, "chosen": True})
     scores = pd.DataFrame({"smiling": 0.9}, index=names)
     plan = pd.DataFrame({"image_id": names, "target": 0, "wanted": True})
-    entry = ledger_of(tried.assign(in_group=[True] * 6 + [False] * 2), plan, scores, scores, TARGETS.targets)[0]
+    tried = tried.assign(in_group=[True] * 6 + [False] * 2)
+    entry = ledger_of(tried, plan, plan, scores, scores, TARGETS.targets)[0]
     assert entry["effective_donors"] == pytest.approx(64 / 28)
     assert (entry["donors"], entry["most_uses"], entry["share_vetoed"]) == (4, 5, 0.25)
+    entry = ledger_of(tried, plan.iloc[:6], plan, scores, scores, TARGETS.targets)[0]  # the last two are spares
+    assert (entry["planned"], entry["made"], entry["donors"], entry["share_vetoed"]) == (6, 8, 4, 0)
 
 
 def test_edits_that_all_failed_count_as_none(tmp_path):

@@ -9,7 +9,14 @@ from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.certificate import agreement_of_audits, certify_targets, combine_audits, read_audit
+from pipeline_lib.evaluation.certificate import (
+    _check_different,
+    _check_labels,
+    agreement_of_audits,
+    certify_targets,
+    combine_audits,
+    read_audit,
+)
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
@@ -179,22 +186,42 @@ def test_agreement_of_two_people_is_cohens_kappa():
     answers = random.random(200) < 0.7
     others = np.where(random.random(200) < 0.85, answers, ~answers)
     one, other = (sheet_of(dict(zip(range(200), map(bool, found), strict=True))) for found in (answers, others))
-    found = agreement_of_audits([one, other.sample(frac=1, random_state=0)])["smiling"]
+    found = agreement_of_audits({"a.csv": one, "b.csv": other.sample(frac=1, random_state=0)})[0]
     assert (found["images"], found["agree"]) == (200, int((answers == others).sum()))
+    assert (found["files"], found["attribute"]) == (["a.csv", "b.csv"], "smiling")
     assert found["kappa"] == pytest.approx(cohen_kappa_score(answers, others))
-    assert agreement_of_audits([one]) == {}
-    assert agreement_of_audits([one, sheet_of({"z": True})]) == {}
+    assert agreement_of_audits({"a.csv": one}) == []
+    assert agreement_of_audits({"a.csv": one, "b.csv": sheet_of({"z": True})}) == []
     same = sheet_of({"a": True, "b": True})
-    assert agreement_of_audits([same, same])["smiling"]["kappa"] is None  # chance alone would agree as well
+    assert agreement_of_audits({"a.csv": same, "b.csv": same})[0]["kappa"] is None  # chance alone would agree as well
+    unsure = sheet_of({"a": True, "b": None, "c": False, "d": None})
+    other = sheet_of({"a": True, "b": None, "c": None, "d": False})
+    kappa = cohen_kappa_score(["yes", "?", "no", "?"], ["yes", "?", "?", "no"])
+    assert agreement_of_audits({"a.csv": unsure, "b.csv": other})[0]["kappa"] == pytest.approx(kappa)
+    assert len(agreement_of_audits({"a.csv": one, "b.csv": one, "c.csv": one})) == 3
 
 
 def test_a_second_opinion_is_counted_and_said(certify):
     found = certify(audited=200, differing=20)
     alone = certify(audited=200)
     assert found["targets"][0]["rate"]["value"] > alone["targets"][0]["rate"]["value"] + 0.01  # 20 edits to no smile
-    assert found["agreement"]["smiling"]["agree"] == 180
-    assert "Two people agree on “smiling” in 180 of 200 images (Cohen's kappa 0." in describe_certificate(found)
-    assert "Two people" not in describe_certificate(alone)
+    assert next(pair for pair in found["agreement"] if pair["attribute"] == "smiling")["agree"] == 180
+    said = "audit.csv and second.csv agree on “smiling” in 180 of 200 images (Cohen's kappa 0."
+    assert said in describe_certificate(found)
+    assert "kappa" not in describe_certificate(alone)
+
+
+def test_what_two_people_differ_on_does_not_vanish_from_the_check_of_the_labels():
+    kept = pd.DataFrame({"image_id": list("abcd"), "smiling": True})
+    known = sheet_of({"a": True, "b": None, "c": False})
+    assert _check_labels(kept, known, "smiling") == {"audited": 3, "agree": 1, "unclear": 1}
+
+
+def test_the_same_labels_twice_are_refused(tmp_path):
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text("image_id,dataset,smiling\na,x,1\n")
+    with pytest.raises(DataError, match=r"two.csv: the same labels as in .*one.csv; name each file"):
+        _check_different([tmp_path / "one.csv", tmp_path / "two.csv"])
 
 
 def test_every_file_of_an_audit_is_looked_for(tmp_path):

@@ -298,6 +298,13 @@ def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> No
     assert "`rebalance.editor.method: spade` learns from segmented parts" in refusal(values)
 
 
+def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
+    values = changed("rebalance.editor", {"kind": "optimization", "method": "multi-code"})
+    assert "`rebalance.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)
+    values = changed("studies", {"comparison": {"methods": ["latent-regression", "multi-code"]}})
+    assert "`studies.comparison.methods`: multi-code is not possible" in refusal(values)
+
+
 @pytest.mark.parametrize(
     ("editor", "retrain", "missing", "image_sets"),
     [

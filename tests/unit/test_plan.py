@@ -97,9 +97,10 @@ def test_a_rate_out_of_reach_is_refused_with_the_numbers():
     holds = {"long_hair": np.arange(10) < 6, "smiling": np.arange(10) < 6}
     may_change = np.arange(10) >= 4  # of the six long-haired smiles only two can be changed
     message = r"targets\.0: rate 0\.5 needs 3 edits of `dataset`, but only 2 images that are long_hair can be edited; "
-    message += r"the nearest rate is 0\.6667"
+    message += r"the nearest rate is 0\.666666667"
     with pytest.raises(DataError, match=message):
         choose_edits(holds, may_change, targets(0.5, 0.0), 0, "dataset")
+    assert len(choose_edits(holds, may_change, targets(0.666666667, 0.0), 0, "dataset")[0]) == 2
 
 
 def test_a_group_without_an_image_is_refused():

@@ -82,8 +82,7 @@ def test_a_stricter_threshold_and_a_veto_leave_fewer_edits(results):
 
 
 def test_the_strongest_is_taken_if_the_rule_says_so(results):
-    strongest = SETTINGS.model_copy(update={"choose": "strongest"})
-    found = replay(results, "dataset", strongest, veto=False)
+    found = replay(results, "dataset", SETTINGS, choose="strongest", veto=False)
     most = found.groupby("image_id")["logit"].transform(lambda logits: logits.abs().max())
     sure = found[found["chosen"]]
     assert (sure["logit"].abs() <= most[sure.index]).all()
@@ -105,6 +104,7 @@ def test_edits_are_counted_by_target(results):
         ({}, 7, "7 candidates: the run tried 6 for each face"),
         ({}, 0, "0 candidates: the run tried 6"),
         ({"pool": None}, 3, "without `rebalance.pool` that many draw other donors"),
+        ({"seam_tolerance": 0.9}, None, "does not give the run's own choice for"),
         ({"refine": 5}, None, "scores of refined edits replaced those that they were chosen by"),
     ],
 )

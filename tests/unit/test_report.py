@@ -537,7 +537,7 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
     ("changed", "certified", "real", "reason"),
     [
         ({}, MISSED, False, "At least one target rate is missed"),
-        ({}, UNTOLD, None, "cannot be told without labels of edited images"),
+        ({}, UNTOLD, None, "cannot be told yet"),
         ({}, ("missed", "not enough evidence"), False, "At least one target rate is missed"),
         ({"retrained": (0.65, 0.35)}, ("met", "met"), False, "more than half of the control GAN's bias"),
         ({"control": (0.52, 0.48)}, ("met", "met"), None, "almost no bias"),

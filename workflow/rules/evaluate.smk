@@ -144,7 +144,7 @@ rule certify_targets:
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 

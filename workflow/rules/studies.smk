@@ -405,8 +405,8 @@ for study in ("discovery", "illumination", "multimodal"):
             f"study_{study}"
         input:
             images=images("dataset"),
-            parts=f"{ROOT}/parts/dataset.parquet",
-            samples=images("samples"),
+            parts=f"{ROOT}/parts/dataset.parquet" if study != "illumination" else [],
+            samples=images("samples") if study == "discovery" else [],
             encoder=f"{ROOT}/models/encoder.safetensors",
             generator=f"{ROOT}/models/source/generator.safetensors",
             precision=f"{ROOT}/models/encoder.json",
@@ -425,7 +425,7 @@ for study in ("discovery", "illumination", "multimodal"):
         params:
             stage=f"study_{study}",
             names=list(checked.part_names),
-            rebalance=settings["rebalance"],
+            rebalance=settings["rebalance"] if study == "multimodal" else None,
             inversion=settings["rebalance"]["precision"],
             settings=settings["studies"],
             evaluate=settings["evaluate"],
