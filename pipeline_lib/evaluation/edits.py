@@ -38,11 +38,10 @@ def evaluate_edits(
         settings: the config section of the edits.
         edits: JSON to write.
     """
-    tried, all_edits = read_tables(candidates, "candidates"), read_table(plan, "plan")
-    made = made_edits(all_edits, set(tried.loc[tried["chosen"], "image_id"]))
+    every, all_edits = read_tables(candidates, "candidates"), read_table(plan, "plan")
+    made = made_edits(all_edits, set(every.loc[every["chosen"], "image_id"]))
     planned = needed_edits(all_edits)
-    every = tried
-    tried = tried[tried["image_id"].isin(planned["image_id"])]
+    tried = every[every["image_id"].isin(planned["image_id"])]
     chosen = tried[tried["chosen"]].merge(planned[["image_id", "attribute", "wanted"]], on="image_id")
     all_before, all_scores = (
         read_table(path, "scores").set_index("image_id") for path in (scores_before, referee_scores)

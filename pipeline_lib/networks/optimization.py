@@ -29,10 +29,8 @@ SAMPLED = 500  # latents, of which the best one is a starting point (paper A.2.4
 COMPARED = 128  # pixels to which larger images are reduced before the best one is found
 FOR_MEAN = 10_000  # latents, for mean and deviation of w
 IN_DOMAIN = 2.0  # weight of the distance to the encoder's latent of the result, lambda_dom of Zhu et al. (2020)
-CODES, COMPOSED_AT = (
-    20,
-    16,
-)  # latents, and pixels of the features where they are composed (Gu et al. 2020, at 256 pixels)
+CODES = 20  # latents that are composed (Gu et al. 2020)
+COMPOSED_AT = 16  # pixels of the features where they are, as Gu et al. do at 256 pixels
 #: Learning rates of Adam in the publications of Zhu (2020), Abdal (2019), Karras (2020, appendix D) and Ulyanov (2018).
 #: Gu et al. (2020) use plain gradient descent; the rate of multi-code was chosen here.
 RATES = {

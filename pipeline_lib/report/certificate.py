@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.rebalance.certify import Verdict
-from pipeline_lib.report.tables import readable
+from pipeline_lib.report.tables import percent, readable
 
 BY = {
     "truth": "Unedited images count by their labels, and edited ones by their truth, which is known of avatars.",
@@ -54,7 +54,7 @@ def _say_agreement(found: Mapping[str, Any]) -> str:
 def _say_target(found: Mapping[str, Any], confidence: float, unknown: str | None) -> str:
     group = "all images" if found["group"] == "all" else f"images with “{readable(found['group'])}”"
     asked = (
-        f"Of {group}, {_percent(found['target'])} were to have “{readable(found['attribute'])}”, give or take "
+        f"Of {group}, {percent(found['target'])} were to have “{readable(found['attribute'])}”, give or take "
         f"{100 * found['tolerance']:g} points."
     )
     verdict = VERDICTS[Verdict(found["verdict"])]
@@ -64,8 +64,8 @@ def _say_target(found: Mapping[str, Any], confidence: float, unknown: str | None
         return f"{asked} {verdict} There are no such images."
     low, high = found["rate"]["ci"]
     if low == high:
-        return f"{asked} {_percent(found['rate']['value'])} do. {verdict}"
-    does = f"With {_percent(confidence)} confidence, between {_percent(low)} and {_percent(high)} do."
+        return f"{asked} {percent(found['rate']['value'])} do. {verdict}"
+    does = f"With {percent(confidence)} confidence, between {percent(low)} and {percent(high)} do."
     return " ".join([asked, does, verdict, *_say_labels(found)])
 
 
@@ -75,7 +75,3 @@ def _say_labels(found: Mapping[str, Any]) -> list[str]:
         return []
     needed, there = found["labels_needed"], found["labels_there"]
     return [f"About {needed:,} labels of edited images are likely to be enough; there are {there:,}."]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -78,7 +78,7 @@ def study_discovery(
         device: where to compute.
 
     Raises:
-        DataError: too few samples, or no image has a superpixel in a part that is larger.
+        DataError: fewer images or samples than asked for, or no image has a superpixel in a part that is larger.
     """
     how = settings.discovery
     image_ids, pixels = read_shards(images)

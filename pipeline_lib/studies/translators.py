@@ -36,7 +36,7 @@ COLLAGES = 4000  # collages that CycleGAN learns from
 def train_translator(
     *,
     images: list[Path],
-    parts: Path,
+    parts: list[Path],
     names: list[str],
     method: TranslationMethod,
     settings: Translators,
@@ -50,11 +50,11 @@ def train_translator(
 
     Args:
         images: shards of real images.
-        parts: their table of parts, from which collages and layouts are made.
+        parts: their table of parts, from which collages and layouts are made; empty for inpainting-network.
         names: names of the parts from back to front, the background first.
         method: cyclegan, spade or inpainting-network.
         settings: the config section.
-        masks: how known pixels are drawn, as for the encoder.
+        masks: how known pixels are drawn, as for the encoder; not used by cyclegan.
         seed: seed of the run.
         checkpoints: folder of resumable checkpoints.
         weights: weight file to write.
@@ -71,17 +71,19 @@ def train_translator(
     )
     torch.manual_seed(seeding.derive(seed, method, "weights"))
     if method == "cyclegan":
-        collages = _collages(image_ids, pixels, parts, names, min(COLLAGES, len(real)), seed)
+        collages = _collages(image_ids, pixels, parts[0], names, min(COLLAGES, len(real)), seed)
         task: AdversarialTask = CycleTask(real, collages, settings.width, **options)
         network = task.networks["to_images"]
     elif method == "spade":
         network = LayoutGenerator(names, side, settings.width // 2)
-        task = LayoutTask(network, real, _codes(image_ids, parts, names, side), masks, settings.width, **options)
+        task = LayoutTask(network, real, _codes(image_ids, parts[0], names, side), masks, settings.width, **options)
     else:
         network = ResNetTranslator(4, settings.width)
         task = ReconstructionTask(Inpainter(network), real, masks, settings.width, **options)
-    described = settings.model_dump(mode="json") | {"masks": masks.model_dump(mode="json")}
-    key = digest_of([described, method, seed, digest_of_files(*images, parts)])
+    described = settings.model_dump(mode="json")
+    if method != "cyclegan":
+        described |= {"masks": masks.model_dump(mode="json")}
+    key = digest_of([described, method, seed, digest_of_files(*images, *parts)])
     run(task, checkpoints / f"{task.name}-{key}")
     save_weights(weights, network, {"training": described, "key": key})
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from pipeline_lib.config import (
     Retrain,
 )
 from pipeline_lib.config.names import IMAGE_SETS
+from pipeline_lib.config.rebalance import EditorSection
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.rates import gap, rate_rows
@@ -932,3 +934,9 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
 )
 def test_what_was_tried_for_an_edit_is_said_as_it_was(changes, said):
     assert said in tables.how_edited(TARGETS.model_copy(update=changes))
+
+
+def test_every_kind_of_editor_has_its_sentence():
+    kinds = {get_args(section.model_fields["kind"].annotation)[0] for section in get_args(get_args(EditorSection)[0])}
+    assert {"latent-regression", "translation"} < kinds
+    assert kinds - {"inpainting"} == set(tables.EDITORS)  # inpainting is said in other words

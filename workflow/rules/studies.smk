@@ -62,7 +62,7 @@ if checked.uses_encoder:
 rule train_translator:
     input:
         images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
+        parts=lambda wildcards: f"{ROOT}/parts/dataset.parquet" if wildcards.method != "inpainting-network" else [],
     output:
         weights=translator("{method}"),
     log:
@@ -82,7 +82,7 @@ rule train_translator:
         stage="train_translator",
         names=list(checked.part_names),
         settings=settings["studies"]["translators"],
-        masks=(settings["encoder"] or {}).get("mask", {}),
+        masks=lambda wildcards: (settings["encoder"] or {}).get("mask", {}) if wildcards.method != "cyclegan" else {},
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
@@ -143,7 +143,7 @@ rule study_comparison:
         evaluate=settings["evaluate"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
