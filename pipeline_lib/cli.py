@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="print which edits the target rates need, and what an audit could show")
     plan.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config of the run")
-    plan.add_argument("--failing", type=float, default=0.02, help="share of edits that fail (default: 0.02)")
+    plan.add_argument("--failing", type=float, help="share of edits that fail (default: 0.02, or as audited)")
     plan.add_argument("--labels", type=int, default=100, help="audited edits of each target (default: 100)")
     plan.set_defaults(command=_plan)
 
@@ -253,7 +253,7 @@ def _adapt(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from pipeline_lib.report.forecast import print_forecast
 
-    if not (0 <= options.failing <= 1 and options.labels >= 0):
+    if not (0 <= (options.failing or 0) <= 1 and options.labels >= 0):
         raise PipelineError("`--failing` is a share from 0 to 1, and `--labels` a number from 0; correct them")
     print_forecast(load_config(options.config), options.failing, options.labels)
     return 0
@@ -285,7 +285,10 @@ def _audit(options: argparse.Namespace) -> int:
 
     config = load_config(options.config)
     page, count = write_audit(config, Path("results") / config.run, options.folder, options.count, options.sheet)
-    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as `certify.labels`")
+    print(
+        f"{page}: {count} images; label them, save the CSV, and name it in the config as `certify.labels`, or as "
+        "`rebalance.labels` to plan by it"
+    )
     return 0
 
 

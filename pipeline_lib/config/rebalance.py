@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.sections import PrecisionChoice
+from pipeline_lib.runtime.files import digest_of
 
 OptimizationMethod = Literal[
     "lbfgs", "encode-lbfgs", "in-domain", "im2stylegan", "stylegan-projection", "multi-code", "deep-image-prior"
@@ -168,6 +170,11 @@ class Rebalance(Section):
         description="share of the edits that are planned beyond those needed, to take the place of failed ones of the "
         "same target",
     )
+    labels: Annotated[list[Path], Field(min_length=1)] | None = Field(
+        None,
+        description="CSVs with labels of earlier edits of this run, from the sheets of `python -m pipeline_lib audit`; "
+        "each target then has as many more edits of the dataset as make up for the share that fails",
+    )
     refine: Annotated[int, Field(ge=0)] = Field(
         0,
         description="gradient steps on the latent of each chosen composite, so that it shows the known pixels better; "
@@ -179,6 +186,11 @@ class Rebalance(Section):
     )
     shards: Count = Field(2, description="parallel jobs for the edits of one image set")
     compare: Count = Field(96, description="images on which part and box regions are compared")
+
+    @property
+    def edits_digest(self) -> str:
+        """Digest of all that decides how an edit looks, and of nothing that decides how many there are."""
+        return digest_of(self.model_dump(mode="json", exclude={"targets", "labels", "spares", "shards", "compare"}))
 
     @model_validator(mode="after")
     def _pool_holds_the_candidates(self) -> Rebalance:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.counterfactual import LEAST_ACCURACY
 from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.rebalance.certify import OUTSIDE, Kept, Stratum, Verdict, estimate, judge, labels_needed
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
 
-VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "?": None}
 #: Why nothing is known of unedited images.
 UNLABELLED, TOUCHED = "unlabelled", "touched"
 
@@ -68,7 +66,8 @@ def certify_targets(
     if audit:
         source, digest = "audit", digest_of_files(*rebalanced)
         sheets = {str(path): read_audit(path, set(table["image_id"]), attributes, digest) for path in audit}
-        _check_different(audit)
+        check_different(audit)
+        check_fresh(audit, targets.labels or [])
         known = combine_audits(list(sheets.values()))
     elif truth and _counts(checked[0]):
         source = "truth"
@@ -93,77 +92,6 @@ def certify_targets(
     write_json(certificate, said)
 
 
-def read_audit(path: Path, names: set[str], attributes: Sequence[str], digest: str) -> pd.DataFrame:
-    """Read the labels of an audit, a nullable bool column for each attribute, by image.
-
-    Args:
-        path: CSV with the columns `image_id` and `dataset`, and one for each attribute, of 1 or 0, true or false, yes
-            or no, or ? for an image of which it cannot be told.
-        names: names of the images of the rebalanced dataset.
-        attributes: names of the attributes of the targets and their conditions.
-        digest: digest of the shards of the rebalanced dataset, which is in the column `dataset`.
-
-    Raises:
-        DataError: a column or a value is missing, the audit is of other images, or an image has two different rows.
-    """
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
-    missing = [name for name in ("image_id", "dataset", *attributes) if name not in rows]
-    if missing:
-        raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(rows.columns)}")
-    rows = rows.drop_duplicates()
-    repeated = rows.loc[rows["image_id"].duplicated(), "image_id"]
-    if len(repeated):
-        raise DataError(f"{path}: {repeated.iloc[0]} has two rows with different labels; keep one")
-    strangers = [name for name in rows["image_id"] if name not in names]
-    if strangers:
-        raise DataError(f"{path}: {strangers[0]} is no image of this run's rebalanced dataset; draw a new audit for it")
-    if (rows["dataset"] != digest).any():
-        raise DataError(f"{path}: an audit of other images, since the rebalanced dataset has changed; draw a new one")
-    values = rows.set_index("image_id")[list(attributes)].apply(lambda column: column.str.strip().str.lower())
-    usable = values.isin(list(VALUES))
-    if not usable.all(axis=None):
-        name, attribute = usable.stack().idxmin()
-        raise DataError(f"{path}: {name} has `{values.loc[name, attribute]}` for `{attribute}`; 1, 0 or ? is needed")
-    return values.apply(lambda column: column.map(VALUES)).astype("boolean")
-
-
-def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return one row for each image of several audits; where two differ, it cannot be told what the image shows."""
-    rows = pd.concat(sheets)
-    names = rows.index
-    same = (rows.groupby(names).nunique(dropna=False) == 1).loc[names]
-    return rows.where(same.to_numpy())[~names.duplicated()].astype("boolean")
-
-
-def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """Return for each two audits of the same images and each attribute on how many they agree, and Cohen's kappa.
-
-    Kappa is the agreement beyond that of two people who answer as often in the same way, but at random, as a share of
-    what is possible; None if that is nothing. That it cannot be told is an answer too.
-
-    Args:
-        sheets: labels by the name of their file.
-    """
-    found = []
-    for (one, first), (other, second) in combinations(sheets.items(), 2):
-        shared = first.index.intersection(second.index)
-        for attribute in first if len(shared) else ():
-            answers = [
-                sheet.loc[shared, attribute].astype("string").fillna("?").to_numpy(str) for sheet in (first, second)
-            ]
-            agree = float((answers[0] == answers[1]).mean())
-            by_chance = sum(
-                float(np.prod([(said == answer).mean() for said in answers])) for answer in np.unique(answers)
-            )
-            kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
-            counts = {"images": len(shared), "agree": round(agree * len(shared)), "kappa": kappa}
-            found.append({"files": [one, other], "attribute": attribute} | counts)
-    return found
-
-
 def _counts(checked: Path) -> bool:
     """Return whether the truth of edits counts, because it was right about unedited images."""
     accuracy = read_json(checked)["accuracy_on_unedited"]
@@ -174,15 +102,6 @@ def _count(kept: pd.DataFrame, target: RateRule) -> Kept:
     """Count the unedited images of a target's group, and those with the attribute."""
     inside = _members(kept, target)
     return Kept(int(inside.sum()), int((inside & kept[target.attribute].to_numpy(bool)).sum()))
-
-
-def _check_different(audit: Sequence[Path]) -> None:
-    """Refuse two files with the same content, whose agreement would prove nothing."""
-    seen: dict[str, Path] = {}
-    for path in audit:
-        other = seen.setdefault(digest_of_files(path), path)
-        if other != path or audit.count(path) > 1:
-            raise DataError(f"{path}: the same labels as in {other}; name each file of `certify.labels` once")
 
 
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, attribute: str) -> dict[str, int]:

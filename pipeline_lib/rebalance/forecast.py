@@ -11,7 +11,7 @@ import numpy as np
 from pipeline_lib.config import RateRule
 from pipeline_lib.rebalance.certify import Kept, Stratum, Verdict, estimate, judge
 from pipeline_lib.rebalance.estimate import Estimate
-from pipeline_lib.rebalance.plan import choose_edits
+from pipeline_lib.rebalance.plan import Audited, choose_edits
 from pipeline_lib.runtime import seeding
 
 FEWEST = 8  # labels with which the search for enough of them starts
@@ -37,12 +37,13 @@ def forecast(
     targets: Sequence[RateRule],
     tolerances: Sequence[float],
     *,
-    failing: float,
+    failing: Sequence[float],
     labels: int,
     confidence: float,
     seed: int,
+    audited: Sequence[Audited] | None = None,
 ) -> list[Forecast]:
-    """Forecast each target, if a share of the edits fails by showing the value that the image had.
+    """Forecast each target, if a share of its edits fails by showing the value that the image had.
 
     An audit is taken to see the share of failures that there is, rounded up to a whole number of images.
 
@@ -52,16 +53,17 @@ def forecast(
         holds: whether each image has each attribute, bool (n,) arrays.
         targets: target rates, whose conditions do not overlap.
         tolerances: largest distance from each target that counts as met.
-        failing: share of the edits that fail, in [0, 1].
+        failing: share of the edits that fail, in [0, 1], for each target.
         labels: number of audited edits of each target.
         confidence: level of the intervals, in (0, 1).
         seed: seed of the run.
+        audited: earlier edits for each target, by which more are planned; None without.
 
     Raises:
         DataError: a target cannot be reached.
     """
     everywhere = np.ones(len(next(iter(holds.values()))), bool)
-    _, counts = choose_edits(holds, everywhere, targets, seed, "dataset")
+    _, counts = choose_edits(holds, everywhere, targets, seed, "dataset", audited=audited)
     sizes, edits = ([int(count[key]) for count in counts] for key in ("size", "edits"))
     before = [float(count["rate_before"]) for count in counts]
     rises = [target.rate > rate for target, rate in zip(targets, before, strict=True)]
@@ -72,7 +74,7 @@ def forecast(
 
     def audited(labelled: int) -> list[Stratum]:
         return [
-            _stratum(number, up, changed, min(labelled, changed), failing)
+            _stratum(number, up, changed, min(labelled, changed), failing[number])
             for number, (up, changed) in enumerate(zip(rises, edits, strict=True))
             if changed
         ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.rebalance.audit import combine_audits, read_edits
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -19,11 +21,19 @@ from pipeline_lib.runtime.files import digest_of, write_json
 DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
 
 
+class Audited(NamedTuple):
+    """Earlier edits for one target that were audited."""
+
+    edits: int
+    succeeded: int  # with the value that they were to get, and in their group
+
+
 def plan_edits(
     *,
     table: Path,
     kind: str,
     editable: Path,
+    audit: list[Path],
     settings: Rebalance,
     run: str,
     seed: int,
@@ -37,6 +47,7 @@ def plan_edits(
         table: ground truth labels of the set, or the selector's scores if ground truth is unknown.
         kind: "labels" or "scores".
         editable: table of parts; only images that have the region's part can be edited.
+        audit: CSV files with labels of earlier edits; empty if all edits are taken to succeed.
         settings: the config section.
         run: name of the run, stored in the file.
         seed: seed of the run.
@@ -51,7 +62,8 @@ def plan_edits(
     if settings.region.kind == "part":
         parts = read_table(editable, "parts", columns=["image_id", "part"])
         may_change = rows["image_id"].isin(parts.loc[parts["part"].isin(settings.region.parts), "image_id"]).to_numpy()
-    chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares)
+    audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
+    chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
     if not settings.spares:
         chosen = chosen.drop(columns="spare")
     chosen.insert(0, "image_id", rows["image_id"].to_numpy()[chosen["position"]])
@@ -66,6 +78,7 @@ def choose_edits(
     seed: int,
     name: str,
     spares: float = 0.0,
+    audited: Sequence[Audited] | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, object]]]:
     """Choose the fewest edits that reach every target rate.
 
@@ -77,13 +90,16 @@ def choose_edits(
         name: name of the image set, for the random stream.
         spares: share of the edits of each target that are planned beyond those that are needed, as far as there are
             images.
+        audited: earlier edits for each target. Where a share of them failed, as many more are planned as make up for
+            that share. None: all edits are taken to succeed.
 
     Returns:
         One row per edit (position, target, attribute, wanted, spare), ordered by position, and the counts of each
         target. `spare` is 0 for an edit that is needed, and else the place in the order in which spares are used.
 
     Raises:
-        DataError: a target's group has no images, or too few that can be edited.
+        DataError: a target's group has no images, or too few that can be edited; or no earlier edit for it is known to
+            have succeeded.
     """
     edits, counts = [], []
     for number, target in enumerate(targets):
@@ -95,9 +111,10 @@ def choose_edits(
         wanted = round(target.rate * size)
         rises = wanted > present
         candidates = np.flatnonzero(group & (has != rises) & may_change)
-        needed = abs(wanted - present)
+        share = 1.0 if audited is None or wanted == present else _share(audited[number], number)
+        needed = round(abs(wanted - present) / share)
         if needed > len(candidates):
-            reached = present + (1 if rises else -1) * len(candidates)
+            reached = present + (1 if rises else -1) * share * len(candidates)
             raise DataError(
                 f"rebalance.targets.{number}: rate {target.rate} needs {needed} edits of `{name}`, but only "
                 f"{len(candidates)} images that are {group_name(target.where)} can be edited; the nearest rate is "
@@ -116,9 +133,48 @@ def choose_edits(
                 "rate_wanted": target.rate,
                 "edits": needed,
             }
+            | ({} if audited is None else {"audited": audited[number]._asdict()})
         )
     table = pd.DataFrame(sorted(edits), columns=["position", "target", "attribute", "wanted", "spare"])
     return table, counts
+
+
+def audit_edits(
+    audit: Sequence[Path], names: Sequence[str], holds: Mapping[str, np.ndarray], settings: Rebalance
+) -> list[Audited]:
+    """Count for each target the audited edits, and those that show the target value in their group.
+
+    Args:
+        audit: CSV files, of one round or of several; where two differ about an image, its edit has failed.
+        names: names of the images.
+        holds: whether each image had each attribute before the edit, bool (n,) arrays.
+        settings: the config section.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    targets = settings.targets
+    attributes = sorted({name for target in targets for name in (target.attribute, *target.where)})
+    known = combine_audits([read_edits(path, set(names), attributes, settings.edits_digest) for path in audit])
+    before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
+    told = known.notna().all(axis=1).to_numpy()
+    after = known.fillna(False).astype(bool)
+    counted = []
+    for target in targets:
+        rises = target.rate > holds[target.attribute][in_group(holds, target.where)].mean()
+        edited = in_group(dict(before.items()), target.where) & (before[target.attribute] != rises)
+        succeeded = told & in_group(dict(after.items()), target.where) & (after[target.attribute] == rises)
+        counted.append(Audited(int(edited.sum()), int((edited & succeeded).sum())))
+    return counted
+
+
+def _share(audited: Audited, number: int) -> float:
+    """Return the share of audited edits that succeeded."""
+    if not audited.succeeded:
+        found = f"none of {audited.edits} audited edits succeeded" if audited.edits else "no edit was audited"
+        mend = "change the editor, the region or the donors" if audited.edits else "label a larger sheet"
+        raise DataError(f"rebalance.labels: for `rebalance.targets.{number}` {found}; {mend}")
+    return audited.succeeded / audited.edits
 
 
 def needed_edits(plan: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,8 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
     """Draw images of the rebalanced dataset at random, and write a page on which they are labelled.
 
     Edited images are drawn with the same probability, and some unedited ones are mixed in. The page does not say which
-    is which. It saves a CSV of the labels, which `certify.labels` names in the config.
+    is which. It saves a CSV of the labels, which `certify.labels` names in the config, or `rebalance.labels` to plan by
+    them. Its column `edit` says which images are edited, and with which settings.
 
     Args:
         config: the config of the run.
@@ -65,7 +66,10 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
     )
     order = seeding.numpy_generator(config.seed, "audit", sheet).permutation(drawn)
     chosen = [table["image_id"].iloc[place] for place in order]
-    images = [(name, data_url(encode_png(pixels[position[name]]))) for name in chosen]
+    made_by = table["edited"].map({True: config.rebalance.edits_digest, False: ""}).iloc[order]
+    images = [
+        (name, data_url(encode_png(pixels[position[name]])), edit) for name, edit in zip(chosen, made_by, strict=True)
+    ]
     of = digest_of_files(*shards)
     targets = config.rebalance.targets
     attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))

@@ -10,16 +10,20 @@ from rich.table import Table
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.forecast import Forecast, forecast
+from pipeline_lib.rebalance.plan import audit_edits
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
+FAILING = 0.02  # share of the edits that are taken to fail, if nothing is known
 
-def print_forecast(config: Config, failing: float, labels: int, console: Console | None = None) -> None:
+
+def print_forecast(config: Config, failing: float | None, labels: int, console: Console | None = None) -> None:
     """Print what each target of a config needs, and what an audit of that many edits of each could show.
 
     Args:
         config: the config.
-        failing: share of the edits that are taken to fail, in [0, 1].
+        failing: share of the edits that are taken to fail, in [0, 1]; None: as many as in the audit that the edits are
+            planned by (`rebalance.labels`), or without one `FAILING`.
         labels: number of audited edits of each target.
         console: where to print; None: standard output.
 
@@ -32,17 +36,24 @@ def print_forecast(config: Config, failing: float, labels: int, console: Console
     rows = read_table(path, "labels")
     holds = {name: rows[name].to_numpy() > 0.5 for name in attribute_columns(rows, "labels")}
     targets = config.rebalance.targets
+    settings = config.rebalance
+    audited = audit_edits(settings.labels, rows["image_id"], holds, settings) if settings.labels else None
+    if failing is None:
+        failed = [1 - found.succeeded / max(found.edits, 1) for found in audited or ()] or [FAILING] * len(targets)
+    else:
+        failed = [failing] * len(targets)
     found = forecast(
         holds,
         targets,
         config.certify.tolerances(len(targets)),
-        failing=failing,
+        failing=failed,
         labels=labels,
         confidence=config.evaluate.confidence,
         seed=config.seed,
+        audited=audited,
     )
     console = console or Console()
-    console.print(_table(found, failing, labels))
+    console.print(_table(found, failed, labels))
     edits = sum(target.edits for target in found)
     console.print(
         f"{edits:,} of {len(rows):,} images are to be edited, with {edits * config.rebalance.candidates:,} candidates. "
@@ -50,8 +61,9 @@ def print_forecast(config: Config, failing: float, labels: int, console: Console
     )
 
 
-def _table(found: list[Forecast], failing: float, labels: int) -> Table:
-    table = Table(title=f"If {failing:.1%} of the edits fail, and {labels} of each target are audited")
+def _table(found: list[Forecast], failing: list[float], labels: int) -> Table:
+    shares = " and ".join(dict.fromkeys(f"{share:.1%}" for share in failing))
+    table = Table(title=f"If {shares} of the edits fail, and {labels} of each target are audited")
     for title in ("target", "images", "rate now", "edits", "rate after", "verdict", "labels"):
         table.add_column(title, justify="left" if title in ("target", "verdict") else "right")
     for target in found:

@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from pipeline_lib.composer.server import LINEAGE
 from pipeline_lib.config import load_config
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.certificate import read_audit
+from pipeline_lib.rebalance.audit import read_audit, read_edits
 from pipeline_lib.report.audit import write_audit
 from pipeline_lib.runtime.files import digest_of_files
 
@@ -170,5 +170,9 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     digest = digest_of_files(*sorted((results / "images/dataset_rebalanced").glob("*.parquet")))
     found = read_audit(saved, set(names), ["smiling", "long_hair"], digest)
     assert found["smiling"].dropna().tolist().count(True) == 1
+    edits = read_edits(
+        saved, set(names), ["smiling", "long_hair"], load_config("config/config.yaml").rebalance.edits_digest
+    )
+    assert 0 < len(edits) <= len(found)
     assert len(found.dropna()) == 3
     assert len(found) == 4

@@ -41,9 +41,14 @@ def results(tmp_path, write_shards):
 
 def images_of(page):
     """Return the name of each image of a page and whether it is white."""
+    return {name: white for name, (white, _) in rows_of(page).items()}
+
+
+def rows_of(page):
+    """Return for each image of a page whether it is white, and with which settings it was edited."""
     found = json.loads(re.search(r"const images = (\[\[.*?\]\]), attributes", page.read_text()).group(1))
-    decoded = {name: np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))) for name, url in found}
-    return {name: bool(pixels.all()) for name, pixels in decoded.items()}
+    decoded = {name: Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for name, url, _ in found}
+    return {name: (bool(np.asarray(decoded[name]).all()), edit) for name, _, edit in found}
 
 
 def test_edited_and_unedited_images_are_mixed_at_random(results, tmp_path):
@@ -56,6 +61,12 @@ def test_edited_and_unedited_images_are_mixed_at_random(results, tmp_path):
     assert False in order[:12]  # not the edited ones first
     assert "edited" not in page.read_text().lower()
     assert '[["smiling", "smiling"], ["long_hair", "long hair"]]' in page.read_text()
+
+
+def test_the_csv_will_say_which_images_are_edited_and_how(results, tmp_path):
+    page, _ = write_audit(CONFIG, results, tmp_path / "audit", 10, 1)
+    for name, (_, edit) in rows_of(page).items():
+        assert edit == (CONFIG.rebalance.edits_digest if int(name[-3:]) < EDITED else "")
 
 
 def test_another_sheet_has_other_images_and_the_same_one_the_same(results, tmp_path):

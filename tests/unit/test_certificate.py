@@ -9,14 +9,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.certificate import (
-    _check_different,
-    _check_labels,
-    agreement_of_audits,
-    certify_targets,
-    combine_audits,
-    read_audit,
-)
+from pipeline_lib.evaluation.certificate import _check_labels, certify_targets
+from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
@@ -221,7 +215,21 @@ def test_the_same_labels_twice_are_refused(tmp_path):
     for name in ("one.csv", "two.csv"):
         (tmp_path / name).write_text("image_id,dataset,smiling\na,x,1\n")
     with pytest.raises(DataError, match=r"two.csv: the same labels as in .*one.csv; name each file"):
-        _check_different([tmp_path / "one.csv", tmp_path / "two.csv"])
+        check_different([tmp_path / "one.csv", tmp_path / "two.csv"])
+
+
+def test_labels_that_the_edits_were_planned_by_cannot_certify_them(tmp_path):
+    for name, rows in {
+        "plan.csv": "a,x,1\nb,x,0\n",
+        "again.csv": "b,y,1\na,y,1\n",
+        "fresh.csv": "a,y,1\nc,y,1\n",
+    }.items():
+        (tmp_path / name).write_text(f"image_id,dataset,smiling\n{rows}")
+    plan, again, fresh = (tmp_path / f"{name}.csv" for name in ("plan", "again", "fresh"))
+    check_fresh([fresh], [plan])  # drawn anew, though one image is on both
+    for used in (plan, again):
+        with pytest.raises(DataError, match=rf"{used.name}: the images of .*plan.csv, by which the edits were planned"):
+            check_fresh([fresh, used], [plan])
 
 
 def test_every_file_of_an_audit_is_looked_for(tmp_path):

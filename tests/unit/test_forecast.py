@@ -14,12 +14,13 @@ from pipeline_lib.config import RateRule, parse_config
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.rebalance.certify import Verdict
 from pipeline_lib.rebalance.forecast import forecast
+from pipeline_lib.rebalance.plan import Audited
 from pipeline_lib.report.forecast import print_forecast
 from pipeline_lib.runtime.errors import DataError
 
 TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
 SIZE = 1000  # images of each group, 800 and 200 of which smile
-OPTIONS = dict(failing=0.0, labels=100, confidence=0.95, seed=0)
+OPTIONS = dict(failing=[0.0, 0.0], labels=100, confidence=0.95, seed=0)
 
 
 def dataset():
@@ -38,20 +39,20 @@ def test_the_edits_are_those_of_the_plan():
 
 
 def test_edits_that_fail_leave_the_rate_on_the_side_where_it_was():
-    first, second = run(failing=0.05, labels=300)  # every edit is audited, so the rates are known
+    first, second = run(failing=[0.05] * 2, labels=300)  # every edit is audited, so the rates are known
     assert (first.after.low, first.after.high) == (0.515, 0.515)
     assert (second.after.low, second.after.high) == (0.485, 0.485)
     assert first.verdict is second.verdict is Verdict.MET
-    assert run(failing=0.2, labels=300)[0].verdict is Verdict.MISSED
+    assert run(failing=[0.2] * 2, labels=300)[0].verdict is Verdict.MISSED
 
 
 def test_the_labels_that_are_said_to_be_enough_are():
-    needed = run(failing=0.01)[0].labels
+    needed = run(failing=[0.01] * 2)[0].labels
     assert 8 <= needed < 300
     for labels in (needed, 300):
-        assert run(failing=0.01, labels=labels)[0].verdict is Verdict.MET
-    assert run(failing=0.01, labels=needed // 2)[0].verdict is Verdict.UNKNOWN
-    assert run(failing=0.2)[0].labels is None  # a target that is missed is met by no audit
+        assert run(failing=[0.01] * 2, labels=labels)[0].verdict is Verdict.MET
+    assert run(failing=[0.01] * 2, labels=needed // 2)[0].verdict is Verdict.UNKNOWN
+    assert run(failing=[0.2] * 2)[0].labels is None  # a target that is missed is met by no audit
 
 
 def test_a_large_group_whose_edits_may_leave_it_makes_a_small_one_uncertain():
@@ -59,7 +60,9 @@ def test_a_large_group_whose_edits_may_leave_it_makes_a_small_one_uncertain():
     number = np.arange(10_200)
     small = number < 200
     holds = {"long_hair": small, "smiling": np.where(small, number % 4 == 0, number % 10 < 2)}
-    found = forecast(holds, [RateRule(**target) for target in TARGETS], [0.03, 0.03], **OPTIONS | {"failing": 0.02})
+    found = forecast(
+        holds, [RateRule(**target) for target in TARGETS], [0.03, 0.03], **OPTIONS | {"failing": [0.02] * 2}
+    )
     assert found[0].after.high - found[0].after.low > 0.05
     assert found[0].verdict is Verdict.UNKNOWN
 
@@ -91,3 +94,12 @@ def test_the_table_says_what_it_costs(tmp_path, monkeypatch):
 def test_a_share_that_is_none_is_refused(capsys):
     assert main(["plan", "--failing", "2"]) == 2
     assert "`--failing` is a share from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_plan_by_an_audit_is_forecast_to_fail_as_that_did_and_to_end_at_its_target():
+    audited = [Audited(50, 45), Audited(50, 50)]
+    first, second = run(failing=[0.1, 0.0], audited=audited, labels=400)
+    assert (first.edits, second.edits) == (333, 300)
+    assert first.after.low == pytest.approx(0.501)  # 34 of 333 fail
+    assert first.verdict is second.verdict is Verdict.MET
+    assert run(failing=[0.1, 0.0], labels=400)[0].after.low == pytest.approx(0.53)

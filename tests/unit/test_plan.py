@@ -12,7 +12,7 @@ from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.rebalance.groups import in_group
-from pipeline_lib.rebalance.plan import choose_edits, made_edits, needed_edits, plan_edits
+from pipeline_lib.rebalance.plan import Audited, audit_edits, choose_edits, made_edits, needed_edits, plan_edits
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 
@@ -127,6 +127,7 @@ def test_the_stage_plans_from_truth_or_scores_and_edits_only_images_with_the_par
         table=tmp_path / "table.parquet",
         kind=kind,
         editable=tmp_path / "parts.parquet",
+        audit=[],
         settings=Rebalance(targets=targets(0.5, 0.5), region=region),
         run="toy",
         seed=0,
@@ -175,3 +176,77 @@ def test_a_spare_takes_the_place_of_a_failed_edit_of_its_target_in_order():
 def test_spares_do_not_go_with_touched_images():
     with pytest.raises(ValueError, match="`spares` that are not needed stay untouched"):
         Rebalance(targets=targets(0.5, 0.5), spares=0.1, touch="all")
+
+
+def test_as_many_more_edits_are_planned_as_make_up_for_those_that_failed():
+    holds = draw(2000)
+    plain, counts = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset")
+    audited = [Audited(50, 40), Audited(80, 80)]
+    plan, again = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset", audited=audited)
+    assert [count["edits"] for count in again] == [round(counts[0]["edits"] / 0.8), counts[1]["edits"]]
+    assert [count["audited"] for count in again] == [audit._asdict() for audit in audited]
+    assert set(plain["position"]) < set(plan["position"])  # what was edited before stays edited
+    first = plan[plan["target"] == 0]
+    succeeded = np.random.default_rng(0).random(len(first)) < 0.8
+    after = apply(pd.concat([first[succeeded], plan[plan["target"] == 1]]), holds)
+    assert abs(after["smiling"][holds["long_hair"]].mean() - 0.5) < 0.02  # without the additional ones it is 0.56
+
+
+def test_what_no_edit_can_mend_is_refused():
+    holds = draw(2000)
+
+    def plan(*audited, rates=(0.5, 0.5)):
+        return choose_edits(holds, everywhere(holds), targets(*rates), 0, "dataset", audited=audited)
+
+    with pytest.raises(DataError, match=r"targets\.0` none of 9 audited edits succeeded; change the editor"):
+        plan(Audited(9, 0), Audited(9, 9))
+    with pytest.raises(DataError, match=r"targets\.1` no edit was audited; label a larger sheet"):
+        plan(Audited(9, 9), Audited(0, 0))
+    present = holds["smiling"][~holds["long_hair"]].mean()
+    assert len(plan(Audited(9, 9), Audited(0, 0), rates=(0.5, float(present)))[0])  # that target needs no edit
+    smiles = int((holds["smiling"] & holds["long_hair"]).sum())
+    nearest = (smiles - smiles * 0.3) / holds["long_hair"].sum()
+    with pytest.raises(DataError, match=rf"but only {smiles} images .* the nearest rate is {nearest:.9f}"):
+        plan(Audited(10, 3), Audited(9, 9), rates=(0.5, 0.5))
+
+
+@pytest.fixture
+def audit(tmp_path):
+    """Return a function that counts the edits in an audit: those of a and b take a smile, those of c and d give one."""
+    holds = {"long_hair": np.array([1, 1, 1, 0, 0, 0]) > 0, "smiling": np.array([1, 1, 1, 0, 0, 0]) > 0}
+    settings = Rebalance(targets=targets(0.3, 0.7))
+
+    def count(*rows, name="audit.csv", edit=settings.edits_digest, more=()):
+        lines = [
+            ",".join(map(str, (image, "x", edit if edited else "", hair, smile))) for image, edited, hair, smile in rows
+        ]
+        (tmp_path / name).write_text("\n".join(["image_id,dataset,edit,long_hair,smiling", *lines]))
+        return audit_edits([tmp_path / name, *more], list("abzcdy"), holds, settings)
+
+    return count
+
+
+def test_audited_edits_are_counted_by_target(audit):
+    found = audit(("a", 1, 1, 0), ("b", 1, 1, 1), ("z", 0, 1, 1), ("c", 1, 0, 1), ("d", 1, 1, 1), ("y", 0, 0, 0))
+    assert found == [Audited(2, 1), Audited(2, 1)]  # b still smiles, and d has left its group
+    assert audit(("a", 1, 1, "?"), ("c", 1, 0, 1)) == [Audited(1, 0), Audited(1, 1)]
+
+
+def test_audits_of_two_rounds_are_taken_together(audit, tmp_path):
+    audit(("a", 1, 1, 0), ("c", 1, 0, 1), name="first.csv")
+    more = [tmp_path / "first.csv"]
+    assert audit(("b", 1, 1, 0), ("c", 1, 0, 1), more=more) == [Audited(2, 2), Audited(1, 1)]
+    assert audit(("b", 1, 1, 0), ("c", 1, 0, 0), more=more) == [Audited(2, 2), Audited(1, 0)]  # they differ on c
+
+
+def test_an_audit_of_other_edits_is_refused(audit):
+    with pytest.raises(DataError, match=r"audit.csv: labels of edits made with other settings, since `rebalance` has"):
+        audit(("a", 1, 1, 0), edit="another")
+    with pytest.raises(DataError, match="q is no image of this run's"):
+        audit(("q", 1, 1, 0))
+
+
+def test_the_digest_of_edits_is_of_what_they_look_like_and_not_of_how_many_there_are():
+    digest = Rebalance(targets=targets(0.5, 0.5)).edits_digest
+    assert Rebalance(targets=targets(0.4, 0.4), spares=0.1, labels=["a.csv"]).edits_digest == digest
+    assert Rebalance(targets=targets(0.5, 0.5), finish="region").edits_digest != digest

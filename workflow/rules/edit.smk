@@ -9,6 +9,7 @@ rule plan_edits:
     input:
         table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
         editable=f"{ROOT}/parts/{{name}}.parquet",
+        audit=lambda wildcards: given(*(settings["rebalance"]["labels"] or [])) if wildcards.name == "dataset" else [],
     output:
         plan=f"{ROOT}/plan/{{name}}.parquet",
         summary=f"{ROOT}/plan/{{name}}.json",

@@ -1,0 +1,145 @@
+"""Labels of an audit: a CSV of images that were labelled by eye."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of_files
+
+VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "?": None}
+
+
+def read_audit(path: Path, names: set[str], attributes: Sequence[str], digest: str) -> pd.DataFrame:
+    """Read the labels of an audit, a nullable bool column for each attribute, by image.
+
+    Args:
+        path: CSV with the columns `image_id` and `dataset`, and one for each attribute, of 1 or 0, true or false, yes
+            or no, or ? for an image of which it cannot be told.
+        names: names of the images of the rebalanced dataset.
+        attributes: names of the attributes of the targets and their conditions.
+        digest: digest of the shards of the rebalanced dataset, which is in the column `dataset`.
+
+    Raises:
+        DataError: a column or a value is missing, the audit is of other images, or an image has two different rows.
+    """
+    rows = _read_rows(path, names, ("dataset", *attributes))
+    if (rows["dataset"] != digest).any():
+        raise DataError(f"{path}: an audit of other images, since the rebalanced dataset has changed; draw a new one")
+    return _values(path, rows[list(attributes)])
+
+
+def read_edits(path: Path, names: set[str], attributes: Sequence[str], digest: str) -> pd.DataFrame:
+    """Read the labels of the edited images of an audit of this dataset or an earlier one; see `read_audit`.
+
+    Args:
+        path: a CSV that also has the column `edit`, which is empty for unedited images.
+        names: names of the images.
+        attributes: names of the attributes of the targets and their conditions.
+        digest: `Rebalance.edits_digest` of the config, which `edit` has for edited images.
+
+    Raises:
+        DataError: as in `read_audit`, or the edits were made with other settings.
+    """
+    rows = _read_rows(path, names, ("edit", *attributes))
+    rows = rows[rows["edit"] != ""]
+    if (rows["edit"] != digest).any():
+        raise DataError(
+            f"{path}: labels of edits made with other settings, since `rebalance` has changed; audit the present edits"
+        )
+    return _values(path, rows[list(attributes)])
+
+
+def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:
+    """Refuse labels that the edits were planned by, or the same sheet once more: neither can certify these edits."""
+    used = {frozenset(_read_csv(path)["image_id"]): path for path in planned_with}
+    for path in audit:
+        if other := used.get(frozenset(_read_csv(path)["image_id"])):
+            raise DataError(
+                f"{path}: the images of {other}, by which the edits were planned (`rebalance.labels`); certify with a "
+                "sheet of its own, which `python -m pipeline_lib audit --sheet 2` draws"
+            )
+
+
+def check_different(audit: Sequence[Path]) -> None:
+    """Refuse two files with the same content, whose agreement would prove nothing."""
+    seen: dict[str, Path] = {}
+    for path in audit:
+        other = seen.setdefault(digest_of_files(path), path)
+        if other != path or audit.count(path) > 1:
+            raise DataError(f"{path}: the same labels as in {other}; name each file of `certify.labels` once")
+
+
+def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return one row for each image of several audits; where two differ, it cannot be told what the image shows."""
+    rows = pd.concat(sheets)
+    names = rows.index
+    same = (rows.groupby(names).nunique(dropna=False) == 1).loc[names]
+    return rows.where(same.to_numpy())[~names.duplicated()].astype("boolean")
+
+
+def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """Return for each two audits of the same images and each attribute on how many they agree, and Cohen's kappa.
+
+    Kappa is the agreement beyond that of two people who answer as often in the same way, but at random, as a share of
+    what is possible; None if that is nothing. That it cannot be told is an answer too.
+
+    Args:
+        sheets: labels by the name of their file.
+    """
+    found = []
+    for (one, first), (other, second) in combinations(sheets.items(), 2):
+        shared = first.index.intersection(second.index)
+        for attribute in first if len(shared) else ():
+            answers = [
+                sheet.loc[shared, attribute].astype("string").fillna("?").to_numpy(str) for sheet in (first, second)
+            ]
+            agree = float((answers[0] == answers[1]).mean())
+            by_chance = sum(
+                float(np.prod([(said == answer).mean() for said in answers])) for answer in np.unique(answers)
+            )
+            kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
+            counts = {"images": len(shared), "agree": round(agree * len(shared)), "kappa": kappa}
+            found.append({"files": [one, other], "attribute": attribute} | counts)
+    return found
+
+
+def _read_rows(path: Path, names: set[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns of a CSV as they are written, by image."""
+    rows = _read_csv(path)
+    if missing := [name for name in columns if name not in rows]:
+        raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(rows.columns)}")
+    rows = rows.drop_duplicates()
+    repeated = rows.loc[rows["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise DataError(f"{path}: {repeated.iloc[0]} has two rows with different labels; keep one")
+    strangers = [name for name in rows["image_id"] if name not in names]
+    if strangers:
+        raise DataError(f"{path}: {strangers[0]} is no image of this run's rebalanced dataset; draw a new audit for it")
+    return rows.set_index("image_id")[list(columns)]
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
+    if "image_id" not in rows:
+        raise DataError(f"{path}: no column `image_id`; it has {', '.join(rows.columns)}")
+    return rows
+
+
+def _values(path: Path, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return answers as nullable bool."""
+    values = answers.apply(lambda column: column.str.strip().str.lower())
+    usable = values.isin(list(VALUES))
+    if not usable.all(axis=None):
+        name, attribute = usable.stack().idxmin()
+        raise DataError(f"{path}: {name} has `{values.loc[name, attribute]}` for `{attribute}`; 1, 0 or ? is needed")
+    return values.apply(lambda column: column.map(VALUES)).astype("boolean")
