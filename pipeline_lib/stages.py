@@ -34,6 +34,7 @@ STAGES = {
     "swap_parts": "pipeline_lib.editing.swap",
     "touch_images": "pipeline_lib.editing.touch",
     "assemble_rebalanced": "pipeline_lib.editing.assemble",
+    "resample_dataset": "pipeline_lib.editing.assemble",
     "evaluate_bias": "pipeline_lib.evaluation.bias",
     "evaluate_edits": "pipeline_lib.evaluation.edits",
     "evaluate_counterfactuals": "pipeline_lib.evaluation.counterfactual",

@@ -3,6 +3,9 @@
 #: Image sets that a run can compare, in the order of the paper's Fig. 12, with the control last.
 IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", "retrained", "control")
 
+#: Samples of further GANs that the retrained one can be compared with, after those in the order of a report.
+BASELINES = ("resampled", "images_only")
+
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
-from pipeline_lib.config.names import IMAGE_SETS
+from pipeline_lib.config.names import BASELINES, IMAGE_SETS
 from pipeline_lib.config.rebalance import LatentRegression, Optimization, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
@@ -88,10 +88,10 @@ class Config(Section):
 
     @property
     def image_sets(self) -> tuple[str, ...]:
-        """Names of the image sets that are compared, in the order of `IMAGE_SETS`."""
-        retrained = ("retrained", "control") if self.retrain else ()
+        """Names of the image sets that are compared, in the order of `IMAGE_SETS` and `BASELINES`."""
+        retrained = ("retrained", "control", *self.retrain.baselines) if self.retrain else ()
         present = {*self.edited_sets, *(f"{name}_rebalanced" for name in self.edited_sets), *retrained}
-        return tuple(name for name in IMAGE_SETS if name in present)
+        return tuple(name for name in (*IMAGE_SETS, *BASELINES) if name in present)
 
     @property
     def part_names(self) -> tuple[str, ...]:

@@ -353,6 +353,20 @@ class Retrain(Section):
         None,
         description="additional discriminator on the selector's logits; null: retraining as in the paper",
     )
+    baselines: list[Literal["resampled", "images_only"]] = Field(
+        [],
+        description="further GANs to compare with, of the same seed and steps; resampled: trained on original images "
+        "alone, drawn so that they have the target rates; images_only: trained on the rebalanced dataset without "
+        "`attributes`",
+    )
+
+    @model_validator(mode="after")
+    def _baselines_differ(self) -> Retrain:
+        if "images_only" in self.baselines and self.attributes is None:
+            raise ValueError("`baselines`: without `attributes` the retrained GAN is `images_only` itself; remove it")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError("`baselines` names one twice; name each once")
+        return self
 
 
 class Utility(Section):

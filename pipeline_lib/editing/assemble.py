@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.config import RateRule
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.plan import made_edits
+from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
+
+AT_A_TIME = 4096  # images that are held in memory
 
 
 def assemble_rebalanced(
@@ -67,6 +71,32 @@ def assemble_rebalanced(
         table[attributes] = table[attributes].astype("boolean")
         table.loc[table["edited"], attributes] = pd.NA
     write_table(labels, "assembled", table, {"run": run})
+
+
+def resample_dataset(
+    *, images: list[Path], table: Path, targets: list[RateRule], run: str, seed: int, resampled: list[Path]
+) -> None:
+    """Write the original images drawn anew at the target rates, which no GAN needs edits for.
+
+    Args:
+        images: shards of the dataset.
+        table: its label table.
+        targets: target rates.
+        run: name of the run, stored in the files.
+        seed: seed of the run.
+        resampled: shards to write. The second copy of an image has its name with `-2`, and so on.
+    """
+    rows = read_table(table, "labels")
+    holds = {name: rows[name].to_numpy(bool) for name in attribute_columns(rows, "labels")}
+    drawn = rows["image_id"].to_numpy()[draw_at_rates(holds, targets, seed)]
+    names, pixels = read_shards(images)
+    position = {name: number for number, name in enumerate(names)}
+    copies = pd.Series(drawn).groupby(drawn).cumcount().to_numpy()
+    for path, places in zip(resampled, np.array_split(np.arange(len(drawn)), len(resampled)), strict=True):
+        with shard_writer(path, pixels.shape[1], {"run": run}) as writer:
+            for some in np.array_split(places, max(1, len(places) // AT_A_TIME)):
+                named = [f"{drawn[place]}-{copies[place] + 1}" if copies[place] else drawn[place] for place in some]
+                writer.add(named, pixels[[position[name] for name in drawn[some]]])
 
 
 def _by_name(shards: list[Path]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import pandas as pd
 
 from pipeline_lib.config import Config
 from pipeline_lib.data.shards import read_shards
@@ -25,9 +26,8 @@ UNEDITED = 0.2  # unedited images for each edited one, so that nobody can tell w
 def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: int) -> tuple[Path, int]:
     """Draw images of the rebalanced dataset at random, and write a page on which they are labelled.
 
-    Edited images are drawn with the same probability, and some unedited ones are mixed in. The page does not say which
-    is which. It saves a CSV of the labels, which `certify.labels` names in the config, or `rebalance.labels` to plan by
-    them. Its column `edit` says which images are edited, and with which settings.
+    The page does not say which images are edited. It saves a CSV of the labels, which `certify.labels` names in the
+    config, or `rebalance.labels` to plan by them. Its column `edit` says which are edited, and with which settings.
 
     Args:
         config: the config of the run.
@@ -45,6 +45,38 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
     page = folder / f"audit-{sheet}.html"
     if page.exists():
         raise DataError(f"{page} exists, with labels perhaps; choose another folder or `--sheet`")
+    drawn = draw_audit(config, results, count, sheet)
+    names, pixels = read_shards(_shards(results))
+    position = {name: number for number, name in enumerate(names)}
+    images = [
+        (name, data_url(encode_png(pixels[position[name]])), edit)
+        for name, edit in zip(drawn["image_id"], drawn["edit"], strict=True)
+    ]
+    targets = config.rebalance.targets
+    attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))
+    template = Template(resources.files("pipeline_lib.report").joinpath("audit.html").read_text("utf-8"))
+    text = template.substitute(
+        title=escape(f"{config.run}, sheet {sheet}"),
+        images=json.dumps(images),
+        attributes=json.dumps([[name, readable(name)] for name in attributes]),
+        file=json.dumps(f"audit-{config.run}-{sheet}.csv"),
+        of=json.dumps(drawn["dataset"].iloc[0]),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(page) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return page, len(images)
+
+
+def draw_audit(config: Config, results: Path, count: int, sheet: int) -> pd.DataFrame:
+    """Draw `count` edited images with the same probability, and mix in some unedited ones; see `write_audit`.
+
+    Returns:
+        The columns `image_id`, `dataset` and `edit` of the CSV, in the order of the page.
+
+    Raises:
+        DataError: the run has no rebalanced dataset yet, or fewer edited images.
+    """
     table_path = results / "labels/dataset_rebalanced.parquet"
     if not table_path.exists():
         raise DataError(f"{table_path}: this run has no rebalanced dataset yet; run it first")
@@ -55,33 +87,21 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
             f"sheet {sheet} of {count} edited images: only {len(places[True])} images of this run are edited; use a "
             "smaller `--count` or `--sheet`"
         )
-    shards = sorted((results / "images/dataset_rebalanced").glob("*.parquet"))
-    names, pixels = read_shards(shards)
-    position = {name: number for number, name in enumerate(names)}
     random = seeding.numpy_generator(config.seed, "audit")
     shuffled = {edited: random.permutation(found) for edited, found in places.items()}
     share = round(UNEDITED * count)
     drawn = np.concatenate(
         [shuffled[True][(sheet - 1) * count : sheet * count], shuffled[False][(sheet - 1) * share : sheet * share]]
     )
-    order = seeding.numpy_generator(config.seed, "audit", sheet).permutation(drawn)
-    chosen = [table["image_id"].iloc[place] for place in order]
-    made_by = table["edited"].map({True: config.rebalance.edits_digest, False: ""}).iloc[order]
-    images = [
-        (name, data_url(encode_png(pixels[position[name]])), edit) for name, edit in zip(chosen, made_by, strict=True)
-    ]
-    of = digest_of_files(*shards)
-    targets = config.rebalance.targets
-    attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))
-    template = Template(resources.files("pipeline_lib.report").joinpath("audit.html").read_text("utf-8"))
-    text = template.substitute(
-        title=escape(f"{config.run}, sheet {sheet}"),
-        images=json.dumps(images),
-        attributes=json.dumps([[name, readable(name)] for name in attributes]),
-        file=json.dumps(f"audit-{config.run}-{sheet}.csv"),
-        of=json.dumps(of),
+    rows = table.iloc[seeding.numpy_generator(config.seed, "audit", sheet).permutation(drawn)]
+    return pd.DataFrame(
+        {
+            "image_id": rows["image_id"].to_numpy(),
+            "dataset": digest_of_files(*_shards(results)),
+            "edit": np.where(rows["edited"], config.rebalance.edits_digest, ""),
+        }
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(page) as beside:
-        beside.write_text(text, encoding="utf-8")
-    return page, len(images)
+
+
+def _shards(results: Path) -> list[Path]:
+    return sorted((results / "images/dataset_rebalanced").glob("*.parquet"))

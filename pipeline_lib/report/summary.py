@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
+from pipeline_lib.config.names import BASELINES
 from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance import certify
 from pipeline_lib.rebalance.estimate import Estimate
@@ -48,6 +49,12 @@ CORRECTED_DISAGREES = (
     "criterion. Their intervals also account for how well these errors are known."
 )
 REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
+BASELINES_ARE = {
+    "resampled": "A GAN trained on resampled original images, without any edit,",
+    "images_only": "A GAN retrained on the rebalanced dataset without the loss on attributes",
+}
+#: Whether edits are needed for a fair GAN, if a GAN of resampled images has clearly more bias.
+JUSTIFIED = {True: "", False: " So edits are not shown to be needed for a fair GAN."}
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
@@ -166,6 +173,7 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     if "retrained" in found:
         is_doubtful = "retrained" in doubtful or "control" in doubtful
         reasons.append(_say_retrained(found["retrained"], is_doubtful, excess["control"]))
+        reasons += _say_baselines(excess, metrics["quality"])
     if real and not all(_halved(corrected).values()):
         reasons.append(CORRECTED_DISAGREES)
     return Verdict(
@@ -264,6 +272,26 @@ def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) ->
         False: "The retrained GAN has more than half of the control GAN's bias.",
         None: "The intervals of the two GANs are too wide to tell whether retraining made the difference.",
     }[halved]
+
+
+def _say_baselines(excess: Mapping[str, Estimate], quality: Mapping[str, Any]) -> list[str]:
+    """Say of each further GAN how biased it is, and whether the retrained one is any better."""
+    said, retrained = [], excess["retrained"]
+    for name in (name for name in BASELINES if name in excess):
+        found = excess[name]
+        if found.low > retrained.high:
+            compared = "more than the retrained GAN's"
+        elif found.high < retrained.low:
+            compared = "less than the retrained GAN's"
+        else:
+            compared = "which cannot be told from the retrained GAN's"
+        end = JUSTIFIED[found.low > retrained.high] if name == "resampled" else ""
+        distance = frechet_distances(quality).text(name)
+        said.append(
+            f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {compared}, "
+            f"and a Fréchet distance of {distance}.{end}"
+        )
+    return said
 
 
 def _cost(quality: Mapping[str, Any]) -> list[str]:

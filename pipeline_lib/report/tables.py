@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
-from pipeline_lib.config.names import IMAGE_SETS
+from pipeline_lib.config.names import BASELINES, IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime.errors import DataError
@@ -34,6 +34,8 @@ NAMES = {
     "dataset_rebalanced": "rebalanced dataset",
     "retrained": "retrained GAN",
     "control": "control GAN",
+    "resampled": "GAN of resampled originals",
+    "images_only": "GAN retrained without the loss on attributes",
     "truth": "ground truth",
     "corrected": "referee, corrected",
     "masked_l1": "masked L1",
@@ -359,7 +361,7 @@ def rounded(value: float | None, digits: int = 4) -> float:
 
 def known_stages(names: Iterable[str]) -> list[str]:
     """Return image sets in the order in which a run makes them, since JSON files sort them alphabetically."""
-    return sorted(names, key=IMAGE_SETS.index)
+    return sorted(names, key=(*IMAGE_SETS, *BASELINES).index)
 
 
 def _compared(

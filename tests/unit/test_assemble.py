@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.config import RateRule
 from pipeline_lib.data.shards import ROWS_PER_GROUP, read_shards
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.editing.assemble import assemble_rebalanced
+from pipeline_lib.editing.assemble import assemble_rebalanced, resample_dataset
 from pipeline_lib.runtime.errors import DataError
 
 COUNT = 2 * ROWS_PER_GROUP + 10
@@ -95,3 +96,23 @@ def test_a_spare_composite_is_used_only_where_an_edit_failed(tmp_path, write_sha
     np.testing.assert_array_equal(pixels[601], PIXELS[601])
     np.testing.assert_array_equal(pixels[COUNT - 1], COMPOSITES[3])
     assert labels.loc[601, "smiling"] == TRUTH.loc[601, "smiling"]
+
+
+def test_a_resampled_dataset_has_the_target_rates_and_no_new_image(tmp_path, write_shards):
+    targets = [RateRule(where={"hat": True}, attribute="smiling", rate=0.75)]
+    write_table(tmp_path / "labels.parquet", "labels", TRUTH)
+    written = [tmp_path / "resampled" / f"{shard}.parquet" for shard in range(3)]
+    resample_dataset(
+        images=write_shards(PIXELS, NAMES, "dataset", 2),
+        table=tmp_path / "labels.parquet",
+        targets=targets,
+        run="toy",
+        seed=0,
+        resampled=written,
+    )
+    names, pixels = read_shards(written)
+    assert len(names) == len(set(names)) == COUNT
+    originals = [NAMES.index(name[: len(NAMES[0])]) for name in names]
+    np.testing.assert_array_equal(pixels, PIXELS[originals])
+    assert TRUTH["smiling"].to_numpy()[originals].mean() == round(0.75 * COUNT) / COUNT
+    assert sorted({name[len(NAMES[0]) :] for name in names}) == ["", "-2"]

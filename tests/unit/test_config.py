@@ -312,12 +312,20 @@ def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
         ("latent-regression", None, (), IMAGE_SETS[:4]),
         ("poisson", MINIMAL["retrain"], ("encoder",), IMAGE_SETS),
         ("poisson", None, ("generator", "encoder"), ("dataset", "dataset_rebalanced")),
+        ("latent-regression", {**MINIMAL["retrain"], "baselines": ["resampled"]}, (), (*IMAGE_SETS, "resampled")),
     ],
 )
 def test_a_run_compares_the_image_sets_that_its_editor_and_retraining_make(
     editor: str, retrain: Any, missing: tuple[str, ...], image_sets: tuple[str, ...]
 ) -> None:
     assert parse_config(without(editor, retrain, *missing)).image_sets == image_sets
+
+
+def test_a_baseline_is_another_gan_than_the_retrained_one() -> None:
+    without_loss = {**MINIMAL["retrain"], "attributes": None, "baselines": ["images_only"]}
+    assert "without `attributes` the retrained GAN is `images_only` itself" in refusal(changed("retrain", without_loss))
+    twice = {**MINIMAL["retrain"], "baselines": ["resampled", "resampled"]}
+    assert "`baselines` names one twice" in refusal(changed("retrain", twice))
 
 
 def test_several_faults_are_told_at_once() -> None:

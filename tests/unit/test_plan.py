@@ -13,6 +13,7 @@ from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.rebalance.plan import Audited, audit_edits, choose_edits, made_edits, needed_edits, plan_edits
+from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 
@@ -250,3 +251,29 @@ def test_the_digest_of_edits_is_of_what_they_look_like_and_not_of_how_many_there
     digest = Rebalance(targets=targets(0.5, 0.5)).edits_digest
     assert Rebalance(targets=targets(0.4, 0.4), spares=0.1, labels=["a.csv"]).edits_digest == digest
     assert Rebalance(targets=targets(0.5, 0.5), finish="region").edits_digest != digest
+
+
+@pytest.mark.parametrize("rates", [(0.5, 0.5), (0.123, 0.95), (1.0, 0.0)])
+def test_resampled_images_have_every_rate_and_repeat_what_is_rare_evenly(rates):
+    holds, wanted = draw(3000), targets(*rates, hatless=True)
+    drawn = draw_at_rates(holds, wanted, 0)
+    after = {name: values[drawn] for name, values in holds.items()}
+    repeats = np.bincount(drawn, minlength=3000)
+    for target in wanted:
+        before = in_group(holds, target.where)
+        group = in_group(after, target.where)
+        assert group.sum() == before.sum()
+        assert after["smiling"][group].sum() == round(target.rate * before.sum())
+        for value in (True, False):
+            of_cell = repeats[before & (holds["smiling"] == value)]
+            assert np.ptp(of_cell) <= 1
+    assert (repeats[holds["hat"]] == 1).all()  # in no group
+    assert (np.diff(drawn) >= 0).all()
+    assert not np.array_equal(drawn, draw_at_rates(holds, wanted, 1))
+
+
+def test_what_is_not_there_cannot_be_drawn():
+    holds = {"long_hair": np.arange(8) < 4, "smiling": np.arange(8) < 4}
+    with pytest.raises(DataError, match=r"targets\.0: no image that is long_hair is not smiling, so none can be drawn"):
+        draw_at_rates(holds, targets(0.5, 0.5), 0)
+    assert draw_at_rates(holds, targets(1.0, 0.0), 0).tolist() == list(range(8))

@@ -536,6 +536,30 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
 
 
 @pytest.mark.parametrize(
+    ("resampled", "compared"),
+    [
+        ((0.65, 0.35), "a bias of 0.30 [0.27, 0.33], more than the retrained GAN's, and a Fréchet distance of 16.1"),
+        ((0.56, 0.44), "which cannot be told from the retrained GAN's"),
+        ((0.50, 0.50), "less than the retrained GAN's"),
+    ],
+)
+def test_a_gan_of_resampled_images_that_is_as_fair_shows_that_edits_are_not_needed(resampled, compared):
+    verdict = judged({**RATES, "resampled": resampled})
+    said = next(reason for reason in verdict.reasons if "resampled original images, without any edit" in reason)
+    assert compared in said
+    assert ("edits are not shown to be needed for a fair GAN" in said) == ("more than" not in said)
+    assert verdict.real is True  # it is no part of the criterion
+    assert not any("resampled" in reason for reason in judged().reasons)
+
+
+def test_a_gan_without_the_loss_on_attributes_is_one_more_row_and_reason():
+    rates = {**RATES, "images_only": (0.66, 0.34)}
+    assert any("without the loss on attributes has a bias of 0.32" in reason for reason in judged(rates).reasons)
+    names = tables.gap_table(metrics_of(rates), "smiling", 0.95)["image set"].tolist()
+    assert names[-2:] == ["control GAN", "GAN retrained without the loss on attributes"]
+
+
+@pytest.mark.parametrize(
     ("changed", "certified", "real", "reason"),
     [
         ({}, MISSED, False, "At least one target rate is missed"),

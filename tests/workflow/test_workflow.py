@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from subprocess import Popen
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
@@ -20,8 +21,10 @@ import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
 from pipeline_lib.config import parse_config
-from pipeline_lib.data.tables import read_tables
+from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import replay
+from pipeline_lib.report.audit import draw_audit
+from pipeline_lib.runtime.files import read_json
 from pipeline_lib.studies.comparison import LACKING
 
 pytestmark = pytest.mark.workflow
@@ -150,6 +153,47 @@ def test_another_wanted_rate_remakes_the_plan_and_what_follows_from_it_alone(fin
         "scores/referee/samples.p",
     ):
         assert f"{RESULTS}/{untouched}" not in made, untouched
+
+
+def test_the_edits_of_the_dataset_are_planned_again_by_an_audit(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    config = parse_config(yaml.safe_load((REPOSITORY / CONFIG).read_text()))
+    before = {name: read_table(run.results / f"plan/{name}.parquet", "plan") for name in ("dataset", "samples")}
+    truth = read_table(run.results / "labels/dataset.parquet", "labels").set_index("image_id")
+    wanted = before["dataset"].set_index("image_id")["wanted"]
+    edited = int(read_table(run.results / "labels/dataset_rebalanced.parquet", "assembled")["edited"].sum())
+    drawn = draw_audit(config, run.results, edited, 1)
+    answers = truth.loc[drawn["image_id"], ["long_hair", "smiling"]].reset_index(drop=True)
+    failed = np.arange(len(drawn)) % 4 == 0
+    answers["smiling"] = wanted.reindex(drawn["image_id"]).where(~failed, answers["smiling"].to_numpy()).to_numpy()
+    answers["smiling"] = answers["smiling"].where(
+        drawn["edit"] != "", truth.loc[drawn["image_id"], "smiling"].to_numpy()
+    )
+    drawn.join(answers.astype(int)).to_csv(tmp_path / "audit.csv", index=False)
+    again = run.configure({"rebalance": {"labels": [str(tmp_path / "audit.csv")]}})
+    run.snakemake(*(f"{RESULTS}/plan/{name}.parquet" for name in before), config=again)
+    after = {name: read_table(run.results / f"plan/{name}.parquet", "plan") for name in before}
+    pd.testing.assert_frame_equal(after["samples"], before["samples"])  # an audit is of the dataset alone
+    assert set(before["dataset"]["image_id"]) < set(after["dataset"]["image_id"])
+    for target in read_json(run.results / "plan/dataset.json")["targets"]:
+        audited, succeeded = target["audited"]["edits"], target["audited"]["succeeded"]
+        needed = round(target["rate_wanted"] * target["size"]) - round(target["rate_before"] * target["size"])
+        assert target["edits"] == round(abs(needed) * audited / succeeded) > abs(needed)
+
+
+def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {"baselines": ["images_only", "resampled"]}
+    config = run.configure({"retrain": retrain})
+    before = run.digests(["models/*/generator.safetensors"])
+    run.snakemake(f"{RESULTS}/report/summary.html", config=config)
+    after = run.digests(["models/*/generator.safetensors"])
+    assert {path: after[path] for path in before} == before
+    assert len(set(after.values())) == len(before) + 2
+    assert {"resampled", "images_only"} < set(read_table(run.results / "evaluation/bias.parquet", "bias")["stage"])
+    page = (run.results / "report/summary.html").read_text()
+    assert "GAN of resampled originals" in page
+    assert "A GAN trained on resampled original images, without any edit, has a bias of" in page
 
 
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ rule prepare_dataset:
 
 
 # The generator of each sampled image set.
-ROLE_OF = {"samples": "source", "retrained": "retrained", "control": "control"}
+ROLE_OF = {"samples": "source"} | {name: name for name in ("retrained", "control", *BASELINES)}
 
 
 rule sample_generator:

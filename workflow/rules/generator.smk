@@ -94,13 +94,40 @@ if checked.uses_encoder:
 
 
 if checked.retrain:
-    # Training data of the retrained GAN and of the control GAN, which have the same settings and seeds.
-    LEARNS_FROM = {"retrained": "dataset_rebalanced", "control": "dataset"}
+    # Training data of the retrained GAN and of those that it is compared with, which have the same settings and seeds.
+    LEARNS_FROM = {
+        "retrained": "dataset_rebalanced",
+        "control": "dataset",
+        "resampled": "dataset_resampled",
+        "images_only": "dataset_rebalanced",
+    }
+    ATTRIBUTE_LOSS = {role: settings["retrain"]["attributes"] if role != "images_only" else None for role in LEARNS_FROM}
+
+    rule resample_dataset:
+        input:
+            images=images("dataset"),
+            table=f"{ROOT}/labels/dataset.parquet",
+        output:
+            resampled=images("dataset_resampled"),
+        log:
+            f"{ROOT}/logs/resample_dataset.log",
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            stage="resample_dataset",
+            targets=settings["rebalance"]["targets"],
+            run=RUN,
+            seed=SEED,
+            revision=1,
+        script:
+            "../scripts/stage.py"
 
     rule retrain_generator:
         input:
             images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
-            selector=f"{ROOT}/models/selector.safetensors" if settings["retrain"]["attributes"] else [],
+            selector=lambda wildcards: (
+                f"{ROOT}/models/selector.safetensors" if ATTRIBUTE_LOSS[wildcards.role] else []
+            ),
             source=(
                 expand(f"{ROOT}/models/source/{{network}}.safetensors", network=["generator", "discriminator"])
                 if settings["retrain"]["init"] == "source"
@@ -127,7 +154,7 @@ if checked.retrain:
             stage="train_generator",
             settings=settings["generator"],
             training=settings["retrain"]["training"],
-            attributes=settings["retrain"]["attributes"],
+            attributes=lambda wildcards: ATTRIBUTE_LOSS[wildcards.role],
             init=settings["retrain"]["init"],
             name="retrain_generator",
             seed=SEED,
