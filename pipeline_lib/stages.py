@@ -31,6 +31,7 @@ STAGES = {
     "extract_parts": "pipeline_lib.editing.parts",
     "score_attributes": "pipeline_lib.editing.scoring",
     "plan_edits": "pipeline_lib.rebalance.plan",
+    "plan_sham": "pipeline_lib.rebalance.plan",
     "swap_parts": "pipeline_lib.editing.swap",
     "touch_images": "pipeline_lib.editing.touch",
     "assemble_rebalanced": "pipeline_lib.editing.assemble",

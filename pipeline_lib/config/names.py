@@ -4,7 +4,7 @@
 IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", "retrained", "control")
 
 #: Samples of further GANs that the retrained one can be compared with, after those in the order of a report.
-BASELINES = ("resampled", "images_only")
+BASELINES = ("resampled", "sham", "images_only")
 
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")

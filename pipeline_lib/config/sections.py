@@ -353,11 +353,11 @@ class Retrain(Section):
         None,
         description="additional discriminator on the selector's logits; null: retraining as in the paper",
     )
-    baselines: list[Literal["resampled", "images_only"]] = Field(
+    baselines: list[Literal["resampled", "sham", "images_only"]] = Field(
         [],
         description="further GANs to compare with, of the same seed and steps; resampled: trained on original images "
-        "alone, drawn so that they have the target rates; images_only: trained on the rebalanced dataset without "
-        "`attributes`",
+        "alone, drawn so that they have the target rates; sham: trained on the dataset with the same images edited, "
+        "but to the value that they have; images_only: trained on the rebalanced dataset without `attributes`",
     )
 
     @model_validator(mode="after")

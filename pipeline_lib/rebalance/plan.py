@@ -177,6 +177,18 @@ def _share(audited: Audited, number: int) -> float:
     return audited.succeeded / audited.edits
 
 
+def plan_sham(*, plan: Path, run: str, sham: Path) -> None:
+    """Plan sham edits: of the same images, to the value that they have already, which cost as much and balance nothing.
+
+    Args:
+        plan: table of edits.
+        run: name of the run, stored in the file.
+        sham: table to write.
+    """
+    edits = read_table(plan, "plan")
+    write_table(sham, "plan", edits.assign(wanted=~edits["wanted"].astype(bool)), {"run": run})
+
+
 def needed_edits(plan: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a plan that are needed, without spares."""
     return plan if "spare" not in plan else plan[plan["spare"] == 0]

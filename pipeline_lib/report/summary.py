@@ -51,6 +51,7 @@ CORRECTED_DISAGREES = (
 REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
 BASELINES_ARE = {
     "resampled": "A GAN trained on resampled original images, without any edit,",
+    "sham": "A GAN trained on as many edits, which keep the value that each image has,",
     "images_only": "A GAN retrained on the rebalanced dataset without the loss on attributes",
 }
 #: Whether edits are needed for a fair GAN, if a GAN of resampled images has clearly more bias.

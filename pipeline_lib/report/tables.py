@@ -35,6 +35,7 @@ NAMES = {
     "retrained": "retrained GAN",
     "control": "control GAN",
     "resampled": "GAN of resampled originals",
+    "sham": "GAN of sham edits",
     "images_only": "GAN retrained without the loss on attributes",
     "truth": "ground truth",
     "corrected": "referee, corrected",

@@ -12,7 +12,15 @@ from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.rebalance.groups import in_group
-from pipeline_lib.rebalance.plan import Audited, audit_edits, choose_edits, made_edits, needed_edits, plan_edits
+from pipeline_lib.rebalance.plan import (
+    Audited,
+    audit_edits,
+    choose_edits,
+    made_edits,
+    needed_edits,
+    plan_edits,
+    plan_sham,
+)
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
@@ -172,6 +180,16 @@ def test_a_spare_takes_the_place_of_a_failed_edit_of_its_target_in_order():
     assert made_edits(plan, set("bcefg"))["image_id"].tolist() == list("bcfg")  # and so did the first spare
     assert made_edits(plan, set("bh"))["image_id"].tolist() == list("bh")
     assert made_edits(plan.drop(columns="spare"), set("ab"))["image_id"].tolist() == list("ab")
+
+
+def test_sham_edits_are_of_the_same_images_and_change_no_value(tmp_path):
+    plan, _ = choose_edits((holds := draw(100)), everywhere(holds), targets(0.5, 0.5), 0, "dataset", spares=0.1)
+    plan.insert(0, "image_id", plan["position"].astype(str))
+    write_table(tmp_path / "plan.parquet", "plan", plan)
+    plan_sham(plan=tmp_path / "plan.parquet", run="toy", sham=tmp_path / "sham.parquet")
+    sham = read_table(tmp_path / "sham.parquet", "plan")
+    assert (sham["wanted"] == holds["smiling"][sham["position"]]).all()
+    assert sham.drop(columns="wanted").equals(read_table(tmp_path / "plan.parquet", "plan").drop(columns="wanted"))
 
 
 def test_spares_do_not_go_with_touched_images():

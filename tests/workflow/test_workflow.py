@@ -183,14 +183,21 @@ def test_the_edits_of_the_dataset_are_planned_again_by_an_audit(finished: Run, t
 
 def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
-    retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {"baselines": ["images_only", "resampled"]}
+    retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {
+        "baselines": ["images_only", "resampled", "sham"]
+    }
     config = run.configure({"retrain": retrain})
     before = run.digests(["models/*/generator.safetensors"])
     run.snakemake(f"{RESULTS}/report/summary.html", config=config)
     after = run.digests(["models/*/generator.safetensors"])
     assert {path: after[path] for path in before} == before
-    assert len(set(after.values())) == len(before) + 2
-    assert {"resampled", "images_only"} < set(read_table(run.results / "evaluation/bias.parquet", "bias")["stage"])
+    assert len(set(after.values())) == len(before) + 3
+    assert {"resampled", "sham", "images_only"} < set(
+        read_table(run.results / "evaluation/bias.parquet", "bias")["stage"]
+    )
+    plans = [read_table(run.results / f"plan/{name}.parquet", "plan") for name in ("dataset", "dataset_sham")]
+    assert plans[0]["image_id"].equals(plans[1]["image_id"])
+    assert (plans[0]["wanted"] != plans[1]["wanted"]).all()
     page = (run.results / "report/summary.html").read_text()
     assert "GAN of resampled originals" in page
     assert "A GAN trained on resampled original images, without any edit, has a bias of" in page

@@ -3,6 +3,12 @@ KNOWN_BY = {
     "dataset": {"kind": "labels", "table": f"{ROOT}/labels/dataset.parquet"},
     "samples": {"kind": "scores", "table": f"{ROOT}/scores/selector/samples.parquet"},
 }
+KNOWN_BY["dataset_sham"] = KNOWN_BY["dataset"]
+
+
+def original(wildcards):
+    """Return the image set that is edited, which for sham edits is the dataset."""
+    return "dataset" if wildcards.name == "dataset_sham" else wildcards.name
 
 
 rule plan_edits:
@@ -17,6 +23,8 @@ rule plan_edits:
         f"{ROOT}/logs/plan_edits/{{name}}.log",
     benchmark:
         f"{ROOT}/benchmarks/plan_edits/{{name}}.tsv"
+    wildcard_constraints:
+        name="dataset|samples",
     priority: ON_LONGEST_PATH
     conda:
         "../../envs/pipeline.yaml"
@@ -31,10 +39,27 @@ rule plan_edits:
         "../scripts/stage.py"
 
 
+rule plan_sham:
+    input:
+        plan=f"{ROOT}/plan/dataset.parquet",
+    output:
+        sham=f"{ROOT}/plan/dataset_sham.parquet",
+    log:
+        f"{ROOT}/logs/plan_sham.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="plan_sham",
+        run=RUN,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule swap_parts:
     input:
-        images=images("{name}"),
-        parts=f"{ROOT}/parts/{{name}}.parquet",
+        images=lambda wildcards: images(original(wildcards)),
+        parts=lambda wildcards: f"{ROOT}/parts/{original(wildcards)}.parquet",
         plan=f"{ROOT}/plan/{{name}}.parquet",
         table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
         encoder=of_inverter("encoder.safetensors"),
@@ -70,8 +95,8 @@ if settings["rebalance"]["touch"] == "all":
 
     rule touch_images:
         input:
-            images=images("{name}"),
-            parts=f"{ROOT}/parts/{{name}}.parquet",
+            images=lambda wildcards: images(original(wildcards)),
+            parts=lambda wildcards: f"{ROOT}/parts/{original(wildcards)}.parquet",
             encoder=of_inverter("encoder.safetensors"),
             generator=of_inverter("source/generator.safetensors"),
             precision=of_inverter("encoder.json"),
@@ -98,7 +123,7 @@ if settings["rebalance"]["touch"] == "all":
 
 rule assemble_rebalanced:
     input:
-        images=images("{name}"),
+        images=lambda wildcards: images(original(wildcards)),
         composites=swaps("images"),
         touched=swaps("touched") if settings["rebalance"]["touch"] == "all" else [],
         plan=f"{ROOT}/plan/{{name}}.parquet",

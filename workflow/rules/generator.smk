@@ -99,9 +99,12 @@ if checked.retrain:
         "retrained": "dataset_rebalanced",
         "control": "dataset",
         "resampled": "dataset_resampled",
+        "sham": "dataset_sham_rebalanced",
         "images_only": "dataset_rebalanced",
     }
-    ATTRIBUTE_LOSS = {role: settings["retrain"]["attributes"] if role != "images_only" else None for role in LEARNS_FROM}
+    ATTRIBUTE_LOSS = {
+        role: settings["retrain"]["attributes"] if role != "images_only" else None for role in LEARNS_FROM
+    }
 
     rule resample_dataset:
         input:
@@ -125,9 +128,7 @@ if checked.retrain:
     rule retrain_generator:
         input:
             images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
-            selector=lambda wildcards: (
-                f"{ROOT}/models/selector.safetensors" if ATTRIBUTE_LOSS[wildcards.role] else []
-            ),
+            selector=lambda wildcards: (f"{ROOT}/models/selector.safetensors" if ATTRIBUTE_LOSS[wildcards.role] else []),
             source=(
                 expand(f"{ROOT}/models/source/{{network}}.safetensors", network=["generator", "discriminator"])
                 if settings["retrain"]["init"] == "source"
