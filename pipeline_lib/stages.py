@@ -41,6 +41,7 @@ STAGES = {
     "evaluate_counterfactuals": "pipeline_lib.evaluation.counterfactual",
     "evaluate_leakage": "pipeline_lib.evaluation.leakage",
     "evaluate_utility": "pipeline_lib.evaluation.utility",
+    "evaluate_robustness": "pipeline_lib.evaluation.robustness",
     "certify_targets": "pipeline_lib.evaluation.certificate",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",

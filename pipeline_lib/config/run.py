@@ -87,10 +87,14 @@ class Config(Section):
         return ("dataset", "samples") if self.uses_generator else ("dataset",)
 
     @property
+    def gans(self) -> tuple[str, ...]:
+        """Names of the sets of samples of retrained GANs, with the control and further ones."""
+        return ("retrained", "control", *self.retrain.baselines) if self.retrain else ()
+
+    @property
     def image_sets(self) -> tuple[str, ...]:
         """Names of the image sets that are compared, in the order of `IMAGE_SETS` and `BASELINES`."""
-        retrained = ("retrained", "control", *self.retrain.baselines) if self.retrain else ()
-        present = {*self.edited_sets, *(f"{name}_rebalanced" for name in self.edited_sets), *retrained}
+        present = {*self.edited_sets, *(f"{name}_rebalanced" for name in self.edited_sets), *self.gans}
         return tuple(name for name in (*IMAGE_SETS, *BASELINES) if name in present)
 
     @property

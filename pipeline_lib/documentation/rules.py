@@ -45,6 +45,7 @@ KINDS = {
     "evaluation/counterfactuals.parquet": "table `counterfactuals`",
     "evaluation/counterfactual.json": "edits that succeeded by truth, and their distances to the ideal edits",
     "evaluation/leakage-*.json": "how well edited images are told from unedited ones",
+    "evaluation/robustness.json": "gaps of the GANs in samples that are blurred, resampled or compressed",
     "evaluation/utility.json": "accuracies of classifiers of the attribute, by what they were trained on",
     "evaluation/certificate.json": "whether each target is met, by true labels",
     "evaluation/studies.parquet": "table `studies`, of all studies",

@@ -24,6 +24,7 @@ def collect_metrics(
     counterfactual: list[Path],
     leakage: list[Path],
     utility: list[Path],
+    robustness: list[Path],
     certificate: Path,
     detectors: list[Path],
     segmenter: list[Path],
@@ -43,6 +44,7 @@ def collect_metrics(
         counterfactual: JSON of `evaluate_counterfactuals`; empty if the truth of edits is unknown.
         leakage: JSON of `evaluate_leakage` for each edited image set, named `leakage-<image set>`.
         utility: JSON of `evaluate_utility`; empty if no classifiers were trained.
+        robustness: JSON of `evaluate_robustness`; empty if no GAN was retrained.
         certificate: JSON of `certify_targets`.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
@@ -72,6 +74,7 @@ def collect_metrics(
             "counterfactual": read_json(*counterfactual) if counterfactual else None,
             "leakage": {path.stem.removeprefix("leakage-"): read_json(path) for path in leakage},
             "utility": read_json(*utility) if utility else None,
+            "robustness": read_json(*robustness) if robustness else {},
             "certificate": read_json(certificate),
             "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},

@@ -137,6 +137,7 @@ def write_summary(
         ledger=_table(tables.ledger_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
+        robustness=_say_robustness(found),
         regions=_compare_regions(found),
         timing=_table(tables.timing_table(found)),
     )
@@ -371,6 +372,19 @@ def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
     return (
         f'<h2>Does it help?</h2>\n<p>{escape(said)}</p>\n<div class="scroll" tabindex="0">{picture}</div>\n{table}\n'
         f'<p class="note">{note}</p>'
+    )
+
+
+def _say_robustness(metrics: Mapping[str, Any]) -> str:
+    """Return the section about slightly changed samples; empty without a retrained GAN."""
+    rows = tables.robustness_table(metrics)
+    if rows.empty:
+        return ""
+    return (
+        f"<h2>Gaps of the GANs in slightly changed samples</h2>\n{_table(rows)}\n"
+        '<p class="note">A GAN that has learnt to deceive a detector instead of balancing what it draws shows its gap '
+        "again when its samples are changed a little. Same is the share of samples of which the detector says the same "
+        "as before.</p>"
     )
 
 

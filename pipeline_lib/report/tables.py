@@ -44,6 +44,9 @@ NAMES = {
 }
 
 
+#: What was done to samples before their gap was measured.
+CHANGES = {"unchanged": "none", "blur": "blur", "resampling": "resampling", "jpeg": "JPEG"}
+
 #: What became of a collage, by the kind of the editor.
 EDITORS = {
     "latent-regression": "the collage was passed once through a masked latent-regression encoder and a frozen GAN "
@@ -313,6 +316,18 @@ def gap_table(metrics: Mapping[str, Any], attribute: str, least_agreement: float
         share = agreement[stage][attribute]
         counts = "yes" if share >= least_agreement else "no"
         rows.append({"image set": readable(stage), **by_judge, "detectors agree": share_text(share), "counts": counts})
+    return pd.DataFrame(rows)
+
+
+def robustness_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the gap of each GAN in samples as they are and slightly changed, by both detectors."""
+    rows = []
+    for stage in known_stages(metrics.get("robustness", {})):
+        by_change = metrics["robustness"][stage]
+        for change, judges in ((change, by_change[change]) for change in CHANGES if change in by_change):
+            gaps = {readable(judge): gap_text(as_estimate(found)) for judge, found in judges.items()}
+            same = {f"same by {readable(judge)}": share_text(found["same"]) for judge, found in judges.items()}
+            rows.append({"samples": readable(stage), "change": CHANGES[change], **gaps, **same})
     return pd.DataFrame(rows)
 
 

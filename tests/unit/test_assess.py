@@ -255,6 +255,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         counterfactual=[tmp_path / "edits-dataset.json"] * segmented,
         leakage=[tmp_path / "leakage-dataset.json"],
         utility=[tmp_path / "leakage-dataset.json"] * segmented,
+        robustness=[tmp_path / "edits-dataset.json"] * segmented,
         certificate=tmp_path / "edits-samples.json",
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
         segmenter=[tmp_path / "segmenter.json"] * segmented,
@@ -269,6 +270,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)
     assert metrics["certificate"] == {"name": "edits-samples"}
+    assert metrics["robustness"] == ({"name": "edits-dataset"} if segmented else {})
     assert metrics["leakage"] == {"dataset": {"name": "leakage-dataset"}}
     assert metrics["utility"] == ({"name": "leakage-dataset"} if segmented else None)
     assert metrics["detectors"]["referee"] == {"name": "referee"}

@@ -143,6 +143,14 @@ def metrics_of(rates=RATES, n=2000, agreement=None, certified=("met", "met")):
             for name, found in (("samples", edits), ("dataset", {**edits, "planned": 1234, "masked_l1": None}))
             if name in rates
         },
+        "robustness": {
+            stage: {
+                change: {judge: {"value": 0.1, "ci": [0.05, 0.15], "same": 0.98} for judge in ("selector", "referee")}
+                for change in ("unchanged", "jpeg")
+            }
+            for stage in ("control", "retrained")
+            if stage in rates
+        },
         "certificate": {"source": None, "confidence": 0.95, "targets": targets_of(certified), "unknown": None},
         "regions": {"part": region, "box": region, "extractor": {"perceptual_distance": "stlpips-alex"}},
         "detectors": {"referee": {"smiling": detector}, "selector": {"smiling": {**detector, "positives": 0}}},
@@ -550,6 +558,14 @@ def test_a_gan_of_resampled_images_that_is_as_fair_shows_that_edits_are_not_need
     assert ("edits are not shown to be needed for a fair GAN" in said) == ("more than" not in said)
     assert verdict.real is True  # it is no part of the criterion
     assert not any("resampled" in reason for reason in judged().reasons)
+
+
+def test_gaps_of_slightly_changed_samples_are_a_row_for_each_gan_and_change():
+    table = tables.robustness_table(metrics_of())
+    assert table["samples"].tolist() == ["retrained GAN", "retrained GAN", "control GAN", "control GAN"]
+    assert table["change"].tolist() == ["none", "JPEG"] * 2
+    assert table.iloc[0, 2:].tolist() == ["+0.10 [+0.05, +0.15]"] * 2 + [tables.share_text(0.98)] * 2
+    assert tables.robustness_table(metrics_of(WITHOUT_RETRAINING["poisson"])).empty
 
 
 def test_a_gan_without_the_loss_on_attributes_is_one_more_row_and_reason():

@@ -44,7 +44,7 @@ WANTED = [
 AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
-    *("evaluate_utility", "compare_regions", "certify_targets", "collect_metrics"),
+    *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "collect_metrics"),
     *("plot_utility", "plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
 

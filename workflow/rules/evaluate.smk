@@ -160,6 +160,7 @@ rule collect_metrics:
         counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
         utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
+        robustness=f"{ROOT}/evaluation/robustness.json" if checked.gans else [],
         certificate=f"{ROOT}/evaluation/certificate.json",
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
@@ -173,7 +174,7 @@ rule collect_metrics:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
-        revision=3,
+        revision=4,
     script:
         "../scripts/stage.py"
 
@@ -233,6 +234,32 @@ rule evaluate_leakage:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule evaluate_robustness:
+    input:
+        images=images_of(checked.gans),
+        selector=f"{ROOT}/models/selector.safetensors",
+        referee=f"{ROOT}/models/referee.safetensors",
+    output:
+        robustness=f"{ROOT}/evaluation/robustness.json",
+    log:
+        f"{ROOT}/logs/evaluate_robustness.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate_robustness.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="evaluate_robustness",
+        sets=list(checked.gans),
+        targets=settings["rebalance"],
+        settings=settings["evaluate"],
         revision=1,
     script:
         "../scripts/stage.py"

@@ -1,0 +1,124 @@
+"""Gaps of GANs in slightly changed samples: a GAN that learnt from a detector may have learnt to deceive it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipeline_lib.config import Evaluate, Rebalance
+from pipeline_lib.data.shards import iterate_batches
+from pipeline_lib.evaluation.rates import estimate_json, gap, wilson_rate
+from pipeline_lib.imaging.blur import gaussian_blur
+from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.rebalance.groups import in_group
+from pipeline_lib.runtime.files import write_json
+
+BLUR = 1 / 64  # sigma as a share of the image's side
+SMALLER = 0.75  # side of the images in between, as a share
+JPEG_QUALITY = 75
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Blur images (n, 3, H, W) slightly."""
+    return gaussian_blur(images, BLUR * images.shape[-1])
+
+
+def resampled(images: Tensor) -> Tensor:
+    """Reduce images (n, 3, H, W) in size and enlarge them again."""
+    smaller = F.interpolate(images, scale_factor=SMALLER, mode="bilinear", antialias=True)
+    return F.interpolate(smaller, images.shape[-2:], mode="bilinear")
+
+
+def compressed(images: Tensor) -> Tensor:
+    """Pass images (n, 3, H, W) in [-1, 1] through JPEG."""
+    passed = [_jpeg(pixels) for pixels in as_pixels(images).cpu().numpy()]
+    return to_float(torch.from_numpy(np.stack(passed)).permute(0, 3, 1, 2), images.device)
+
+
+def _jpeg(pixels: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
+    return np.asarray(Image.open(file))
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "unchanged": lambda images: images,
+    "blur": blurred,
+    "resampling": resampled,
+    "jpeg": compressed,
+}
+
+
+@torch.no_grad()
+def evaluate_robustness(
+    *,
+    images: list[Path],
+    sets: list[str],
+    selector: Path,
+    referee: Path,
+    targets: Rebalance,
+    settings: Evaluate,
+    robustness: Path,
+    device: torch.device,
+    batch: int = 256,
+) -> None:
+    """Measure the gap of each GAN by both detectors in samples that are blurred, resampled or compressed.
+
+    Args:
+        images: all shards of all image sets, each in a folder named after its set.
+        sets: names of the sets.
+        selector: weight file.
+        referee: weight file.
+        targets: the config section with attribute and groups.
+        settings: the config section with the level of the intervals.
+        robustness: JSON to write, {set: {change: {judge: the gap with its interval, and the share of images of which
+            the judge says the same as of the unchanged one}}}.
+        device: where to score.
+        batch: images scored at a time.
+    """
+    judges = {
+        name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
+    }
+    found = {}
+    for name in sets:
+        shards = [shard for shard in images if shard.parent.name == name]
+        says: dict[tuple[str, str], list[Tensor]] = {(change, judge): [] for change in CHANGES for judge in judges}
+        for _, pixels in iterate_batches(shards, batch):
+            original = to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)
+            for change, apply in CHANGES.items():
+                changed = apply(original)
+                for judge, detector in judges.items():
+                    says[change, judge].append((detector.logits(changed) > 0).cpu())
+        found[name] = {
+            change: {
+                judge: _gap_of(
+                    torch.cat(says[change, judge]), torch.cat(says["unchanged", judge]), detector, targets, settings
+                )
+                for judge, detector in judges.items()
+            }
+            for change in CHANGES
+        }
+    write_json(robustness, found)
+
+
+def _gap_of(
+    holds: Tensor, before: Tensor, detector: Detector, targets: Rebalance, settings: Evaluate
+) -> dict[str, object]:
+    """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
+    named = {attribute: holds[:, column].numpy() for column, attribute in enumerate(detector.attributes)}
+    attribute = targets.targets[0].attribute
+    rates = []
+    for target in targets.targets[:2]:
+        inside = named[attribute][in_group(named, target.where)]
+        rates.append(wilson_rate(int(inside.sum()), len(inside), settings.confidence))
+    column = detector.index(attribute)
+    return estimate_json(gap(*rates)) | {"same": float((holds[:, column] == before[:, column]).float().mean())}
