@@ -21,7 +21,7 @@ from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
-from pipeline_lib.report.tables import as_estimate, gap_text, readable, share_text
+from pipeline_lib.report.tables import as_estimate, denied_groups, gap_text, readable, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 
@@ -75,7 +75,14 @@ def panels_of(stages: Collection[str]) -> list[Panel]:
 
 
 def plot_rates(
-    *, bias: Path, gaps: Path, agreement: Path, targets: Rebalance, detectors: Detectors, figure: Path
+    *,
+    bias: Path,
+    gaps: Path,
+    agreement: Path,
+    edits: list[Path],
+    targets: Rebalance,
+    detectors: Detectors,
+    figure: Path,
 ) -> None:
     """Draw the rate of the attribute by group in every image set (paper A.2.1, Fig. 12).
 
@@ -83,13 +90,18 @@ def plot_rates(
         bias: table of `evaluate_bias`.
         gaps: its JSON of gaps.
         agreement: its JSON of the detectors' agreement.
+        edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
         targets: the config section with groups, attribute and target rates.
         detectors: the config section with the required agreement.
         figure: PNG to write.
     """
-    drawn = rates_figure(
-        read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, detectors.least_agreement
-    )
+    least = detectors.least_agreement
+    denied = {}
+    for path in edits:
+        shares = denied_groups(read_json(path), least)
+        if shares:
+            denied[f"{path.stem.removeprefix('edits-')}_rebalanced"] = min(shares.values())
+    drawn = rates_figure(read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, least, denied)
     save_figure(drawn, figure)
 
 
@@ -99,6 +111,7 @@ def rates_figure(
     agreement: Mapping[str, Mapping[str, float]],
     targets: Rebalance,
     least_agreement: float,
+    denied: Mapping[str, float] | None = None,
 ) -> Figure:
     """Return the figure of rates, with bars by the referee and marks for selector and corrected rates.
 
@@ -108,6 +121,8 @@ def rates_figure(
         agreement: {stage: {attribute: share of images on which the detectors agree}}.
         targets: groups, attribute and target rates.
         least_agreement: agreement of the detectors below which a panel is crossed out.
+        denied: share of the edits of a group that the referee confirms, of each image set in which it is too small;
+            these are crossed out as well.
     """
     attribute = targets.targets[0].attribute
     wanted = {group_name(target.where): target.rate for target in targets.targets}
@@ -131,9 +146,11 @@ def rates_figure(
         axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
         _draw_rates(axes, rates.loc[panel.stage], panel.judge, wanted)
         share = agreement[panel.stage][attribute]
-        is_struck = panel.judge != "truth" and share < least_agreement
+        of_edits = (denied or {}).get(panel.stage)
+        is_struck = panel.judge != "truth" and (share < least_agreement or of_edits is not None)
         if is_struck:
-            _strike(axes, share)
+            of_images = of_edits is None or share < least_agreement
+            _strike(axes, share_text(share) if of_images else f"{share_text(of_edits)} of\na group's edits")
         gap = gap_text(as_estimate(gaps[panel.stage][panel.judge])).replace(" ", "\n", 1)
         color = "#999999" if is_struck else INK
         axes.text(
@@ -182,7 +199,7 @@ def _whisker(axes: Axes, position: float, low: float, high: float, width: float 
     axes.plot([position, position], [low, high], "-_", color=INK, linewidth=width, markersize=3 * width, zorder=4)
 
 
-def _strike(axes: Axes, share: float) -> None:
+def _strike(axes: Axes, share: str) -> None:
     """Cross out a panel on which the detectors disagree, and say so."""
     for bar in axes.patches:
         bar.set_facecolor(PALE)
@@ -191,7 +208,7 @@ def _strike(axes: Axes, share: float) -> None:
     axes.text(
         0.5,
         0.42,
-        f"detectors agree\non {share_text(share)}:\nno gap counts",
+        f"detectors agree\non {share}:\nno gap counts",
         transform=axes.transAxes,
         ha="center",
         va="center",

@@ -160,11 +160,7 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     attribute = targets.targets[0].attribute
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
-    denied = {
-        entry["group"]: entry["share_confirmed"]
-        for entry in metrics["edits"]["dataset"]["ledger"]
-        if entry["made"] and entry["share_confirmed"] < least_agreement
-    }
+    denied = tables.denied_groups(metrics["edits"]["dataset"], least_agreement)
     excess, corrected = (
         {stage: excess_of(as_estimate(judges[judge]), target_gap(targets.targets)) for stage, judges in gaps.items()}
         for judge in ("referee", "corrected")

@@ -331,6 +331,20 @@ def robustness_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def denied_groups(edits: Mapping[str, Any], least_agreement: float) -> dict[str, float]:
+    """Return the groups of which the referee confirms too few edits, with the share that it does.
+
+    Args:
+        edits: what `evaluate_edits` found of one image set.
+        least_agreement: share of the edits that is enough.
+    """
+    return {
+        entry["group"]: entry["share_confirmed"]
+        for entry in edits["ledger"]
+        if entry["made"] and entry["share_confirmed"] < least_agreement
+    }
+
+
 def as_estimate(found: Mapping[str, Any]) -> Estimate:
     """Return a gap from the metrics, with NaN for null."""
     return Estimate(*(math.nan if number is None else number for number in (found["value"], *found["ci"])))

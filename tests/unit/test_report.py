@@ -169,10 +169,10 @@ def texts_by_panel(drawn):
     }
 
 
-def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS):
+def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS, denied=None):
     bias, gaps = bias_of(rates)
     shares = {stage: {"smiling": 0.99} for stage in IMAGE_SETS} | (agreement or {})
-    return figures.rates_figure(bias, gaps, shares, targets, least)
+    return figures.rates_figure(bias, gaps, shares, targets, least, denied)
 
 
 def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
@@ -200,6 +200,16 @@ def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
     assert set(struck) == {"Retrained GAN", "Original dataset, by the referee"}  # ground truth needs no detector
     assert "detectors agree on 0.91: no gap counts" in struck["Retrained GAN"]
     assert "detectors agree on 0.94: no gap" in struck["Original dataset, by the referee"]  # 0.95 would be enough
+
+
+def test_a_rebalanced_set_is_struck_where_the_referee_denies_the_edits_of_a_group():
+    panels = texts_by_panel(draw(denied={"dataset_rebalanced": 0.91}))
+    struck = {title: text for title, text in panels.items() if "no gap counts" in text}
+    assert set(struck) == {"Rebalanced dataset"}
+    assert "detectors agree on 0.91 of a group's edits: no gap counts" in struck["Rebalanced dataset"]
+    edits = {"ledger": [LEDGER, LEDGER | {"group": "not long_hair", "share_confirmed": 0.9}]}
+    assert tables.denied_groups(edits, 0.95) == {"not long_hair": 0.9}
+    assert tables.denied_groups({"ledger": [LEDGER | {"made": 0, "share_confirmed": 0.0}]}, 0.95) == {}
 
 
 def test_bars_marks_and_dashes_stand_at_the_rates_of_the_table():
@@ -268,10 +278,12 @@ def test_the_figure_of_rates_is_written_as_a_png(tmp_path):
     write_table(tmp_path / "bias.parquet", "bias", bias)
     write_json(tmp_path / "gaps.json", gaps)
     write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in IMAGE_SETS})
+    write_json(tmp_path / "edits-dataset.json", {"ledger": [LEDGER]})
     figures.plot_rates(
         bias=tmp_path / "bias.parquet",
         gaps=tmp_path / "gaps.json",
         agreement=tmp_path / "agreement.json",
+        edits=[tmp_path / "edits-dataset.json"],
         targets=TARGETS,
         detectors=Detectors(),
         figure=tmp_path / "rates.png",

@@ -3,6 +3,7 @@ rule plot_rates:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
+        edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
     output:
         figure=report(
             f"{ROOT}/report/rates.png",
@@ -18,7 +19,7 @@ rule plot_rates:
         stage="plot_rates",
         targets=settings["rebalance"],
         detectors=settings["detectors"],
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
