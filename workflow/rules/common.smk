@@ -74,6 +74,11 @@ def images_of(names):
     return [path for name in names for path in images(name)]
 
 
+def original(wildcards):
+    """Return the image set that is edited, which for sham edits is the dataset."""
+    return "dataset" if wildcards.name == "dataset_sham" else wildcards.name
+
+
 def given(*paths):
     """Return the paths that are set in the config as local files, whatever the storage of the profile."""
     return [local(path) for path in paths if path is not None]

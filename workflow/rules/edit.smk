@@ -6,11 +6,6 @@ KNOWN_BY = {
 KNOWN_BY["dataset_sham"] = KNOWN_BY["dataset"]
 
 
-def original(wildcards):
-    """Return the image set that is edited, which for sham edits is the dataset."""
-    return "dataset" if wildcards.name == "dataset_sham" else wildcards.name
-
-
 rule plan_edits:
     input:
         table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
