@@ -1,10 +1,10 @@
 """What an audit mends, if the detector that chooses the edits is wrong about one group, on avatars.
 
-`python -m benchmarks.biased_selector --seeds 0 1 2 3 4` trains a selector to which smiles with a closed mouth are no
-smiles where the hair is long. Donors of any kind are offered to it, as in the paper, so that it takes such mouths for
-what was asked for. Edits are then audited and planned again by the audit. The answers of the audit are the truth, which
-is known of avatars and which the run itself does not use. A finished seed is only read. It writes
-`biased-selector.json`, and checks what the docs say of it.
+`python -m benchmarks.biased_selector --seeds 0 1 2 3 4` trains a selector to which smiles with an open mouth are no smiles
+where the hair is long. Donors of any kind are offered to it, as in the paper, so that it takes such mouths for what was
+asked for. Edits are then audited and planned again by the audit. The answers of the audit are the truth, which is known
+of avatars and which the run itself does not use. A finished seed is only read. It writes `biased-selector.json`, and
+checks what the docs say of it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def config_of(seed: int) -> dict[str, Any]:
 
 
 def mislabel(labels: pd.DataFrame) -> pd.DataFrame:
-    """Return labels in which smiles with a closed mouth are none where the hair is long."""
-    return labels.assign(smiling=labels["smiling"] & (labels["mouth_open"] | ~labels["long_hair"]))
+    """Return labels in which smiles with an open mouth are none where the hair is long."""
+    return labels.assign(smiling=labels["smiling"] & ~(labels["mouth_open"] & labels["long_hair"]))
 
 
 class _Logits(nn.Module):
