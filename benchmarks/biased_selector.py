@@ -1,6 +1,6 @@
 """What an audit mends, if the detector that chooses the edits is wrong about one group, on avatars.
 
-`python -m benchmarks.biased_selector --seeds 0 1 2 3 4` trains a selector to which smiles with an open mouth are no smiles
+`python -m benchmarks.biased_selector --seeds 0 1 2 3 4` trains a selector to which smiles with an open mouth are none
 where the hair is long. Donors of any kind are offered to it, as in the paper, so that it takes such mouths for what was
 asked for. Edits are then audited and planned again by the audit. The answers of the audit are the truth, which is known
 of avatars and which the run itself does not use. A finished seed is only read. It writes `biased-selector.json`, and
