@@ -31,6 +31,7 @@ from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.training.detector import train_detector
 
 CONFIG = Path("config/config.yaml")
+SURE = 4.0  # logit of its answers
 AUDITED = 400  # edits that are labelled in each round
 CERTIFICATE = "evaluation/certificate.json"
 TRUTH = "labels/dataset_rebalanced_true.parquet"
@@ -51,15 +52,15 @@ def mislabel(labels: pd.DataFrame) -> pd.DataFrame:
     return labels.assign(smiling=labels["smiling"] & ~(labels["mouth_open"] & labels["long_hair"]))
 
 
-class _Logits(nn.Module):
-    """What an exported detector computes."""
+class _YesOrNo(nn.Module):
+    """A detector that answers yes or no. By degrees it would still prefer a mouth that is no smile to any group."""
 
     def __init__(self, detector: Detector):
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.detector.raw_logits(images)
+        return self.detector.raw_logits(images).sign() * SURE
 
 
 def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
@@ -89,7 +90,7 @@ def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
     detector = load_weights(results / "biased/selector.safetensors", Detector, torch.device("cpu"))
     example = torch.zeros(2, 3, 64, 64)
     torch.onnx.export(
-        _Logits(detector).eval(), (example,), model, dynamo=False, input_names=["images"], output_names=["logits"],
+        _YesOrNo(detector).eval(), (example,), model, dynamo=False, input_names=["images"], output_names=["logits"],
         dynamic_axes={"images": {0: "images"}, "logits": {0: "images"}},
     )  # fmt: skip
 
