@@ -31,7 +31,7 @@ from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.training.detector import train_detector
 
 CONFIG = Path("config/config.yaml")
-SURE = 4.0  # logit of its answers
+ANSWER = 4.0  # logit of a yes
 AUDITED = 400  # edits that are labelled in each round
 CERTIFICATE = "evaluation/certificate.json"
 TRUTH = "labels/dataset_rebalanced_true.parquet"
@@ -53,14 +53,14 @@ def mislabel(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 class _YesOrNo(nn.Module):
-    """A detector that answers yes or no. By degrees it would still prefer a mouth that is no smile to any group."""
+    """A detector that answers yes or no. With degrees it is surest of true frowns, and takes those all the same."""
 
     def __init__(self, detector: Detector):
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.detector.raw_logits(images).sign() * SURE
+        return self.detector.raw_logits(images).sign() * ANSWER
 
 
 def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
@@ -127,7 +127,6 @@ def run_one(seed: int, cores: int) -> dict[str, Any]:
     columns = {name: number for number, name in enumerate(parse_config(values).detectors.attributes)}
     selector = {"backend": "onnx", "path": str(model), "columns": columns}
     values["detectors"] = {"selector": selector, "least_cell_accuracy": 0.0}
-    run(TRUTH)
     found = {"first": _say(run(CERTIFICATE), results)}
     audit = label_by_truth(values, results, 1)
     found["first, by an audit"] = _say(run(CERTIFICATE, certify={"labels": [audit]}), results)

@@ -76,7 +76,7 @@ def assemble_rebalanced(
 def resample_dataset(
     *, images: list[Path], table: Path, targets: list[RateRule], run: str, seed: int, resampled: list[Path]
 ) -> None:
-    """Write the original images drawn anew at the target rates, which no GAN needs edits for.
+    """Write the original images, drawn anew so that they have the target rates without any edit.
 
     Args:
         images: shards of the dataset.

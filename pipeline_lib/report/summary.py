@@ -54,8 +54,8 @@ BASELINES_ARE = {
     "sham": "A GAN trained on as many edits, which keep the value that each image has,",
     "images_only": "A GAN retrained on the rebalanced dataset without the loss on attributes",
 }
-#: Whether edits are needed for a fair GAN, if a GAN of resampled images has clearly more bias.
-JUSTIFIED = {True: "", False: " So edits are not shown to be needed for a fair GAN."}
+#: Said unless a GAN of resampled images has clearly more bias.
+NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
@@ -283,7 +283,7 @@ def _say_baselines(excess: Mapping[str, Estimate], quality: Mapping[str, Any]) -
             compared = "less than the retrained GAN's"
         else:
             compared = "which cannot be told from the retrained GAN's"
-        end = JUSTIFIED[found.low > retrained.high] if name == "resampled" else ""
+        end = NOT_NEEDED if name == "resampled" and found.low <= retrained.high else ""
         distance = frechet_distances(quality).text(name)
         said.append(
             f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {compared}, "
