@@ -178,7 +178,8 @@ def _judge(
     error = (composite - make_collage(edits.context, edits.donor, edits.masks.pasted)).square() * known
     psnr = 10 * torch.log10(4 * 3 * known.sum(dim=(1, 2, 3)) / error.sum(dim=(1, 2, 3)))
     finished = finish(edits.context, edits.donor, composite, edits.masks, how)
-    judged = judge(selector, settings.targets[0].attribute, settings.targets, finished, edits.wanted, edits.targets)
+    groups = [target.where for target in settings.targets]
+    judged = judge(selector, settings.targets[0].attribute, groups, finished, edits.wanted, edits.targets)
     pixels = judged.pixels.numpy()
     regions = grow(edits.masks.region, RIM)[:, 0].numpy() > 0
     images = zip(as_pixels(edits.context).numpy(), pixels, regions, drawings, strict=True)

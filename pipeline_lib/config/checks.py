@@ -18,7 +18,7 @@ from pipeline_lib.config.data import (
 )
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
-from pipeline_lib.config.rebalance import Optimization, PartRegion, Translation
+from pipeline_lib.config.rebalance import BoxRegion, Optimization, PartRegion, Translation
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import Encoder, GanTraining, Generator
 from pipeline_lib.config.studies import impossible_methods
@@ -58,15 +58,23 @@ def check_attributes(config: Config) -> None:
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
             check_name("rebalance.targets", name, config.detectors.attributes)
-    region, known = config.rebalance.region, config.part_names
-    key = "name" if isinstance(region, PartRegion) else "shows"
-    for part in region.parts:
-        if not known:
-            raise ValueError(
-                f"`rebalance.region.{key}` names the part `{part}`, but these images have no part masks; "
-                "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
-            )
-        check_name(f"rebalance.region.{key}", part, known[1:])
+    for key, region in _regions(config):
+        named = "name" if isinstance(region, PartRegion) else "shows"
+        for part in region.parts:
+            if not config.part_names:
+                raise ValueError(
+                    f"`{key}.{named}` names the part `{part}`, but these images have no part masks; "
+                    "provide masks, set a segmenter under `parts`, or swap a box with {kind: box, shows: null}"
+                )
+            check_name(f"{key}.{named}", part, config.part_names[1:])
+
+
+def _regions(config: Config) -> Iterator[tuple[str, PartRegion | BoxRegion]]:
+    """Yield the regions that are swapped, with their keys."""
+    for attribute in config.rebalance.edited:
+        own = attribute in config.rebalance.regions
+        key = f"rebalance.regions.{attribute}" if own else "rebalance.region"
+        yield key, config.rebalance.region_of(attribute)
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
@@ -133,23 +141,33 @@ _KNOWN_ATTRIBUTES = {
 
 
 def check_targets(config: Config) -> None:
-    """Check that all targets are for one attribute and that no image matches two of them."""
+    """Check that the first attribute has a gap, and that no image matches two targets of one attribute."""
     targets = config.rebalance.targets
     if isinstance(tolerances := config.certify.tolerance, list) and len(tolerances) != len(targets):
         raise ValueError(
             f"`certify.tolerance` has {len(tolerances)} entries for {len(targets)} targets; give one for each"
         )
-    attributes = sorted({target.attribute for target in targets})
-    if len(attributes) > 1:
+    first = sum(target.attribute == targets[0].attribute for target in targets)
+    if first < 2:
         raise ValueError(
-            f"`rebalance.targets` are for several attributes, {', '.join(attributes)}; a run rebalances only one"
+            f"`rebalance.targets`: `{targets[0].attribute}` has one target, and the group gap is that of the first "
+            "attribute's first two; add its target in another group, or begin with an attribute that has two"
+        )
+    if len(config.rebalance.edited) > 1 and config.retrain and "resampled" in config.retrain.baselines:
+        raise ValueError(
+            "`retrain.baselines`: resampled draws images for the targets of one attribute, and there are several; "
+            "remove it"
+        )
+    if len(config.rebalance.edited) > 1 and config.evaluate.utility:
+        raise ValueError(
+            "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; remove it"
         )
     for number, target in enumerate(targets):
         if target.attribute in target.where:
             raise ValueError(
                 f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; use another attribute"
             )
-        for other in targets[:number]:
+        for other in (other for other in targets[:number] if other.attribute == target.attribute):
             shared = set(target.where) & set(other.where)
             if not any(target.where[name] is not other.where[name] for name in shared):
                 raise ValueError(
@@ -169,7 +187,7 @@ def check_sections(config: Config) -> None:
     if config.uses_generator and config.generator is None:
         raise ValueError("`generator` is missing, and `retrain` needs it; add it, or set `retrain: null`")
     editor = config.rebalance.editor
-    if isinstance(editor, Translation) and editor.method != "inpainting-network" and not config.rebalance.region.parts:
+    if isinstance(editor, Translation) and editor.method != "inpainting-network" and not config.rebalance.parts:
         raise ValueError(
             f"`rebalance.editor.method: {editor.method}` learns from segmented parts, and a box that shows none has no "
             "segmenter; set `rebalance.region.shows`, or use inpainting-network"

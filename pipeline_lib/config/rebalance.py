@@ -125,14 +125,20 @@ EditorName = Literal["latent-regression", "poisson"]
 Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
 
 
+Region = Annotated[PartRegion | BoxRegion, Field(discriminator="kind")]
+
+
 class Rebalance(Section):
     """Target rates and the edits that reach them."""
 
     targets: list[RateRule] = Field(
-        min_length=2, description="target rate of the attribute in each group; the group gap is first minus second"
+        min_length=2,
+        description="target rate of an attribute in each group; the group gap is first minus second. Several "
+        "attributes are rebalanced together, and a condition may name one that has targets itself",
     )
-    region: Annotated[PartRegion | BoxRegion, Field(discriminator="kind")] = Field(
-        PartRegion(), description="region to swap"
+    region: Region = Field(PartRegion(), description="region to swap")
+    regions: dict[str, Region] = Field(
+        {}, description="regions by the attribute that they show, where it is another one than `region`"
     )
     editor: Editor = Field(LatentRegression(), description="turns a collage into a composite; its name, or its section")
     finish: Literal["none", "region", "detail"] = Field(
@@ -188,14 +194,61 @@ class Rebalance(Section):
     compare: Count = Field(96, description="images on which part and box regions are compared")
 
     @property
-    def edits_digest(self) -> str:
-        """Digest of all that decides how an edit looks, and of nothing that decides how many there are."""
-        return digest_of(self.model_dump(mode="json", exclude={"targets", "labels", "spares", "shards", "compare"}))
+    def edited(self) -> tuple[str, ...]:
+        """Names of the attributes that are edited, in the order in which the targets name them."""
+        return tuple(dict.fromkeys(target.attribute for target in self.targets))
+
+    def region_of(self, attribute: str) -> PartRegion | BoxRegion:
+        """Return the region whose swap gives an image the attribute."""
+        return self.regions.get(attribute, self.region)
+
+    def for_attribute(self, attribute: str) -> Rebalance:
+        """Return this section with the region of one attribute, for the edits of that attribute."""
+        return self.model_copy(update={"region": self.region_of(attribute), "regions": {}})
+
+    def first_attribute(self) -> Rebalance:
+        """Return this section for the attribute of the first target alone."""
+        targets = [target for target in self.targets if target.attribute == self.edited[0]]
+        return self.for_attribute(self.edited[0]).model_copy(update={"targets": targets})
+
+    @property
+    def regions_by_attribute(self) -> dict[str, PartRegion | BoxRegion]:
+        """Region of each attribute that is edited."""
+        return {attribute: self.region_of(attribute) for attribute in self.edited}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts of all regions."""
+        return tuple(dict.fromkeys(part for region in self.regions_by_attribute.values() for part in region.parts))
+
+    def edits_digest(self, attribute: str) -> str:
+        """Digest of all that decides how the edits of an attribute look, and of nothing that decides how many."""
+        how = self.for_attribute(attribute).model_dump(
+            mode="json", exclude={"targets", "labels", "spares", "shards", "compare"}
+        )
+        return digest_of([how, attribute])
 
     @model_validator(mode="after")
     def _pool_holds_the_candidates(self) -> Rebalance:
         if self.pool is not None and self.pool < self.candidates:
             raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
+        return self
+
+    @model_validator(mode="after")
+    def _regions_are_used_and_alike(self) -> Rebalance:
+        regions = self.regions_by_attribute.values()
+        if len({bool(region.parts) for region in regions}) > 1:
+            raise ValueError("`regions`: some show parts and others none; let each box show one, or none of them")
+        if unused := sorted(set(self.regions) - set(self.edited)):
+            raise ValueError(f"`regions` names `{unused[0]}`, which has no target; remove it, or add a target")
+        return self
+
+    @model_validator(mode="after")
+    def _only_one_attribute_is_touched_or_drawn(self) -> Rebalance:
+        if len(self.edited) > 1 and self.touch == "all":
+            raise ValueError("`touch: all` is for targets of one attribute, and there are several; set `edited`")
+        if len(self.edited) > 1 and isinstance(self.editor, Inpainting):
+            raise ValueError("`editor: inpainting` has prompts for one attribute; make a run for each attribute")
         return self
 
     @model_validator(mode="after")

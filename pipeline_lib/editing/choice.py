@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import RateRule, Rebalance
+from pipeline_lib.config import Rebalance
 from pipeline_lib.imaging.transfer import as_pixels, to_float
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import in_group
@@ -27,22 +28,23 @@ class Judged(NamedTuple):
 def judge(
     detector: Detector,
     attribute: str,
-    rules: list[RateRule],
+    groups: Sequence[Mapping[str, bool]],
     finished: Tensor,
     wanted: Tensor,
-    targets: Tensor,
+    held: Tensor,
     rounded: bool = False,
 ) -> Judged:
-    """Judge finished edits (n, 3, H, W) with their target values and the numbers of their targets, both (n,).
+    """Judge finished edits (n, 3, H, W), given their target values and the numbers of their groups, both (n,).
 
-    With `rounded` the detector computes in bfloat16, which is enough to choose among candidates.
+    The conditions of the groups are what an edit must not change. With `rounded` the detector computes in bfloat16,
+    which is enough to choose among candidates.
     """
     pixels = as_pixels(finished)
     images = to_float(pixels.permute(0, 3, 1, 2), finished.device)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=rounded):
         scores = detector.logits(images).float()
     logit = scores[:, detector.index(attribute)]
-    in_group = _in_their_groups(scores, targets, rules, detector)
+    in_group = _in_their_groups(scores, held, groups, detector)
     strength = torch.where(wanted, logit, -logit).masked_fill(~in_group, -torch.inf)
     return Judged(pixels, logit, in_group, strength)
 
@@ -64,8 +66,8 @@ def closest(differs: Tensor, tolerance: float) -> Tensor:
     return differs.clamp(min=tolerance).sort(dim=-1, stable=True).indices
 
 
-def _in_their_groups(scores: Tensor, targets: Tensor, rules: list[RateRule], detector: Detector) -> Tensor:
-    """Return which images are in their target's group, bool (n,), by the selector's logits (n, attributes)."""
+def _in_their_groups(scores: Tensor, held: Tensor, groups: Sequence[Mapping[str, bool]], detector: Detector) -> Tensor:
+    """Return which images are in their group, bool (n,), by the selector's logits (n, attributes)."""
     holds = dict(zip(detector.attributes, (scores > 0).unbind(dim=-1), strict=True))
-    by_rule = torch.stack([in_group(holds, rule.where) for rule in rules])
-    return by_rule[targets, torch.arange(len(targets), device=targets.device)]
+    inside = torch.stack([in_group(holds, where) for where in groups])
+    return inside[held, torch.arange(len(held), device=held.device)]

@@ -135,12 +135,11 @@ def gather(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def donor_pools(
-    image_set: ImageSet, table: Path, kind: str, settings: Rebalance, name: str
+    image_set: ImageSet, attribute: str, table: Path, kind: str, settings: Rebalance, name: str
 ) -> dict[bool, np.ndarray | None]:
-    """Return the positions of the possible donors for each target value; None for every image with a part."""
+    """Return the positions of the possible donors for each value of an attribute; None for every image with a part."""
     if settings.donors == "any":
         return {True: None, False: None}
-    attribute = settings.targets[0].attribute
     rows = read_table(table, kind, columns=["image_id", attribute]).set_index("image_id")
     has = rows.loc[image_set.names, attribute].to_numpy() > 0.5
     return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}

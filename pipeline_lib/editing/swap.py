@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.part_masks import parts_of
-from pipeline_lib.data.shards import shard_writer
+from pipeline_lib.data.shards import resolution_of, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
 from pipeline_lib.editing.choice import Judged, choose_best, judge
 from pipeline_lib.editing.donors import ImageSet, Looked, donor_pools, seam_width, select_donors
@@ -97,9 +97,9 @@ def swap_parts(
 
     Every candidate is finished, scored by the selector as it would be stored, and recorded. It succeeds if the
     attribute then has the target value and the image remains in its group, both by the selector. A smile would not help
-    the balance if the face lost its long hair with it. Of the successful candidates one is chosen
-    (`settings.choose`), and refined if the settings say so and it then still succeeds. If there is none, the image is
-    kept unchanged and no candidate is marked as chosen.
+    the balance if the face lost its long hair with it. Nor may another attribute change that has targets. Of the
+    successful candidates one is chosen (`settings.choose`), and refined if the settings say so and it then still
+    succeeds. If there is none, the image is kept unchanged and no candidate is marked as chosen.
 
     While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
     written. Only the best composite of each face is copied from the device.
@@ -125,16 +125,16 @@ def swap_parts(
         device: where to compute.
         faces: images edited at a time, each with all its candidates; None chooses by device.
     """
-    image_set = ImageSet(images, parts, parts_of(settings.region))
-    image_set.keep_on(device)
     editor = open_editor(settings, encoder, generator, precision, device, model=model)
     detector = load_weights(selector, Detector, device)
-    edits = read_table(plan, "plan")
-    pools = donor_pools(image_set, table, kind, settings, name)
-    faces = faces or faces_at_a_time(device, settings.candidates, image_set.pixels.shape[1])
-    # shards consist of full batches, because rounding depends on the batch
-    batches = [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard :: settings.shards]
-    total = sum(map(len, batches)) * settings.candidates
+    edits, resolution = read_table(plan, "plan"), resolution_of(images[0])
+    edits["held"], groups = held_groups(edits, table, kind, settings)
+    faces = faces or faces_at_a_time(device, settings.candidates, resolution)
+    batches = {
+        attribute: _batches(edits[edits["attribute"] == attribute], faces, shard, settings.shards)
+        for attribute in settings.edited
+    }
+    total = sum(len(batch) for of_attribute in batches.values() for batch in of_attribute) * settings.candidates
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
@@ -142,19 +142,25 @@ def swap_parts(
         "precision": editor.precision,
     }
     with (
-        shard_writer(composites, image_set.pixels.shape[1], metadata) as writer,
-        table_writer(candidates, "candidates", metadata) as table,
+        shard_writer(composites, resolution, metadata) as writer,
+        table_writer(candidates, "candidates", metadata) as rows,
         Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
         made = refined = 0
-        gathered = ahead(_gather(batch, faces, image_set, pools, settings, seed, name) for batch in batches)
-        for batch in one_behind(_try_candidates(batch, settings, editor, detector, device) for batch in gathered):
-            table.add(batch.rows())
-            names, images = batch.chosen()
-            writer.add(names, images)
-            refined += int(batch.refined[: batch.count].sum())
-            made += len(names)
-            progress.advance(batch.count * settings.candidates)
+        for attribute, of_attribute in batches.items():
+            own = settings.for_attribute(attribute)
+            image_set = ImageSet(images, parts, parts_of(own.region))
+            image_set.keep_on(device)
+            pools = donor_pools(image_set, attribute, table, kind, own, name)
+            gathered = ahead(_gather(batch, faces, image_set, pools, own, seed, name) for batch in of_attribute)
+            tried = (_try_candidates(batch, attribute, groups, own, editor, detector, device) for batch in gathered)
+            for batch in one_behind(tried):
+                rows.add(batch.rows())
+                names, chosen = batch.chosen()
+                writer.add(names, chosen)
+                refined += int(batch.refined[: batch.count].sum())
+                made += len(names)
+                progress.advance(batch.count * settings.candidates)
     if settings.refine:
         logger.info("%d of %d chosen edits are refined; the others would not succeed if they were", refined, made)
 
@@ -170,6 +176,37 @@ def judged_in_bfloat16(editor: Editor, device: torch.device) -> bool:
     return device.type == "cuda" and editor.precision == "bfloat16"
 
 
+def held_groups(
+    edits: pd.DataFrame, table: Path, kind: str, settings: Rebalance
+) -> tuple[np.ndarray, list[dict[str, bool]]]:
+    """Return what edits must not change: for each the number of a group, int64 (n,), and the groups' conditions.
+
+    That is the group of its target, and the present value of every other attribute that is edited.
+
+    Args:
+        edits: rows of a plan.
+        table: true labels of the images, or the selector's scores if truth is unknown.
+        kind: "labels" or "scores".
+        settings: the config section.
+    """
+    if len(settings.edited) == 1:
+        return edits["target"].to_numpy(np.int64), [target.where for target in settings.targets]
+    known = read_table(table, kind, columns=["image_id", *settings.edited]).set_index("image_id")
+    groups: dict[tuple[tuple[str, bool], ...], int] = {}
+    numbers = []
+    for edit, values in zip(edits.itertuples(), known.loc[edits["image_id"]].to_numpy() > 0.5, strict=True):
+        others = {name: bool(value) for name, value in zip(settings.edited, values, strict=True)}
+        del others[edit.attribute]
+        group = tuple((settings.targets[edit.target].where | others).items())
+        numbers.append(groups.setdefault(group, len(groups)))
+    return np.array(numbers, np.int64), [dict(group) for group in groups]
+
+
+def _batches(edits: pd.DataFrame, faces: int, shard: int, shards: int) -> list[pd.DataFrame]:
+    """Return the batches of a shard, which are full ones, because rounding depends on the batch."""
+    return [edits.iloc[start : start + faces] for start in range(0, len(edits), faces)][shard::shards]
+
+
 class _Gathered(NamedTuple):
     """A batch of edits with their inputs for the device."""
 
@@ -179,7 +216,7 @@ class _Gathered(NamedTuple):
     donor_ids: np.ndarray  # (faces, pool)
     seeds: Tensor  # of the noise of an editor that draws, int64 (faces, pool)
     wanted: Tensor  # bool (faces,)
-    targets: Tensor  # int64 (faces,)
+    held: Tensor  # number of the group that each must stay in, int64 (faces,)
 
 
 def _gather(
@@ -211,7 +248,7 @@ def _gather(
         donor_ids,
         torch.tensor(seeds),
         torch.tensor(filled["wanted"].to_numpy(bool)),
-        torch.tensor(filled["target"].to_numpy(np.int64)),
+        torch.tensor(filled["held"].to_numpy(np.int64)),
     )
 
 
@@ -250,24 +287,30 @@ class _Tried:
 
 
 def _try_candidates(
-    batch: _Gathered, settings: Rebalance, editor: Editor, detector: Detector, device: torch.device
+    batch: _Gathered,
+    attribute: str,
+    groups: Sequence[Mapping[str, bool]],
+    settings: Rebalance,
+    editor: Editor,
+    detector: Detector,
+    device: torch.device,
 ) -> Callable[[], _Tried]:
     """Start to make and score the candidates of a batch; the returned function waits for them."""
     faces = len(batch.wanted)
     contexts, donors = batch.contexts.upload(device), batch.donors.upload(device)
     tried = select_donors(contexts, donors, settings, device)
     rows = tried + torch.arange(faces, device=device)[:, None] * (len(donors.pixels) // faces)
-    wanted, targets, seeds = (upload(rows, device) for rows in (batch.wanted, batch.targets, batch.seeds))
+    wanted, held, seeds = (upload(rows, device) for rows in (batch.wanted, batch.held, batch.seeds))
     wish = Wish(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
     swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, wish)
-    judge_these = partial(judge, detector, batch.edits["attribute"].iloc[0], settings.targets)
+    judge_these = partial(judge, detector, attribute, groups)
     rounded = judged_in_bfloat16(editor, device)
-    judged = judge_these(swaps.finished, wish.wanted, targets.repeat_interleave(settings.candidates), rounded=rounded)
+    judged = judge_these(swaps.finished, wish.wanted, held.repeat_interleave(settings.candidates), rounded=rounded)
     of_face = (faces, settings.candidates)
     differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view(of_face)
     best = choose_best(judged.strength.view(of_face), differs, settings)
     winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
-    judge_winners = partial(judge_these, wanted=wanted, targets=targets)
+    judge_winners = partial(judge_these, wanted=wanted, held=held)
     if rounded:  # whether an edit succeeds is decided in float32
         for values, exact in zip(judged, judge_winners(swaps.finished[winners]), strict=True):
             values[winners] = exact

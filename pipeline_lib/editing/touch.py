@@ -53,6 +53,7 @@ def touch_images(
         touched: image shard to write.
         device: where to compute.
     """
+    settings = settings.first_attribute()  # of the only one
     image_set = ImageSet(images, parts, parts_of(settings.region))
     editor = open_editor(settings, encoder, generator, precision, device, model=model)
     resolution = image_set.pixels.shape[1]

@@ -41,7 +41,8 @@ def evaluate_bias(
 
     The sources of labels, called judges in the tables, are ground truth (for the original dataset, and for the
     rebalanced one where the truth of its edits is known), the selector, the referee, and the referee corrected for its
-    error on held-out images. Each source also determines the groups.
+    error on held-out images. Each source also determines the groups. With several attributes, rates and gaps are of the
+    first one.
 
     Args:
         truth: labels of the original dataset.
@@ -59,7 +60,8 @@ def evaluate_bias(
         gaps: JSON {stage: {judge: {"value", "ci": [low, high]}}} to write.
         agreement: JSON {stage: {attribute: share of images on which the detectors agree}} to write.
     """
-    attribute = targets.targets[0].attribute
+    targets = targets.first_attribute()
+    attribute = targets.edited[0]
     wheres = {group_name(target.where): target.where for target in targets.targets}
     judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
     if rebalanced_truth:

@@ -14,8 +14,9 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.counterfactual import LEAST_ACCURACY
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
-from pipeline_lib.rebalance.certify import OUTSIDE, Kept, Stratum, Verdict, estimate, judge, labels_needed
-from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
+from pipeline_lib.rebalance.classes import Classes
+from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
 
@@ -25,6 +26,7 @@ UNLABELLED, TOUCHED = "unlabelled", "touched"
 
 def certify_targets(
     *,
+    labels: Path,
     assembled: Path,
     plan: Path,
     truth: list[Path],
@@ -43,6 +45,7 @@ def certify_targets(
     by the labels of an audit, which stands for those that were not audited.
 
     Args:
+        labels: label table of the dataset before it was edited.
         assembled: label table of the rebalanced dataset.
         plan: table of its edits.
         truth: label table with the truth of edited images too; empty if it is unknown.
@@ -58,8 +61,8 @@ def certify_targets(
     Raises:
         DataError: the audit cannot be used.
     """
-    rules = targets.targets
-    attributes = sorted({name for target in rules for name in (target.attribute, *target.where)})
+    rules, classes = targets.targets, Classes(targets.targets)
+    attributes = classes.attributes
     table, edits = read_table(assembled, "assembled"), read_table(plan, "plan").set_index("image_id")
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
     source, known = None, None
@@ -76,20 +79,51 @@ def certify_targets(
     unknown = None if set(attributes) <= set(table) and kept[attributes].notna().all(axis=None) else UNLABELLED
     if "touched" in kept and kept["touched"].any():
         unknown = TOUCHED
-    counts = [_count(kept, target) for target in rules] if unknown is None else None
-    strata = [_stratum(edits, known, rules, number, wanted) for number in range(len(rules)) for wanted in (False, True)]
-    strata = [stratum for stratum in strata if stratum.size]
+    counts = classes.count(_holds(kept, attributes)) if unknown is None else None
+    strata = edited_strata(classes, read_table(labels, "labels").set_index("image_id"), edits, known)
     found = [
         _certify(
-            rules, number, tolerance, counts, strata, confidence, seeding.numpy_generator(seed, "certificate", number)
+            *(classes, rules, number, tolerance, counts, strata, confidence),
+            seeding.numpy_generator(seed, "certificate", number),
         )
         for number, tolerance in enumerate(settings.tolerances(len(rules)))
     ]
     said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
     if source == "audit" and unknown is None:
-        said["labels"] = _check_labels(kept, known, rules[0].attribute)
+        said["labels"] = _check_labels(kept, known, rules)
         said["agreement"] = agreement_of_audits(sheets)
     write_json(certificate, said)
+
+
+def edited_strata(
+    classes: Classes, labels: pd.DataFrame, edits: pd.DataFrame, known: pd.DataFrame | None
+) -> list[Stratum]:
+    """Return edited images by the classes before the edit and after it, with what is known of them.
+
+    Args:
+        classes: what the targets tell apart.
+        labels: labels of the images before the edit, by image.
+        edits: rows of the plan, by image.
+        known: nullable bool columns of what edited images show, by image; None if nothing is known.
+    """
+    before = _holds(labels.loc[edits.index], classes.attributes)
+    pairs = classes.of_edits(before, edits["attribute"].to_numpy(), edits["wanted"].to_numpy(bool))
+    rows = pd.DataFrame(dict(zip(("origin", "planned"), pairs, strict=True)), index=edits.index)
+    sizes = rows.groupby(["origin", "planned"]).size()
+    if known is None:
+        return [Stratum(*pair, size, np.empty(0, int)) for pair, size in sizes.items()]
+    labelled = rows.loc[known.index.intersection(rows.index)]
+    shown = known.loc[labelled.index, classes.attributes]
+    unclear = shown.isna().any(axis=1).to_numpy()  # counts as failed, since an edit must be seen to be right
+    found = np.where(unclear, labelled["origin"], classes.of(_holds(shown.fillna(False), classes.attributes)))
+    return [
+        Stratum(*pair, size, found[(labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])])
+        for pair, size in sizes.items()
+    ]
+
+
+def _holds(rows: pd.DataFrame, attributes: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: rows[name].to_numpy(bool) for name in attributes}
 
 
 def _counts(checked: Path) -> bool:
@@ -98,56 +132,28 @@ def _counts(checked: Path) -> bool:
     return accuracy is not None and accuracy >= LEAST_ACCURACY
 
 
-def _count(kept: pd.DataFrame, target: RateRule) -> Kept:
-    """Count the unedited images of a target's group, and those with the attribute."""
-    inside = _members(kept, target)
-    return Kept(int(inside.sum()), int((inside & kept[target.attribute].to_numpy(bool)).sum()))
-
-
-def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, attribute: str) -> dict[str, int]:
+def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, rules: Sequence[RateRule]) -> dict[str, int]:
     """Count the unedited images in an audit, those on which it agrees with their labels, and those it cannot tell."""
-    labels = kept.set_index("image_id")[attribute]
-    seen = known[attribute].loc[known.index.intersection(labels.index)]
+    attributes = list(dict.fromkeys(rule.attribute for rule in rules))
+    labels = kept.set_index("image_id")[attributes]
+    seen = known[attributes].loc[known.index.intersection(labels.index)]
     told = seen.dropna()
-    agree = int((told.astype(bool) == labels.loc[told.index].astype(bool)).sum())
+    agree = int((told.astype(bool) == labels.loc[told.index].astype(bool)).all(axis=1).sum())
     return {"audited": len(seen), "agree": agree, "unclear": len(seen) - len(told)}
 
 
-def _stratum(
-    edits: pd.DataFrame, known: pd.DataFrame | None, rules: Sequence[RateRule], number: int, wanted: bool
-) -> Stratum:
-    """Return the edited images that were to get a value for one target, with the labels that are known."""
-    planned = edits.index[(edits["target"] == number) & (edits["wanted"] == wanted)]
-    if known is None:
-        return Stratum(number, wanted, len(planned), np.empty(0, int), np.empty(0, bool))
-    labelled = known.loc[known.index.intersection(planned)]
-    unclear = labelled.isna().any(axis=1).to_numpy()  # counts as failed, since an edit must be seen to be right
-    labelled = labelled.fillna(False)
-    groups = np.full(len(labelled), OUTSIDE)
-    for group, rule in enumerate(rules):
-        groups[_members(labelled, rule)] = group
-    groups[unclear] = number
-    values = np.where(unclear, not wanted, labelled[rules[number].attribute].to_numpy(bool))
-    return Stratum(number, wanted, len(planned), groups, values)
-
-
-def _members(rows: pd.DataFrame, target: RateRule) -> np.ndarray:
-    """Return which rows are in a target's group, bool (n,)."""
-    holds = {name: rows[name].to_numpy(bool) for name in (target.attribute, *target.where)}
-    return in_group(holds, target.where)
-
-
 def _certify(
+    classes: Classes,
     rules: Sequence[RateRule],
     number: int,
     tolerance: float,
-    kept: list[Kept] | None,
+    kept: np.ndarray | None,
     strata: Sequence[Stratum],
     confidence: float,
     random: np.random.Generator,
 ) -> dict[str, Any]:
     """Return what is known of one target, in plain values."""
-    target, own = rules[number], [stratum for stratum in strata if stratum.group == number]
+    target, own = rules[number], [stratum for stratum in strata if classes.inside[number, stratum.origin]]
     said: dict[str, Any] = {
         "group": group_name(target.where),
         "attribute": target.attribute,
@@ -160,8 +166,8 @@ def _certify(
     if kept is None:
         return said | {"rate": None, "verdict": Verdict.UNKNOWN, "labels_needed": None}
     of = np.arange(len(rules)) == number
-    rate = estimate(kept, strata, of, confidence, random)
+    rate = estimate(classes, kept, strata, of, confidence, random)
     verdict, needed = judge(rate, target.rate, tolerance), None
     if verdict is Verdict.UNKNOWN:
-        needed = labels_needed(kept, strata, target.rate, tolerance, of, confidence, random)
+        needed = labels_needed(classes, kept, strata, target.rate, tolerance, of, confidence, random)
     return said | {"rate": estimate_json(rate), "verdict": verdict, "labels_needed": needed}

@@ -52,6 +52,9 @@ class Judged(NamedTuple):
     psnr_inside: float
 
 
+MEASURED = tuple(name for name in Judged._fields if name != "attributes")
+
+
 class _Question(NamedTuple):
     """A face, the image that is to be judged, uint8 (H, W, 3), and the region, bool (H, W), in which it may differ."""
 
@@ -96,42 +99,50 @@ def evaluate_counterfactuals(
         seed: seed of the run.
         counterfactuals: table to write, with a row for each edited image.
         truth: table of labels of the rebalanced dataset to write; an edited image has those of its nearest drawing.
-        summary: JSON to write. Identical pixels count as `IDENTICAL` dB in its medians.
+        summary: JSON to write. Identical pixels count as `IDENTICAL` dB in its medians. With several attributes the
+            accuracy on unedited faces is the least of them.
         threads: worker processes.
 
     Raises:
         DataError: the swapped part has no drawings to exchange.
     """
-    image_set = ImageSet(images, parts, parts_of(settings.region))
     planned, known = read_table(plan, "plan"), read_table(labels, "labels")
     tried = read_tables(candidates, "candidates", ["image_id", "donor_id", "chosen"])
     chosen = tried[tried["chosen"]]
     made = made_edits(planned, set(chosen["image_id"]))
     edits = chosen.merge(made[["image_id", "attribute", "wanted"]], on="image_id")
     _, edited = read_shards(rebalanced)
-    check = _unedited(image_set, planned, seed)
+    labelled = known.set_index("image_id")
+    rows, shown, checks = [], [], {}
     with ProcessPoolExecutor(threads) as pool:
-        judge = partial(_judge, image_set, data, settings.region, pool)
-        found = judge(edits["image_id"], edits["donor_id"], edited)
-        found_in_check = judge(check, check, image_set.pixels)
-    attribute = settings.targets[0].attribute
-    rows = edits.assign(
-        true_value=[judged.attributes[attribute] for judged in found],
-        **{name: [getattr(judged, name) for judged in found] for name in Judged._fields if name != "attributes"},
-    )
-    drawn = known.set_index("image_id").loc[check, attribute].to_numpy()
-    right = [judged.attributes[attribute] == value for judged, value in zip(found_in_check, drawn, strict=True)]
-    accuracy = float(np.mean(right)) if right else None
-    if accuracy is not None and accuracy < LEAST_ACCURACY:
-        logger.warning(
-            "the nearest drawing shows the right value of `%s` in only %.4f of %d unedited faces, less than %s; the "
-            "truth of edits does not count",
-            attribute, accuracy, len(check), LEAST_ACCURACY,
-        )  # fmt: skip
+        for attribute, region in settings.regions_by_attribute.items():
+            image_set = ImageSet(images, parts, parts_of(region))
+            judge = partial(_judge, image_set, data, region, pool)
+            own = edits[edits["attribute"] == attribute]
+            found = judge(own["image_id"], own["donor_id"], edited)
+            shown += found
+            rows.append(
+                own.assign(
+                    true_value=[judged.attributes[attribute] for judged in found],
+                    **{name: [getattr(judged, name) for judged in found] for name in MEASURED},
+                )
+            )
+            check = _unedited(image_set, planned, seed)
+            drawn = labelled.loc[check, attribute].to_numpy()
+            right = [
+                judged.attributes[attribute] == value
+                for judged, value in zip(judge(check, check, image_set.pixels), drawn, strict=True)
+            ]
+            checks[attribute] = _accuracy(attribute, right)
+    rows = pd.concat(rows, ignore_index=True)
     metadata = {"run": run, "config_digest": digest_of([data.model_dump(), settings.model_dump()])}
     write_table(counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
-    write_table(truth, "labels", _relabelled(known, edits["image_id"], found), metadata)
-    checked = {"accuracy_on_unedited": accuracy, "unedited": len(check)}
+    write_table(truth, "labels", _relabelled(known, rows["image_id"], shown), metadata)
+    accuracies = [accuracy for accuracy, _ in checks.values() if accuracy is not None]
+    checked = {
+        "accuracy_on_unedited": min(accuracies, default=None),
+        "unedited": sum(count for _, count in checks.values()),
+    }
     write_json(summary, summarise(rows, len(needed_edits(planned))) | checked)
 
 
@@ -180,6 +191,20 @@ def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
         "identical_counts_as": IDENTICAL,
         **medians,
     }
+
+
+def _accuracy(attribute: str, right: Sequence[bool]) -> tuple[float | None, int]:
+    """Return the share of unedited faces that are judged rightly, None without any, and their number."""
+    if not right:
+        return None, 0
+    accuracy = float(np.mean(right))
+    if accuracy < LEAST_ACCURACY:
+        logger.warning(
+            "the nearest drawing shows the right value of `%s` in only %.4f of %d unedited faces, less than %s; the "
+            "truth of edits does not count",
+            attribute, accuracy, len(right), LEAST_ACCURACY,
+        )  # fmt: skip
+    return accuracy, len(right)
 
 
 def _unedited(image_set: ImageSet, planned: pd.DataFrame, seed: int) -> list[str]:

@@ -47,11 +47,14 @@ def evaluate_edits(
         read_table(path, "scores").set_index("image_id") for path in (scores_before, referee_scores)
     )
     before, scores = (table.loc[chosen["image_id"]] for table in (all_before, all_scores))
-    attribute = planned["attribute"].iloc[0] if len(planned) else ""
-    agreed = scores[attribute].to_numpy() > 0.5 if len(chosen) else np.empty(0)
-    held = int((agreed == chosen["wanted"].to_numpy()).sum())
-    of_group = sorted({name for target in settings.targets for name in target.where})
-    unchanged = ((before[of_group] > 0.5) == (scores[of_group] > 0.5)).all(axis=1)
+    confirmed, unchanged = (np.zeros(len(chosen), bool) for _ in range(2))
+    related = {name for target in settings.targets for name in (target.attribute, *target.where)}
+    for attribute in settings.edited:
+        own = (chosen["attribute"] == attribute).to_numpy()
+        confirmed[own] = (scores.loc[own, attribute] > 0.5).to_numpy() == chosen.loc[own, "wanted"].to_numpy()
+        others = sorted(related - {attribute})
+        unchanged[own] = ((before.loc[own, others] > 0.5) == (scores.loc[own, others] > 0.5)).all(axis=1)
+    held = int(confirmed.sum())
     write_json(
         edits,
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +87,7 @@ def evaluate_leakage(
     counts = {name: _count(edited[inside]) for name, inside in cells.items()}
     kept = [name for name, count in counts.items() if min(count.values()) >= LEAST]
     chosen = _draw({name: cells[name] for name in kept}, edited, seed)
-    rows, columns = crop_of(settings.region, parts, pixels.shape[1])
+    rows, columns = crop_of(settings.regions_by_attribute.values(), parts, pixels.shape[1])
     crops = torch.from_numpy(pixels[chosen["position"]][:, rows, columns]).permute(0, 3, 1, 2)
     chosen["score"] = cross_fit(
         crops, chosen["edited"].to_numpy(), chosen["cell"].to_numpy(), seed, device, evaluate.leakage_steps
@@ -143,8 +143,16 @@ def pool_areas(areas: Mapping[str, Area], pairs: Mapping[str, int]) -> Area:
     return Area(value, variance**0.5)
 
 
-def crop_of(region: PartRegion | BoxRegion, parts: Path, resolution: int) -> tuple[slice, slice]:
+def crop_of(regions: Collection[PartRegion | BoxRegion], parts: Path, resolution: int) -> tuple[slice, slice]:
     """Return the rows and columns, the same in every image, that hold the regions of nearly all images and a margin."""
+    edges = np.array([_edges(region, parts, resolution) for region in regions])
+    top, left = edges[:, :2].min(axis=0).tolist()
+    bottom, right = edges[:, 2:].max(axis=0).tolist()
+    return slice(top, bottom), slice(left, right)
+
+
+def _edges(region: PartRegion | BoxRegion, parts: Path, resolution: int) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of one region with a margin, in pixels."""
     if isinstance(region, BoxRegion):
         edges = np.array([region.top, region.left, region.bottom, region.right]) * resolution
         reach = region.buffer
@@ -158,7 +166,7 @@ def crop_of(region: PartRegion | BoxRegion, parts: Path, resolution: int) -> tup
     reach = round((reach + MARGIN) * resolution)
     top, left = (max(0, int(np.floor(edge)) - reach) for edge in edges[:2])
     bottom, right = (min(resolution, int(np.ceil(edge)) + reach) for edge in edges[2:])
-    return slice(top, bottom), slice(left, right)
+    return top, left, bottom, right
 
 
 def cross_fit(
@@ -240,7 +248,7 @@ def _cells(selector: pd.DataFrame, referee: pd.DataFrame, settings: Rebalance) -
     """Return which images are in each cell, bool (n,), by the cell's name, such as `not long_hair, smiling`."""
     said = {attribute: referee[attribute].to_numpy() for attribute in referee}
     cells = {}
-    for target in settings.targets:
+    for target in settings.first_attribute().targets:  # those of one attribute do not overlap
         for value in (False, True):
             name = f"{group_name(target.where)}, {group_name({target.attribute: value})}"
             cells[name] = in_group(said, target.where) & (selector[target.attribute].to_numpy() == value)

@@ -66,8 +66,8 @@ def collect_metrics(
     write_json(
         metrics,
         {
-            "rate": {targets.targets[0].attribute: _rates(read_table(bias, "bias"))},
-            "gap": {targets.targets[0].attribute: read_json(gaps)},
+            "rate": {targets.edited[0]: _rates(read_table(bias, "bias"))},
+            "gap": {targets.edited[0]: read_json(gaps)},
             "agreement": read_json(agreement),
             "quality": by_stage,
             "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},

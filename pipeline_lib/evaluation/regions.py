@@ -50,7 +50,7 @@ def compare_regions(
     Args:
         images: shards of the samples.
         parts: their table of parts.
-        plan: their table of edits, of which the first `settings.compare` are used.
+        plan: their table of edits, of which the first `settings.compare` of the first attribute are used.
         encoder: weight file.
         generator: weight file.
         precision: report of the encoder, with the precision of the inversion.
@@ -63,6 +63,7 @@ def compare_regions(
         gallery: PNG to write, with context, donor, and collage and composite of part and box.
         device: where to compute.
     """
+    settings = settings.first_attribute()
     names = parts_of(settings.region)
     part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=list(names))
     box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=names[0])
@@ -74,7 +75,8 @@ def compare_regions(
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
     perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
-    edits = read_table(plan, "plan").head(settings.compare)
+    planned = read_table(plan, "plan")
+    edits = planned[planned["attribute"] == settings.edited[0]].head(settings.compare)
     if edits.empty:
         logger.warning("compare_regions: no edit of the samples is planned, so there is nothing to compare")
         write_json(comparison, {})

@@ -115,9 +115,9 @@ def _gap_of(
 ) -> dict[str, object]:
     """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
     named = {attribute: holds[:, column].numpy() for column, attribute in enumerate(detector.attributes)}
-    attribute = targets.targets[0].attribute
+    attribute = targets.edited[0]
     rates = []
-    for target in targets.targets[:2]:
+    for target in targets.first_attribute().targets[:2]:
         inside = named[attribute][in_group(named, target.where)]
         rates.append(wilson_rate(int(inside.sum()), len(inside), settings.confidence))
     column = detector.index(attribute)

@@ -35,25 +35,30 @@ def read_audit(path: Path, names: set[str], attributes: Sequence[str], digest: s
     return _values(path, rows[list(attributes)])
 
 
-def read_edits(path: Path, names: set[str], attributes: Sequence[str], digest: str) -> pd.DataFrame:
+def read_edits(
+    path: Path, names: set[str], attributes: Sequence[str], digests: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.Series]:
     """Read the labels of the edited images of an audit of this dataset or an earlier one; see `read_audit`.
 
     Args:
         path: a CSV that also has the column `edit`, which is empty for unedited images.
         names: names of the images.
         attributes: names of the attributes of the targets and their conditions.
-        digest: `Rebalance.edits_digest` of the config, which `edit` has for edited images.
+        digests: edited attributes by their `Rebalance.edits_digest`, which `edit` has for edited images.
+
+    Returns:
+        The labels, and the attribute that was edited, by image.
 
     Raises:
         DataError: as in `read_audit`, or the edits were made with other settings.
     """
     rows = _read_rows(path, names, ("edit", *attributes))
     rows = rows[rows["edit"] != ""]
-    if (rows["edit"] != digest).any():
+    if not rows["edit"].isin(list(digests)).all():
         raise DataError(
             f"{path}: labels of edits made with other settings, since `rebalance` has changed; audit the present edits"
         )
-    return _values(path, rows[list(attributes)])
+    return _values(path, rows[list(attributes)]), rows["edit"].map(dict(digests))
 
 
 def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.certify import Kept, Stratum, Verdict, estimate, judge
+from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge
+from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.plan import Audited, choose_edits
 from pipeline_lib.runtime import seeding
@@ -62,26 +64,22 @@ def forecast(
     Raises:
         DataError: a target cannot be reached.
     """
+    edited = dict.fromkeys(target.attribute for target in targets)
     everywhere = np.ones(len(next(iter(holds.values()))), bool)
-    _, counts = choose_edits(holds, everywhere, targets, seed, "dataset", audited=audited)
-    sizes, edits = ([int(count[key]) for count in counts] for key in ("size", "edits"))
-    before = [float(count["rate_before"]) for count in counts]
-    rises = [target.rate > rate for target, rate in zip(targets, before, strict=True)]
-    kept = [
-        Kept(size - changed, round(rate * size) - (0 if up else changed))
-        for size, changed, rate, up in zip(sizes, edits, before, rises, strict=True)
-    ]
-
-    def audited(labelled: int) -> list[Stratum]:
-        return [
-            _stratum(number, up, changed, min(labelled, changed), failing[number])
-            for number, (up, changed) in enumerate(zip(rises, edits, strict=True))
-            if changed
-        ]
+    chosen, counts = choose_edits(holds, dict.fromkeys(edited, everywhere), targets, seed, "dataset", audited=audited)
+    classes = Classes(targets)
+    planned = _planned_edits(classes, holds, chosen)
+    untouched = np.delete(np.arange(len(everywhere)), chosen["position"])
+    kept = classes.count({name: holds[name][untouched] for name in classes.attributes})
+    edits = [int(count["edits"]) for count in counts]
 
     def rate_of(number: int, labelled: int) -> Estimate:
         random = seeding.numpy_generator(seed, "forecast", number, labelled)
-        return estimate(kept, audited(labelled), np.arange(len(targets)) == number, confidence, random)
+        strata = [
+            _audited(*pair, size, math.ceil(labelled * size / edits[target]), failing[target])
+            for (target, *pair), size in planned.items()
+        ]
+        return estimate(classes, kept, strata, np.arange(len(targets)) == number, confidence, random)
 
     found = []
     for number, (target, tolerance) in enumerate(zip(targets, tolerances, strict=True)):
@@ -91,21 +89,25 @@ def forecast(
                 break
             enough = tried
         verdict = judge(after, target.rate, tolerance)
-        group = str(counts[number]["group"])
-        found.append(
-            Forecast(
-                *(group, target.attribute, sizes[number], before[number], target.rate, edits[number]),
-                *(after, verdict, enough),
-            )
-        )
+        count = counts[number]
+        known = (str(count["group"]), target.attribute, int(count["size"]), float(count["rate_before"]), target.rate)
+        found.append(Forecast(*known, edits[number], after, verdict, enough))
     return found
 
 
-def _stratum(group: int, rises: bool, size: int, labelled: int, failing: float) -> Stratum:
-    """Return an audit of a target's edits in which the share of failures, rounded up, has been seen."""
-    values = np.full(labelled, rises)
-    values[: math.ceil(failing * labelled - 1e-9)] = not rises
-    return Stratum(group, rises, size, np.full(labelled, group), values)
+def _planned_edits(classes: Classes, holds: Mapping[str, np.ndarray], chosen: pd.DataFrame) -> pd.Series:
+    """Count the edits by their target and the classes before and after them."""
+    before = {name: holds[name][chosen["position"]] for name in classes.attributes}
+    pairs = classes.of_edits(before, chosen["attribute"].to_numpy(), chosen["wanted"].to_numpy(bool))
+    rows = pd.DataFrame({"target": chosen["target"].to_numpy(), "origin": pairs[0], "planned": pairs[1]})
+    return rows.groupby(["target", "origin", "planned"]).size()
+
+
+def _audited(origin: int, planned: int, size: int, labels: int, failing: float) -> Stratum:
+    """Return an audit of edits in which the share of failures, rounded up, has been seen."""
+    found = np.full(min(labels, size), planned)
+    found[: math.ceil(failing * len(found) - 1e-9)] = origin
+    return Stratum(origin, planned, size, found)
 
 
 def _attempts(most: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.audit import combine_audits, read_edits
 from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest_rates, own_target
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
@@ -46,7 +48,7 @@ def plan_edits(
     Args:
         table: ground truth labels of the set, or the selector's scores if ground truth is unknown.
         kind: "labels" or "scores".
-        editable: table of parts; only images that have the region's part can be edited.
+        editable: table of parts; only images that have a region's part can be edited there.
         audit: CSV files with labels of earlier edits; empty if all edits are taken to succeed.
         settings: the config section.
         run: name of the run, stored in the file.
@@ -58,10 +60,10 @@ def plan_edits(
     rows = read_table(table, kind)
     attributes = attribute_columns(rows, kind)
     holds = {attribute: rows[attribute].to_numpy() > 0.5 for attribute in attributes}
-    may_change = np.ones(len(rows), bool)
-    if settings.region.kind == "part":
-        parts = read_table(editable, "parts", columns=["image_id", "part"])
-        may_change = rows["image_id"].isin(parts.loc[parts["part"].isin(settings.region.parts), "image_id"]).to_numpy()
+    may_change = {
+        attribute: _has_part(rows["image_id"], region, editable)
+        for attribute, region in settings.regions_by_attribute.items()
+    }
     audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
     chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
     if not settings.spares:
@@ -71,9 +73,17 @@ def plan_edits(
     write_json(summary, {"images": len(rows), "edits": sum(found["edits"] for found in counts), "targets": counts})
 
 
+def _has_part(names: pd.Series, region: PartRegion | BoxRegion, editable: Path) -> np.ndarray:
+    """Return which images can be edited in a region, bool (n,): those that have its part, and with a box all."""
+    if region.kind != "part":
+        return np.ones(len(names), bool)
+    parts = read_table(editable, "parts", columns=["image_id", "part"])
+    return names.isin(parts.loc[parts["part"].isin(region.parts), "image_id"]).to_numpy()
+
+
 def choose_edits(
     holds: Mapping[str, np.ndarray],
-    may_change: np.ndarray,
+    may_change: Mapping[str, np.ndarray],
     targets: Sequence[RateRule],
     seed: int,
     name: str,
@@ -84,8 +94,8 @@ def choose_edits(
 
     Args:
         holds: whether each image has each attribute, bool (n,) arrays.
-        may_change: which images can be edited, bool (n,).
-        targets: target rates, whose conditions do not overlap.
+        may_change: which images can be edited, bool (n,), for each attribute that has a target.
+        targets: target rates, of which those of one attribute do not overlap.
         seed: seed of the run.
         name: name of the image set, for the random stream.
         spares: share of the edits of each target that are planned beyond those that are needed, as far as there are
@@ -101,17 +111,54 @@ def choose_edits(
         DataError: a target's group has no images, or too few that can be edited; or no earlier edit for it is known to
             have succeeded.
     """
-    edits, counts = [], []
+    counts: list[dict[str, object]] = []
+    shares = []
     for number, target in enumerate(targets):
         group = in_group(holds, target.where)
-        has = holds[target.attribute]
-        size, present = int(group.sum()), int((group & has).sum())
+        size, present = int(group.sum()), int((group & holds[target.attribute]).sum())
         if not size:
             raise DataError(f"rebalance.targets.{number}: no image of `{name}` is {group_name(target.where)}; drop it")
+        is_met = round(target.rate * size) == present
+        shares.append(1.0 if audited is None or is_met else _share(audited[number], number))
+        counts.append(
+            {
+                "group": group_name(target.where),
+                "attribute": target.attribute,
+                "size": size,
+                "rate_before": present / size,
+                "rate_wanted": target.rate,
+            }
+        )
+    choose = _choose_by_target if len(may_change) == 1 else _choose_by_program
+    chosen = choose(holds, may_change, targets, seed, name, spares, shares)
+    edits = pd.DataFrame(sorted(chosen), columns=["position", "target", "attribute", "wanted", "spare"])
+    needed = needed_edits(edits).groupby("target").size().reindex(range(len(targets)), fill_value=0)
+    for number, count in enumerate(counts):
+        count["edits"] = int(needed[number])
+        count |= {} if audited is None else {"audited": audited[number]._asdict()}
+    return edits, counts
+
+
+_Edit = tuple[int, int, str, bool, int]  # position, target, attribute, wanted, spare
+
+
+def _choose_by_target(
+    holds: Mapping[str, np.ndarray],
+    may_change: Mapping[str, np.ndarray],
+    targets: Sequence[RateRule],
+    seed: int,
+    name: str,
+    spares: float,
+    shares: Sequence[float],
+) -> list[_Edit]:
+    """Choose the edits of targets of one attribute, each of which needs as many as it is away from its rate."""
+    edits = []
+    for number, (target, share) in enumerate(zip(targets, shares, strict=True)):
+        group, has = in_group(holds, target.where), holds[target.attribute]
+        size, present = int(group.sum()), int((group & has).sum())
         wanted = round(target.rate * size)
         rises = wanted > present
-        candidates = np.flatnonzero(group & (has != rises) & may_change)
-        share = 1.0 if audited is None or wanted == present else _share(audited[number], number)
+        candidates = np.flatnonzero(group & (has != rises) & may_change[target.attribute])
         needed = round(abs(wanted - present) / share)
         if needed > len(candidates):
             reached = present + (1 if rises else -1) * share * len(candidates)
@@ -124,19 +171,59 @@ def choose_edits(
         more = math.ceil(spares * needed)
         for place, position in enumerate(rng.permutation(candidates)[: needed + more]):
             edits.append((int(position), number, target.attribute, rises, max(0, place - needed + 1)))
-        counts.append(
-            {
-                "group": group_name(target.where),
-                "attribute": target.attribute,
-                "size": size,
-                "rate_before": present / size,
-                "rate_wanted": target.rate,
-                "edits": needed,
-            }
-            | ({} if audited is None else {"audited": audited[number]._asdict()})
+    return edits
+
+
+def _choose_by_program(
+    holds: Mapping[str, np.ndarray],
+    may_change: Mapping[str, np.ndarray],
+    targets: Sequence[RateRule],
+    seed: int,
+    name: str,
+    spares: float,
+    shares: Sequence[float],
+) -> list[_Edit]:
+    """Choose the edits of targets of several attributes; see `rebalance.program`.
+
+    Of each kind of images those of its first attribute are taken from the beginning of a random order, and those of the
+    others from its end, so that edits of two attributes stay when more are planned.
+    """
+    named = dict.fromkeys(name for target in targets for name in (target.attribute, *target.where))
+    kinds = Kinds.among({attribute: holds[attribute] for attribute in named}, may_change)
+    program = Program.of(kinds, targets, shares)
+    rates = [target.rate for target in targets]
+    planned = fewest_edits(program, rates)
+    if planned is None:
+        nearest = ", ".join(f"{rate:.{DIGITS}f}" for rate in nearest_rates(program, rates))
+        raise DataError(
+            f"rebalance.targets: no choice of images of `{name}` reaches all rates, because too few can be edited or "
+            f"the rates contradict each other; the nearest are {nearest}"
         )
-    table = pd.DataFrame(sorted(edits), columns=["position", "target", "attribute", "wanted", "spare"])
-    return table, counts
+    own = {attribute: own_target(holds, targets, attribute) for attribute in may_change}
+
+    def edits_of(variable: int, places: np.ndarray) -> list[_Edit]:
+        attribute = program.variables[variable][1]
+        return [(int(place), int(own[attribute][place]), attribute, not holds[attribute][place], 0) for place in places]
+
+    edits, extra = [], []
+    for kind in range(len(kinds.sizes)):
+        of_kind = [number for number, (other, _) in enumerate(program.variables) if other == kind]
+        free = seeding.numpy_generator(seed, "plan", name, "kind", kind).permutation(np.flatnonzero(kinds.of == kind))
+        for variable in of_kind:
+            if variable == of_kind[0]:
+                taken, free = np.split(free, [planned[variable]])
+            else:
+                free, taken = np.split(free, [len(free) - planned[variable]])
+            edits += edits_of(variable, taken)
+        for variable in of_kind:
+            more, free = np.split(free, [math.ceil(spares * planned[variable])])
+            extra += edits_of(variable, more)
+    used: Counter[int] = Counter()
+    for place in seeding.numpy_generator(seed, "plan", name, "spares").permutation(len(extra)):
+        position, target, attribute, wanted, _ = extra[place]
+        used[target] += 1
+        edits.append((position, target, attribute, wanted, used[target]))
+    return edits
 
 
 def audit_edits(
@@ -155,16 +242,20 @@ def audit_edits(
     """
     targets = settings.targets
     attributes = sorted({name for target in targets for name in (target.attribute, *target.where)})
-    known = combine_audits([read_edits(path, set(names), attributes, settings.edits_digest) for path in audit])
+    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
+    read = [read_edits(path, set(names), attributes, digests) for path in audit]
+    known = combine_audits([values for values, _ in read])
+    edited = pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
     before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
     told = known.notna().all(axis=1).to_numpy()
     after = known.fillna(False).astype(bool)
     counted = []
     for target in targets:
         rises = target.rate > holds[target.attribute][in_group(holds, target.where)].mean()
-        edited = in_group(dict(before.items()), target.where) & (before[target.attribute] != rises)
+        made_for = in_group(dict(before.items()), target.where) & (before[target.attribute] != rises)
+        made_for &= edited == target.attribute
         succeeded = told & in_group(dict(after.items()), target.where) & (after[target.attribute] == rises)
-        counted.append(Audited(int(edited.sum()), int((edited & succeeded).sum())))
+        counted.append(Audited(int(made_for.sum()), int((made_for & succeeded).sum())))
     return counted
 
 

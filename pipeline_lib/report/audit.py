@@ -94,11 +94,14 @@ def draw_audit(config: Config, results: Path, count: int, sheet: int) -> pd.Data
         [shuffled[True][(sheet - 1) * count : sheet * count], shuffled[False][(sheet - 1) * share : sheet * share]]
     )
     rows = table.iloc[seeding.numpy_generator(config.seed, "audit", sheet).permutation(drawn)]
+    plan = read_table(results / "plan/dataset.parquet", "plan").set_index("image_id")
+    digests = {attribute: config.rebalance.edits_digest(attribute) for attribute in config.rebalance.edited}
+    names = rows["image_id"].to_numpy()
     return pd.DataFrame(
         {
-            "image_id": rows["image_id"].to_numpy(),
+            "image_id": names,
             "dataset": digest_of_files(*_shards(results)),
-            "edit": np.where(rows["edited"], config.rebalance.edits_digest, ""),
+            "edit": np.where(rows["edited"], plan["attribute"].reindex(names).map(digests), ""),
         }
     )
 

@@ -106,7 +106,8 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, target
     """
     table = read_table(labels, "assembled")
     subject = "Avatars" if data.reader == "avatars" else "Images"
-    title = f"{subject} with {readable(targets.targets[0].attribute)} rebalanced ({run})"
+    named = " and ".join(map(readable, targets.edited))
+    title = f"{subject} with {named} rebalanced ({run})"
     body = BODY.substitute(title=title, run=run, **_facts(read_metrics(metrics), table, data, targets))
     front = front_matter(title, len(table), data.reader, "gan-edited" if _generates(targets) else "edited")
     with atomic_path(card) as beside:
@@ -145,7 +146,7 @@ def _collection(data: Data) -> str:
 
 
 def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
-    attribute = targets.targets[0].attribute
+    attribute = targets.edited[0]
     edited, generates = int(labels["edited"].sum()), _generates(targets)
     before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
     measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
@@ -153,7 +154,9 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "attribute": readable(attribute),
         "rates": rates_text(targets.targets),
         "purpose": PURPOSE if "retrained" in metrics["gap"][attribute] else "",
-        "groups": " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2]),
+        "groups": " minus ".join(
+            readable(group_name(target.where)) for target in targets.first_attribute().targets[:2]
+        ),
         "images": f"{len(labels):,}",
         "edited": f"{edited:,}",
         "edited_share": f"{edited / max(1, len(labels)):.1%}",

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline_lib.config import Detectors, Rebalance
+from pipeline_lib.config import BoxRegion, Detectors, PartRegion, Rebalance
 from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.rebalance.groups import group_name
@@ -124,7 +124,8 @@ def rates_figure(
         denied: share of the edits of a group that the referee confirms, of each image set in which it is too small;
             these are crossed out as well.
     """
-    attribute = targets.targets[0].attribute
+    targets = targets.first_attribute()
+    attribute = targets.edited[0]
     wanted = {group_name(target.where): target.rate for target in targets.targets}
     rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
     panels = panels_of(gaps)
@@ -300,7 +301,11 @@ def plot_before_after(
     donor_of = donor_of[donor_of.index.isin(shown["image_id"])]
     contexts = _pick_images(images, [*shown["image_id"], *donor_of])
     results = _pick_images(composites, list(donor_of.index))
-    collages = _collages(contexts, donor_of, parts, settings) if len(donor_of) else {}
+    collages = {}
+    for attribute, rows in shown.groupby("attribute"):
+        of_attribute = donor_of[donor_of.index.isin(rows["image_id"])]
+        if len(of_attribute):
+            collages |= _collages(contexts, of_attribute, parts, settings.region_of(attribute))
     edits = []
     for row in shown.itertuples():
         label = f"target:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"
@@ -313,10 +318,15 @@ def plot_before_after(
 
 
 def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return `count` rows of a plan, equally many of each direction if possible."""
-    rising, falling = plan[plan["wanted"]], plan[~plan["wanted"]]
-    half = min(len(rising), max(count - count // 2, count - len(falling)))
-    return pd.concat([_evenly(rising, half), _evenly(falling, min(len(falling), count - half))])
+    """Return `count` rows of a plan, equally many of each attribute and direction if possible."""
+    attributes = list(plan.groupby("attribute", sort=False))
+    shown = []
+    for number, (_, rows) in enumerate(attributes):
+        share = (number + 1) * count // len(attributes) - number * count // len(attributes)
+        rising, falling = rows[rows["wanted"]], rows[~rows["wanted"]]
+        half = min(len(rising), max(share - share // 2, share - len(falling)))
+        shown += [_evenly(rising, half), _evenly(falling, min(len(falling), share - half))]
+    return pd.concat(shown) if shown else plan
 
 
 def gallery_figure(edits: Sequence[Edit]) -> Figure:
@@ -376,7 +386,7 @@ def _pick_images(shards: list[Path], names: Sequence[str]) -> dict[str, np.ndarr
 
 
 def _collages(
-    images: Mapping[str, np.ndarray], donor_of: pd.Series, parts: Path, settings: Rebalance
+    images: Mapping[str, np.ndarray], donor_of: pd.Series, parts: Path, region: PartRegion | BoxRegion
 ) -> dict[str, np.ndarray]:
     """Return the inverted collages, with unknown pixels in mid-grey."""
     import torch
@@ -385,7 +395,7 @@ def _collages(
     from pipeline_lib.imaging.collages import make_collage, region_masks
 
     side = next(iter(images.values())).shape[0]
-    masks = PartMasks(parts, parts_of(settings.region), side)
+    masks = PartMasks(parts, parts_of(region), side)
     empty = np.zeros((side, side), bool)
 
     def stacked(names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -394,7 +404,7 @@ def _collages(
         return pictures, part_masks
 
     (donors, donor_parts), (contexts, context_parts) = stacked(list(donor_of)), stacked(list(donor_of.index))
-    pasted, unknown = region_masks(settings.region, donor_parts, context_parts)
+    pasted, unknown = region_masks(region, donor_parts, context_parts)
     collages = make_collage(contexts, donors, pasted).masked_fill(unknown.bool(), 128)
     return dict(zip(donor_of.index, collages.permute(0, 2, 3, 1).numpy(), strict=True))
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Detectors, PartRegion, Rebalance, Retrain
+from pipeline_lib.config import Detectors, Rebalance, Retrain
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance import certify
@@ -101,10 +101,10 @@ def write_summary(
         summary: page to write.
     """
     found = tables.read_metrics(metrics)
-    attribute = targets.targets[0].attribute
+    attribute = targets.edited[0]
     verdict = judge_balance(found, targets, detectors.least_agreement)
     template = Template(resources.files("pipeline_lib.report").joinpath("summary.html").read_text("utf-8"))
-    rules = targets.targets
+    rules = targets.first_attribute().targets
     quality = tables.quality_table(found)
     page = template.substitute(
         attribute=escape(readable(attribute)),
@@ -157,12 +157,12 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
         targets: groups, attribute and target rates.
         least_agreement: agreement of the detectors that a gap needs to count.
     """
-    attribute = targets.targets[0].attribute
+    attribute, rules = targets.edited[0], targets.first_attribute().targets
     gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
     doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
     denied = tables.denied_groups(metrics["edits"]["dataset"], least_agreement)
     excess, corrected = (
-        {stage: excess_of(as_estimate(judges[judge]), target_gap(targets.targets)) for stage, judges in gaps.items()}
+        {stage: excess_of(as_estimate(judges[judge]), target_gap(rules)) for stage, judges in gaps.items()}
         for judge in ("referee", "corrected")
     )
     found = {"dataset": meets_targets(metrics["certificate"])} | _halved(excess, doubtful)
@@ -310,12 +310,14 @@ def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
     return (
         f"The criterion has two parts. {met}. By the referee, the retrained GAN's bias is at most half of the control "
         "GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap "
-        f"({target_gap(targets.targets):+z.2f}). The intervals account for the choice of images, not for another seed "
-        "of the training."
+        f"({target_gap(targets.first_attribute().targets):+z.2f}). The intervals account for the choice of images, not "
+        "for another seed of the training."
     )
 
 
 def _question(targets: Rebalance) -> str:
+    if len(targets.edited) > 1:
+        return f"Are {' and '.join(f'“{readable(attribute)}”' for attribute in targets.edited)} at their target rates?"
     *names, last = (f"“{readable(group_name(target.where))}”" for target in targets.targets)
     return f"Is {readable(targets.targets[0].attribute)} balanced between {', '.join(names)} and {last}?"
 
@@ -324,10 +326,9 @@ def _describe_gallery(planned: int, targets: Rebalance) -> str:
     """Say what to look for in the gallery."""
     if not planned:
         return "No edits of the original dataset are planned."
-    region = readable(str(targets.region)) if isinstance(targets.region, PartRegion) else "swapped rectangle"
     return (
         "Each row is an edit: the image before, the donor, the collage and the image after. Compare the first picture "
-        f"of a row with the last. The {region} should have changed, and the rest should not."
+        f"of a row with the last. The {tables.regions_text(targets)} should have changed, and the rest should not."
     )
 
 
@@ -355,7 +356,7 @@ def _describe_quality(quality: pd.DataFrame) -> str:
 
 
 def _groups(targets: Rebalance) -> str:
-    return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
+    return " minus ".join(readable(group_name(target.where)) for target in targets.first_attribute().targets[:2])
 
 
 def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.config.names import BASELINES, IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
@@ -62,10 +62,9 @@ EDITORS = {
 
 def how_edited(targets: Rebalance) -> str:
     """Say in running text what was tried for each edit."""
-    region = targets.region
     if isinstance(targets.editor, Inpainting):
         return (
-            f"For each edit a diffusion model drew the {_part_or_box(region)} anew {targets.candidates} times, as a "
+            f"For each edit a diffusion model drew the {regions_text(targets)} anew {targets.candidates} times, as a "
             "prompt for the target value says."
         )
     donors = f"{targets.candidates} random donors were tried"
@@ -75,13 +74,20 @@ def how_edited(targets: Rebalance) -> str:
             "least from the image around the region"
         )
     return (
-        f"For each edit {donors}. The donor's {_part_or_box(region)} was pasted into the image, and "
+        f"For each edit {donors}. The donor's {regions_text(targets)} was pasted into the image, and "
         f"{EDITORS[targets.editor.kind]}."
     )
 
 
-def _part_or_box(region: PartRegion | BoxRegion) -> str:
-    return readable(str(region)) if isinstance(region, PartRegion) else "rectangle"
+def regions_text(targets: Rebalance) -> str:
+    """Name what is swapped in running text: `mouth`, or `mouth (for “smiling”) or eyes (for “eyeglasses”)`."""
+    named = {
+        attribute: readable(str(region)) if isinstance(region, PartRegion) else "rectangle"
+        for attribute, region in targets.regions_by_attribute.items()
+    }
+    if len(named) == 1:
+        return next(iter(named.values()))
+    return " or ".join(f"{region} (for “{readable(attribute)}”)" for attribute, region in named.items())
 
 
 @dataclass(frozen=True)
@@ -338,11 +344,11 @@ def denied_groups(edits: Mapping[str, Any], least_agreement: float) -> dict[str,
         edits: what `evaluate_edits` found of one image set.
         least_agreement: share of the edits that is enough.
     """
-    return {
-        entry["group"]: entry["share_confirmed"]
-        for entry in edits["ledger"]
-        if entry["made"] and entry["share_confirmed"] < least_agreement
-    }
+    shares: dict[str, float] = {}
+    for entry in edits["ledger"]:  # a group can have targets of several attributes
+        if entry["made"] and entry["share_confirmed"] < least_agreement:
+            shares[entry["group"]] = min(entry["share_confirmed"], shares.get(entry["group"], 1.0))
+    return shares
 
 
 def as_estimate(found: Mapping[str, Any]) -> Estimate:

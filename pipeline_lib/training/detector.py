@@ -35,7 +35,7 @@ from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
-from pipeline_lib.training.region_collages import RegionCollages
+from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
@@ -51,8 +51,7 @@ def train_detector(
     network: TrainedHere | GivenNetwork,
     settings: Detectors,
     related: list[str],
-    attribute: str,
-    region: PartRegion | BoxRegion | None,
+    regions: dict[str, PartRegion | BoxRegion] | None,
     judge: str,
     checkpoints: Path,
     weights: Path,
@@ -74,8 +73,7 @@ def train_detector(
         network: architecture, seed and half of this detector, or its file.
         settings: the config section of both detectors.
         related: attributes of the targets and of their conditions, whose association is removed by the weights.
-        attribute: the targets' attribute, which the region of an edit shows.
-        region: the config section of the region; None without collages.
+        regions: config section of the region that shows each edited attribute; None without collages.
         judge: "selector" or "referee".
         checkpoints: folder of resumable checkpoints.
         weights: weight file to write.
@@ -84,16 +82,16 @@ def train_detector(
         device: where to train.
 
     Raises:
-        ConfigError: collages are wanted without parts or region.
+        ConfigError: collages are wanted without parts or regions.
         DataError: a label is missing, no image of this half has the part that collages need, or the detector is right
             too seldom in a cell of the related attributes.
     """
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
-        if settings.collages and (not parts or region is None):
-            raise ConfigError("train_detector: `detectors.collages` needs the table of parts and the region; give both")
-        swapped = _Swapped(parts[0], region, attribute) if settings.collages else None
+        if settings.collages and not (parts and regions):
+            raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
+        swapped = _Swapped(parts[0], regions) if settings.collages else None
         detector, provenance = _trained_detector(
             images, labels, swapped, network, settings, related, judge, checkpoints, device
         )
@@ -145,8 +143,7 @@ class _Swapped(NamedTuple):
     """What collages for training are made of."""
 
     parts: Path
-    region: PartRegion | BoxRegion
-    attribute: str
+    regions: dict[str, PartRegion | BoxRegion]
 
 
 class _DetectorTask(SupervisedTask):
@@ -206,20 +203,28 @@ def _trained_detector(
     )
     made_of = [settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)]
     if swapped is not None:
-        packed = _packed_masks(swapped, names, pixels.shape[-1])
-        if not packed[own].any():
+        regions = [
+            SwappedRegion(
+                region,
+                _packed_masks(swapped.parts, region, names, pixels.shape[-1]),
+                settings.attributes.index(attribute),
+            )
+            for attribute, region in swapped.regions.items()
+        ]
+        if not all(region.packed[own].any() for region in regions):
             raise DataError(f"{swapped.parts}: no image has the part that is swapped; set `detectors.collages: 0`")
-        shown = settings.attributes.index(swapped.attribute)
-        task.collages = RegionCollages(pixels, targets, packed, own, swapped.region, shown, columns, settings.collages)
-        made_of += [swapped.region.model_dump(mode="json"), swapped.attribute, digest_of_files(swapped.parts)]
+        task.collages = RegionCollages(pixels, targets, regions, own, columns, settings.collages)
+        for attribute, region in swapped.regions.items():
+            made_of += [region.model_dump(mode="json"), attribute]
+        made_of.append(digest_of_files(swapped.parts))
     key = digest_of(made_of)
     run(task, checkpoints / f"{task.name}-{key}")
     return detector, {"key": key, "kimg": settings.training.kimg}
 
 
-def _packed_masks(swapped: _Swapped, names: list[str], side: int) -> Tensor:
+def _packed_masks(parts: Path, region: PartRegion | BoxRegion, names: list[str], side: int) -> Tensor:
     """Return the masks of the region's parts, as packed bits, uint8 (n, bytes); empty where an image has none."""
-    masks = PartMasks(swapped.parts, parts_of(swapped.region), side)
+    masks = PartMasks(parts, parts_of(region), side)
     return torch.from_numpy(masks.packed[masks.rows(names)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,14 @@ from torch import Tensor
 from pipeline_lib.config import BoxRegion, PartRegion
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.masks import unpack_masks
+
+
+class SwappedRegion(NamedTuple):
+    """A region, the masks of its parts in every image, and what it shows."""
+
+    region: PartRegion | BoxRegion
+    packed: Tensor  # packed bits, uint8 (n, bytes)
+    attribute: int  # column of the attribute
 
 
 class RegionCollages:
@@ -21,12 +30,10 @@ class RegionCollages:
     Args:
         images: uint8 (n, 3, H, W).
         truth: attributes, 0 or 1, (n, attributes).
-        packed: masks of the region's parts as packed bits, uint8 (n, bytes).
+        swapped: the regions, of which each collage has one.
         positions: images to take regions from; one without any part is none of them, and gets no region either.
-        region: the config section.
-        attribute: column of the attribute that the region shows.
-        related: columns of the attributes that are associated in the dataset; that one, and others that the region does
-            not touch.
+        related: columns of the attributes that are associated in the dataset; those that the regions show, and others
+            that no region touches.
         share: of the images of a batch that become collages.
     """
 
@@ -34,18 +41,15 @@ class RegionCollages:
         self,
         images: Tensor,
         truth: Tensor,
-        packed: Tensor,
+        swapped: Sequence[SwappedRegion],
         positions: Tensor,
-        region: PartRegion | BoxRegion,
-        attribute: int,
         related: Sequence[int],
         share: float,
     ):
-        self._images, self._truth, self._packed, self._region = images, truth, packed, region
-        self._attribute, self._share = attribute, share
+        self._images, self._truth, self._swapped, self._share = images, truth, swapped, share
         self._related = torch.zeros(truth.shape[1]).index_fill(0, torch.tensor(related), 1.0)
-        self._has_part = (packed > 0).any(dim=1)
-        self._donors = positions[self._has_part[positions]]
+        self._has_part = torch.stack([(region.packed > 0).any(dim=1) for region in swapped])
+        self._donors = [positions[has_part[positions]] for has_part in self._has_part]
 
     def __call__(self, chosen: Tensor, weights: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return images, truth and loss weights of a batch in which some images are collages.
@@ -56,11 +60,18 @@ class RegionCollages:
             random: generator of this step.
         """
         images, truth = self._images[chosen], self._truth[chosen].clone()
-        donors = self._donors[torch.randint(len(self._donors), (len(chosen),), generator=random)]
-        has_part = self._has_part[chosen]
-        replaced = (torch.rand(len(chosen), generator=random) < self._share) & has_part
-        parts = (unpack_masks(self._packed[of], images.shape[-1]) for of in (donors, chosen))
-        pasted = region_masks(self._region, *parts).region * replaced.view(-1, 1, 1, 1)
-        truth[replaced, self._attribute] = self._truth[donors[replaced], self._attribute]
-        weights = torch.where(replaced[:, None], self._related, weights * (1 - self._related * has_part[:, None]))
-        return make_collage(images, self._images[donors], pasted), truth, weights
+        drawn = [donors[torch.randint(len(donors), (len(chosen),), generator=random)] for donors in self._donors]
+        replaced = torch.rand(len(chosen), generator=random) < self._share
+        which = torch.zeros(len(chosen), dtype=torch.long)
+        if len(self._swapped) > 1:
+            which = torch.randint(len(self._swapped), (len(chosen),), generator=random)
+        has_part = self._has_part[which, chosen]
+        for number, (swapped, donors) in enumerate(zip(self._swapped, drawn, strict=True)):
+            own = replaced & has_part & (which == number)
+            parts = (unpack_masks(swapped.packed[of], images.shape[-1]) for of in (donors, chosen))
+            pasted = region_masks(swapped.region, *parts).region * own.view(-1, 1, 1, 1)
+            truth[own, swapped.attribute] = self._truth[donors[own], swapped.attribute]
+            images = make_collage(images, self._images[donors], pasted)
+        is_collage = (replaced & has_part)[:, None]
+        weights = torch.where(is_collage, self._related, weights * (1 - self._related * has_part[:, None]))
+        return images, truth, weights

@@ -148,6 +148,8 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     (results / "labels").mkdir(parents=True)
     table = pd.DataFrame({"image_id": names, "edited": [True] * 5 + [False], "touched": False})
     write_table(results / "labels/dataset_rebalanced.parquet", "assembled", table)
+    plan = pd.DataFrame({"image_id": table.loc[table["edited"], "image_id"], "target": 0, "attribute": "smiling"})
+    write_table(results / "plan/dataset.parquet", "plan", plan.assign(position=range(len(plan)), wanted=True))
     (results / "images/dataset_rebalanced").mkdir(parents=True)
     for path in write_shards(np.zeros((6, 16, 16, 3), np.uint8), names):
         path.rename(results / "images/dataset_rebalanced" / path.name)
@@ -170,9 +172,9 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     digest = digest_of_files(*sorted((results / "images/dataset_rebalanced").glob("*.parquet")))
     found = read_audit(saved, set(names), ["smiling", "long_hair"], digest)
     assert found["smiling"].dropna().tolist().count(True) == 1
-    edits = read_edits(
-        saved, set(names), ["smiling", "long_hair"], load_config("config/config.yaml").rebalance.edits_digest
-    )
+    digests = {load_config("config/config.yaml").rebalance.edits_digest("smiling"): "smiling"}
+    edits, edited = read_edits(saved, set(names), ["smiling", "long_hair"], digests)
+    assert set(edited) == {"smiling"}
     assert 0 < len(edits) <= len(found)
     assert len(found.dropna()) == 3
     assert len(found) == 4

@@ -30,9 +30,12 @@ def results(tmp_path, write_shards):
     edited = np.arange(COUNT) < EDITED
     pixels = np.where(edited, 255, 0).astype(np.uint8)[:, None, None, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
     folder = tmp_path / "results"
-    (folder / "labels").mkdir(parents=True)
+    for made in ("labels", "plan"):
+        (folder / made).mkdir(parents=True)
     table = pd.DataFrame({"image_id": names, "edited": edited, "touched": False})
     write_table(folder / "labels/dataset_rebalanced.parquet", "assembled", table)
+    plan = pd.DataFrame({"image_id": names[:EDITED], "position": range(EDITED), "target": 0, "attribute": "smiling"})
+    write_table(folder / "plan/dataset.parquet", "plan", plan.assign(wanted=True))
     (folder / "images/dataset_rebalanced").mkdir(parents=True)
     for path in write_shards(pixels, names):
         path.rename(folder / "images/dataset_rebalanced" / path.name)
@@ -66,7 +69,7 @@ def test_edited_and_unedited_images_are_mixed_at_random(results, tmp_path):
 def test_the_csv_will_say_which_images_are_edited_and_how(results, tmp_path):
     page, _ = write_audit(CONFIG, results, tmp_path / "audit", 10, 1)
     for name, (_, edit) in rows_of(page).items():
-        assert edit == (CONFIG.rebalance.edits_digest if int(name[-3:]) < EDITED else "")
+        assert edit == (CONFIG.rebalance.edits_digest("smiling") if int(name[-3:]) < EDITED else "")
 
 
 def test_another_sheet_has_other_images_and_the_same_one_the_same(results, tmp_path):
@@ -95,7 +98,7 @@ def test_the_command_says_what_to_do_with_the_page(results, tmp_path, monkeypatc
     config.write_text(Path("config/config.yaml").read_text().replace("resources/", f"{Path.cwd()}/resources/"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results/avatars").mkdir()
-    for part in ("labels", "images"):
+    for part in ("labels", "images", "plan"):
         (results / part).rename(tmp_path / "results/avatars" / part)
     assert cli.main(["audit", "sheets", "--config", str(config), "--count", "10"]) == 0
     assert "audit-1.html: 12 images; label them, save the CSV, and name it" in capsys.readouterr().out

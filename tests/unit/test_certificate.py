@@ -35,6 +35,7 @@ def certify(tmp_path, write_shards):
         position=places, target=np.int16(~long_hair[edited]), attribute="smiling", wanted=~smiling[edited]
     )
     write_table(tmp_path / "plan.parquet", "plan", plan)
+    write_table(tmp_path / "labels.parquet", "labels", labels.assign(split="train"))
     assembled = labels.assign(edited=edited, touched=False).astype(dict.fromkeys(ATTRIBUTES, "boolean"))
     assembled.loc[edited, ATTRIBUTES] = pd.NA
     write_table(tmp_path / "assembled.parquet", "assembled", assembled)
@@ -68,6 +69,7 @@ def certify(tmp_path, write_shards):
             write_table(tmp_path / "assembled.parquet", "assembled", assembled.assign(touched=~edited))
         certify_targets(
             rebalanced=shards,
+            labels=tmp_path / "labels.parquet",
             assembled=tmp_path / "assembled.parquet",
             plan=tmp_path / "plan.parquet",
             **given,
@@ -208,7 +210,7 @@ def test_a_second_opinion_is_counted_and_said(certify):
 def test_what_two_people_differ_on_does_not_vanish_from_the_check_of_the_labels():
     kept = pd.DataFrame({"image_id": list("abcd"), "smiling": True})
     known = sheet_of({"a": True, "b": None, "c": False})
-    assert _check_labels(kept, known, "smiling") == {"audited": 3, "agree": 1, "unclear": 1}
+    assert _check_labels(kept, known, TARGETS.targets) == {"audited": 3, "agree": 1, "unclear": 1}
 
 
 def test_the_same_labels_twice_are_refused(tmp_path):

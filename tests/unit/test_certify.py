@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline_lib.rebalance.certify import OUTSIDE, Kept, Stratum, Verdict, estimate, judge, labels_needed
+from pipeline_lib.config import RateRule
+from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
+from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.errors import DataError
 
-KEPT = [Kept(1600, 1170), Kept(1950, 600)]
+CLASSES = Classes(
+    [RateRule(where={"hair": value, "hat": False}, attribute="smiling", rate=0.5) for value in (True, False)]
+)
 SIZE = 730  # edited images of either group
 GAP, FIRST = (1, -1), (1, 0)
 #: Share of the edits with the wrong value and share that leave their group, for each of the two strata. Those of group
@@ -21,25 +25,40 @@ PLANTED = {
 }
 
 
+def class_of(group, smiling):
+    """Return the classes of images of these groups, of which 2 is in none."""
+    group, smiling = np.broadcast_arrays(np.asarray(group), np.asarray(smiling, bool))
+    return CLASSES.of({"hair": group == 0, "hat": group == 2, "smiling": smiling})
+
+
+def kept(*images_and_positives):
+    """Return how many images of each class there are, given images of each group and positives among them."""
+    counts = np.zeros(len(CLASSES), int)
+    for group, (images, positives) in enumerate(images_and_positives):
+        counts[class_of(group, True)] = positives
+        counts[class_of(group, False)] = images - positives
+    return counts
+
+
+KEPT = kept((1600, 1170), (1950, 600))
+
+
 def audited(group, wanted, values, groups=None, size=SIZE):
     """Return a stratum with these labels."""
-    values = np.asarray(values, bool)
-    groups = np.full(len(values), group) if groups is None else np.asarray(groups)
-    return Stratum(group, wanted, size, groups, values)
+    found = class_of(group if groups is None else groups, values) if len(values) else np.empty(0, int)
+    return Stratum(int(class_of(group, not wanted)), int(class_of(group, wanted)), size, found)
 
 
 def plant(planted, labels, random):
     """Return strata with failures at random, of which `labels` images each are audited, and the true rates."""
-    images, positives = np.array(KEPT, float).T
-    strata = []
+    counts, strata = KEPT.copy(), []
     for (wrong, leaves), (group, wanted) in zip(planted, ((0, False), (1, True)), strict=True):
         values = np.where(random.random(SIZE) < wrong, not wanted, wanted)
         groups = np.where(random.random(SIZE) < leaves, 1 - group, group)
-        images += np.bincount(groups, minlength=2)
-        positives += np.bincount(groups, weights=values, minlength=2)
+        counts = counts + np.bincount(class_of(groups, values), minlength=len(CLASSES))
         drawn = random.choice(SIZE, labels, replace=False)
         strata.append(audited(group, wanted, values[drawn], groups[drawn]))
-    return strata, positives / images
+    return strata, CLASSES.rates(counts)
 
 
 @pytest.mark.parametrize("planted", list(PLANTED.values()), ids=list(PLANTED))
@@ -49,14 +68,14 @@ def test_intervals_cover_the_truth_and_are_not_much_wider_than_they_must_be(plan
     covered, widths, errors = [], [], []
     for _ in range(500):
         strata, rates = plant(planted, labels, random)
-        found, true = estimate(KEPT, strata, GAP, 0.95, random, draws=400), rates @ GAP
+        found, true = estimate(CLASSES, KEPT, strata, GAP, 0.95, random, draws=400), rates @ GAP
         covered.append(found.low - 1e-12 <= true <= found.high + 1e-12)
         widths.append(found.high - found.low)
         errors.append(abs(found.value - true))
     assert np.mean(covered) >= 0.94
     # The normal interval of one who knew the shares of failures, or that of the rule of three where none may be seen.
     shares = np.array([wrong + leaves for wrong, leaves in planted])
-    weights = SIZE / (SIZE + np.array([group.images for group in KEPT]))
+    weights = SIZE / (SIZE + np.array([1600, 1950]))
     normal = 2 * 1.96 * np.sqrt((weights**2 * shares * (1 - shares) / labels * (1 - labels / SIZE)).sum())
     assert np.mean(widths) <= 1.5 * max(normal, np.linalg.norm(3 * weights / labels))
     if labels == 250:  # 500 labels in all
@@ -70,38 +89,39 @@ def test_a_limit_holds_where_an_audit_is_likely_to_see_no_failure():
     for _ in range(400):
         values = random.random(5000) >= 0.018
         strata = [audited(0, True, random.choice(values, 100, replace=False), size=5000)]
-        found = estimate([Kept(5000, 3000), Kept(9, 3)], strata, FIRST, 0.95, random, draws=400)
+        found = estimate(CLASSES, kept((5000, 3000), (9, 3)), strata, FIRST, 0.95, random, draws=400)
         below += (3000 + values.sum()) / 10000 < found.low
     assert below / 400 <= 0.04  # 0.025, and three standard errors of 400 trials less half
 
 
 def test_a_dataset_of_which_everything_is_labelled_is_known_exactly():
     strata = [audited(0, False, [False] * 8 + [True] * 2, size=10), audited(1, True, [True] * 5, size=5)]
-    kept = [Kept(90, 60), Kept(95, 40)]
-    found = estimate(kept, strata, FIRST, 0.95, np.random.default_rng(0))
+    there = kept((90, 60), (95, 40))
+    found = estimate(CLASSES, there, strata, FIRST, 0.95, np.random.default_rng(0))
     assert found == Estimate(*[pytest.approx(62 / 100)] * 3)
-    gap = estimate(kept, strata, GAP, 0.95, np.random.default_rng(0))
+    gap = estimate(CLASSES, there, strata, GAP, 0.95, np.random.default_rng(0))
     assert gap == Estimate(*[pytest.approx(62 / 100 - 45 / 100)] * 3)
 
 
 def test_an_edit_that_changes_the_group_counts_in_the_other_one_and_one_that_leaves_both_in_none():
-    strata = [audited(0, True, [True, True, False], [0, 1, OUTSIDE], size=3)]
-    kept = [Kept(9, 3), Kept(9, 3)]
-    first, second = (estimate(kept, strata, of, 0.95, np.random.default_rng(0)).value for of in (FIRST, (0, 1)))
+    strata = [audited(0, True, [True, True, False], [0, 1, 2], size=3)]
+    there = kept((9, 3), (9, 3))
+    first, second = (
+        estimate(CLASSES, there, strata, of, 0.95, np.random.default_rng(0)).value for of in (FIRST, (0, 1))
+    )
     assert first == pytest.approx(4 / 10)
     assert second == pytest.approx(4 / 10)
 
 
 def test_without_an_audit_nothing_is_known_of_the_edited_images():
-    found = estimate(
-        [Kept(50, 25), Kept(50, 25)], [audited(0, True, [], size=50)], FIRST, 0.95, np.random.default_rng(0)
-    )
+    there, edited = kept((50, 25), (50, 25)), [audited(0, True, [], size=50)]
+    found = estimate(CLASSES, there, edited, FIRST, 0.95, np.random.default_rng(0))
     assert found.low == pytest.approx(0.25, abs=0.01)
     assert found.high == pytest.approx(0.75, abs=0.01)
 
 
 def test_a_group_without_images_has_no_rate():
-    assert np.isnan(estimate([Kept(0, 0), Kept(5, 1)], [], FIRST, 0.95, np.random.default_rng(0)).value)
+    assert np.isnan(estimate(CLASSES, kept((0, 0), (5, 1)), [], FIRST, 0.95, np.random.default_rng(0)).value)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +145,7 @@ def test_a_rate_as_far_from_the_target_as_the_tolerance_is_rarely_said_to_meet_i
     for _ in range(400):
         strata, rates = plant(((0.06, 0.0), (0.005, 0.0)), 200, random)
         target = rates @ GAP - 0.02  # the truth is exactly as far away as is tolerated
-        met += judge(estimate(KEPT, strata, GAP, 0.9, random, draws=400), target, 0.02) is Verdict.MET
+        met += judge(estimate(CLASSES, KEPT, strata, GAP, 0.9, random, draws=400), target, 0.02) is Verdict.MET
     assert met / 400 <= 0.05
 
 
@@ -134,15 +154,15 @@ def test_the_labels_that_would_do_are_said_and_do():
     strata = [audited(0, False, [True] * 9 + [False] * 141), audited(1, True, [True] * 150)]  # as many as are expected
     expected = (1170 + 0.06 * SIZE) / (1600 + SIZE) - (600 + 0.995 * SIZE) / (1950 + SIZE)
     target, tolerance = expected - 0.005, 0.012
-    assert judge(estimate(KEPT, strata, GAP, 0.9, random), target, tolerance) is Verdict.UNKNOWN
-    needed = labels_needed(KEPT, strata, target, tolerance, GAP, 0.9, random)
+    assert judge(estimate(CLASSES, KEPT, strata, GAP, 0.9, random), target, tolerance) is Verdict.UNKNOWN
+    needed = labels_needed(CLASSES, KEPT, strata, target, tolerance, GAP, 0.9, random)
     assert 300 < needed < 1460
 
     def decided(labels):
         count = 0
         for _ in range(40):
             strata, rates = plant(((0.06, 0.0), (0.005, 0.0)), labels, random)
-            found = judge(estimate(KEPT, strata, GAP, 0.9, random), rates @ GAP - 0.005, tolerance)
+            found = judge(estimate(CLASSES, KEPT, strata, GAP, 0.9, random), rates @ GAP - 0.005, tolerance)
             count += found is not Verdict.UNKNOWN
         return count / 40
 
@@ -152,11 +172,13 @@ def test_the_labels_that_would_do_are_said_and_do():
 
 def test_what_no_number_of_labels_can_tell_has_none():
     strata = [audited(0, False, [True] + [False] * 9, size=10), audited(1, True, [True] * 10, size=10)]
-    kept = [Kept(90, 49), Kept(90, 40)]
-    assert labels_needed(kept, strata, 0.47, 0.03 - 1e-9, FIRST, 0.9, np.random.default_rng(0)) == 20  # it is missed
-    assert labels_needed([Kept(0, 0), Kept(9, 3)], [], 0.5, 0.1, FIRST, 0.9, np.random.default_rng(0)) is None
+    there = kept((90, 49), (90, 40))
+    assert (
+        labels_needed(CLASSES, there, strata, 0.47, 0.03 - 1e-9, FIRST, 0.9, np.random.default_rng(0)) == 20
+    )  # it is missed
+    assert labels_needed(CLASSES, kept((0, 0), (9, 3)), [], 0.5, 0.1, FIRST, 0.9, np.random.default_rng(0)) is None
 
 
 def test_an_audit_of_more_images_than_there_are_is_refused():
-    with pytest.raises(DataError, match=r"audit of group 0: 3 groups and 3 values for 2 images"):
+    with pytest.raises(DataError, match=r"audit of edits from class \d to \d: 3 labels for 2 images"):
         audited(0, True, [True] * 3, size=2)

@@ -247,9 +247,40 @@ def test_a_target_conditioned_on_itself_is_refused() -> None:
     assert "`smiling` is conditioned on itself; use another attribute" in message
 
 
-def test_targets_of_two_attributes_are_refused() -> None:
-    message = refusal(changed("rebalance.targets.1", target(SHORT, "eyeglasses")))
-    assert "several attributes, eyeglasses, smiling" in message
+GLASSES = {"kind": "part", "name": ["eyes", "glasses"]}
+JOINT = [target(LONG), target(SHORT), target({**LONG, "smiling": True}, "eyeglasses")]
+
+
+def joint(**rebalance: Any) -> dict[str, Any]:
+    """Return a config with targets of two attributes."""
+    values = changed("rebalance.targets", JOINT)
+    values["rebalance"] |= {"regions": {"eyeglasses": GLASSES}} | rebalance
+    values["evaluate"] = {"utility": None}
+    return values
+
+
+def test_targets_can_be_of_several_attributes_each_with_its_region() -> None:
+    found = parse_config(joint()).rebalance
+    assert found.edited == ("smiling", "eyeglasses")
+    assert found.region_of("eyeglasses").parts == ("eyes", "glasses")
+    assert found.parts == ("mouth", "eyes", "glasses")
+    assert [target.attribute for target in found.first_attribute().targets] == ["smiling", "smiling"]
+    assert found.edits_digest("smiling") != found.edits_digest("eyeglasses")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (joint(regions={"hat": GLASSES}), "`regions` names `hat`, which has no target; remove it, or add a target"),
+        (joint(regions={"eyeglasses": {"kind": "box", "shows": None}}), "some show parts and others none"),
+        (joint(regions={"eyeglasses": GLASSES | {"name": "ears"}}), "`ears`"),
+        (joint(touch="all"), "`touch: all` is for targets of one attribute"),
+        (joint(targets=JOINT[1:]), "`smiling` has one target, and the group gap"),
+        (joint() | {"evaluate": {"utility": {}}}, "`evaluate.utility` trains classifiers of one attribute"),
+    ],
+)
+def test_what_several_attributes_cannot_have_is_refused(values: dict[str, Any], message: str) -> None:
+    assert message in refusal(values)
 
 
 @pytest.mark.parametrize(("key", "value"), [("architecture", "residual"), ("seed", 2), ("half", 1)])

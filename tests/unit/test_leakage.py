@@ -116,10 +116,12 @@ def test_the_crop_holds_the_region_and_a_margin(tmp_path):
     codes = np.zeros((64, 64), int)
     codes[40:50, 20:44] = 1
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(part_rows("a", codes, ["background", "mouth"])))
-    found = crop_of(PartRegion(grow=2 / 64, buffer=1 / 64), tmp_path / "parts.parquet", 64)
+    mouth = PartRegion(grow=2 / 64, buffer=1 / 64)
+    found = crop_of([mouth], tmp_path / "parts.parquet", 64)
     assert found == (slice(34, 56), slice(14, 50))
     box = BoxRegion(top=0.5, bottom=1, left=0, right=0.25)
-    assert crop_of(box, tmp_path / "parts.parquet", 64) == (slice(29, 64), slice(0, 19))
+    assert crop_of([box], tmp_path / "parts.parquet", 64) == (slice(29, 64), slice(0, 19))
+    assert crop_of([mouth, box], tmp_path / "parts.parquet", 64) == (slice(29, 64), slice(0, 50))
 
 
 @pytest.fixture

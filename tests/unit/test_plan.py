@@ -49,7 +49,7 @@ def apply(plan, holds):
 
 
 def everywhere(holds):
-    return np.ones(len(holds["smiling"]), bool)
+    return {"smiling": np.ones(len(holds["smiling"]), bool)}
 
 
 @pytest.mark.parametrize("hatless", [False, True])
@@ -85,7 +85,7 @@ def test_a_set_that_is_balanced_already_is_left_alone():
 def test_only_images_that_may_change_are_edited():
     holds = draw()
     may_change = np.random.default_rng(1).random(500) < 0.8
-    plan, _ = choose_edits(holds, may_change, targets(0.5, 0.5), 0, "dataset")
+    plan, _ = choose_edits(holds, {"smiling": may_change}, targets(0.5, 0.5), 0, "dataset")
     assert may_change[plan["position"]].all()
 
 
@@ -104,7 +104,7 @@ def test_who_is_edited_is_a_function_of_seed_and_set_and_every_image_has_its_cha
 
 def test_a_rate_out_of_reach_is_refused_with_the_numbers():
     holds = {"long_hair": np.arange(10) < 6, "smiling": np.arange(10) < 6}
-    may_change = np.arange(10) >= 4  # of the six long-haired smiles only two can be changed
+    may_change = {"smiling": np.arange(10) >= 4}  # of the six long-haired smiles only two can be changed
     message = r"targets\.0: rate 0\.5 needs 3 edits of `dataset`, but only 2 images that are long_hair can be edited; "
     message += r"the nearest rate is 0\.666666667"
     with pytest.raises(DataError, match=message):
@@ -145,7 +145,7 @@ def test_the_stage_plans_from_truth_or_scores_and_edits_only_images_with_the_par
         summary=tmp_path / "plan.json",
     )
     plan, summary = read_table(tmp_path / "plan.parquet", "plan"), read_json(tmp_path / "plan.json")
-    may_change = np.arange(200) >= 50 if region.kind == "part" else everywhere(holds)
+    may_change = {"smiling": np.arange(200) >= 50} if region.kind == "part" else everywhere(holds)
     expected, counts = choose_edits(holds, may_change, targets(0.5, 0.5), 0, "dataset")
     assert plan["position"].tolist() == expected["position"].tolist()
     assert plan["image_id"].tolist() == [names[position] for position in expected["position"]]
@@ -234,8 +234,9 @@ def audit(tmp_path):
     """Return a function that counts the edits in an audit: those of a and b take a smile, those of c and d give one."""
     holds = {"long_hair": np.array([1, 1, 1, 0, 0, 0]) > 0, "smiling": np.array([1, 1, 1, 0, 0, 0]) > 0}
     settings = Rebalance(targets=targets(0.3, 0.7))
+    digest = settings.edits_digest("smiling")
 
-    def count(*rows, name="audit.csv", edit=settings.edits_digest, more=()):
+    def count(*rows, name="audit.csv", edit=digest, more=()):
         lines = [
             ",".join(map(str, (image, "x", edit if edited else "", hair, smile))) for image, edited, hair, smile in rows
         ]
@@ -266,9 +267,9 @@ def test_an_audit_of_other_edits_is_refused(audit):
 
 
 def test_the_digest_of_edits_is_of_what_they_look_like_and_not_of_how_many_there_are():
-    digest = Rebalance(targets=targets(0.5, 0.5)).edits_digest
-    assert Rebalance(targets=targets(0.4, 0.4), spares=0.1, labels=["a.csv"]).edits_digest == digest
-    assert Rebalance(targets=targets(0.5, 0.5), finish="region").edits_digest != digest
+    digest = Rebalance(targets=targets(0.5, 0.5)).edits_digest("smiling")
+    assert Rebalance(targets=targets(0.4, 0.4), spares=0.1, labels=["a.csv"]).edits_digest("smiling") == digest
+    assert Rebalance(targets=targets(0.5, 0.5), finish="region").edits_digest("smiling") != digest
 
 
 @pytest.mark.parametrize("rates", [(0.5, 0.5), (0.123, 0.95), (1.0, 0.0)])

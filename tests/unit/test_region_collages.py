@@ -13,7 +13,7 @@ from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.training.detector import train_detector
-from pipeline_lib.training.region_collages import RegionCollages
+from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 
 SIDE = 16
 MOUTH = np.zeros((SIDE, SIDE), bool)
@@ -24,7 +24,7 @@ REGION = PartRegion(name="mouth", grow=0.0, buffer=0.0)
 def collages(share, images, truth, packed=None, positions=None):
     packed = torch.from_numpy(np.packbits(MOUTH)).expand(len(images), -1) if packed is None else packed
     positions = torch.arange(len(images)) if positions is None else positions
-    return RegionCollages(images, truth, packed, positions, REGION, 0, [0, 1], share)
+    return RegionCollages(images, truth, [SwappedRegion(REGION, packed, 0)], positions, [0, 1], share)
 
 
 def test_a_collage_has_the_donors_region_and_its_value_and_unknown_attributes_weigh_nothing():
@@ -106,8 +106,7 @@ def accuracy(tmp_path, write_shards):
             network=settings.selector.model_copy(update={"width": 8}),
             settings=settings,
             related=["bright", "smiling"],
-            attribute="smiling",
-            region=region if share else None,
+            regions={"smiling": region} if share and region else None,
             judge="selector",
             checkpoints=tmp_path / "checkpoints",
             weights=tmp_path / "weights.safetensors",
@@ -131,5 +130,5 @@ def test_a_dataset_without_the_part_is_named(accuracy):
 
 
 def test_collages_are_not_left_out_in_silence(accuracy):
-    with pytest.raises(ConfigError, match=r"`detectors\.collages` needs the table of parts and the region"):
+    with pytest.raises(ConfigError, match=r"`detectors\.collages` needs the table of parts and regions"):
         accuracy(0.7, region=None)

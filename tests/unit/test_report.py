@@ -417,12 +417,20 @@ def test_a_plan_without_edits_makes_a_gallery_that_says_so():
 )
 def test_examples_are_taken_evenly_of_both_directions(rising, falling, count, expected):
     plan = pd.DataFrame({"position": range(rising + falling), "wanted": np.arange(rising + falling) < rising})
+    plan["attribute"] = "smiling"
     chosen = figures.choose_examples(plan, count)
     assert (chosen["wanted"].sum(), (~chosen["wanted"]).sum()) == expected
     assert chosen["position"].is_unique
     if expected[0] > 1:
         steps = np.diff(chosen.loc[chosen["wanted"], "position"])
         assert steps.max() - steps.min() <= 1
+
+
+def test_examples_are_taken_evenly_of_all_attributes():
+    names = ["smiling"] * 60 + ["eyeglasses"] * 40
+    plan = pd.DataFrame({"position": range(100), "wanted": np.arange(100) % 2 == 0, "attribute": names})
+    chosen = figures.choose_examples(plan, 8)
+    assert chosen.groupby(["attribute", "wanted"]).size().tolist() == [2, 2, 2, 2]
 
 
 # Tables

@@ -43,8 +43,10 @@ STUDY_ENCODERS = {
     if checked.uses_encoder
 }
 COMPARED = checked.studies.comparison.wanted(checked.source_family)
-REGION = settings["rebalance"]["region"]
-SEGMENTED = bool(checked.rebalance.region.parts)  # whether there is a part to segment; not for a box without one
+FIRST = checked.rebalance.first_attribute().model_dump(mode="json")  # for what looks at a single attribute
+# Region of each attribute that is edited.
+REGIONS = {name: region.model_dump(mode="json") for name, region in checked.rebalance.regions_by_attribute.items()}
+SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
 # Part against box, as the paper edits them.
 REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["editor"]["kind"] == "latent-regression"
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors

@@ -23,8 +23,7 @@ rule train_detector:
         network=lambda wildcards: settings["detectors"][wildcards.judge],
         settings=settings["detectors"],
         related=RELATED,
-        attribute=settings["rebalance"]["targets"][0]["attribute"],
-        region=REGION if COLLAGES else None,
+        regions=REGIONS if COLLAGES else None,
         checkpoints=f"{ROOT}/checkpoints",
         revision=1,
     script:
@@ -78,7 +77,7 @@ rule extract_parts:
         gpu=GPU,
     params:
         stage="extract_parts",
-        box=None if SEGMENTED else REGION,
+        box=None if SEGMENTED else next(iter(REGIONS.values())),
         run=RUN,
         revision=2,
     script:

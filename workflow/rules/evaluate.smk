@@ -2,9 +2,7 @@ from pipeline_lib.config.names import AVATAR_EXCHANGEABLE
 
 # Whether the truth of an edit is known: only the embedded dataset can be drawn again.
 DRAWN = (
-    settings["data"]["reader"] == "avatars"
-    and SEGMENTED
-    and set(checked.rebalance.region.parts) <= set(AVATAR_EXCHANGEABLE)
+    settings["data"]["reader"] == "avatars" and SEGMENTED and set(checked.rebalance.parts) <= set(AVATAR_EXCHANGEABLE)
 )
 
 
@@ -126,6 +124,7 @@ rule compare_regions:
 
 rule certify_targets:
     input:
+        labels=f"{ROOT}/labels/dataset.parquet",
         assembled=f"{ROOT}/labels/dataset_rebalanced.parquet",
         plan=f"{ROOT}/plan/dataset.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
@@ -144,7 +143,7 @@ rule certify_targets:
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 

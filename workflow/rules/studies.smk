@@ -115,7 +115,7 @@ rule reconstruct_collages:
         stage="reconstruct_collages",
         names=list(checked.part_names),
         settings=settings["studies"],
-        rebalance=settings["rebalance"],
+        rebalance=FIRST,
         seed=SEED,
         revision=1,
     script:
@@ -357,7 +357,7 @@ rule study_direction:
         gpu=GPU,
     params:
         stage="study_direction",
-        rebalance=settings["rebalance"],
+        rebalance=FIRST,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -388,7 +388,7 @@ rule study_adaptation:
     params:
         stage="study_adaptation",
         like=settings["encoder"],
-        rebalance=settings["rebalance"],
+        rebalance=FIRST,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -425,7 +425,7 @@ for study in ("discovery", "illumination", "multimodal"):
         params:
             stage=f"study_{study}",
             names=list(checked.part_names),
-            rebalance=settings["rebalance"] if study == "multimodal" else None,
+            rebalance=FIRST if study == "multimodal" else None,
             inversion=settings["rebalance"]["precision"],
             settings=settings["studies"],
             evaluate=settings["evaluate"],

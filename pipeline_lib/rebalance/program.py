@@ -1,0 +1,193 @@
+"""The fewest edits that reach targets of several attributes, as an integer program.
+
+An edit changes one attribute of one image, and no image is edited twice. That suffices for joint rates too: what two
+changes of one image would do to the counts, one change of each of two images does as well, where there are such images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp, minimize
+
+from pipeline_lib.config import RateRule
+from pipeline_lib.rebalance.groups import in_group
+
+HALF_AN_IMAGE = 0.5 + 1e-6  # distance from its target at which a count of whole images is as near as can be
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Images that are alike in all that the targets name, and in what can be edited.
+
+    Attributes:
+        holds: whether each kind has each attribute of targets and conditions, bool (kinds,) arrays.
+        editable: whether each of the edited attributes can be changed, likewise.
+        sizes: number of images, int (kinds,).
+        of: kind of each image, int (n,).
+    """
+
+    holds: dict[str, np.ndarray]
+    editable: dict[str, np.ndarray]
+    sizes: np.ndarray
+    of: np.ndarray
+
+    @staticmethod
+    def among(holds: Mapping[str, np.ndarray], may_change: Mapping[str, np.ndarray]) -> Kinds:
+        """Sort images, given what they have and what can be edited, bool (n,) arrays by attribute."""
+        columns = np.stack([*holds.values(), *may_change.values()], axis=1)
+        seen, of, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
+        has, can = np.split(seen.T, [len(holds)])
+        return Kinds(dict(zip(holds, has, strict=True)), dict(zip(may_change, can, strict=True)), sizes, of.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Program:
+    """Images of each kind whose attribute is changed, as variables, and what the targets ask of them.
+
+    Attributes:
+        variables: kind and attribute of each variable.
+        groups: what a unit of each variable does to the size of each target's group, (targets, variables).
+        positives: likewise to the number of images with the attribute in it.
+        before: size of each target's group, and number with the attribute, (2, targets).
+        sizes: number of images of each kind.
+    """
+
+    variables: list[tuple[int, str]]
+    groups: np.ndarray
+    positives: np.ndarray
+    before: np.ndarray
+    sizes: np.ndarray
+
+    @staticmethod
+    def of(kinds: Kinds, targets: Sequence[RateRule], shares: Sequence[float]) -> Program:
+        """Write down the program.
+
+        Args:
+            kinds: the images.
+            targets: the target rates.
+            shares: share of the edits made for each target that succeed; see `own_target`.
+        """
+        inside, positive = _members(kinds.holds, targets)
+        before = np.stack([(member * kinds.sizes).sum(axis=1) for member in (inside, positive)])
+        variables, groups, positives = [], [], []
+        for attribute, can in kinds.editable.items():
+            flipped = kinds.holds | {attribute: ~kinds.holds[attribute]}
+            own = own_target(kinds.holds, targets, attribute)
+            changes = [after - now for after, now in zip(_members(flipped, targets), (inside, positive), strict=True)]
+            for kind in np.flatnonzero(can & (own >= 0)):
+                variables.append((int(kind), attribute))
+                groups.append(changes[0][:, kind] * shares[own[kind]])
+                positives.append(changes[1][:, kind] * shares[own[kind]])
+        shape = (len(variables), len(targets))
+        return Program(variables, np.reshape(groups, shape).T, np.reshape(positives, shape).T, before, kinds.sizes)
+
+    def excess(self, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return by how many positives each target is exceeded, as a matrix of the variables and a constant."""
+        return self.positives - rates[:, None] * self.groups, self.before[1] - rates * self.before[0]
+
+    @property
+    def used(self) -> np.ndarray:
+        """Which variables use images of each kind, (kinds, variables)."""
+        return (np.arange(len(self.sizes))[:, None] == np.array([kind for kind, _ in self.variables])).astype(float)
+
+    def reached(self, edits: np.ndarray) -> np.ndarray:
+        """Return the rate that each target has after some edits, (targets,); NaN for a group without images."""
+        images, positives = self.before + np.stack([self.groups @ edits, self.positives @ edits])
+        return np.divide(positives, images, out=np.full(len(images), np.nan), where=images > 0)
+
+
+def own_target(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], attribute: str) -> np.ndarray:
+    """Return the number of the target that an edit of an attribute is made for, int (n,); -1 without one.
+
+    Args:
+        holds: whether each image has each attribute, bool (n,) arrays.
+        targets: the target rates, of which those of one attribute do not overlap.
+        attribute: what is edited.
+    """
+    own = np.full(len(next(iter(holds.values()))), -1)
+    for number, target in enumerate(targets):
+        if target.attribute == attribute:
+            own[in_group(holds, target.where)] = number
+    return own
+
+
+def fewest_edits(program: Program, rates: Sequence[float]) -> np.ndarray | None:
+    """Return how many images of each variable to edit, so that every target is as near as whole images allow.
+
+    Of all plans with the fewest edits the one is taken that spreads them most evenly: the sum over variables of the
+    squared number of edits, divided by the images of the kind, is least. So images that no target tells apart are
+    edited equally often.
+
+    Args:
+        program: the program.
+        rates: target rates.
+
+    Returns:
+        int (variables,); None if no plan reaches the targets.
+    """
+    matrix, constant = program.excess(np.asarray(rates))
+    near = LinearConstraint(matrix, -HALF_AN_IMAGE - constant, HALF_AN_IMAGE - constant)
+    room = LinearConstraint(program.used, ub=program.sizes)
+    ones = np.ones(len(program.variables))
+    fewest = _solve(ones, [near, room])
+    if fewest is None:
+        return None
+    even = _spread(program, fewest, [near, room])
+    # The nearest whole numbers to it: `above` and `below` are what they differ by.
+    total = LinearConstraint(ones[None], fewest.sum(), fewest.sum())
+    apart = np.concatenate([np.zeros_like(ones), ones, ones])
+    identity = np.eye(len(ones))
+    differing = LinearConstraint(np.hstack([identity, -identity, identity]), even, even)
+    wide = [
+        LinearConstraint(np.hstack([limit.A, np.zeros((len(limit.A), 2 * len(ones)))]), limit.lb, limit.ub)
+        for limit in (near, room, total)
+    ]
+    whole = _solve(apart, [*wide, differing], np.repeat([1, 0, 0], len(ones)))
+    return fewest if whole is None else whole[: len(ones)].round().astype(int)
+
+
+def nearest_rates(program: Program, rates: Sequence[float]) -> np.ndarray:
+    """Return the rates that can be reached with the least sum of missing or excessive images, (targets,)."""
+    matrix, constant = program.excess(np.asarray(rates))
+    ones = np.ones(len(constant))
+    identity, nothing = np.eye(len(constant)), np.zeros((len(program.sizes), len(constant)))
+    limits = [
+        LinearConstraint(np.hstack([matrix, -identity]), ub=-constant),
+        LinearConstraint(np.hstack([matrix, identity]), lb=-constant),
+        LinearConstraint(np.hstack([program.used, nothing]), ub=program.sizes),
+    ]
+    cost = np.concatenate([np.full(len(program.variables), 1e-6), ones])
+    found = _solve(cost, limits, np.repeat([1, 0], [len(program.variables), len(constant)]))
+    return program.reached(found[: len(program.variables)])
+
+
+def _members(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which kinds are in each target's group, and which of these have its attribute, int (targets, kinds)."""
+    inside = np.stack([in_group(holds, target.where) for target in targets])
+    return inside.astype(int), (inside & np.stack([holds[target.attribute] for target in targets])).astype(int)
+
+
+def _solve(cost: np.ndarray, limits: Sequence[LinearConstraint], whole: np.ndarray | None = None) -> np.ndarray | None:
+    """Return the cheapest solution that is not negative and, unless said otherwise, of whole numbers."""
+    integrality = np.ones(len(cost)) if whole is None else whole
+    found = milp(cost, constraints=limits, integrality=integrality, bounds=Bounds(0, np.inf))
+    return None if found.x is None else np.where(integrality > 0, found.x.round(), found.x)
+
+
+def _spread(program: Program, start: np.ndarray, limits: Sequence[LinearConstraint]) -> np.ndarray:
+    """Return the most even plan with as many edits as `start` has, in fractions of images, (variables,)."""
+    images = program.sizes[[kind for kind, _ in program.variables]].astype(float)
+    same = LinearConstraint(np.ones((1, len(start))), start.sum(), start.sum())
+    found = minimize(
+        lambda edits: (edits**2 / images).sum(),
+        start,
+        jac=lambda edits: 2 * edits / images,
+        method="SLSQP",
+        bounds=Bounds(0, images),
+        constraints=[*limits, same],
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    return np.clip(found.x, 0, images)
