@@ -160,7 +160,8 @@ def check_targets(config: Config) -> None:
         )
     if len(config.rebalance.edited) > 1 and config.evaluate.utility:
         raise ValueError(
-            "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; remove it"
+            "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; set "
+            "it to null"
         )
     for number, target in enumerate(targets):
         if target.attribute in target.where:
