@@ -51,7 +51,7 @@ def judge(tmp_path, write_shards):
     tried["chosen"] = [True] * len(EDITED) + [False]
     write_table(tmp_path / "candidates.parquet", "candidates", tried)
 
-    def run(results, threads=1, folder="out"):
+    def run(results, threads=1, folder="out", settings=SETTINGS):
         after = pixels.copy()
         for place, image in results.items():
             after[place] = image
@@ -64,7 +64,7 @@ def judge(tmp_path, write_shards):
             plan=tmp_path / "plan.parquet",
             candidates=[tmp_path / "candidates.parquet"],
             data=DATA,
-            settings=SETTINGS,
+            settings=settings,
             run="toy",
             seed=0,
             counterfactuals=out / "counterfactuals.parquet",
@@ -162,3 +162,32 @@ def test_a_plan_without_edits_has_no_medians():
     summary = summarise(rows, planned=0)
     assert (summary["n"], summary["share_by_truth"]) == (0, 0)
     assert summary["median_psnr_ideal"] is summary["share_identical_outside"] is None
+
+
+def test_edits_of_two_attributes_are_judged_each_by_the_drawings_of_its_region(judge, tmp_path):
+    glasses = RateRule(where={"smiling": True}, attribute="eyeglasses", rate=0.5)
+    settings = SETTINGS.model_copy(
+        update={
+            "targets": [*SETTINGS.targets, glasses],
+            "regions": {"eyeglasses": PartRegion(name=["eyes", "glasses"])},
+        }
+    )
+    plan = read_table(tmp_path / "plan.parquet", "plan")
+    ideal = ideal_edits()
+    for place in EDITED[2:]:
+        wanted = not FACES[place].attributes["eyeglasses"]
+        variants = (face for _, face in draw_variants(FACES[place], ["glasses"]))
+        ideal[place] = next(face for face in variants if face.attributes["eyeglasses"] == wanted)
+        row = plan["position"] == place
+        plan.loc[row, ["target", "attribute", "wanted"]] = [2, "eyeglasses", wanted]
+    write_table(tmp_path / "plan.parquet", "plan", plan)
+    out = judge({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()}, settings=settings)
+    rows = read_table(out / "counterfactuals.parquet", "counterfactuals")
+    assert rows["attribute"].tolist() == ["smiling", "smiling", "eyeglasses", "eyeglasses"]
+    assert (rows["true_value"] == rows["wanted"]).all()
+    truth = read_table(out / "truth.parquet", "labels")
+    for place in EDITED:
+        assert truth.loc[place, list(AVATAR_ATTRIBUTES)].to_dict() == ideal[place].attributes
+    summary = read_json(out / "summary.json")
+    assert summary["accuracy_on_unedited"] == 1.0
+    assert summary["unedited"] > COUNT - 5  # of both regions

@@ -66,6 +66,24 @@ def test_regions_come_from_the_detectors_own_half_alone():
     assert (made % 2 == 0).all()
 
 
+def test_of_several_regions_each_collage_has_one_with_what_that_shows():
+    values = torch.arange(60, dtype=torch.uint8)
+    images = values.view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE)
+    truth = torch.stack([values % 2, values // 20 % 2], dim=1).float()
+    packed = torch.from_numpy(np.packbits(MOUTH)).expand(60, -1)
+    top = BoxRegion(top=0.0, bottom=0.25, left=0.0, right=1.0)
+    swapped = [SwappedRegion(REGION, packed, 0), SwappedRegion(top, packed, 1)]
+    made, found, _ = RegionCollages(images, truth, swapped, values.long(), [0, 1], 1.0)(
+        values.long(), torch.ones(60, 2), torch.Generator().manual_seed(0)
+    )
+    donors = [made[:, 0, 11, 7].long(), made[:, 0, 0, 0].long()]
+    own = values.long()
+    for attribute, donor in enumerate(donors):
+        assert (donor != own).sum() > 15
+        assert found[:, attribute].equal(truth[donor, attribute])
+    assert not ((donors[0] != own) & (donors[1] != own)).any()
+
+
 @pytest.fixture
 def accuracy(tmp_path, write_shards):
     """Return a function that trains a detector where brightness goes with smiles, and tests it where it does not."""

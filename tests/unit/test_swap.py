@@ -17,7 +17,7 @@ from pipeline_lib.editing.choice import SURE
 from pipeline_lib.editing.donors import ImageSet, gather
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.editing.swap import swap_parts
+from pipeline_lib.editing.swap import held_groups, swap_parts
 from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
@@ -492,3 +492,73 @@ def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_
     for name, image in touched.items():
         assert np.array_equal(image, again[name])
         assert np.abs(image.astype(int) - original[name]).max() <= 1  # Poisson blending of an image with itself
+
+
+@pytest.fixture
+def of_two_attributes(image_set):
+    """Return settings, plan and labels of edits of smiles by the mouth and of long hair by a box above it."""
+    settings = Rebalance(
+        targets=[*TARGETS, RateRule(where={"smiling": True}, attribute="long_hair", rate=0.5)],
+        region=PartRegion(grow=0.07, buffer=0.07),
+        regions={"long_hair": BoxRegion(top=0.0, bottom=0.3, left=0.0, right=1.0, buffer=0.05)},
+        candidates=CANDIDATES,
+        shards=2,
+    )
+    labels = read_table(image_set["plan"].with_name("labels.parquet"), "labels")
+    long_hair = np.arange(COUNT) % 2 == 0
+    write_table(image_set["plan"].with_name("labels.parquet"), "labels", labels.assign(long_hair=long_hair))
+    plan = read_table(image_set["plan"], "plan")
+    of_hair = np.array([SMILING[position] for position in EDITED])
+    plan["attribute"] = np.where(of_hair, "long_hair", "smiling")
+    plan["target"] = np.where(of_hair, 2, np.where(long_hair[EDITED], 0, 1)).astype(np.int16)
+    plan["wanted"] = np.where(of_hair, ~long_hair[EDITED], True)
+    write_table(image_set["plan"], "plan", plan)
+    return settings, plan
+
+
+def test_each_attribute_is_edited_in_its_own_region(networks, image_set, of_two_attributes, detector, tmp_path):
+    settings, plan = of_two_attributes
+    tables, composites = ([tmp_path / f"{shard}.{kind}.parquet" for shard in range(2)] for kind in ("rows", "images"))
+    for shard in range(2):
+        swap_parts(
+            **image_set,
+            table=image_set["plan"].with_name("labels.parquet"),
+            kind="labels",
+            encoder=[networks.encoder],
+            generator=[networks.generator],
+            precision=[precision_report(tmp_path)],
+            model=[],
+            selector=detector(0.0, 0.0),
+            settings=settings,
+            run="toy",
+            seed=0,
+            name="samples",
+            shard=shard,
+            candidates=tables[shard],
+            composites=composites[shard],
+            device=torch.device("cpu"),
+            faces=2,
+        )
+    rows = read_tables(tables, "candidates")
+    assert rows.groupby("image_id").size().to_dict() == dict.fromkeys(plan["image_id"], CANDIDATES)
+    before = dict(zip(*read_shards(image_set["images"]), strict=True))
+    seen = {name: set() for name in ("smiling", "long_hair")}
+    attribute = plan.set_index("image_id")["attribute"]
+    for name, image in zip(*read_shards(composites), strict=True):
+        seen[attribute[name]] |= set(np.flatnonzero((image != before[name]).any(axis=(1, 2))))
+    assert max(seen["long_hair"], default=0) <= 6  # of 16 rows
+    assert min(seen["smiling"], default=15) >= 6
+    assert seen["long_hair"]
+
+
+def test_an_edit_may_change_no_other_attribute_that_has_targets(image_set, of_two_attributes):
+    settings, plan = of_two_attributes
+    held, groups = held_groups(plan, image_set["plan"].with_name("labels.parquet"), "labels", settings)
+    for row, number in zip(plan.itertuples(), held, strict=True):
+        position = row.position
+        if row.attribute == "long_hair":
+            assert groups[number] == {"smiling": True}
+        else:
+            assert groups[number] == {"long_hair": position % 2 == 0}
+    alone = settings.model_copy(update={"targets": TARGETS, "regions": {}})
+    assert held_groups(plan, image_set["plan"], "plan", alone)[1] == [target.where for target in TARGETS]
