@@ -93,6 +93,14 @@ class Program:
         """Which variables use images of each kind, (kinds, variables)."""
         return (np.arange(len(self.sizes))[:, None] == np.array([kind for kind, _ in self.variables])).astype(float)
 
+    @property
+    def alike(self) -> np.ndarray:
+        """Which variables do the same to every target, (sorts, variables), with one row for each sort of edit."""
+        attributes = [attribute for _, attribute in self.variables]
+        columns = np.vstack([self.groups, self.positives, np.unique(attributes, return_inverse=True)[1]])
+        sort = np.unique(columns, axis=1, return_inverse=True)[1].reshape(-1)
+        return (np.arange(sort.max(initial=-1) + 1)[:, None] == sort).astype(float)
+
     def reached(self, edits: np.ndarray) -> np.ndarray:
         """Return the rate that each target has after some edits, (targets,); NaN for a group without images."""
         images, positives = self.before + np.stack([self.groups @ edits, self.positives @ edits])
@@ -117,9 +125,9 @@ def own_target(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], att
 def fewest_edits(program: Program, rates: Sequence[float]) -> np.ndarray | None:
     """Return how many images of each variable to edit, so that every target is as near as whole images allow.
 
-    Of all plans with the fewest edits the one is taken that spreads them most evenly: the sum over variables of the
-    squared number of edits, divided by the images of the kind, is least. So images that no target tells apart are
-    edited equally often.
+    Of all plans with the fewest edits the one is taken that spreads them most evenly. Edits that do the same to every
+    target are of one sort, and of these the sum of the squared numbers, each divided by the images that there are, is
+    least. Within a sort images are edited in proportion to their number.
 
     Args:
         program: the program.
@@ -133,20 +141,38 @@ def fewest_edits(program: Program, rates: Sequence[float]) -> np.ndarray | None:
     room = LinearConstraint(program.used, ub=program.sizes)
     ones = np.ones(len(program.variables))
     fewest = _solve(ones, [near, room])
-    if fewest is None:
-        return None
-    even = _spread(program, fewest, [near, room])
-    # The nearest whole numbers to it: `above` and `below` are what they differ by.
-    total = LinearConstraint(ones[None], fewest.sum(), fewest.sum())
-    apart = np.concatenate([np.zeros_like(ones), ones, ones])
-    identity = np.eye(len(ones))
-    differing = LinearConstraint(np.hstack([identity, -identity, identity]), even, even)
-    wide = [
-        LinearConstraint(np.hstack([limit.A, np.zeros((len(limit.A), 2 * len(ones)))]), limit.lb, limit.ub)
-        for limit in (near, room, total)
+    if fewest is None or not fewest.any():
+        return fewest if fewest is None else fewest.astype(int)
+    even = _spread(program, fewest, near)
+    # the nearest whole numbers: of each variable the distance to `even` is a variable of its own
+    identity, nothing = np.eye(len(ones)), np.zeros_like(program.used)
+    limits = [
+        LinearConstraint(np.hstack([near.A, np.zeros_like(near.A)]), near.lb, near.ub),
+        LinearConstraint(np.hstack([program.used, nothing]), ub=program.sizes),
+        LinearConstraint(np.hstack([ones, 0 * ones])[None], fewest.sum(), fewest.sum()),
+        LinearConstraint(np.hstack([identity, -identity]), ub=even),
+        LinearConstraint(np.hstack([identity, identity]), lb=even),
     ]
-    whole = _solve(apart, [*wide, differing], np.repeat([1, 0, 0], len(ones)))
-    return fewest if whole is None else whole[: len(ones)].round().astype(int)
+    return _solve(np.concatenate([0 * ones, ones]), limits, np.repeat([1, 0], len(ones)))[: len(ones)].astype(int)
+
+
+def _spread(program: Program, fewest: np.ndarray, near: LinearConstraint) -> np.ndarray:
+    """Return the most even plan with as many edits as `fewest` has, in fractions of images, (variables,)."""
+    sorts = program.alike
+    images = program.sizes[[kind for kind, _ in program.variables]].astype(float)
+    there = sorts @ images
+    effect = near.A @ sorts.T / sorts.sum(axis=1)  # variables of one sort have the same column
+    same = LinearConstraint(np.ones((1, len(there))), fewest.sum(), fewest.sum())
+    found = minimize(
+        lambda edits: (edits**2 / there).sum(),
+        sorts @ fewest,
+        jac=lambda edits: 2 * edits / there,
+        method="SLSQP",
+        bounds=Bounds(0, there),
+        constraints=[LinearConstraint(effect, near.lb, near.ub), same],
+        options={"maxiter": 500},
+    )
+    return images * (sorts.T @ (np.clip(found.x, 0, there) / there))
 
 
 def nearest_rates(program: Program, rates: Sequence[float]) -> np.ndarray:
@@ -175,19 +201,3 @@ def _solve(cost: np.ndarray, limits: Sequence[LinearConstraint], whole: np.ndarr
     integrality = np.ones(len(cost)) if whole is None else whole
     found = milp(cost, constraints=limits, integrality=integrality, bounds=Bounds(0, np.inf))
     return None if found.x is None else np.where(integrality > 0, found.x.round(), found.x)
-
-
-def _spread(program: Program, start: np.ndarray, limits: Sequence[LinearConstraint]) -> np.ndarray:
-    """Return the most even plan with as many edits as `start` has, in fractions of images, (variables,)."""
-    images = program.sizes[[kind for kind, _ in program.variables]].astype(float)
-    same = LinearConstraint(np.ones((1, len(start))), start.sum(), start.sum())
-    found = minimize(
-        lambda edits: (edits**2 / images).sum(),
-        start,
-        jac=lambda edits: 2 * edits / images,
-        method="SLSQP",
-        bounds=Bounds(0, images),
-        constraints=[*limits, same],
-        options={"maxiter": 500, "ftol": 1e-12},
-    )
-    return np.clip(found.x, 0, images)
