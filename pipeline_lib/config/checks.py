@@ -139,6 +139,10 @@ def check_targets(config: Config) -> None:
         raise ValueError(
             f"`certify.tolerance` has {len(tolerances)} entries for {len(targets)} targets; give one for each"
         )
+    if config.certify.samples and config.retrain is None:
+        raise ValueError(
+            "`certify.samples` are labels of samples of a retrained GAN, but `retrain` is null; remove one"
+        )
     attributes = sorted({target.attribute for target in targets})
     if len(attributes) > 1:
         raise ValueError(
