@@ -134,7 +134,7 @@ def _value(counts: Labelled) -> float:
 
 
 def _draw(said: np.ndarray, seen: np.ndarray, extreme: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw rates with half an observation more of the class `extreme` wherever something was counted, (draws,)."""
+    """Draw rates with `LEAN` observations more of the class `extreme`, by eye and by the detector, (draws,)."""
     more = LEAN * (np.arange(CLASSES) == extreme)
     shares = _dirichlet(said + more, draws, rng)
     shown = np.stack([_dirichlet(row + more, draws, rng) for row in seen], axis=1)  # draws, by detector, by eye
