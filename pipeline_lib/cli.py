@@ -20,6 +20,7 @@ import psutil
 
 from pipeline_lib import __version__
 from pipeline_lib.config import load_config, read_config
+from pipeline_lib.config.names import AUDITED
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.stages import STAGES, call_stage, find_stage
@@ -101,7 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("folder", type=Path, help="folder of the page")
     audit.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config of the run")
-    audit.add_argument("--count", type=int, default=200, help="number of edited images (default: 200)")
+    audit.add_argument(
+        "--set", default="dataset_rebalanced", choices=AUDITED, help="image set (default: dataset_rebalanced)"
+    )
+    audit.add_argument(
+        "--count", type=int, default=200, help="number of edited images, or of retrained samples (default: 200)"
+    )
     audit.add_argument("--sheet", type=int, default=1, help="another number draws other images (default: 1)")
     audit.set_defaults(command=_audit)
 
@@ -283,12 +289,12 @@ def _replay(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from pipeline_lib.report.audit import write_audit
 
+    if options.count < 1 or options.sheet < 1:
+        raise PipelineError("`--count` and `--sheet` are numbers from 1; correct them")
     config = load_config(options.config)
-    page, count = write_audit(config, Path("results") / config.run, options.folder, options.count, options.sheet)
-    print(
-        f"{page}: {count} images; label them, save the CSV, and name it in the config as `certify.labels`, or as "
-        "`rebalance.labels` to plan by it"
-    )
+    results = Path("results") / config.run
+    page, count = write_audit(config, results, options.folder, options.count, options.sheet, options.set)
+    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as {AUDITED[options.set]}")
     return 0
 
 

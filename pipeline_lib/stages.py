@@ -43,6 +43,7 @@ STAGES = {
     "evaluate_utility": "pipeline_lib.evaluation.utility",
     "evaluate_robustness": "pipeline_lib.evaluation.robustness",
     "certify_targets": "pipeline_lib.evaluation.certificate",
+    "certify_samples": "pipeline_lib.evaluation.certificate_samples",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
     "compare_regions": "pipeline_lib.evaluation.regions",

@@ -147,8 +147,11 @@ def check_targets(config: Config) -> None:
         raise ValueError(
             f"`certify.tolerance` has {len(tolerances)} entries for {len(targets)} targets; give one for each"
         )
-    first = sum(target.attribute == targets[0].attribute for target in targets)
-    if first < 2:
+    if config.certify.samples and config.retrain is None:
+        raise ValueError(
+            "`certify.samples` are labels of samples of a retrained GAN, but `retrain` is null; remove one"
+        )
+    if sum(target.attribute == targets[0].attribute for target in targets) < 2:
         raise ValueError(
             f"`rebalance.targets`: `{targets[0].attribute}` has one target, and the group gap is that of the first "
             "attribute's first two; add its target in another group, or begin with an attribute that has two"

@@ -6,6 +6,12 @@ IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", 
 #: Samples of further GANs that the retrained one can be compared with, after those in the order of a report.
 BASELINES = ("resampled", "sham", "images_only")
 
+#: Image sets that can be audited, and the keys of the config that name the labels.
+AUDITED = {
+    "dataset_rebalanced": "`certify.labels`, or as `rebalance.labels` to plan by it",
+    "retrained": "`certify.samples`",
+}
+
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
 

@@ -38,7 +38,7 @@ class Config(Section):
         description="training of the retrained GAN and of the control GAN; null: only the images are rebalanced"
     )
     evaluate: Evaluate = Field(Evaluate(), description="the evaluation")
-    certify: Certify = Field(Certify(), description="which target rates the rebalanced dataset meets, by true labels")
+    certify: Certify = Field(Certify(), description="which target rates are met, by true labels")
     studies: Studies = Field(Studies(), description="the paper's studies, each a target of its own")
 
     @model_validator(mode="before")
@@ -90,6 +90,11 @@ class Config(Section):
     def gans(self) -> tuple[str, ...]:
         """Names of the sets of samples of retrained GANs, with the control and further ones."""
         return ("retrained", "control", *self.retrain.baselines) if self.retrain else ()
+
+    @property
+    def samples_of_gans(self) -> int:
+        """Number of samples of each retrained GAN."""
+        return (self.retrain.samples if self.retrain else None) or self.sample.images
 
     @property
     def image_sets(self) -> tuple[str, ...]:

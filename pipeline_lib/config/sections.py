@@ -360,6 +360,12 @@ class Retrain(Section):
         "but to the value that they have; images_only: trained on the rebalanced dataset without `attributes`",
     )
 
+    samples: Annotated[int, Field(ge=16)] | None = Field(
+        None,
+        description="images sampled from each of these GANs, which make what is known of its rates more certain; null: "
+        "as many as `sample.images`",
+    )
+
     @model_validator(mode="after")
     def _baselines_differ(self) -> Retrain:
         if "images_only" in self.baselines and self.attributes is None:
@@ -388,7 +394,7 @@ class Utility(Section):
 
 
 class Certify(Section):
-    """What decides whether a target rate is met by the rebalanced dataset, without any detector."""
+    """What decides whether a target rate is met by the rebalanced dataset and by the retrained GAN."""
 
     tolerance: Annotated[float, Field(gt=0, le=1)] | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         0.03, description="largest distance from a target rate that counts as met; a list has one for each target"
@@ -398,6 +404,11 @@ class Certify(Section):
         description="CSV with true labels of some edited images, from the sheet of `python -m pipeline_lib audit`; a "
         "list is of several sheets, or of several people for the same one; not needed for avatars, of which the truth "
         "is known",
+    )
+    samples: Annotated[list[Path], Field(min_length=1)] | None = Field(
+        None,
+        description="CSVs with true labels of some samples of the retrained GAN, from the sheets of `python -m "
+        "pipeline_lib audit --set retrained`; without them nothing but the detectors' opinions is known of samples",
     )
 
     @property

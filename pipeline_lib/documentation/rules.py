@@ -48,6 +48,7 @@ KINDS = {
     "evaluation/robustness.json": "gaps of the GANs in samples that are blurred, resampled or compressed",
     "evaluation/utility.json": "accuracies of classifiers of the attribute, by what they were trained on",
     "evaluation/certificate.json": "whether each target is met, by true labels",
+    "evaluation/certificate-samples.json": "whether the retrained GAN meets each target, by labels of some samples",
     "evaluation/studies.parquet": "table `studies`, of all studies",
     "evaluation/studies/*.parquet": "table `studies`, of one study",
     "evaluation/studies/*.npz": "what the figure of a study is drawn from",

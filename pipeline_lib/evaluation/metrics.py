@@ -26,6 +26,7 @@ def collect_metrics(
     utility: list[Path],
     robustness: list[Path],
     certificate: Path,
+    samples: list[Path],
     detectors: list[Path],
     segmenter: list[Path],
     targets: Rebalance,
@@ -46,6 +47,7 @@ def collect_metrics(
         utility: JSON of `evaluate_utility`; empty if no classifiers were trained.
         robustness: JSON of `evaluate_robustness`; empty if no GAN was retrained.
         certificate: JSON of `certify_targets`.
+        samples: JSON of `certify_samples`; empty if no GAN was retrained.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
         targets: the config section with the attribute.
@@ -76,6 +78,7 @@ def collect_metrics(
             "utility": read_json(*utility) if utility else None,
             "robustness": read_json(*robustness) if robustness else {},
             "certificate": read_json(certificate),
+            "certificate_samples": read_json(*samples) if samples else None,
             "regions": read_json(*regions) if regions else {},
             "detectors": {path.stem: read_json(path) for path in detectors},
             "segmenter": read_json(*segmenter) if segmenter else None,

@@ -10,28 +10,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.data.shards import open_shard
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of_files
+from pipeline_lib.runtime.files import digest_of, digest_of_files
 
 VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "?": None}
 
 
-def read_audit(path: Path, names: set[str], attributes: Sequence[str], digest: str) -> pd.DataFrame:
+def read_audit(
+    path: Path, names: set[str], attributes: Sequence[str], digest: str, of: str = "the rebalanced dataset"
+) -> pd.DataFrame:
     """Read the labels of an audit, a nullable bool column for each attribute, by image.
 
     Args:
         path: CSV with the columns `image_id` and `dataset`, and one for each attribute, of 1 or 0, true or false, yes
             or no, or ? for an image of which it cannot be told.
-        names: names of the images of the rebalanced dataset.
+        names: names of the images that the audit can be of.
         attributes: names of the attributes of the targets and their conditions.
-        digest: digest of the shards of the rebalanced dataset, which is in the column `dataset`.
+        digest: digest of these images, which is in the column `dataset`.
+        of: what the images are, for messages.
 
     Raises:
         DataError: a column or a value is missing, the audit is of other images, or an image has two different rows.
     """
-    rows = _read_rows(path, names, ("dataset", *attributes))
+    rows = _read_rows(path, names, ("dataset", *attributes), of)
     if (rows["dataset"] != digest).any():
-        raise DataError(f"{path}: an audit of other images, since the rebalanced dataset has changed; draw a new one")
+        raise DataError(f"{path}: an audit of other images, since {of} has changed; draw a new one")
     return _values(path, rows[list(attributes)])
 
 
@@ -52,7 +56,7 @@ def read_edits(
     Raises:
         DataError: as in `read_audit`, or the edits were made with other settings.
     """
-    rows = _read_rows(path, names, ("edit", *attributes))
+    rows = _read_rows(path, names, ("edit", *attributes), "the rebalanced dataset")
     rows = rows[rows["edit"] != ""]
     if not rows["edit"].isin(list(digests)).all():
         raise DataError(
@@ -72,13 +76,13 @@ def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:
             )
 
 
-def check_different(audit: Sequence[Path]) -> None:
-    """Refuse two files with the same content, whose agreement would prove nothing."""
+def check_different(audit: Sequence[Path], key: str = "certify.labels") -> None:
+    """Refuse two files with the same content, whose agreement would prove nothing, under the key that names them."""
     seen: dict[str, Path] = {}
     for path in audit:
         other = seen.setdefault(digest_of_files(path), path)
         if other != path or audit.count(path) > 1:
-            raise DataError(f"{path}: the same labels as in {other}; name each file of `certify.labels` once")
+            raise DataError(f"{path}: the same labels as in {other}; name each file of `{key}` once")
 
 
 def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -87,6 +91,27 @@ def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
     names = rows.index
     same = (rows.groupby(names).nunique(dropna=False) == 1).loc[names]
     return rows.where(same.to_numpy())[~names.duplicated()].astype("boolean")
+
+
+def sealed_name(image_id: str) -> str:
+    """Return the name of a sample in an audit, which does not tell whose sample it is."""
+    return digest_of([image_id])
+
+
+def samples_digest(shard: Path, truncation: float, seed: int) -> str:
+    """Return the digest of the samples of a generator, which is that of all that decides how they look.
+
+    How many there are does not matter, since further samples change none of the first.
+
+    Args:
+        shard: a shard of them.
+        truncation: `sample.truncation` of the config.
+        seed: seed of the run.
+    """
+    generator = (open_shard(shard).schema_arrow.metadata or {}).get(b"generator_digest")
+    if generator is None:
+        raise DataError(f"{shard}: no digest of a generator, so not a shard of samples; run the rule that makes it")
+    return digest_of([generator.decode(), truncation, seed])
 
 
 def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
@@ -115,7 +140,7 @@ def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, An
     return found
 
 
-def _read_rows(path: Path, names: set[str], columns: Sequence[str]) -> pd.DataFrame:
+def _read_rows(path: Path, names: set[str], columns: Sequence[str], of: str) -> pd.DataFrame:
     """Read columns of a CSV as they are written, by image."""
     rows = _read_csv(path)
     if missing := [name for name in columns if name not in rows]:
@@ -126,7 +151,9 @@ def _read_rows(path: Path, names: set[str], columns: Sequence[str]) -> pd.DataFr
         raise DataError(f"{path}: {repeated.iloc[0]} has two rows with different labels; keep one")
     strangers = [name for name in rows["image_id"] if name not in names]
     if strangers:
-        raise DataError(f"{path}: {strangers[0]} is no image of this run's rebalanced dataset; draw a new audit for it")
+        raise DataError(
+            f"{path}: {strangers[0]} is no image of this run's {of.removeprefix('the ')}; draw a new audit for it"
+        )
     return rows.set_index("image_id")[list(columns)]
 
 

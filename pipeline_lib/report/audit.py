@@ -15,39 +15,48 @@ from pipeline_lib.config import Config
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.png import data_url, encode_png
+from pipeline_lib.rebalance.audit import samples_digest, sealed_name
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, digest_of_files
 
-UNEDITED = 0.2  # unedited images for each edited one, so that nobody can tell which are edited, and to check the source
+#: Unedited images for each edited one, so that nobody can tell which are edited, and to check the source; likewise
+#: samples of the control GAN for each one of the retrained GAN.
+UNEDITED = 0.2
 
 
-def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: int) -> tuple[Path, int]:
-    """Draw images of the rebalanced dataset at random, and write a page on which they are labelled.
+def write_audit(
+    config: Config, results: Path, folder: Path, count: int, sheet: int, of: str = "dataset_rebalanced"
+) -> tuple[Path, int]:
+    """Draw images at random, and write a page on which they are labelled.
 
-    The page does not say which images are edited. It saves a CSV of the labels, which `certify.labels` names in the
-    config, or `rebalance.labels` to plan by them. Its column `edit` says which are edited, and with which settings.
+    The page does not say which images are edited, or which GAN made a sample. It saves a CSV of the labels, which
+    `certify.labels` names in the config, or `rebalance.labels` to plan by them, or `certify.samples` if they are of
+    samples. Its column `edit` says which images are edited, and with which settings.
 
     Args:
         config: the config of the run.
         results: its `results/<run>`.
         folder: folder of the page, made if necessary.
-        count: number of edited images.
+        count: number of edited images, or of samples of the retrained GAN.
         sheet: number of the sheet, from 1 on; sheets of the same count have no image in common.
+        of: the image set, a key of `AUDITED`.
 
     Returns:
         The page, and the number of images on it.
 
     Raises:
-        DataError: the run has no rebalanced dataset yet, fewer edited images, or the page exists.
+        DataError: the run has no such images yet, or fewer, or the page exists.
     """
-    page = folder / f"audit-{sheet}.html"
+    of_samples = of != "dataset_rebalanced"
+    page = folder / f"audit-{'samples-' * of_samples}{sheet}.html"
     if page.exists():
         raise DataError(f"{page} exists, with labels perhaps; choose another folder or `--sheet`")
-    drawn = draw_audit(config, results, count, sheet)
-    names, pixels = read_shards(_shards(results))
-    position = {name: number for number, name in enumerate(names)}
+    drawn = (draw_samples if of_samples else draw_audit)(config, results, count, sheet)
+    sets = (of, "control") if of_samples else (of,)
+    names, pixels = read_shards([path for name in sets for path in _shards(results, name)])
+    position = {sealed_name(name) if of_samples else name: number for number, name in enumerate(names)}
     images = [
         (name, data_url(encode_png(pixels[position[name]])), edit)
         for name, edit in zip(drawn["image_id"], drawn["edit"], strict=True)
@@ -59,7 +68,7 @@ def write_audit(config: Config, results: Path, folder: Path, count: int, sheet: 
         title=escape(f"{config.run}, sheet {sheet}"),
         images=json.dumps(images),
         attributes=json.dumps([[name, readable(name)] for name in attributes]),
-        file=json.dumps(f"audit-{config.run}-{sheet}.csv"),
+        file=json.dumps(f"audit-{config.run}-{'samples-' * of_samples}{sheet}.csv"),
         of=json.dumps(drawn["dataset"].iloc[0]),
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +109,41 @@ def draw_audit(config: Config, results: Path, count: int, sheet: int) -> pd.Data
     return pd.DataFrame(
         {
             "image_id": names,
-            "dataset": digest_of_files(*_shards(results)),
+            "dataset": digest_of_files(*_shards(results, "dataset_rebalanced")),
             "edit": np.where(rows["edited"], plan["attribute"].reindex(names).map(digests), ""),
         }
     )
 
 
-def _shards(results: Path) -> list[Path]:
-    return sorted((results / "images/dataset_rebalanced").glob("*.parquet"))
+def draw_samples(config: Config, results: Path, count: int, sheet: int) -> pd.DataFrame:
+    """Draw `count` samples of the retrained GAN with the same probability, and mix in some of the control GAN.
+
+    Returns:
+        The columns `image_id`, `dataset` and `edit` of the CSV, in the order of the page. A sample has a name of which
+        its GAN cannot be told, by `sealed_name`.
+
+    Raises:
+        DataError: the run has no samples of the retrained GAN yet, or fewer.
+    """
+    scores = {name: results / f"scores/referee/{name}.parquet" for name in ("retrained", "control")}
+    for path in scores.values():
+        if not path.exists():
+            raise DataError(f"{path}: this run has no samples of a retrained GAN yet; run it first, with `retrain`")
+    names = {name: read_table(path, "scores")["image_id"].to_numpy() for name, path in scores.items()}
+    if sheet * count > len(names["retrained"]):
+        raise DataError(
+            f"sheet {sheet} of {count} samples: this run has {len(names['retrained'])} of its retrained GAN; use a "
+            "smaller `--count` or `--sheet`, or increase `retrain.samples`"
+        )
+    drawn = [
+        seeding.numpy_generator(config.seed, "audit", name).permutation(found)[(sheet - 1) * share : sheet * share]
+        for (name, found), share in zip(names.items(), (count, round(UNEDITED * count)), strict=True)
+    ]
+    mixed = seeding.numpy_generator(config.seed, "audit", "samples", sheet).permutation(np.concatenate(drawn))
+    digest = samples_digest(_shards(results, "retrained")[0], config.sample.truncation, config.seed)
+    return pd.DataFrame({"image_id": list(map(sealed_name, mixed)), "dataset": digest, "edit": ""})
+
+
+def _shards(results: Path, name: str) -> list[Path]:
+    """Return the shards of an image set of a run."""
+    return sorted((results / "images" / name).glob("*.parquet"))

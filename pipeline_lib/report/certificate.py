@@ -18,6 +18,7 @@ UNKNOWN = {
     "unlabelled": "The dataset has no labels of these attributes.",
     "touched": "The editor has touched the unedited images too, so that their labels may no longer hold.",
 }
+DIFFERING = "An edit on which they differ counts as failed."
 VERDICTS = {
     Verdict.MET: "The target is met.",
     Verdict.MISSED: "The target is missed.",
@@ -38,16 +39,16 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
     agree, audited = labels["agree"], labels["audited"]
     said += f" In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
     said += f" Of {labels['unclear']} it could not be told." if labels["unclear"] else ""
-    return " ".join([said, *map(_say_agreement, certificate["agreement"])])
+    return " ".join([said, *(f"{say_agreement(pair)} {DIFFERING}" for pair in certificate["agreement"])])
 
 
-def _say_agreement(found: Mapping[str, Any]) -> str:
-    """Say how often two audits agree, and that what they differ on counts as not known."""
+def say_agreement(found: Mapping[str, Any]) -> str:
+    """Say how often two audits agree."""
     kappa = "" if found["kappa"] is None else f" (Cohen's kappa {found['kappa']:.2f})"
     one, other = (Path(file).name for file in found["files"])
     return (
         f"{one} and {other} agree on “{readable(found['attribute'])}” in {found['agree']} of {found['images']} "
-        f"images{kappa}. An edit on which they differ counts as failed."
+        f"images{kappa}."
     )
 
 

@@ -34,12 +34,12 @@ BODY = Template("""\
 ## Motivation
 
 Models trained on a dataset learn its imbalances. This dataset is the run's original dataset, edited to reach these
-target rates: $rates.$purpose
+target rates: $rates.$purpose$baselines
 
 ## Composition
 
 $images images of $resolution by $resolution pixels, of which $edited ($edited_share) were edited and $kept are
-unchanged. $planned edits were planned. Where no candidate succeeded, the image was kept.
+unchanged. $planned edits were planned. Where no candidate succeeded, the image was kept.$audited
 
 | attribute | true | false | null |
 |---|--:|--:|--:|
@@ -89,6 +89,15 @@ consent of the persons shown.""")
 
 
 PURPOSE = " It was made to find out whether such edits also rebalance a GAN trained on the result."
+#: What the GANs were trained on that the retrained one is compared with.
+TRAINED_ON = {
+    "resampled": "resampled original images, without any edit",
+    "sham": "as many edited images, which keep the value that each has",
+    "images_only": "this dataset, without a loss on attributes",
+}
+AUDITED = (
+    " Earlier edits were labelled by eye, and each target got as many more edits as make up for those that had failed."
+)
 GENERATED_PIXELS = "All pixels of an edited image are the generator's output, not only those that were changed."
 KEPT_PIXELS = "Outside the pasted region and its rim an edited image keeps its own pixels."
 
@@ -154,6 +163,8 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "attribute": readable(attribute),
         "rates": rates_text(targets.targets),
         "purpose": PURPOSE if "retrained" in metrics["gap"][attribute] else "",
+        "baselines": _say_baselines(metrics["gap"][attribute]),
+        "audited": AUDITED if targets.labels else "",
         "groups": " minus ".join(
             readable(group_name(target.where)) for target in targets.first_attribute().targets[:2]
         ),
@@ -182,6 +193,14 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),
     }
+
+
+def _say_baselines(gaps: Mapping[str, Any]) -> str:
+    """Name the further GANs that show whether the edits are what helps; empty without any."""
+    trained_on = [text for name, text in TRAINED_ON.items() if name in gaps]
+    return f" To tell what the edits are good for, a GAN each was trained on {'; on '.join(trained_on)}." * bool(
+        trained_on
+    )
 
 
 def _count_row(attribute: str, column: pd.Series) -> str:

@@ -22,6 +22,7 @@ from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
+from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
@@ -124,6 +125,7 @@ def write_summary(
         criterion=escape(_criterion(targets, retrain)),
         certificate=_elements("li", say_certificate(found["certificate"])),
         certificate_note=escape(describe_certificate(found["certificate"])),
+        samples=_say_samples(found.get("certificate_samples")),
         utility=_say_utility(found.get("utility"), utility),
         done=_elements("p", describe_run(found, targets, retrain)),
         rates=data_url(rates.read_bytes()),
@@ -357,6 +359,16 @@ def _describe_quality(quality: pd.DataFrame) -> str:
 
 def _groups(targets: Rebalance) -> str:
     return " minus ".join(readable(group_name(target.where)) for target in targets.first_attribute().targets[:2])
+
+
+def _say_samples(found: Mapping[str, Any] | None) -> str:
+    """Return the section about the rates of the retrained GAN; empty if there is none."""
+    if found is None:
+        return ""
+    return (
+        f"<h2>Does the retrained GAN meet the target rates?</h2>\n<ul>\n{_elements('li', say_samples(found))}\n</ul>\n"
+        f'<p class="note">{escape(describe_samples(found))}</p>'
+    )
 
 
 def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:

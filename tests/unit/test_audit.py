@@ -15,7 +15,9 @@ from PIL import Image
 
 from pipeline_lib import cli
 from pipeline_lib.config import load_config
+from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
+from pipeline_lib.rebalance.audit import samples_digest, sealed_name
 from pipeline_lib.report.audit import write_audit
 from pipeline_lib.runtime.errors import DataError
 
@@ -39,6 +41,21 @@ def results(tmp_path, write_shards):
     (folder / "images/dataset_rebalanced").mkdir(parents=True)
     for path in write_shards(pixels, names):
         path.rename(folder / "images/dataset_rebalanced" / path.name)
+    return folder
+
+
+@pytest.fixture
+def sampled(tmp_path):
+    """Return a run whose retrained GAN makes white samples, and its control GAN black ones."""
+    folder = tmp_path / "results"
+    for name, shade in (("retrained", 255), ("control", 0)):
+        names = [f"{name}-{number:08d}" for number in range(COUNT)]
+        for kind in ("images", "scores"):
+            (folder / kind / {"images": name, "scores": "referee"}[kind]).mkdir(parents=True, exist_ok=True)
+        scores = pd.DataFrame({"image_id": names, "smiling": np.float32(0.4), "long_hair": np.float32(0.6)})
+        write_table(folder / f"scores/referee/{name}.parquet", "scores", scores)
+        with shard_writer(folder / f"images/{name}/0.parquet", 16, {"generator_digest": name}) as writer:
+            writer.add(names, np.full((COUNT, 16, 16, 3), shade, np.uint8))
     return folder
 
 
@@ -81,6 +98,32 @@ def test_another_sheet_has_other_images_and_the_same_one_the_same(results, tmp_p
     assert not set(first) & set(other)
 
 
+def test_samples_of_both_gans_are_mixed_at_random_and_not_told_apart(sampled, tmp_path):
+    page, count = write_audit(CONFIG, sampled, tmp_path / "audit", 30, 1, "retrained")
+    found = images_of(page)
+    assert page.name == "audit-samples-1.html"
+    assert (count, len(found), sum(found.values())) == (36, 36, 30)
+    white = {sealed_name(f"retrained-{number:08d}") for number in range(COUNT)}
+    assert {name for name, is_white in found.items() if is_white} <= white  # the right picture for each name
+    order = list(found.values())
+    assert True in order[:12]
+    assert False in order[:12]
+    text = page.read_text()
+    assert "retrained" not in text
+    assert "control" not in text
+    assert samples_digest(sampled / "images/retrained/0.parquet", CONFIG.sample.truncation, CONFIG.seed) in text
+    assert "audit-avatars-samples-1.csv" in text
+    other = images_of(write_audit(CONFIG, sampled, tmp_path / "audit", 30, 2, "retrained")[0])
+    assert not set(found) & set(other)
+
+
+def test_samples_that_are_not_there_cannot_be_drawn(sampled, results, tmp_path):
+    with pytest.raises(DataError, match=r"sheet 2 of 60 samples: this run has 100 of its retrained GAN; use a smaller"):
+        write_audit(CONFIG, sampled, tmp_path / "audit", 60, 2, "retrained")
+    with pytest.raises(DataError, match=r"retrained.parquet: this run has no samples of a retrained GAN yet; run it"):
+        write_audit(CONFIG, tmp_path / "nothing", tmp_path / "audit", 1, 1, "retrained")
+
+
 def test_what_cannot_be_drawn_is_named_and_no_sheet_is_written_over(results, tmp_path):
     with pytest.raises(DataError, match=r"sheet 1 of 41 edited images: only 40 images of this run are edited"):
         write_audit(CONFIG, results, tmp_path / "audit", 41, 1)
@@ -102,3 +145,20 @@ def test_the_command_says_what_to_do_with_the_page(results, tmp_path, monkeypatc
         (results / part).rename(tmp_path / "results/avatars" / part)
     assert cli.main(["audit", "sheets", "--config", str(config), "--count", "10"]) == 0
     assert "audit-1.html: 12 images; label them, save the CSV, and name it" in capsys.readouterr().out
+
+
+def test_the_command_draws_samples_too(sampled, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(Path("config/config.yaml").read_text().replace("resources/", f"{Path.cwd()}/resources/"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/avatars").mkdir()
+    for part in ("scores", "images"):
+        (sampled / part).rename(tmp_path / "results/avatars" / part)
+    command = ["audit", "sheets", "--config", str(config), "--count", "10", "--set"]
+    assert cli.main([*command, "retrained"]) == 0
+    said = capsys.readouterr().out
+    assert "audit-samples-1.html: 12 images; label them, save the CSV, and name it in the config as `certify.sa" in said
+    with pytest.raises(SystemExit):
+        cli.main([*command, "control"])
+    assert cli.main(["audit", "sheets", "--config", str(config), "--count", "0"]) == 2
+    assert "`--count` and `--sheet` are numbers from 1; correct them" in capsys.readouterr().err

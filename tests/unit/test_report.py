@@ -765,6 +765,21 @@ def test_the_second_section_says_whether_edits_help(tmp_path):
     assert "original, cells drawn evenly" in page.text
 
 
+def test_the_page_has_a_section_about_the_rates_of_the_retrained_gan(tmp_path):
+    heading = "Does the retrained GAN meet the target rates?"
+    assert heading not in written_page(tmp_path, metrics_of()).text
+    target = CERTIFIED | {
+        "rate": None, "by_referee": {"value": 0.49, "ci": [0.46, 0.52]}, "told": 0, "agree": 0, "labels_needed": 640,
+        "samples_needed": 2000,
+    }  # fmt: skip
+    certificate = {"source": None, "confidence": 0.95, "samples": 2000, "labels": 0, "unclear": 0, "agreement": []}
+    certificate |= {"assumed_errors": 0.02, "targets": [target]}
+    page = written_page(tmp_path, metrics_of() | {"certificate_samples": certificate})
+    assert page.text.index("Are the target rates met?\n") < page.text.index(heading) < page.text.index("What was done")
+    assert "The referee, a detector, believes that 49.0 % do." in page.text
+    assert "--set retrained --count 640" in page.text
+
+
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):
     said = "Both GANs were also shown the selector's scores of their images."
     assert said not in written_page(tmp_path, metrics_of()).text
@@ -899,6 +914,30 @@ def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):
     assert "$" not in body
     for heading in ("Motivation", "Composition", "Collection", "Processing", "Uses and cautions", "Maintenance"):
         assert f"\n## {heading}\n" in body
+
+
+def test_the_card_says_of_edits_that_an_audit_planned_and_of_the_gans_compared(tmp_path, metrics_file):
+    write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [True]}))
+
+    def card(metrics, **changed):
+        write_json(tmp_path / "metrics.json", metrics)
+        datasheet.write_datasheet(
+            metrics=tmp_path / "metrics.json",
+            labels=tmp_path / "labels.parquet",
+            run="tiny",
+            data=AvatarData(),
+            targets=EVEN.model_copy(update=changed),
+            card=tmp_path / "card.md",
+        )
+        return (tmp_path / "card.md").read_text()
+
+    plain = card(metrics_of())
+    assert "labelled by eye" not in plain
+    assert "a GAN each was trained" not in plain
+    more = card(metrics_of(RATES | {"resampled": RATES["control"], "sham": RATES["control"]}), labels=["audit.csv"])
+    assert "each target got as many more edits as make up for those that had failed." in more
+    said = "a GAN each was trained on resampled original images, without any edit; on as many edited images, which keep"
+    assert said in more
 
 
 def test_the_card_of_a_run_without_networks_claims_no_gan(tmp_path):

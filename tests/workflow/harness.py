@@ -74,10 +74,10 @@ class Run:
         return Run(folder)
 
     def configure(self, change: dict) -> str:
-        """Write the toy config with some sections changed beside it; return its name."""
+        """Write the toy config with some sections changed or added beside it; return its name."""
         values = yaml.safe_load((self.folder / CONFIG).read_text())
         for section, keys in change.items():
-            values[section] = {**values[section], **keys}
+            values[section] = {**values.get(section, {}), **keys}
         (self.folder / "changed.yaml").write_text(yaml.safe_dump(values))
         return "changed.yaml"
 

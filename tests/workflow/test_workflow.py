@@ -23,7 +23,8 @@ from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 from pipeline_lib.config import parse_config
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import replay
-from pipeline_lib.report.audit import draw_audit
+from pipeline_lib.rebalance.audit import sealed_name
+from pipeline_lib.report.audit import draw_audit, draw_samples
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.studies.comparison import LACKING
 
@@ -44,8 +45,17 @@ WANTED = [
 AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
-    *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "collect_metrics"),
-    *("plot_utility", "plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
+    *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "certify_samples"),
+    *(
+        "collect_metrics",
+        "plot_utility",
+        "plot_rates",
+        "plot_before_after",
+        "write_tables",
+        "write_summary",
+        "write_datasheet",
+        "all",
+    ),
 }
 
 
@@ -179,6 +189,31 @@ def test_the_edits_of_the_dataset_are_planned_again_by_an_audit(finished: Run, t
         audited, succeeded = target["audited"]["edits"], target["audited"]["succeeded"]
         needed = round(target["rate_wanted"] * target["size"]) - round(target["rate_before"] * target["size"])
         assert target["edits"] == round(abs(needed) * audited / succeeded) > abs(needed)
+
+
+def test_labels_of_samples_decide_about_the_retrained_gan_and_hold_for_more_samples(
+    finished: Run, tmp_path: Path
+) -> None:
+    run, count = finished.copy(tmp_path / "run"), 40
+    certificate = "evaluation/certificate-samples.json"
+    assert read_json(run.results / certificate)["source"] is None
+    assert "Does the retrained GAN meet the target rates?" in (run.results / "report/summary.html").read_text()
+    config = parse_config(yaml.safe_load((REPOSITORY / CONFIG).read_text()))
+    drawn = draw_samples(config, run.results, count, 1)
+    tables = [read_table(run.results / f"scores/referee/{name}.parquet", "scores") for name in ("retrained", "control")]
+    said = pd.concat(tables).set_index("image_id")[["long_hair", "smiling"]].rename(index=sealed_name) > 0.5
+    drawn.join(said.astype(int), on="image_id").to_csv(tmp_path / "audit.csv", index=False)
+    labelled = {"certify": {"samples": [str(tmp_path / "audit.csv")]}}
+    run.snakemake(f"{RESULTS}/{certificate}", config=run.configure(labelled))
+    found = read_json(run.results / certificate)
+    assert (found["source"], found["labels"], found["samples"]) == ("audit", count, config.sample.images)
+    assert [(target["told"], target["agree"]) for target in found["targets"]] == [(count, count)] * 2
+    before = run.digests(["images/samples/*", "models/*/*"])
+    again = run.configure(labelled | {"retrain": {"samples": 2 * config.sample.images}})
+    run.snakemake(f"{RESULTS}/{certificate}", config=again)
+    found = read_json(run.results / certificate)
+    assert (found["source"], found["labels"], found["samples"]) == ("audit", count, 2 * config.sample.images)
+    assert run.digests(["images/samples/*", "models/*/*"]) == before
 
 
 def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finished: Run, tmp_path: Path) -> None:

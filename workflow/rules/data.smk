@@ -28,6 +28,10 @@ rule prepare_dataset:
 
 # The generator of each sampled image set.
 ROLE_OF = {"samples": "source"} | {name: name for name in ("retrained", "control", *BASELINES)}
+# How each of these is sampled.
+SAMPLED = dict.fromkeys(ROLE_OF, settings["sample"] | {"images": checked.samples_of_gans}) | {
+    "samples": settings["sample"]
+}
 
 
 rule sample_generator:
@@ -55,7 +59,7 @@ rule sample_generator:
         gpu=GPU,
     params:
         stage="sample_generator",
-        settings=settings["sample"],
+        settings=lambda wildcards: SAMPLED[wildcards.name],
         run=RUN,
         seed=SEED,
         revision=1,

@@ -148,6 +148,32 @@ rule certify_targets:
         "../scripts/stage.py"
 
 
+if checked.retrain:
+
+    rule certify_samples:
+        input:
+            retrained=f"{ROOT}/scores/referee/retrained.parquet",
+            control=f"{ROOT}/scores/referee/control.parquet",
+            images=images("retrained"),
+            audit=given(*(checked.certify.samples or [])),
+        output:
+            certificate=f"{ROOT}/evaluation/certificate-samples.json",
+        log:
+            f"{ROOT}/logs/certify_samples.log",
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            stage="certify_samples",
+            targets=settings["rebalance"],
+            settings=settings["certify"],
+            truncation=settings["sample"]["truncation"],
+            confidence=settings["evaluate"]["confidence"],
+            seed=SEED,
+            revision=1,
+        script:
+            "../scripts/stage.py"
+
+
 rule collect_metrics:
     input:
         bias=f"{ROOT}/evaluation/bias.parquet",
@@ -161,6 +187,7 @@ rule collect_metrics:
         utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
         robustness=f"{ROOT}/evaluation/robustness.json" if checked.gans else [],
         certificate=f"{ROOT}/evaluation/certificate.json",
+        samples=f"{ROOT}/evaluation/certificate-samples.json" if checked.retrain else [],
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
@@ -173,7 +200,7 @@ rule collect_metrics:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
-        revision=4,
+        revision=5,
     script:
         "../scripts/stage.py"
 

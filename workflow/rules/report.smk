@@ -132,7 +132,7 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=4,
+        revision=5,
     script:
         "../scripts/stage.py"
 
@@ -157,6 +157,6 @@ rule write_datasheet:
         run=RUN,
         data=settings["data"],
         targets=settings["rebalance"],
-        revision=3,
+        revision=4,
     script:
         "../scripts/stage.py"
