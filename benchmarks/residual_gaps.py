@@ -2,9 +2,9 @@
 
 `python -m benchmarks.residual_gaps --seeds 0 1 2 3 4 5 6 7` runs a config of avatars once a seed up to the certificate,
 with faces of their own and without any retraining (a run that was stopped is resumed, a finished one is only read). It
-prints for each target the distance of the true rate from it, and the distance of the group gap, with the 95 % interval of
-the mean over seeds. Distances that scatter about zero have an interval with zero in it. It exits with 1 if a target is
-missed.
+prints for each target the distance of the true rate from it, and the distance of the group gap, with the 95 % interval
+of the mean over seeds. Distances that scatter about zero have an interval with zero in it. It exits with 1 if a target
+is missed.
 """
 
 from __future__ import annotations
