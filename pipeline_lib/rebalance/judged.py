@@ -31,8 +31,8 @@ def read_judged(paths: Sequence[Path], candidates: pd.DataFrame) -> pd.DataFrame
     """
     if not paths:
         raise DataError(
-            "no scores of the candidates by the referee (`swaps/*/*.judged.parquet`); set `evaluate.judge_candidates: "
-            "true` and run the workflow"
+            "no scores of the candidates by the referee (`swaps/*/*.judged.parquet`); run the workflow with "
+            "`evaluate.judge_candidates: true`, or set it to false to do without them"
         )
     judged = read_tables(paths, "judged")
     if not judged[KEYS].equals(candidates[KEYS]):

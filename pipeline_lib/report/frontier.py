@@ -19,6 +19,7 @@ REALISM = {
     "seam": "difference along the seam",
     "masked_l1": "difference of composite and collage",
 }
+FRONTIER = "frontier, which no choice beats in both"
 #: Name in the legend, colour and marker of the choices that differ from the run's own in one rule.
 RULES = {
     "candidates": ("fewer candidates, with their number", GROUP_COLORS[0], "o"),
@@ -27,6 +28,10 @@ RULES = {
     "veto": ("no veto", GROUP_COLORS[3], "D"),
     "own": ("the run's own choice", INK, "*"),
 }
+#: Where the value of a rule is written beside its point, in points of type, and how it is aligned.
+PLACES = {"candidates": ((-5, -2), "right"), "threshold": ((5, -2), "left")}
+LEAST_SCALE = 0.05  # end of the axis of gaps, so that a gap of a few images looks small
+MARGIN = 1.25  # of an axis over the largest value
 
 
 def choice_name(choice: Mapping[str, Any]) -> str:
@@ -93,20 +98,23 @@ def frontier_figure(frontier: Mapping[str, Any]) -> Figure:
     """Return the figure, with a panel for each measure of realism."""
     figure = Figure(figsize=(7.2, 3.4))
     left, right = figure.subplots(
-        1, 2, sharey=True, gridspec_kw={"left": 0.085, "right": 0.985, "top": 0.97, "bottom": 0.32, "wspace": 0.08}
+        1, 2, sharey=True, gridspec_kw={"left": 0.1, "right": 0.985, "top": 0.97, "bottom": 0.26, "wspace": 0.08}
     )
+    gaps = [choice["distance"] for choice in frontier["choices"] if choice["distance"] is not None]
+    top = max(LEAST_SCALE, MARGIN * max(gaps, default=0))
     for axes, (measure, name) in zip((left, right), REALISM.items(), strict=True):
         shown = [choice for choice in frontier["choices"] if None not in (choice[measure], choice["distance"])]
         if not shown:
             axes.text(0.5, 0.5, "no edits", transform=axes.transAxes, ha="center", fontsize=NORMAL, color=INK)
-        _draw_choices(axes, shown, measure)
+        scale = np.array([MARGIN * max((choice[measure] for choice in shown), default=1.0) or 1.0, top])
+        _draw_choices(axes, shown, measure, scale)
+        axes.set_xlim(0, scale[0])  # from 0, so that small differences look small
+        axes.set_ylim(0, scale[1])
         axes.set_xlabel(name, fontsize=SMALL, color=INK)
         axes.tick_params(labelsize=SMALL, length=2)
         axes.grid(color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(0.12)
-    left.set_ylim(bottom=0)
     left.set_ylabel("distance from the target gap,\nby the referee", fontsize=SMALL, color=INK)
     handles = {handle.get_label(): handle for axes in (left, right) for handle in axes.get_legend_handles_labels()[0]}
     figure.legend(
@@ -115,13 +123,18 @@ def frontier_figure(frontier: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _draw_choices(axes: Axes, choices: Sequence[Mapping[str, Any]], measure: str) -> None:
-    """Draw the choices as points, those of one rule alike, and a line through those that no other one beats."""
+def _draw_choices(axes: Axes, choices: Sequence[Mapping[str, Any]], measure: str, scale: np.ndarray) -> None:
+    """Draw the choices as points, those of one rule alike, and a line through those that no other one beats.
+
+    Args:
+        axes: where to draw.
+        choices: what to draw.
+        measure: measure of realism, a key of `REALISM`.
+        scale: ends of the two axes, (2,), which start at 0.
+    """
     points = np.array([(choice[measure], choice["distance"]) for choice in choices]).reshape(-1, 2)
     best = points[unbeaten(points)]
-    axes.plot(
-        *best[np.lexsort(best.T[::-1])].T, color="#777777", linewidth=0.9, label="frontier: none is better in both"
-    )
+    axes.plot(*best[np.lexsort(best.T[::-1])].T, color="#777777", linewidth=0.9, drawstyle="steps-post", label=FRONTIER)
     for rule, (label, color, marker) in RULES.items():
         of_rule = [choice["rule"] == rule for choice in choices]
         size = 9 if rule == "own" else 5
@@ -130,11 +143,14 @@ def _draw_choices(axes: Axes, choices: Sequence[Mapping[str, Any]], measure: str
                 *points[of_rule].T, marker, color=color, markeredgecolor=INK, markeredgewidth=0.5, markersize=size,
                 label=label,
             )  # fmt: skip
-    for choice, point in zip(choices, points, strict=True):
-        if choice["rule"] in ("candidates", "threshold"):
-            axes.annotate(
-                str(choice["value"]), point, (0, 4), textcoords="offset points", ha="center", fontsize=SMALL, color=INK
-            )
+    for rule, (place, align) in PLACES.items():
+        values: dict[tuple[float, ...], list[str]] = {}  # of points that would be written over each other
+        for choice, point in zip(choices, points, strict=True):
+            if choice["rule"] == rule:
+                values.setdefault(tuple((point / scale).round(2) * scale), []).append(str(choice["value"]))
+        for point, of_point in values.items():
+            text = ", ".join(of_point)
+            axes.annotate(text, point, place, textcoords="offset points", ha=align, fontsize=SMALL, color=INK)
 
 
 def unbeaten(points: np.ndarray) -> np.ndarray:

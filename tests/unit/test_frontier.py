@@ -165,6 +165,16 @@ def test_the_frontier_holds_what_no_other_choice_beats():
     assert unbeaten(points).tolist() == [True, True, False, False, True, True, False]
 
 
+def test_the_numbers_of_points_in_one_place_are_written_once_and_small_gaps_look_small(tables):
+    own, one, two, *_ = evaluate(tables)["choices"]
+    figures = {"gap": 0.002, "distance": 0.002, "seam": 0.04, "masked_l1": 0.08}
+    found = {"choices": [own | figures, one | figures, two | figures], "target_gap": 0.0, "refused": {}}
+    for axes in frontier_figure(found).axes:
+        assert [text.get_text() for text in axes.texts] == ["1, 2"]
+        assert axes.get_xlim()[0] == 0
+        assert axes.get_ylim() == (0, 0.05)
+
+
 def test_points_and_table_show_the_figures(tables):
     found = evaluate(tables)
     for axes, measure in zip(frontier_figure(found).axes, ("seam", "masked_l1"), strict=True):
@@ -178,6 +188,7 @@ def test_points_and_table_show_the_figures(tables):
             if (choice["rule"], choice["value"]) in ends
         }
         assert {tuple(point) for point in frontier.get_xydata()} == expected
+        assert {text.get_text() for text in axes.texts} == {"1", "2", "0.8", "0.95"}
     table = frontier_table(found).set_index("choice")
     assert table.loc["1 candidate", ["edits made", "share made", "confirmed", "group gap"]].tolist() == [
         8, "1.00", "0.00", "+0.400"
