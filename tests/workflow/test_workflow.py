@@ -39,7 +39,7 @@ WANTED = [
     *(f"report/{name}" for name in ("summary.html", "datasheet.md", "rates.png")),
     *(f"report/{name}.csv" for name in ("quality", "detectors", "edits", "timing")),
     *(f"report/edits-{name}.png" for name in ("samples", "dataset")),
-    "report/utility.png",
+    *("report/utility.png", "report/frontier.png"),
 ]
 
 #: The rules that depend on the rates wanted.
