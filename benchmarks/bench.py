@@ -168,6 +168,7 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
             table=paths["plan"],  # read only for donors with the attribute
             kind="plan",
             model=[],
+            referee=[],
             images=[paths["images"]],
             settings=settings,
             run="bench",
@@ -176,6 +177,7 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
             shard=0,
             candidates=folder / "candidates.parquet",
             composites=folder / "composites.parquet",
+            judged=[],
             device=device,
         )
 

@@ -282,7 +282,8 @@ def _replay(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         veto=not options.no_veto,
     )
-    print(yields_of(results, options.name, settings, chosen).to_string(index=False, float_format="{:.3f}".format))
+    table = yields_of(results, options.name, settings, chosen, config.evaluate.judge_candidates)
+    print(table.to_string(index=False, float_format="{:.3f}".format))
     return 0
 
 

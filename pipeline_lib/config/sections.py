@@ -437,6 +437,11 @@ class Evaluate(Section):
         Utility(),
         description="classifiers that show what the rebalanced dataset is good for; null: none are trained",
     )
+    judge_candidates: bool = Field(
+        True,
+        description="whether the referee scores every candidate of every edit, which shows what another choice among "
+        "them would have given; the choice does not read its scores, but edits wait for its training",
+    )
     distance: PerceptualName = Field(
         "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"
     )

@@ -69,6 +69,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("masked_l1", pa.float32()),
         ]
     ),
+    # One row per candidate, as in the table of candidates, with the referee's calibrated probabilities for the finished
+    # image. Only evaluation and report read it. Open, with a float per attribute.
+    "judged": pa.schema([("image_id", pa.string()), ("candidate", pa.int16()), ("donor_id", pa.string())]),
     # One row per edited image whose truth is known: its nearest drawing, what that shows, and PSNRs in dB (infinite for
     # identical pixels) to the original outside the region and to the nearest drawing as a whole and inside the region.
     "counterfactuals": pa.schema(
@@ -125,7 +128,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 MAY_LACK = {"labels": {"person"}, "assembled": {"touched"}, "plan": {"spare"}}
-OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
+OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32(), "judged": pa.float32()}
 
 
 def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:

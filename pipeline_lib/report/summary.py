@@ -23,6 +23,7 @@ from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
+from pipeline_lib.report.frontier import describe_frontier, frontier_table
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
@@ -58,6 +59,10 @@ BASELINES_ARE = {
 #: Said unless a GAN of resampled images has clearly more bias.
 NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
+SHOWN_IN_FRONTIER = (
+    "Points for choices among the candidates: the distance from the target gap, by the referee, against the difference "
+    "along the seam, and against that of composite and collage. The same figures are in the table."
+)
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
 
@@ -84,6 +89,7 @@ def write_summary(
     rates: Path,
     gallery: Path,
     utility: list[Path],
+    frontier: list[Path],
     targets: Rebalance,
     detectors: Detectors,
     retrain: Retrain | None,
@@ -96,6 +102,7 @@ def write_summary(
         rates: PNG of `plot_rates`.
         gallery: PNG of `plot_before_after` for the dataset.
         utility: PNG of `plot_utility`; empty if no classifiers were trained.
+        frontier: PNG of `plot_frontier`; empty if the referee scored no candidates.
         targets: the config section of the target rates.
         detectors: the config section with the required agreement.
         retrain: the config section of the retraining; None if no GAN was retrained.
@@ -136,6 +143,7 @@ def write_summary(
         quality=_table(quality.drop(columns=tables.MEASURED_WITH)),
         quality_note=escape(_describe_quality(quality)),
         edits=_table(tables.edits_table(found)),
+        frontier=_say_frontier(found.get("frontier"), frontier),
         ledger=_table(tables.ledger_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
@@ -381,6 +389,18 @@ def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
     return (
         f'<h2>Does it help?</h2>\n<p>{escape(said)}</p>\n<div class="scroll" tabindex="0">{picture}</div>\n{table}\n'
         f'<p class="note">{note}</p>'
+    )
+
+
+def _say_frontier(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
+    """Return the section about other choices among the candidates; empty if the referee scored none."""
+    if found is None:
+        return ""
+    picture = data_url(figure[0].read_bytes())
+    return (
+        "<h2>Would another choice among the candidates have been better?</h2>\n"
+        f'<div class="scroll" tabindex="0"><img class="wide" src="{picture}" alt="{escape(SHOWN_IN_FRONTIER)}"></div>\n'
+        f'{_table(frontier_table(found))}\n<p class="note">{escape(describe_frontier(found))}</p>'
     )
 
 

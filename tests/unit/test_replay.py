@@ -45,8 +45,15 @@ def results(tmp_path):
         }
     )
     (tmp_path / "swaps/dataset").mkdir(parents=True)
-    for shard, rows in enumerate((table.iloc[: 8 * TRIED], table.iloc[8 * TRIED :])):
-        write_table(tmp_path / f"swaps/dataset/{shard}.candidates.parquet", "candidates", rows)
+    # the referee confirms what an even donor gives, and sees the group kept by the first ten donors alone
+    donor = table["donor_id"].str[6:].astype(int)
+    judged = table[["image_id", "candidate", "donor_id"]].assign(
+        smiling=np.where((donor % 2 == 0) == np.repeat(wanted, TRIED), 0.9, 0.1),
+        long_hair=np.where((donor < 10) == (np.arange(FACES * TRIED) < 12 * TRIED), 0.9, 0.1),
+    )
+    for shard, rows in enumerate((slice(8 * TRIED), slice(8 * TRIED, None))):
+        write_table(tmp_path / f"swaps/dataset/{shard}.candidates.parquet", "candidates", table.iloc[rows])
+        write_table(tmp_path / f"swaps/dataset/{shard}.judged.parquet", "judged", judged.iloc[rows])
     plan = pd.DataFrame({"image_id": names, "position": range(FACES), "target": [0] * 12 + [1] * 8})
     (tmp_path / "plan").mkdir()
     write_table(tmp_path / "plan/dataset.parquet", "plan", plan.assign(attribute="smiling", wanted=wanted))
@@ -54,7 +61,7 @@ def results(tmp_path):
 
 
 def own(results):
-    return read_tables(sorted((results / "swaps/dataset").glob("*")), "candidates")
+    return read_tables(sorted((results / "swaps/dataset").glob("*.candidates.parquet")), "candidates")
 
 
 def test_under_the_runs_own_rules_it_is_the_runs_own_choice(results):
@@ -96,6 +103,32 @@ def test_edits_are_counted_by_target(results):
     assert table["group"].tolist() == ["long_hair", "not long_hair"]
     assert table["edits"].tolist() == [12, 8]
     assert table["made"].sum() == own(results)["chosen"].sum()
+
+
+def test_the_referee_says_which_of_the_edits_are_right_in_value_and_group(results):
+    for rules in ({}, {"candidates": 2, "veto": False}):
+        chosen = replay(results, "dataset", SETTINGS, **rules)
+        table = yields_of(results, "dataset", SETTINGS, chosen)
+        taken = chosen[chosen["chosen"]]
+        donor = taken["donor_id"].str[6:].astype(int)
+        right = (donor % 2 == 0) & (donor < 10)
+        of_first = taken["image_id"].str[-2:].astype(int) < 12
+        assert table["confirmed by referee"].tolist() == pytest.approx(
+            [right[of_first].mean(), right[~of_first].mean()]
+        )
+        assert 0 < right.mean() < 1
+        without = yields_of(results, "dataset", SETTINGS, chosen, by_referee=False)
+        pd.testing.assert_frame_equal(without, table.drop(columns="confirmed by referee"))
+
+
+def test_the_referees_scores_must_be_those_of_the_candidates(results):
+    chosen = replay(results, "dataset", SETTINGS)
+    (results / "swaps/dataset/1.judged.parquet").unlink()
+    with pytest.raises(DataError, match="the referee scored other candidates than the tables of candidates hold"):
+        yields_of(results, "dataset", SETTINGS, chosen)
+    (results / "swaps/dataset/0.judged.parquet").unlink()
+    with pytest.raises(DataError, match=r"no scores of the candidates by the referee .*; run the workflow with"):
+        yields_of(results, "dataset", SETTINGS, chosen)
 
 
 @pytest.mark.parametrize(

@@ -738,6 +738,7 @@ def written_page(tmp_path, metrics, retrain=RETRAIN, targets=EVEN):
         rates=tmp_path / "rates.png",
         gallery=tmp_path / "gallery.png",
         utility=[tmp_path / "gallery.png"] if metrics.get("utility") else [],
+        frontier=[tmp_path / "gallery.png"] if metrics.get("frontier") else [],
         targets=targets,
         detectors=Detectors(),
         retrain=retrain,
@@ -778,6 +779,20 @@ def test_the_page_has_a_section_about_the_rates_of_the_retrained_gan(tmp_path):
     assert page.text.index("Are the target rates met?\n") < page.text.index(heading) < page.text.index("What was done")
     assert "The referee, a detector, believes that 49.0 % do." in page.text
     assert "--set retrained --count 640" in page.text
+
+
+def test_the_summary_shows_other_choices_by_the_referee_where_it_scored_candidates(tmp_path):
+    heading = "Would another choice among the candidates have been better?"
+    assert heading not in written_page(tmp_path, metrics_of()).text
+    choice = {"rule": "own", "value": None, "edits": 8, "made": 6, "confirmed": 3, "gap": 0.125, "distance": 0.125}
+    choice |= {"seam": 0.25, "masked_l1": 0.0625}
+    frontier = {"target_gap": 0.0, "choices": [choice], "refused": {"candidates": "no pool", "veto": "no pool"}}
+    page = written_page(tmp_path, metrics_of() | {"frontier": frontier})
+    text = " ".join(page.text[page.text.index(heading) : page.text.index("Detectors")].split())
+    assert "the run's own choice 6 0.75 0.50 +0.125 0.25 0.062" in text
+    assert "said by the referee, never by the selector" in text
+    assert "cannot answer every other choice (no pool)" in text
+    assert any("the distance from the target gap, by the referee" in said for said in page.alternatives)
 
 
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):

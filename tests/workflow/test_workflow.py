@@ -17,12 +17,14 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
 from pipeline_lib.config import parse_config
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import replay
+from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.rebalance.audit import sealed_name
 from pipeline_lib.report.audit import draw_audit, draw_samples
 from pipeline_lib.runtime.files import read_json
@@ -38,7 +40,7 @@ WANTED = [
     *(f"report/{name}" for name in ("summary.html", "datasheet.md", "rates.png")),
     *(f"report/{name}.csv" for name in ("quality", "detectors", "edits", "timing")),
     *(f"report/edits-{name}.png" for name in ("samples", "dataset")),
-    "report/utility.png",
+    *("report/utility.png", "report/frontier.png"),
 ]
 
 #: The rules that depend on the rates wanted.
@@ -46,16 +48,8 @@ AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
     *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "certify_samples"),
-    *(
-        "collect_metrics",
-        "plot_utility",
-        "plot_rates",
-        "plot_before_after",
-        "write_tables",
-        "write_summary",
-        "write_datasheet",
-        "all",
-    ),
+    *("evaluate_frontier", "plot_frontier", "collect_metrics"),
+    *("plot_utility", "plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
 
 
@@ -126,6 +120,19 @@ def test_the_choice_is_made_again_from_the_tables_alone(finished: Run) -> None:
     for name in ("dataset", "samples"):
         own = read_tables(sorted((finished.results / "swaps" / name).glob("*.candidates.parquet")), "candidates")
         pd.testing.assert_frame_equal(replay(finished.results, name, settings), own)
+
+
+def test_the_referees_scores_of_chosen_candidates_are_those_of_the_edited_images(finished: Run) -> None:
+    for name in ("dataset", "samples"):
+        tried, judged = (
+            read_tables(sorted((finished.results / "swaps" / name).glob(f"*.{kind}.parquet")), kind)
+            for kind in ("candidates", "judged")
+        )
+        chosen = judged[tried["chosen"]].set_index("image_id")
+        scores = read_table(finished.results / f"scores/referee/{name}_rebalanced.parquet", "scores")
+        expected = scores.set_index("image_id").loc[chosen.index, ["smiling", "long_hair"]]
+        assert len(chosen) > 0
+        np.testing.assert_allclose(chosen[["smiling", "long_hair"]], expected, atol=1e-4)
 
 
 def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
@@ -240,16 +247,36 @@ def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finish
 
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
-    steered = ["plan/*", "swaps/*/*", "images/*_rebalanced/*", "models/retrained/*"]
-    before = run.digests(steered)
+    chosen = [f"swaps/*/*.{kind}.parquet" for kind in ("candidates", "images")]
+    steered, judged = (
+        ["plan/*", *chosen, "images/*_rebalanced/*", "models/retrained/*"],
+        ["swaps/dataset/*.judged.parquet"],
+    )
+    before, judged_before = run.digests(steered), run.digests(judged)
     shutil.rmtree(run.results / "scores/referee")
     shutil.rmtree(run.results / "checkpoints")
-    for path in run.results.glob("models/referee.*"):
-        path.unlink()
+    other = load_weights(run.results / "models/referee.safetensors")
+    with torch.no_grad():
+        other.head[-1].bias -= 1
+    save_weights(run.results / "models/referee.safetensors", other, {})
     output = run.snakemake("--forcerun", "plan_edits", "--until", "retrain_generator")
     assert {rule for rule, _ in jobs_of(output)} >= {"plan_edits", "swap_parts", "retrain_generator"}
     assert run.digests(steered) == before
-    assert not [*run.results.glob("models/referee.*"), *run.results.glob("scores/referee/*")]
+    judged_after = run.digests(judged)
+    assert judged_after.keys() == judged_before.keys()
+    assert not set(judged_after.values()) & set(judged_before.values())
+    assert not [*run.results.glob("scores/referee/*")]
+
+
+def test_edits_need_no_referee_where_it_scores_no_candidates(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    evaluate = yaml.safe_load((REPOSITORY / CONFIG).read_text())["evaluate"] | {"judge_candidates": False}
+    config = run.configure({"evaluate": evaluate})
+    made = jobs_of(run.snakemake("--dry-run", f"{RESULTS}/images/dataset_rebalanced/0.parquet", config=config))
+    assert not [output for _, output in made if "referee" in output or "judged" in output]
+    assert not {"evaluate_frontier", "plot_frontier"} & {
+        rule for rule, _ in jobs_of(run.snakemake("--dry-run", config=config))
+    }
 
 
 def start_encoder_training(run: Run) -> Popen[str]:

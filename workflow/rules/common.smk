@@ -49,6 +49,7 @@ REGIONS = {name: region.model_dump(mode="json") for name, region in checked.reba
 SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
 # Part against box, as the paper edits them.
 REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["editor"]["kind"] == "latent-regression"
+JUDGED = checked.evaluate.judge_candidates  # whether the referee scores every candidate of every edit
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A
 # job that is sent to a cluster has what it requests to itself, which is `max-threads` of the profile.

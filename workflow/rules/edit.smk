@@ -62,9 +62,11 @@ rule swap_parts:
         precision=of_inverter("encoder.json"),
         model=files_of_editor(),
         selector=f"{ROOT}/models/selector.safetensors",
+        referee=f"{ROOT}/models/referee.safetensors" if JUDGED else [],
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
         composites=f"{ROOT}/swaps/{{name}}/{{shard}}.images.parquet",
+        judged=f"{ROOT}/swaps/{{name}}/{{shard}}.judged.parquet" if JUDGED else [],
     log:
         f"{ROOT}/logs/swap_parts/{{name}}-{{shard}}.log",
     benchmark:

@@ -71,6 +71,27 @@ rule plot_utility:
         "../scripts/stage.py"
 
 
+rule plot_frontier:
+    input:
+        frontier=f"{ROOT}/evaluation/frontier.json",
+    output:
+        figure=report(
+            f"{ROOT}/report/frontier.png",
+            caption="../report/frontier.rst",
+            category="Edits",
+            labels={"figure": "group gap against realism"},
+        ),
+    log:
+        f"{ROOT}/logs/plot_frontier.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="plot_frontier",
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
 rule write_tables:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
@@ -116,6 +137,7 @@ rule write_summary:
         rates=f"{ROOT}/report/rates.png",
         gallery=f"{ROOT}/report/edits-dataset.png",
         utility=f"{ROOT}/report/utility.png" if checked.evaluate.utility else [],
+        frontier=f"{ROOT}/report/frontier.png" if JUDGED else [],
     output:
         summary=report(
             f"{ROOT}/report/summary.html",
