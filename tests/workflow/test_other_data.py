@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.photos import write_photos
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES
 from pipeline_lib.data.shards import count_images, read_shards
-from pipeline_lib.data.tables import read_table
+from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.networks.checkpoints import load_weights, read_header
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.encoder import ResNetEncoder
@@ -120,6 +120,37 @@ def write_published(run: Run) -> str:
     del values["studies"]  # with methods for W+
     (run.folder / "published.yaml").write_text(yaml.safe_dump(values))
     return "published.yaml"
+
+
+def test_two_attributes_are_rebalanced_together_each_in_its_region(sources: Run, tmp_path: Path) -> None:
+    run = sources.copy(tmp_path / "run")
+    values = reduced("poisson", retrain=False)
+    values["run"] = "joint"
+    values["detectors"]["attributes"] = ["smiling", "long_hair", "eyeglasses"]
+    box = {"kind": "box", "left": 0.25, "right": 0.75, "shows": None}
+    values["rebalance"] |= {
+        "region": box | {"top": 0.65, "bottom": 0.93},
+        "regions": {"eyeglasses": box | {"top": 0.35, "bottom": 0.6}},
+        "targets": [
+            *({"where": {"long_hair": hair}, "attribute": "smiling", "rate": 0.5} for hair in (True, False)),
+            *({"where": {"smiling": smile}, "attribute": "eyeglasses", "rate": 0.4} for smile in (True, False)),
+        ],
+    }
+    values["evaluate"]["utility"] = None
+    (run.folder / "joint.yaml").write_text(yaml.safe_dump(values))
+    run.snakemake(config="joint.yaml")
+    results = run.folder / "results/joint"
+    plan = read_table(results / "plan/dataset.parquet", "plan")
+    assert set(plan["attribute"]) == {"smiling", "eyeglasses"}
+    assert plan["image_id"].is_unique
+    tried = read_tables(sorted((results / "swaps/dataset").glob("*.candidates.parquet")), "candidates")
+    assert set(tried["image_id"]) == set(plan["image_id"])
+    certificate = json.loads((results / "evaluation/certificate.json").read_text())
+    assert [target["attribute"] for target in certificate["targets"]] == ["smiling"] * 2 + ["eyeglasses"] * 2
+    assert sum(target["edited"] for target in certificate["targets"][:2]) == int(tried["chosen"].sum())
+    page = (results / "report/summary.html").read_text()
+    assert "Are “smiling” and “eyeglasses” at their target rates?" in page
+    assert "rectangle (for “smiling”) or rectangle (for “eyeglasses”)" in page
 
 
 def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:
