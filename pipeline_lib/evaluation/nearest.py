@@ -14,7 +14,7 @@ import torch
 
 from pipeline_lib.config import AvatarData, Evaluate, Rebalance
 from pipeline_lib.data.avatars import draw_face, draw_variants, render_image
-from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.shards import iterate_batches
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import estimate_json, gap, wilson_rate
 from pipeline_lib.imaging.transfer import to_float, to_uint8
@@ -32,7 +32,8 @@ AIM = 0.99  # share of the answers that is to be right, by which the largest rat
 LEAST_ACCURACY = 0.97  # of the answers about the other faces, in each group and for each value
 FACES_AHEAD = 32
 DRAWN_AT_MOST = 100  # faces drawn for each that is wanted, if a group is rare
-BATCH = 64
+BATCH = 64  # images that pass through the networks at a time
+COMPARED_AT_ONCE = 512  # samples
 
 
 class Bank(NamedTuple):
@@ -121,8 +122,9 @@ def judge_samples(
     by_selector = {path.stem: path for path in selector}
     found = {}
     for path in referee:
-        names, pixels = read_shards([shard for shard in images if shard.parent.name == path.stem])
-        answers = judge(distances(_features(pixels, crop), drawings), shows)
+        names, answers = _judge_set(
+            [shard for shard in images if shard.parent.name == path.stem], drawings, shows, crop
+        )
         says = {"selector": _says(by_selector[path.stem], names), "referee": _says(path, names)}
         found[path.stem] = compare(answers.shows, answers.ratio > largest, says, settings, evaluate.confidence)
     rows, columns = crop
@@ -367,6 +369,17 @@ def _reconstruct(images: np.ndarray, inverter: Inverter) -> np.ndarray:
                 progress.advance(len(batch))
 
     return np.concatenate(list(passed())).reshape(images.shape)
+
+
+def _judge_set(
+    shards: Sequence[Path], drawings: np.ndarray, shows: np.ndarray, crop: tuple[slice, slice]
+) -> tuple[list[str], Answers]:
+    """Judge an image set by the features of the drawings; return the ids of its images too."""
+    names, found = [], []
+    for batch_names, pixels in iterate_batches(shards, COMPARED_AT_ONCE):
+        names += batch_names
+        found.append(judge(distances(_features(pixels, crop), drawings), shows))
+    return names, Answers(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _features(images: np.ndarray, crop: tuple[slice, slice]) -> np.ndarray:

@@ -13,7 +13,8 @@ DETECTORS = ("selector", "referee")
 SAID = {"retrained": "samples of the retrained GAN", "samples": "samples of the source GAN"}
 OPEN = (
     "Nobody has compared these answers with labels by eye yet. A faint smile, or a mouth that is hardly there, is "
-    "nearest to a straight one. The referee tells the group of a sample."
+    "nearest to a straight one. Where samples of one value are ambiguous more often, its rate is found too low, and "
+    "only the bounds hold. The referee tells the group of a sample."
 )
 
 
@@ -89,14 +90,9 @@ def _groups(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
 
 
 def _say_stage(name: str, of_set: Mapping[str, Any], attribute: str) -> str:
-    yes, no = (
-        {
-            answer: sum(row["selector"]["confusion"][said][answer] for row in of_set["groups"].values())
-            for answer in ("shows", "shows not")
-        }
-        for said in ("yes", "no")
-    )
-    with_it, without = _share(yes, "shows"), _share(no, "shows not")
+    yes, no = (_told(of_set, said) for said in ("yes", "no"))
+    if not (sum(yes.values()) and sum(no.values())):
+        return f"Of {name} the judge can tell none with, or none without “{readable(attribute)}” by the selector."
     gap, (low, high) = of_set["gap"], of_set["gap"]["bounds"]
     if gap["value"] is None:
         by_gap = "Of one group it can tell none."
@@ -106,9 +102,16 @@ def _say_stage(name: str, of_set: Mapping[str, Any], attribute: str) -> str:
             f"{high:+z.2f} whatever the ambiguous ones show."
         )
     return (
-        f"Among {name} that the judge can tell, {with_it} of those with “{readable(attribute)}” by the selector show "
-        f"it by the nearest drawing, and {without} of those without it do not. {by_gap}"
+        f"Among {name} that the judge can tell, {percent(yes['shows'] / sum(yes.values()))} of those with "
+        f"“{readable(attribute)}” by the selector show it by the nearest drawing, and "
+        f"{percent(no['shows not'] / sum(no.values()))} of those without it do not. {by_gap}"
     )
+
+
+def _told(of_set: Mapping[str, Any], said: str) -> dict[str, int]:
+    """Count samples of which the selector says yes, or no, by what the nearest drawing shows where that is clear."""
+    confusions = [row["selector"]["confusion"][said] for row in of_set["groups"].values()]
+    return {answer: sum(found[answer] for found in confusions) for answer in ("shows", "shows not")}
 
 
 def _say_refused(check: Mapping[str, Any]) -> str:
@@ -116,12 +119,6 @@ def _say_refused(check: Mapping[str, Any]) -> str:
         "This judge does not count here. On drawings passed through encoder and generator it is right about less than "
         f"{percent(check['least_accuracy'])} of what it tells in some group, or it tells nothing there."
     )
-
-
-def _share(counts: Mapping[str, int], answer: str) -> str:
-    """Write the share of an answer; `none` if nothing was told."""
-    total = sum(counts.values())
-    return percent(counts[answer] / total) if total else "none"
 
 
 def _rate_text(found: Mapping[str, Any]) -> str:

@@ -233,6 +233,11 @@ def test_a_group_without_samples_has_no_rate():
     assert found["gap"]["value"] is None
     judged = {"check": {"counts": True}, "sets": {"retrained": found}, "attribute": "smiling"}
     assert "Of one group it can tell none." in say_judged(judged)[0]
+    says["selector"]["smiling"][:] = True
+    none = judged | {"sets": {"samples": compare(shows, ambiguous, says, SETTINGS, 0.9)}}
+    assert say_judged(none) == [
+        "Of samples of the source GAN the judge can tell none with, or none without “smiling” by the selector."
+    ]
     assert judged_table(judged)["nearest drawing"].tolist()[0] == "unknown"
 
 
