@@ -43,6 +43,7 @@ STAGES = {
     "evaluate_leakage": "pipeline_lib.evaluation.leakage",
     "evaluate_utility": "pipeline_lib.evaluation.utility",
     "evaluate_robustness": "pipeline_lib.evaluation.robustness",
+    "judge_samples": "pipeline_lib.evaluation.nearest",
     "certify_targets": "pipeline_lib.evaluation.certificate",
     "certify_samples": "pipeline_lib.evaluation.certificate_samples",
     "collect_metrics": "pipeline_lib.evaluation.metrics",

@@ -442,6 +442,11 @@ class Evaluate(Section):
         description="whether the referee scores every candidate of every edit, which shows what another choice among "
         "them would have given; the choice does not read its scores, but edits wait for its training",
     )
+    judge_bank: Annotated[int, Field(ge=1)] | None = Field(
+        1500,
+        description="drawings that generated avatars are compared with, so that not only detectors judge them; null: "
+        "no such comparison",
+    )
     distance: PerceptualName = Field(
         "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"
     )

@@ -26,6 +26,7 @@ def collect_metrics(
     leakage: list[Path],
     utility: list[Path],
     robustness: list[Path],
+    judged: list[Path],
     certificate: Path,
     samples: list[Path],
     detectors: list[Path],
@@ -48,6 +49,7 @@ def collect_metrics(
         leakage: JSON of `evaluate_leakage` for each edited image set, named `leakage-<image set>`.
         utility: JSON of `evaluate_utility`; empty if no classifiers were trained.
         robustness: JSON of `evaluate_robustness`; empty if no GAN was retrained.
+        judged: JSON of `judge_samples`; empty if samples cannot be compared with drawings.
         certificate: JSON of `certify_targets`.
         samples: JSON of `certify_samples`; empty if no GAN was retrained.
         detectors: reports of selector and referee.
@@ -80,6 +82,7 @@ def collect_metrics(
             "leakage": {path.stem.removeprefix("leakage-"): read_json(path) for path in leakage},
             "utility": read_json(*utility) if utility else None,
             "robustness": read_json(*robustness) if robustness else {},
+            "judged_samples": read_json(*judged) if judged else None,
             "certificate": read_json(certificate),
             "certificate_samples": read_json(*samples) if samples else None,
             "regions": read_json(*regions) if regions else {},

@@ -24,6 +24,7 @@ from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.frontier import describe_frontier, frontier_table
+from pipeline_lib.report.nearest import confusion_table, describe_judged, judged_table, say_judged
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
@@ -147,6 +148,7 @@ def write_summary(
         ledger=_table(tables.ledger_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
+        judged=_say_judged(found.get("judged_samples")),
         robustness=_say_robustness(found),
         regions=_compare_regions(found),
         timing=_table(tables.timing_table(found)),
@@ -401,6 +403,17 @@ def _say_frontier(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
         "<h2>Would another choice among the candidates have been better?</h2>\n"
         f'<div class="scroll" tabindex="0"><img class="wide" src="{picture}" alt="{escape(SHOWN_IN_FRONTIER)}"></div>\n'
         f'{_table(frontier_table(found))}\n<p class="note">{escape(describe_frontier(found))}</p>'
+    )
+
+
+def _say_judged(found: Mapping[str, Any] | None) -> str:
+    """Return the section about samples and drawings; empty if they were not compared."""
+    if found is None:
+        return ""
+    return (
+        f"<h2>Do the samples show what the detectors say?</h2>\n<ul>\n{_elements('li', say_judged(found))}\n</ul>\n"
+        f"{_table(judged_table(found))}\n{_table(confusion_table(found))}\n"
+        f'<p class="note">{escape(describe_judged(found))}</p>'
     )
 
 

@@ -257,6 +257,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         leakage=[tmp_path / "leakage-dataset.json"],
         utility=[tmp_path / "leakage-dataset.json"] * segmented,
         robustness=[tmp_path / "edits-dataset.json"] * segmented,
+        judged=[tmp_path / "edits-samples.json"] * segmented,
         certificate=tmp_path / "edits-samples.json",
         samples=[tmp_path / "edits-dataset.json"] * segmented,
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
@@ -272,6 +273,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)
     assert metrics["frontier"] == ({"name": "edits-samples"} if segmented else None)
+    assert metrics["judged_samples"] == ({"name": "edits-samples"} if segmented else None)
     assert metrics["certificate"] == {"name": "edits-samples"}
     assert metrics["certificate_samples"] == ({"name": "edits-dataset"} if segmented else None)
     assert metrics["robustness"] == ({"name": "edits-dataset"} if segmented else {})

@@ -781,6 +781,41 @@ def test_the_page_has_a_section_about_the_rates_of_the_retrained_gan(tmp_path):
     assert "--set retrained --count 640" in page.text
 
 
+def test_the_page_says_whether_samples_show_what_the_detectors_say_where_they_were_compared_with_drawings(tmp_path):
+    heading = "Do the samples show what the detectors say?"
+    assert heading not in written_page(tmp_path, metrics_of()).text
+    confusion = {
+        "yes": {"shows": 90, "shows not": 10, "ambiguous": 3},
+        "no": {"shows": 4, "shows not": 76, "ambiguous": 7},
+    }
+    rate = {"value": 0.52, "ci": [0.45, 0.59]}
+    group = {"n": 190, "ambiguous": 10, "share_ambiguous": 10 / 190, "rate": rate, "bounds": [0.43, 0.61]}
+    group |= {judge: {"rate": rate, "confusion": confusion} for judge in ("selector", "referee")}
+    gap = {"value": 0.0, "ci": [-0.1, 0.1], "bounds": [-0.2, 0.2]}
+    cell = {"group": "long_hair", "value": True, "n": 200, "told": 190, "right": 188, "drawn": 250, "kept": 200}
+    judged = {
+        "attribute": "smiling",
+        "bank": {"renders": 1500, "faces": 150},
+        "check": {"cells": [cell | {"accuracy": 188 / 190}], "counts": True, "least_accuracy": 0.97},
+        "sets": {"retrained": {"groups": dict.fromkeys(GROUPS, group), "gap": gap}},
+    }
+    page = written_page(tmp_path, metrics_of() | {"judged_samples": judged})
+    text = " ".join(page.text[page.text.index(heading) : page.text.index("Image quality")].split())
+    assert (
+        "Among samples of the retrained GAN that the judge can tell, 90.0 % of those with “smiling” by the selector "
+        "show it by the nearest drawing, and 95.0 % of those without it do not."
+    ) in text
+    assert "+0.00 [-0.10, +0.10], and between -0.20 and +0.20 whatever the ambiguous ones show." in text
+    assert "retrained GAN long hair 190 0.52 [0.45, 0.59] [0.43, 0.61]" in text
+    assert "retrained GAN not long hair selector 90 10 4 76 3 7" in text
+    assert "of which only 80.0 % still show what was drawn" in text
+    assert "drawings of other faces tell 95.0 %" in text
+    assert "they do worst, 98.9 % of what they tell is right." in text
+    assert "does not count here" not in text
+    judged["check"]["counts"] = False
+    assert "This judge does not count here." in written_page(tmp_path, metrics_of() | {"judged_samples": judged}).text
+
+
 def test_the_summary_shows_other_choices_by_the_referee_where_it_scored_candidates(tmp_path):
     heading = "Would another choice among the candidates have been better?"
     assert heading not in written_page(tmp_path, metrics_of()).text

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.workflow
 #: Rules that need a network other than the detectors, or masks.
 OF_NETWORKS = {
     *("train_generator", "train_encoder", "sample_generator", "retrain_generator"),
-    *("train_segmenter", "compare_regions"),
+    *("train_segmenter", "compare_regions", "judge_samples"),
 }
 
 
@@ -55,7 +55,7 @@ def reduced(editor: str | dict, retrain: bool) -> dict:
     ("editor", "retrain", "absent"),
     [
         ("latent-regression", False, {"retrain_generator"}),
-        ("poisson", True, {"train_encoder", "compare_regions"}),
+        ("poisson", True, {"train_encoder", "compare_regions", "judge_samples"}),
         ("poisson", False, OF_NETWORKS - {"train_segmenter"}),
         ({"kind": "translation", "method": "cyclegan"}, False, OF_NETWORKS - {"train_segmenter"}),
     ],

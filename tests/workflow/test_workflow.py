@@ -48,7 +48,7 @@ AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
     *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "certify_samples"),
-    *("evaluate_frontier", "plot_frontier", "collect_metrics"),
+    *("judge_samples", "evaluate_frontier", "plot_frontier", "collect_metrics"),
     *("plot_utility", "plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
 

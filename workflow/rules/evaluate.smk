@@ -4,6 +4,13 @@ from pipeline_lib.config.names import AVATAR_EXCHANGEABLE
 DRAWN = (
     settings["data"]["reader"] == "avatars" and SEGMENTED and set(checked.rebalance.parts) <= set(AVATAR_EXCHANGEABLE)
 )
+# Whether samples can be compared with drawings of what is edited.
+DRAWINGS_COMPARED = (
+    checked.evaluate.judge_bank is not None
+    and checked.uses_encoder
+    and settings["data"]["reader"] == "avatars"
+    and set() < set(checked.rebalance.first_attribute().parts) <= set(AVATAR_EXCHANGEABLE)
+)
 
 
 rule evaluate_bias:
@@ -209,6 +216,7 @@ rule collect_metrics:
         leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
         utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
         robustness=f"{ROOT}/evaluation/robustness.json" if checked.gans else [],
+        judged=f"{ROOT}/evaluation/judge-samples.json" if DRAWINGS_COMPARED else [],
         certificate=f"{ROOT}/evaluation/certificate.json",
         samples=f"{ROOT}/evaluation/certificate-samples.json" if checked.retrain else [],
         detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
@@ -223,7 +231,7 @@ rule collect_metrics:
         stage="collect_metrics",
         targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
-        revision=5,
+        revision=6,
     script:
         "../scripts/stage.py"
 
@@ -309,6 +317,36 @@ rule evaluate_robustness:
         sets=list(checked.gans),
         targets=settings["rebalance"],
         settings=settings["evaluate"],
+        revision=1,
+    script:
+        "../scripts/stage.py"
+
+
+rule judge_samples:
+    input:
+        images=images_of(["samples", *checked.gans]),
+        selector=scores("selector", ["samples", *checked.gans]),
+        referee=scores("referee", ["samples", *checked.gans]),
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        judged=f"{ROOT}/evaluation/judge-samples.json",
+    log:
+        f"{ROOT}/logs/judge_samples.log",
+    benchmark:
+        f"{ROOT}/benchmarks/judge_samples.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage="judge_samples",
+        data=settings["data"],
+        settings=settings["rebalance"],
+        evaluate=settings["evaluate"],
+        seed=SEED,
         revision=1,
     script:
         "../scripts/stage.py"
