@@ -36,8 +36,8 @@ class Encoders(Section):
 
     kimg: Positive = Field(
         10,
-        description="length of each training in thousands of images, which are real for in_domain alone; short, so that "
-        "all studies take three quarters of an hour on two cores",
+        description="length of each training in thousands of images, which are real for in_domain alone; short, so "
+        "that all studies take three quarters of an hour on two cores",
     )
     learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
 
