@@ -21,6 +21,7 @@ from pipeline_lib.studies.rows import OVER
 
 COLOURS = "viridis"
 LETTERS = 17  # of a title in an inch
+UPRIGHT = 20  # letters in a line of titles that are written upwards
 #: Title of each study, with the paper's section.
 TITLES = {
     "ablation": "An encoder without one of its losses (A.2.3, Table 2)",
@@ -203,9 +204,15 @@ def picture_grid(columns: list[str], rows: list[str], pixels: np.ndarray) -> Fig
         pixels: uint8 (n, c, H, W, 3).
     """
     side = min(1.05, 6.4 / len(columns))
-    titles = [textwrap.fill(title, round(LETTERS * side), break_long_words=False) for title in columns]
-    lines = 1 + max(title.count("\n") for title in titles)
-    drawn = Figure(figsize=(side * len(columns) + 0.8, side * len(rows) + 0.2 + 0.15 * lines), layout="constrained")
+    is_narrow = round(LETTERS * side) < max(len(word) for title in columns for word in title.split())
+    titles = [
+        textwrap.fill(title, UPRIGHT if is_narrow else round(LETTERS * side), break_long_words=False)
+        for title in columns
+    ]
+    lines = [line for title in titles for line in title.split("\n")]
+    most = max(title.count("\n") for title in titles) + 1
+    head = max(map(len, lines)) / LETTERS if is_narrow else 0.15 * most
+    drawn = Figure(figsize=(side * len(columns) + 0.8, side * len(rows) + 0.2 + head), layout="constrained")
     drawn.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     cells = drawn.subplots(len(rows), len(columns), squeeze=False)
     for row, (label, images) in enumerate(zip(rows, pixels, strict=True)):
@@ -215,5 +222,5 @@ def picture_grid(columns: list[str], rows: list[str], pixels: np.ndarray) -> Fig
             axes.spines[:].set_visible(False)
         cells[row, 0].set_ylabel(readable(label), fontsize=SMALL)
     for axes, title in zip(cells[0], titles, strict=True):
-        axes.set_title(title, fontsize=SMALL)
+        axes.set_title(title, fontsize=SMALL, rotation=90 if is_narrow else 0)
     return drawn
