@@ -36,7 +36,7 @@ ENCODER = ("--until", "train_encoder", "--rerun-triggers", "input")  # a short t
 
 #: What `rule all` asks for, by the layout that the documentation promises.
 WANTED = [
-    "evaluation/metrics.json",
+    *("evaluation/metrics.json", "provenance.json"),
     *(f"report/{name}" for name in ("summary.html", "datasheet.md", "rates.png")),
     *(f"report/{name}.csv" for name in ("quality", "detectors", "edits", "timing")),
     *(f"report/edits-{name}.png" for name in ("samples", "dataset")),
@@ -48,7 +48,7 @@ AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
     *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "certify_samples"),
-    *("evaluate_frontier", "plot_frontier", "collect_metrics"),
+    *("evaluate_frontier", "plot_frontier", "collect_metrics", "record_provenance"),
     *("plot_utility", "plot_rates", "plot_before_after", "write_tables", "write_summary", "write_datasheet", "all"),
 }
 
