@@ -13,6 +13,7 @@ from pipeline_lib.config import Config, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.release.provenance import record_provenance
+from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 
 SHARDS = 2
@@ -87,6 +88,9 @@ def make_run(
         path = folder / f"swaps/dataset/{shard}.candidates.parquet"
         write_table(path, "candidates", tried.iloc[shard::SHARDS], made_by)
     write_json(folder / "evaluation/metrics.json", {})
+    (folder / "report").mkdir()
+    front = front_matter("Made up", len(names), config.data.reader, "edited")
+    (folder / "report/datasheet.md").write_text(f"---\n{front}---\n\n# Made up\n")
     record_provenance(
         settings=config.model_dump(mode="json"),
         images=sorted(folder.glob("images/*/*.parquet")),

@@ -13,11 +13,15 @@ from pathlib import Path
 import psutil
 import yaml
 
+from pipeline_lib.data.shards import open_shard
+from pipeline_lib.release.cards import dataset_card, model_card
+from pipeline_lib.release.croissant import croissant
 from pipeline_lib.release.formats import FORMATS
-from pipeline_lib.release.image_sets import ImageSet, open_image_set
+from pipeline_lib.release.image_sets import METRICS, ImageSet, open_image_set
 from pipeline_lib.release.provenance import CONFIG, FILE
+from pipeline_lib.report.tables import read_metrics
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.files import digest_of_files, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +46,32 @@ def export(run: Path, name: str, folder: Path, form: str = "png") -> ImageSet:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{folder}: not empty; use another folder, so that nothing is overwritten")
-    image_set = open_image_set(run, name, FORMATS[form].held_out)
+    image_set = open_image_set(run, name, not FORMATS[form].plain)
     with _complete_folder(folder) as beside:
         FORMATS[form].write(image_set, beside)
         write_json(beside / FILE, image_set.provenance)
         text = yaml.safe_dump(image_set.provenance["config"], sort_keys=False, allow_unicode=True)
         (beside / CONFIG).write_text(text, encoding="utf-8")
+        card = dataset_card(image_set, FORMATS[form])
+        (beside / "README.md").write_text(card, encoding="utf-8")
+        if form == "imagefolder":
+            said = yaml.safe_load(card.split("---\n")[1])
+            write_json(beside / "croissant.json", croissant(image_set, beside, said["pretty_name"], said["license"]))
+        if image_set.retrained:
+            _write_model(image_set, image_set.retrained, beside / "model")
     return image_set
+
+
+def _write_model(image_set: ImageSet, weights: Path, folder: Path) -> None:
+    """Write the retrained GAN with its card."""
+    samples = image_set.run / "images/retrained/0.parquet"
+    judged = open_shard(samples).schema_arrow.metadata.get(b"generator_digest", b"").decode()
+    if judged != digest_of_files(weights):
+        raise DataError(f"{samples}: not drawn by {weights}, so its rates are of another GAN; run the workflow again")
+    folder.mkdir()
+    shutil.copyfile(weights, folder / weights.name)
+    card = model_card(image_set, read_metrics(image_set.run / METRICS))
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 @contextmanager

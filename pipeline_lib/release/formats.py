@@ -40,12 +40,12 @@ class Format:
     Attributes:
         write: writes the images of a set, and what belongs to them, into a folder.
         files: what the folder then holds, as Markdown for its README.
-        held_out: whether the images that were held out are written too, as a split of their own.
+        plain: whether it holds the set and its labels alone, without held-out images and a table of lineage.
     """
 
     write: Callable[[ImageSet, Path], None]
     files: str
-    held_out: bool = True
+    plain: bool = False
 
 
 def lineage_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ FORMATS = {
 - `*.png`: the images, with the names that they have in the source.
 - `labels.csv`: a row for each image, with 1, 0, or nothing where unknown. The reader `folder` of Latent Rebalance reads
   it.""",
-        held_out=False,
+        plain=True,
     ),
     "imagefolder": Format(
         _write_imagefolder,

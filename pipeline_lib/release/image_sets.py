@@ -19,27 +19,34 @@ from pipeline_lib.release.provenance import FILE, config_of, read_provenance
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 
-#: Columns of an image's lineage, before those of its attributes.
-LINEAGE = pa.schema(
-    [
-        ("file_name", pa.string()),
-        ("original_id", pa.string()),
-        ("synthetic", pa.bool_()),
-        ("edited", pa.bool_()),
-        ("touched", pa.bool_()),
-        ("donor_id", pa.string()),
-        ("target_attribute", pa.string()),
-        ("target_value", pa.bool_()),
-        ("region", pa.string()),
-        ("editor", pa.string()),
-        ("finish", pa.string()),
-        ("selector_digest", pa.string()),
-        ("encoder_digest", pa.string()),
-        ("generator_digest", pa.string()),
-        ("run", pa.string()),
-        ("seed", pa.int64()),
-    ]
+_COLUMNS = (
+    ("file_name", pa.string(), "path of the image file, from the folder of its table"),
+    ("original_id", pa.string(), "name of the image in the run: that of the source's image, or of a GAN's sample"),
+    (
+        "synthetic",
+        pa.bool_(),
+        "whether the image as it is was not taken by a camera: true for every avatar, every sample of a GAN, and every "
+        "photograph that was edited or touched",
+    ),
+    ("edited", pa.bool_(), "whether a region was exchanged, so that the image shows another value of an attribute"),
+    ("touched", pa.bool_(), "whether the image passed through the editor with its own region, and shows what it did"),
+    ("donor_id", pa.string(), "of an edited image: name of the image that the region was taken from, or its shape"),
+    ("target_attribute", pa.string(), "of an edited image: the attribute that the edit aimed at"),
+    ("target_value", pa.bool_(), "of an edited image: the value aimed at, which is no ground truth"),
+    ("region", pa.string(), "what was exchanged"),
+    ("editor", pa.string(), "how the exchanged region was fitted in"),
+    ("finish", pa.string(), "what was kept of the editor's output; none: all of it"),
+    ("selector_digest", pa.string(), "digest of the detector that chose among the composites"),
+    ("encoder_digest", pa.string(), "digest of the editor's encoder"),
+    ("generator_digest", pa.string(), "digest of the editor's generator, or of the GAN that the image is a sample of"),
+    ("run", pa.string(), "name of the run"),
+    ("seed", pa.int64(), "seed of the run"),
 )
+#: Columns of an image's lineage, before those of its attributes, and what each is.
+LINEAGE = pa.schema([(name, kind) for name, kind, _ in _COLUMNS])
+COLUMNS = {name: text for name, _, text in _COLUMNS}
+ATTRIBUTE = "whether the image has this attribute; null where unknown, as in every edited image"
+METRICS = "evaluation/metrics.json"  # what a run makes last
 FROM_DATA = ("dataset", "held_out")  # sets of images that no GAN has drawn
 HELD_OUT, TRAIN, TEST = "held_out", "train", "test"
 
@@ -160,7 +167,7 @@ def open_image_set(run: Path, name: str, held_out: bool = True) -> ImageSet:
     sets = sorted(path.name for path in run.glob("images/*"))
     if name not in sets:
         raise DataError(f"{run}: no image set {name}; it has {', '.join(sets) or 'none'}")
-    for needed in ("evaluation/metrics.json", FILE):
+    for needed in (METRICS, FILE):
         if not (run / needed).is_file():
             raise DataError(f"{run}: the run is not finished, it lacks {needed}; run the workflow to its end")
     provenance = read_provenance(run / FILE)
