@@ -334,7 +334,7 @@ def _export(options: argparse.Namespace) -> int:
     from pipeline_lib.release.export import export
 
     image_set = export(options.results, options.name, options.folder, options.format)
-    splits = ", ".join(f"{len(split.image_ids):,} images ({split.name})" for split in image_set.splits)
+    splits = ", ".join(f"{len(split):,} images ({split.name})" for split in image_set.splits)
     print(f"{options.folder}: {splits}")
     return 0
 

@@ -114,8 +114,8 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
         head = path.read_text(encoding="utf-8")
     else:
         title = f"{readable(image_set.name).capitalize()} ({image_set.config.run})"
-        count = sum(len(split.image_ids) for split in image_set.splits)
-        edited = "edited" if image_set.splits[0].flags["edited"].any() else "unedited"
+        count = sum(map(len, image_set.splits))
+        edited = "edited" if image_set.splits[0].edits else "unedited"
         front = front_matter(title, count, image_set.config.data.reader, edited)
         head = f"---\n{front}---\n\n# {title}\n\nThe image set `{image_set.name}` of a run of Latent Rebalance.\n"
     model = ["- `model/`: the GAN retrained on these images, with its card."] * bool(image_set.retrained)

@@ -23,7 +23,7 @@ from pipeline_lib import __version__
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.imaging.png import encode_png
 from pipeline_lib.release.image_sets import TEST, TRAIN, ImageSet, Split
-from pipeline_lib.release.names import file_names
+from pipeline_lib.release.names import check_file_names, file_name
 from pipeline_lib.runtime.progress import Progress
 
 TABLE, METADATA = "labels.csv", "metadata.parquet"
@@ -58,7 +58,7 @@ def lineage_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "editor": row["editor"],
         "finish": row["finish"],
     }
-    roles = ("selector", "encoder", "generator")
+    roles = ("selector", "encoder", "editor", "generator")
     return {
         "synthetic": row["synthetic"],
         "edited": row["edited"],
@@ -78,24 +78,21 @@ def _encoded(image_set: ImageSet, split: Split) -> Iterator[tuple[Rows, list[byt
         return encode_png(image, lineage_of(row))
 
     title = f"export ({image_set.name}, {split.name})"
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(title, len(split.image_ids)) as progress:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(title, len(split)) as progress:
         for rows, pixels in image_set.iterate(split):
-            yield rows, list(pool.map(encode, rows, pixels))
+            pngs = list(pool.map(encode, rows, pixels))
             progress.advance(len(rows))
+            yield rows, pngs
 
 
 def _write_png(image_set: ImageSet, folder: Path) -> None:
     split = image_set.splits[0]
-    names = file_names(split.image_ids)
-    paths = _files(folder, names)
-    for _, pngs in _encoded(image_set, split):
-        for png in pngs:
-            next(paths).write_bytes(png)
+    for _ in _written(image_set, split, folder):
+        pass
     table = _labels(image_set.run, image_set.name)
     if table is None:
-        table = pd.DataFrame({"image_id": split.image_ids})
-    files = dict(zip(split.image_ids, names, strict=True))
-    table.insert(0, "image", table.pop("image_id").map(files))
+        table = pd.DataFrame({"image_id": split.image_ids.to_pylist()})
+    table.insert(0, "image", table.pop("image_id").map(file_name))
     table.to_csv(folder / TABLE, index=False)
 
 
@@ -112,22 +109,23 @@ def _labels(run: Path, name: str) -> pd.DataFrame | None:
 
 def _write_imagefolder(image_set: ImageSet, folder: Path) -> None:
     for split in image_set.splits:
-        own, names = folder / split.name, file_names(split.image_ids)
-        files = _files(own, names)
+        own = folder / split.name
+        own.mkdir()
         with _table(own / METADATA, image_set.schema) as table:
-            for rows, pngs in _encoded(image_set, split):
-                for row, png in zip(rows, pngs, strict=True):
-                    path = next(files)
-                    path.write_bytes(png)
-                    row["file_name"] = path.relative_to(own).as_posix()
+            for rows in _written(image_set, split, own):
                 table.write_table(pa.Table.from_pylist(rows, schema=image_set.schema))
 
 
-def _files(folder: Path, names: list[str]) -> Iterator[Path]:
-    """Make the folders of these files, and return an iterator over their paths."""
-    for parent in sorted({(folder / name).parent for name in names}):
-        parent.mkdir(parents=True, exist_ok=True)
-    return (folder / name for name in names)
+def _written(image_set: ImageSet, split: Split, folder: Path) -> Iterator[Rows]:
+    """Write each image of a split as a file with its own name, and yield the rows of those written."""
+    check_file_names(name.as_py() for name in split.image_ids)
+    for rows, pngs in _encoded(image_set, split):
+        for row, png in zip(rows, pngs, strict=True):
+            row["file_name"] = file_name(row["original_id"])
+            path = folder / row["file_name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png)
+        yield rows
 
 
 def _write_celeba(image_set: ImageSet, folder: Path) -> None:
@@ -140,9 +138,10 @@ def _write_celeba(image_set: ImageSet, folder: Path) -> None:
             for name in ("list_attr_celeba.txt", "list_eval_partition.txt", "list_edited.txt")
         )
         table = stack.enter_context(_table(folder / METADATA, image_set.schema))
-        known.write(f"{sum(len(split.image_ids) for split in image_set.splits)}\n{' '.join(attributes)}\n")
-        total = sum(int(split.flags["edited"].sum()) for split in image_set.splits)
-        edited.write(f"{total}\ntarget_attribute target_value\n")
+        images_in_all = sum(len(split) for split in image_set.splits)
+        edits_in_all = sum(split.edits for split in image_set.splits)
+        known.write(f"{images_in_all}\n{' '.join(map(_in_a_word, attributes))}\n")
+        edited.write(f"{edits_in_all}\ntarget_attribute target_value\n")
         for split in image_set.splits:
             for rows, pngs in _encoded(image_set, split):
                 for row, png in zip(rows, pngs, strict=True):
@@ -152,11 +151,18 @@ def _write_celeba(image_set: ImageSet, folder: Path) -> None:
                     known.write(" ".join([name, *(_as_celeba(row[attribute]) for attribute in attributes)]) + "\n")
                     partition.write(f"{name} {PARTITION[split.name]}\n")
                     if row["edited"]:
-                        edited.write(f"{name} {row['target_attribute']} {_as_celeba(row['target_value'])}\n")
+                        aim = _in_a_word(row["target_attribute"]), _as_celeba(row["target_value"])
+                        edited.write(f"{name} {' '.join(aim)}\n")
                 table.write_table(pa.Table.from_pylist(rows, schema=image_set.schema))
 
 
+def _in_a_word(name: str) -> str:
+    """Return a name without spaces, which divide the columns of CelebA's lists."""
+    return "_".join(name.split())
+
+
 def _as_celeba(value: bool | None) -> str:
+    """Return 1 or -1, and 0 for what is unknown."""
     return "0" if value is None else "1" if value else "-1"
 
 
@@ -164,7 +170,7 @@ def _write_webdataset(image_set: ImageSet, folder: Path) -> None:
     in_a_tar = min(MOST_IN_A_TAR, max(1, MOST_BYTES_IN_A_TAR // (3 * image_set.resolution**2)))
     for split in image_set.splits:
         samples = (sample for rows, pngs in _encoded(image_set, split) for sample in zip(rows, pngs, strict=True))
-        for shard, start in enumerate(range(0, len(split.image_ids), in_a_tar)):
+        for shard, start in enumerate(range(0, len(split), in_a_tar)):
             with tarfile.open(folder / f"{split.name}-{shard:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, (row, png) in enumerate(islice(samples, in_a_tar), start):
                     row["file_name"] = f"{number:08d}.png"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_lib.config import Config, PartRegion
+from pipeline_lib.config import Config, Inpainting, PartRegion, Translation
 from pipeline_lib.data.shards import iterate_shards, open_shard, resolution_of
-from pipeline_lib.data.tables import attribute_columns, read_table
+from pipeline_lib.data.tables import SCHEMAS, read_arrow
 from pipeline_lib.release.provenance import FILE, config_of, read_provenance
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
 
 _COLUMNS = (
     ("file_name", pa.string(), "path of the image file, from the folder of its table"),
@@ -38,6 +38,7 @@ _COLUMNS = (
     ("finish", pa.string(), "what was kept of the editor's output; none: all of it"),
     ("selector_digest", pa.string(), "digest of the detector that chose among the composites"),
     ("encoder_digest", pa.string(), "digest of the editor's encoder"),
+    ("editor_digest", pa.string(), "digest of the editor's own model, if it is neither of these nor a formula"),
     ("generator_digest", pa.string(), "digest of the editor's generator, or of the GAN that the image is a sample of"),
     ("run", pa.string(), "name of the run"),
     ("seed", pa.int64(), "seed of the run"),
@@ -46,6 +47,8 @@ _COLUMNS = (
 LINEAGE = pa.schema([(name, kind) for name, kind, _ in _COLUMNS])
 COLUMNS = {name: text for name, _, text in _COLUMNS}
 ATTRIBUTE = "whether the image has this attribute; null where unknown, as in every edited image"
+#: Those of them that differ from image to image.
+KNOWN = ("original_id", "edited", "touched", "donor_id", "target_attribute", "target_value")
 METRICS = "evaluation/metrics.json"  # what a run makes last
 FROM_DATA = ("dataset", "held_out")  # sets of images that no GAN has drawn
 HELD_OUT, TRAIN, TEST = "held_out", "train", "test"
@@ -58,20 +61,27 @@ class Split:
     Attributes:
         name: "train" or "test".
         shards: their image shards.
-        image_ids: their names, in the order of the shards.
-        labels: their attributes by name, boolean with missing values; no columns if nothing is known.
-        flags: whether each is `edited` and `touched`, by name.
-        edits: donor_id, attribute and wanted of the edited images, by name.
+        known: a row for each image, in the order of the shards, with the columns of `KNOWN` and a bool per attribute.
         drawn_by: digest of the GAN that drew them; None for other images.
     """
 
     name: str
     shards: list[Path]
-    image_ids: list[str]
-    labels: pd.DataFrame
-    flags: pd.DataFrame
-    edits: pd.DataFrame
+    known: pa.Table
     drawn_by: str | None
+
+    def __len__(self) -> int:
+        return self.known.num_rows
+
+    @property
+    def image_ids(self) -> pa.ChunkedArray:
+        """Names of the images."""
+        return self.known.column("original_id")
+
+    @property
+    def edits(self) -> int:
+        """Number of edited images."""
+        return pc.sum(self.known.column("edited")).as_py() or 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class ImageSet:
     @property
     def attributes(self) -> list[str]:
         """Names of the attributes of which something is known."""
-        return list(self.splits[0].labels)
+        return [name for name in self.splits[0].known.column_names if name not in KNOWN]
 
     @property
     def schema(self) -> pa.Schema:
@@ -117,38 +127,24 @@ class ImageSet:
 
     def iterate(self, split: Split) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
         """Yield rows of lineage, without file names, and uint8 images (n, H, W, 3), of one row group after another."""
+        start = 0
         for image_ids, pixels in iterate_shards(split.shards):
-            yield self._rows(split, image_ids), pixels
+            known = split.known.slice(start, len(image_ids)).to_pylist()
+            start += len(image_ids)
+            yield [self._row(split, found) for found in known], pixels
 
-    def _rows(self, split: Split, image_ids: Sequence[str]) -> list[dict[str, Any]]:
-        settings = self.config.rebalance
-        photographs = self.config.data.reader != "avatars" and split.drawn_by is None
-        regions = {name: _region_text(settings.region_of(name)) for name in settings.edited}
-        constant = {"run": self.config.run, "seed": self.config.seed}
-        labels = split.labels.loc[image_ids]
-        known = {name: labels[name].to_numpy(object, na_value=None) for name in labels}
-        edits = split.edits.reindex(image_ids) if len(split.edits) else None
-        rows = []
-        for place, (image_id, flags) in enumerate(zip(image_ids, split.flags.loc[image_ids].itertuples(), strict=True)):
-            changed = flags.edited or flags.touched
-            row = dict.fromkeys(LINEAGE.names) | constant | {name: column[place] for name, column in known.items()}
-            row |= {
-                "original_id": image_id,
-                "synthetic": bool(changed or not photographs),
-                "edited": bool(flags.edited),
-                "touched": bool(flags.touched),
-                "generator_digest": split.drawn_by,
-            }
-            if changed:
-                attribute = settings.edited[0]
-                if flags.edited:
-                    attribute = edits["attribute"].iat[place]
-                    row |= {"donor_id": edits["donor_id"].iat[place], "target_attribute": attribute}
-                    row |= {"target_value": bool(edits["wanted"].iat[place])}
-                row |= {"region": regions[attribute], "editor": settings.editor.kind, "finish": settings.finish}
-                row |= {f"{role}_digest": digest for role, digest in self.models.items()}
-            rows.append(row)
-        return rows
+    def _row(self, split: Split, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the lineage of an image, from what is known of it."""
+        settings, changed = self.config.rebalance, known["edited"] or known["touched"]
+        photograph = self.config.data.reader != "avatars" and split.drawn_by is None
+        row = dict.fromkeys(LINEAGE.names) | known
+        row |= {"synthetic": changed or not photograph, "generator_digest": split.drawn_by}
+        row |= {"run": self.config.run, "seed": self.config.seed}
+        if changed:
+            region = settings.region_of(known["target_attribute"] or settings.edited[0])
+            row |= {"region": _region_text(region), "editor": settings.editor.kind, "finish": settings.finish}
+            row |= {f"{role}_digest": digest for role, digest in self.models.items()}
+        return row
 
 
 def open_image_set(run: Path, name: str, held_out: bool = True) -> ImageSet:
@@ -173,15 +169,10 @@ def open_image_set(run: Path, name: str, held_out: bool = True) -> ImageSet:
     provenance = read_provenance(run / FILE)
     config = config_of(provenance)
     base = name.removesuffix("_rebalanced")
-    assembled = base != name
-    models = _models(run, config, base) if assembled else {}
-    splits = [_open_split(run, config, name, TRAIN)]
-    if assembled:
-        _check_donors(run, config, base, splits[0])
+    models = _models(run, config, base) if base != name else {}
+    splits = [_open_split(run, config, name, TEST if name == HELD_OUT else TRAIN)]
     if base == "dataset" and held_out:
         splits.append(_open_split(run, config, HELD_OUT, TEST))
-    if clash := set(LINEAGE.names) & set(splits[0].labels):
-        raise DataError(f"{run}: an attribute is named {min(clash)}, which is a column of the export; rename it")
     return ImageSet(run, name, provenance, config, splits, models)
 
 
@@ -192,55 +183,66 @@ def _open_split(run: Path, config: Config, name: str, split: str) -> Split:
     metadata = open_shard(shards[0]).schema_arrow.metadata
     if name in FROM_DATA:
         _check_config(shards[0], config.data, metadata)
-    image_ids = [
-        image_id
-        for path in shards
-        for image_id in pq.read_table(path, columns=["image_id"]).column("image_id").to_pylist()
-    ]
-    assembled = name.endswith("_rebalanced")
-    path = run / f"labels/{name}.parquet"
-    table = pd.DataFrame({"image_id": image_ids})
-    if path.exists():
-        table = read_table(path, kind := "assembled" if assembled else "labels")
-        labels = table.set_index("image_id")[attribute_columns(table, kind)].astype("boolean")
-    else:
-        labels = pd.DataFrame(index=pd.Index(image_ids, name="image_id"))
-    table = table.set_index("image_id")
-    if lacking := set(image_ids) ^ set(table.index):
-        raise DataError(f"{path}: does not fit the images, of which {min(lacking)} is in one of both; run the workflow")
-    flags = pd.DataFrame({flag: table.get(flag, False) for flag in ("edited", "touched")}, index=table.index)
+    image_ids = pa.chunked_array(
+        [chunk for path in shards for chunk in pq.read_table(path, columns=["image_id"]).column("image_id").chunks]
+    )
     base = name.removesuffix("_rebalanced")
-    edits = _edits(run, config, base, flags.index[flags["edited"]]) if assembled else pd.DataFrame()
+    known = _labels(run / f"labels/{name}.parquet", "labels" if base == name else "assembled", image_ids)
+    known = _edits(run, config, base, known) if base != name else known
     drawn_by = None
     if not base.startswith("dataset") and base != HELD_OUT:
         source = open_shard(run / f"images/{base}/0.parquet").schema_arrow.metadata
         drawn_by = source.get(b"generator_digest", b"unknown").decode()
-    return Split(split, shards, image_ids, labels, flags, edits, drawn_by)
+    return Split(split, shards, known, drawn_by)
 
 
-def _edits(run: Path, config: Config, base: str, edited: pd.Index) -> pd.DataFrame:
-    """Return donor, attribute and value aimed at of every edited image."""
-    plan = read_table(run / f"plan/{base}.parquet", "plan", columns=["image_id", "attribute", "wanted"])
-    chosen = pd.concat(
-        [
-            read_table(path, "candidates", columns=["image_id", "donor_id"], filters=[("chosen", "=", True)])
-            for path in _swaps(run, config, base)
-        ]
+def _labels(path: Path, kind: str, image_ids: pa.ChunkedArray) -> pa.Table:
+    """Return what is known of images before their edits, with nulls where nothing is."""
+    columns = {name: pa.nulls(len(image_ids), LINEAGE.field(name).type) for name in KNOWN}
+    columns |= {"original_id": image_ids, "edited": pa.repeat(False, len(image_ids))}
+    columns["touched"] = columns["edited"]
+    if path.exists():
+        table = read_arrow(path, kind)
+        order = pc.index_in(image_ids, table.column("image_id").combine_chunks())
+        if order.null_count or table.num_rows != len(image_ids):
+            raise DataError(f"{path}: its rows are not those of the images; run the workflow again")
+        table = table.take(order)
+        attributes = [name for name in table.column_names if name not in SCHEMAS[kind].names]
+        if clash := set(LINEAGE.names) & set(attributes):
+            raise DataError(f"{path}: an attribute is named {min(clash)}, as a column of an export is; rename it")
+        given = [*attributes, *({"edited", "touched"} & set(table.column_names))]
+        columns |= {name: table.column(name) for name in given}
+    return pa.table(columns)
+
+
+def _edits(run: Path, config: Config, base: str, known: pa.Table) -> pa.Table:
+    """Return what is known of images with donor, attribute and value aimed at of the edited ones."""
+    plan = read_arrow(run / f"plan/{base}.parquet", "plan", columns=["image_id", "attribute", "wanted"])
+    chosen = pa.concat_tables(
+        read_arrow(path, "candidates", columns=["image_id", "donor_id"], filters=[("chosen", "=", True)])
+        for path in _swaps(run, config, base)
     )
-    edits = plan.merge(chosen, on="image_id", validate="one_to_one").set_index("image_id")
-    if unknown := set(edited) - set(edits.index):
-        raise DataError(f"{run}: nothing is known of the edit of {min(unknown)}; run the workflow again")
-    return edits.loc[edited]
+    image_ids = known.column("original_id")
+    edited = pc.if_else(known.column("edited"), image_ids, None)
+    for name, table, column in (
+        ("donor_id", chosen, "donor_id"),
+        ("target_attribute", plan, "attribute"),
+        ("target_value", plan, "wanted"),
+    ):
+        rows = pc.index_in(edited, table.column("image_id").combine_chunks(), skip_nulls=True)
+        if rows.null_count != edited.null_count:
+            unknown = edited.filter(pc.and_(rows.is_null(), edited.is_valid()))[0]
+            raise DataError(f"{run}: nothing is known of the edit of {unknown}; run the workflow again")
+        known = known.set_column(known.column_names.index(name), name, table.column(column).take(rows))
+    donors = known.column("donor_id")
+    # no image of another split may show through
+    if strangers := donors.filter(pc.invert(pc.is_in(donors, image_ids.combine_chunks()))).drop_null().to_pylist():
+        raise DataError(f"{run}: the donor {min(strangers)} is not in images/{base}; run the workflow again")
+    return known
 
 
 def _swaps(run: Path, config: Config, base: str) -> list[Path]:
     return [run / f"swaps/{base}/{shard}.candidates.parquet" for shard in range(config.rebalance.shards)]
-
-
-def _check_donors(run: Path, config: Config, base: str, split: Split) -> None:
-    """Check that every donor is of the split that its edits are in, so that no image of another one shows through."""
-    if strangers := set(split.edits["donor_id"]) - set(split.image_ids):
-        raise DataError(f"{run}: the donor {min(strangers)} is not in images/{base}; run the workflow again")
 
 
 def _check_config(path: Path, section: Any, metadata: dict[bytes, bytes]) -> None:
@@ -250,24 +252,31 @@ def _check_config(path: Path, section: Any, metadata: dict[bytes, bytes]) -> Non
 
 def _models(run: Path, config: Config, base: str) -> dict[str, str]:
     """Return the digest of each network that takes part in an edit, after checking that the edits were made by them."""
-    files = {
-        "encoder": run / "models/encoder.safetensors",
-        "generator": run / "models/source/generator.safetensors",
-        "selector": run / "models/selector.safetensors",
-    }
-    if not config.uses_encoder:
-        files = {"selector": files["selector"]}
-    if missing := [path for path in files.values() if not path.is_file()]:
-        raise DataError(f"{run}: the run is not finished, it lacks {missing[0].relative_to(run)}; run the workflow")
-    table = _swaps(run, config, base)[0]
-    if not table.is_file():
-        raise DataError(f"{run}: the run is not finished, it lacks {table.relative_to(run)}; run the workflow")
-    metadata = pq.read_schema(table).metadata
-    _check_config(table, config.rebalance, metadata)
-    brought = config.rebalance.editor.kind in ("inpainting", "translation")  # it has files of its own, too
-    if not brought and metadata[b"models_digest"].decode() != digest_of_files(*files.values()):
-        raise DataError(f"{table}: made by other networks than are in {run / 'models'}; run the workflow again")
-    return {role: digest_of_files(path) for role, path in files.items()}
+    roles = {"encoder": "encoder", "generator": "source/generator"} if config.uses_encoder else {}
+    files = {role: [run / f"models/{name}.safetensors"] for role, name in roles.items()}
+    files |= {"editor": _own_files(run, config), "selector": [run / "models/selector.safetensors"]}
+    tables = _swaps(run, config, base)
+    for path in [*(path for role in files.values() for path in role), *tables]:
+        if not path.is_file():
+            raise DataError(f"{run}: the run is not finished, it lacks {path.relative_to(run)}; run the workflow")
+    metadata = pq.read_schema(tables[0]).metadata
+    _check_config(tables[0], config.rebalance, metadata)
+    given = isinstance(config.rebalance.editor, Inpainting)  # its files are no part of the run, and may be gone
+    made_by = digest_of_files(*(path for role in files.values() for path in role))
+    if not given and metadata[b"models_digest"].decode() != made_by:
+        raise DataError(f"{tables[0]}: made by other networks than are in {run / 'models'}; run the workflow again")
+    return {role: digest_of_files(*paths) for role, paths in files.items() if paths}
+
+
+def _own_files(run: Path, config: Config) -> list[Path]:
+    """Return the files of an editor's own model, in the order in which the edits were made with them."""
+    editor = config.rebalance.editor
+    if isinstance(editor, Inpainting):
+        return files_below([editor.path])
+    if isinstance(editor, Translation):
+        names = [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
+        return [run / f"models/{name}.safetensors" for name in names]
+    return []
 
 
 def _region_text(region: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from pipeline_lib.data.images import SUFFIXES
@@ -16,25 +17,28 @@ FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')
 MEND = "rename the image in the source, or use a format that numbers its files (celeba, webdataset)"
 
 
-def file_names(image_ids: Sequence[str]) -> list[str]:
-    """Return a PNG file name for each image, with its folders.
+def file_name(image_id: str) -> str:
+    """Return the name of an image's PNG file, with its folders."""
+    path = PurePosixPath(image_id)
+    return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix() + ".png"
+
+
+def check_file_names(image_ids: Iterable[str]) -> None:
+    """Check that every image has a file name of its own on every common system.
 
     Raises:
         DataError: a name is no file name on Windows, leads out of the folder, or differs from another one only in case.
     """
-    names, taken = [], {}
+    taken: set[bytes] = set()
     for image_id in image_ids:
-        path = PurePosixPath(image_id)
-        name = (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
-        for part in name.split("/"):
+        name = file_name(image_id)
+        for part in name.removesuffix(".png").split("/"):
             if reason := _reason(part):
                 raise DataError(f"image {image_id}: `{part}` is no file name on Windows, because {reason}; {MEND}")
-        name += ".png"
-        other = taken.setdefault(name.casefold(), image_id)
-        if other != image_id:
-            raise DataError(f"images {other} and {image_id}: both would be the file {name} on Windows; {MEND}")
-        names.append(name)
-    return names
+        digest = hashlib.blake2b(name.casefold().encode(), digest_size=8).digest()  # a tenth of the name's memory
+        if digest in taken:
+            raise DataError(f"image {image_id}: another image would be the file {name} on Windows, too; {MEND}")
+        taken.add(digest)
 
 
 def _reason(part: str) -> str | None:

@@ -162,8 +162,9 @@ def reproduce(export: Path) -> tuple[list[str], bool]:
         lines.append(f"This installation may make other bytes; {len(differing)} of these points differ.")
     else:
         lines.append("This installation would make the same bytes.")
-    again = f"Run it again: python -m pipeline_lib run --cores all --configfile {export / CONFIG}"
-    return [*lines, again], not differing
+    lines.append(f"Run it again: python -m pipeline_lib run --cores all --configfile {export / CONFIG}")
+    lines.append(f"Compare then: `images` and `models` in results/{config['run']}/{FILE} and in {export / FILE}")
+    return lines, not differing
 
 
 def _compared(

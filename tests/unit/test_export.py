@@ -26,7 +26,7 @@ from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.imaging.png import LINEAGE
 from pipeline_lib.release.export import export
 from pipeline_lib.release.formats import FORMATS
-from pipeline_lib.release.names import file_names
+from pipeline_lib.release.names import check_file_names, file_name
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files
 
@@ -56,6 +56,13 @@ def test_files_and_labels_are_those_of_the_run(run, tmp_path):
     assert lines == [head, "a/1.png,0,0,1,1", "a/2.v2.png,1,0,,", "b/1.png,0,0,1,0", "b/2.png,1,0,,", "b/3.png,0,0,1,0"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_can_be_chosen_and_says_what_made_it(run, tmp_path, capsys, form):
+    assert main(["export", str(run), "held_out", str(tmp_path / "out"), "--format", form]) == 0
+    assert "out: 2 images (test)\n" in capsys.readouterr().out
+    assert {"README.md", "config.yaml", "provenance.json"} < {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def test_what_was_exported_can_be_read_as_a_folder(run, tmp_path, capsys):
     assert main(["export", str(run), "dataset", str(tmp_path / "out")]) == 0
     assert "out: 5 images (train)\n" in capsys.readouterr().out
@@ -82,7 +89,7 @@ def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
     for place, row in enumerate(rows):
         assert np.array_equal(pixels_of(out / "train" / row["file_name"]), AFTER[place])
         expected = always | nothing | {"edited": place in EDITED, "original_id": NAMES[place]}
-        expected |= {"selector_digest": None, "encoder_digest": None, "generator_digest": None}
+        expected |= dict.fromkeys(f"{role}_digest" for role in ("selector", "encoder", "editor", "generator"))
         expected |= {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
         if place in EDITED:
             expected |= {"donor_id": EDITED[place], "target_attribute": "smiling", "target_value": True}
@@ -178,6 +185,9 @@ def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, tmp
         assert record.attributes == {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
 
     export(run, "dataset_rebalanced", tmp_path / "edited", "celeba")
+    table = pd.read_parquet(tmp_path / "edited/metadata.parquet")
+    assert table["original_id"].tolist() == NAMES + HELD_OUT
+    assert table["file_name"].tolist() == [f"{number:06d}.png" for number in range(1, 8)]
     lines = (tmp_path / "edited/list_attr_celeba.txt").read_text().splitlines()
     assert lines[:4] == ["7", "smiling long_hair", "000001.png 1 1", "000002.png 0 0"]
     edited = (tmp_path / "edited/list_edited.txt").read_text().splitlines()
@@ -277,13 +287,15 @@ def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
 )
 def test_a_name_that_is_no_file_name_on_windows_is_refused(name, reason):
     with pytest.raises(DataError, match=f"image .*: .*{reason}"):
-        file_names(["good", name])
+        check_file_names(["good", name])
 
 
 def test_two_names_that_are_one_file_on_windows_are_refused():
-    with pytest.raises(DataError, match=r"images a/B.jpg and A/b.png: both would be the file A/b.png on Windows"):
-        file_names(["a/B.jpg", "A/b.png"])
-    assert file_names(["console", "com10", "a.b", "ä b.tif"]) == ["console.png", "com10.png", "a.b.png", "ä b.png"]
+    with pytest.raises(DataError, match=r"image A/b.png: another image would be the file A/b.png on Windows, too"):
+        check_file_names(["a/B.jpg", "A/b.png"])
+    good = ["console", "com10", "a.b", "ä b.tif"]
+    check_file_names(good)
+    assert list(map(file_name, good)) == ["console.png", "com10.png", "a.b.png", "ä b.png"]
 
 
 def test_a_bad_name_leaves_nothing_behind_and_is_no_problem_where_files_are_numbered(tmp_path):

@@ -209,7 +209,7 @@ def test_this_installation_would_make_the_same_bytes(run, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Made by the run made-up (seed 3) with the config")
     assert f"same: torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
-    assert lines[-2] == "This installation would make the same bytes."
+    assert lines[-3] == "This installation would make the same bytes."
     config = load_config(tmp_path / "out/config.yaml")
     assert (config.run, config.seed) == ("made-up", 3)
 
