@@ -12,6 +12,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from benchmarks.accept import minutes_at_work
+from benchmarks.made_run import VALUES, make_run
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_config
 from pipeline_lib.data.shards import iterate_shards, shard_writer
@@ -53,6 +55,7 @@ from pipeline_lib.networks.inversion import LEAST_PSNR, Inverter, probe_precisio
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.release.formats import FORMATS
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.training.encoder import EncoderTask
@@ -350,6 +353,39 @@ def storage(device: torch.device, folder: Path) -> list[Row]:
     return [*rows, Row("images in a GB", "img", count / size * 1e9, "one PNG per file", count / files * 1e9)]
 
 
+def exports(device: torch.device, folder: Path, count: int = 5_000, many: int = 200_000) -> list[Row]:
+    """(h) Exports of avatars against 20 seconds for 5,000, and the memory that many images take beyond that."""
+    generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
+    pixels = _as_pixels(torch.cat([generator.decode(generator.sample_latents(range(s, s + 64), 0)) for s in (0, 64)]))
+    rows, peaks = [], {}
+    for number in (count, many):
+        run = folder / f"run-{number}"
+        names = [f"avatar-{place:08d}" for place in range(number)]
+        values = VALUES | {"data": VALUES["data"] | {"resolution": 64}}
+        make_run(run, names, ["other-0", "other-1"], pixels, values, edited=range(0, number, 3))
+        for form in FORMATS if number == count else ("webdataset",):
+            seconds, peaks[number] = _export_alone(run, folder / f"{form}-{number}", form)
+            if number == count:
+                rows.append(Row(f"export as {form}", "img/s", count / seconds, "5,000 in 20 s", 5_000 / 20))
+    more = max(1.0, peaks[many] - peaks[count])
+    return [*rows, Row(f"memory of {many:,} images beyond {count:,}", "1/MB", 1 / more, "100 MB allowed", 1 / 100)]
+
+
+def _export_alone(run: Path, out: Path, form: str) -> tuple[float, float]:
+    """Export in a process of its own; returns the seconds, without its start, and the peak memory in MB."""
+    program = (
+        "import re, sys, time; from pathlib import Path; from pipeline_lib.release.export import export; "
+        "start = time.perf_counter(); export(Path(sys.argv[1]), 'dataset_rebalanced', Path(sys.argv[2]), sys.argv[3]); "
+        "peak = re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]; "  # of this program alone
+        "print(time.perf_counter() - start, int(peak) / 1024)"
+    )
+    command = [sys.executable, "-c", program, str(run), str(out), form]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    shutil.rmtree(out)
+    return seconds, megabytes
+
+
 def _as_pixels(decoded: Tensor) -> np.ndarray:
     return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -391,6 +427,7 @@ SETS = {
     "gan": gan_step,
     "metrics": quality_metrics,
     "storage": storage,
+    "exports": exports,
     "planning": planning,
 }
 

@@ -119,11 +119,24 @@ def _parser() -> argparse.ArgumentParser:
     compose.add_argument("--port", type=int, default=7860, help="port on this machine (default: 7860)")
     compose.set_defaults(command=_compose)
 
-    export = commands.add_parser("export", help="write an image set of a run as PNG files with a label table")
+    export = commands.add_parser("export", help="write an image set of a finished run as a folder to publish")
     export.add_argument("results", type=Path, help="results/<run>")
     export.add_argument("name", help="name of the image set, such as dataset_rebalanced")
     export.add_argument("folder", type=Path, help="output folder")
+    export.add_argument(
+        "--format",
+        default="png",
+        choices=("png", "imagefolder", "celeba", "webdataset"),
+        help="png: PNG files with labels.csv; imagefolder: for Hugging Face datasets; celeba: CelebA's layout; "
+        "webdataset: tar shards (default: png)",
+    )
     export.set_defaults(command=_export)
+
+    reproduce = commands.add_parser(
+        "reproduce", help="say what made an export, and whether this installation would make the same bytes"
+    )
+    reproduce.add_argument("export", type=Path, help="folder written by `export`")
+    reproduce.set_defaults(command=_reproduce)
     return parser
 
 
@@ -318,8 +331,17 @@ def _compose(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from pipeline_lib.data.export import TABLE, export_images
+    from pipeline_lib.release.export import export
 
-    count = export_images(options.results, options.name, options.folder)
-    print(f"{count:,} images and {TABLE} in {options.folder}")
+    image_set = export(options.results, options.name, options.folder, options.format)
+    splits = ", ".join(f"{len(split):,} images ({split.name})" for split in image_set.splits)
+    print(f"{options.folder}: {splits}")
     return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from pipeline_lib.release.provenance import reproduce
+
+    lines, same = reproduce(options.export)
+    print("\n".join(lines))
+    return int(not same)

@@ -74,6 +74,7 @@ STAGES = {
     "write_tables": "pipeline_lib.report.tables",
     "write_summary": "pipeline_lib.report.summary",
     "write_datasheet": "pipeline_lib.report.datasheet",
+    "record_provenance": "pipeline_lib.release.provenance",
 }
 
 #: Stages that can run in several processes, each on a GPU of its own.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib import resources
 from urllib.parse import quote
 
 import numpy as np
-from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -26,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 HOSTS = ["127.0.0.1", "localhost"]  # no other name leads here, whatever a foreign page makes of its own
 FAST = 1  # compression of what is shown while somebody draws
-LINEAGE = "latent-rebalance"  # key of the text chunk in a downloaded PNG
 
 
 def create_app(composer: Composer) -> Starlette:
@@ -54,10 +51,10 @@ def create_app(composer: Composer) -> Starlette:
 
     async def download(http: HttpRequest) -> Response:
         name = http.path_params["name"]
-        info = PngInfo()
-        info.add_itxt(LINEAGE, json.dumps(composer.lineage(name)))
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.png"}
-        return Response(encode_png(composer.pixels(name), info), media_type="image/png", headers=headers)
+        return Response(
+            encode_png(composer.pixels(name), composer.lineage(name)), media_type="image/png", headers=headers
+        )
 
     async def refuse(_: HttpRequest, error: Exception) -> Response:
         return JSONResponse({"error": " ".join(str(error).split())}, status_code=400)

@@ -25,7 +25,14 @@ from pipeline_lib.config.backends import (
     TransformersParts,
 )
 from pipeline_lib.config.base import RateRule
-from pipeline_lib.config.checks import check_attributes, check_networks, check_paths, check_sections, check_targets
+from pipeline_lib.config.checks import (
+    check_attributes,
+    check_networks,
+    check_paths,
+    check_sections,
+    check_targets,
+    named_files,
+)
 from pipeline_lib.config.data import (
     AvatarData,
     CelebAData,
@@ -138,6 +145,7 @@ __all__ = [
     "Utility",
     "Variant",
     "load_config",
+    "named_files",
     "parse_config",
     "read_config",
 ]

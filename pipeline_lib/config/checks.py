@@ -23,6 +23,7 @@ from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import Encoder, GanTraining, Generator
 from pipeline_lib.config.studies import impossible_methods
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
 
@@ -35,6 +36,16 @@ def check_paths(config: Config) -> None:
         if path not in fetched and not (path.is_dir() if is_folder else path.is_file()):
             kind, mend = "folder" if is_folder else "file", " or remove the key" if is_optional else ""
             raise ValueError(f"`{key}`: no {kind} {path}; correct the path{mend}")
+
+
+def named_files(config: Config) -> list[Path]:
+    """Return the files that a config names, and those in the folders that it names, without folders of images."""
+    folders = ("data.", "published.")
+    named = [
+        (path, is_folder) for key, path, is_folder, _ in _paths(config) if not (is_folder and key.startswith(folders))
+    ]
+    files = [file for path, is_folder in named for file in (files_below([path]) if is_folder else [path])]
+    return list(dict.fromkeys(files))
 
 
 def _paths(section: Section, place: str = "") -> Iterator[tuple[str, Path, bool, bool]]:

@@ -211,6 +211,13 @@ def read_table(
     Raises:
         DataError: the file is missing, damaged or of another kind.
     """
+    return read_arrow(path, kind, columns, filters).to_pandas()
+
+
+def read_arrow(
+    path: str | Path, kind: str, columns: Sequence[str] | None = None, filters: Sequence[tuple] | None = None
+) -> pa.Table:
+    """Read a table like `read_table`, in the form of the file, which takes little memory for many rows."""
     try:
         table = pq.read_table(
             path,
@@ -225,7 +232,7 @@ def read_table(
     found = (table.schema.metadata or {}).get(b"kind", b"unknown").decode()
     if found != kind:
         raise DataError(f"{path}: a table of kind {found}, expected {kind}; correct the path")
-    return table.to_pandas()
+    return table
 
 
 def read_tables(paths: Sequence[str | Path], kind: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -57,6 +57,7 @@ KINDS = {
     "evaluation/studies/*.npz": "what the figure of a study is drawn from",
     "evaluation/regions.json": "success and distances of the same edits by part and by box",
     "evaluation/metrics.json": "every figure of the run in one file, run times among them",
+    "provenance.json": "config, versions and digests that the run was made with",
     "report/samples-*.png": "figure: first samples of a generator",
     "report/edits-*.png": "figure: edits before and after",
     "report/regions.png": "figure: the same edits by part and by box",

@@ -20,9 +20,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from pipeline_lib.composer.server import LINEAGE
 from pipeline_lib.config import load_config
 from pipeline_lib.data.tables import write_table
+from pipeline_lib.imaging.png import LINEAGE
 from pipeline_lib.rebalance.audit import read_audit, read_edits
 from pipeline_lib.report.audit import write_audit
 from pipeline_lib.runtime.files import digest_of_files

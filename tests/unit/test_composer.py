@@ -17,9 +17,10 @@ from starlette.testclient import TestClient
 from pipeline_lib import cli
 from pipeline_lib.composer import opening
 from pipeline_lib.composer.opening import open_composer
-from pipeline_lib.composer.server import LINEAGE, create_app
+from pipeline_lib.composer.server import create_app
 from pipeline_lib.composer.session import Composer, Request
 from pipeline_lib.config import load_config
+from pipeline_lib.imaging.png import LINEAGE
 from pipeline_lib.runtime.errors import ConfigError, DataError
 
 SIDE = 32

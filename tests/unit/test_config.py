@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline_lib.config import BoxRegion, load_config, parse_config
+from pipeline_lib.config import BoxRegion, load_config, named_files, parse_config
 from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.runtime.errors import ConfigError
 
@@ -590,3 +590,24 @@ def test_the_keys_of_inpainting_are_named_as_in_the_file(tmp_path: Path) -> None
     message = refusal(changed("rebalance.editor", editor))
     assert "`rebalance.editor.present` is missing; add it" in message
     assert "unknown key `rebalance.editor.presnt`; did you mean `present`?" in message
+
+
+def test_named_files_are_weights_and_tables_but_no_images(tmp_path: Path) -> None:
+    for name in ("faces/1.png", "faces.csv", "gan.safetensors", "audit.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("image,smiling,long_hair\n1.png,1,0\n")
+    values = changed("generator.weights", str(tmp_path / "gan.safetensors"))
+    del values["generator"]["training"]
+    values["data"] = {
+        "reader": "folder",
+        "folder": str(tmp_path / "faces"),
+        "labels": str(tmp_path / "faces.csv"),
+        "attributes": ["smiling", "long_hair"],
+        "resolution": 64,
+    }
+    values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "labels": [str(tmp_path / "audit.csv")]}
+    values["detectors"] = {"attributes": ["smiling", "long_hair"]}
+    values["retrain"] = None
+    found = named_files(parse_config(values))
+    assert {path.name for path in found} == {"faces.csv", "gan.safetensors", "audit.csv"}
+    assert named_files(parse_config(MINIMAL)) == []

@@ -1,52 +1,71 @@
-"""An exported image set has the pixels and labels of the run, and can be read again as a folder."""
+"""What is exported has the pixels and labels of the run, and says of each image how it was made."""
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks.made_run import VALUES, make_run
 from pipeline_lib.cli import main
-from pipeline_lib.config import FolderData
-from pipeline_lib.data.export import export_images
+from pipeline_lib.config import CelebAData, FolderData
+from pipeline_lib.data.celeba import open_celeba
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.data.tables import write_table
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.imaging.png import LINEAGE
+from pipeline_lib.release.export import export
+from pipeline_lib.release.formats import FORMATS
+from pipeline_lib.release.names import check_file_names, file_name
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of_files
 
-NAMES = ["a/1.jpg", "a/2.v2", "b/1"]
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+NAMES, HELD_OUT = ["a/1.jpg", "a/2.v2", "b/1", "b/2", "b/3"], ["a/1.jpg", "c"]
+EDITED = {1: "b/1", 3: "b/3"}  # place of an edited image, and its donor
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+AFTER = np.where(np.isin(np.arange(5), list(EDITED))[:, None, None, None], 255 - PIXELS, PIXELS)
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Write three images, in two shards, as a dataset and as its rebalanced form, the second of them edited."""
-    run = tmp_path / "run"
-    for name in ("dataset", "dataset_rebalanced", "samples"):
-        for number, part in enumerate((slice(0, 2), slice(2, 3))):
-            (run / "images" / name).mkdir(parents=True, exist_ok=True)
-            with shard_writer(run / f"images/{name}/{number}.parquet", 32) as shard:
-                shard.add(NAMES[part], PIXELS[part])
-    (run / "labels").mkdir()
-    truth = pd.DataFrame({"image_id": NAMES, "split": "train", "person": [4, 5, 4], "smiling": [True, False, True]})
-    write_table(run / "labels/dataset.parquet", "labels", truth)
-    edited = pd.DataFrame({"image_id": NAMES, "edited": [False, True, False], "smiling": [True, None, True]})
-    write_table(run / "labels/dataset_rebalanced.parquet", "assembled", edited)
-    return run
+    """Write a run of five avatars, two of them edited."""
+    make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, edited=list(EDITED))
+    return tmp_path / "run"
+
+
+def pixels_of(png: Path | bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png) if isinstance(png, bytes) else png))
 
 
 def test_files_and_labels_are_those_of_the_run(run, tmp_path):
-    assert export_images(run, "dataset_rebalanced", tmp_path / "out") == 3
-    for name, pixels in zip(("a/1.png", "a/2.v2.png", "b/1.png"), PIXELS, strict=True):
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / name)), pixels)
+    export(run, "dataset_rebalanced", tmp_path / "out")
+    for name, pixels in zip(("a/1.png", "a/2.v2.png", "b/1.png", "b/2.png", "b/3.png"), AFTER, strict=True):
+        assert np.array_equal(pixels_of(tmp_path / "out" / name), pixels)
     lines = (tmp_path / "out/labels.csv").read_text().splitlines()
-    assert lines == ["image,edited,smiling", "a/1.png,0,1", "a/2.v2.png,1,", "b/1.png,0,1"]
+    head = "image,edited,touched,smiling,long_hair"
+    assert lines == [head, "a/1.png,0,0,1,1", "a/2.v2.png,1,0,,", "b/1.png,0,0,1,0", "b/2.png,1,0,,", "b/3.png,0,0,1,0"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_can_be_chosen_and_says_what_made_it(run, tmp_path, capsys, form):
+    assert main(["export", str(run), "held_out", str(tmp_path / "out"), "--format", form]) == 0
+    assert "out: 2 images (test)\n" in capsys.readouterr().out
+    assert {"README.md", "config.yaml", "provenance.json"} < {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_what_was_exported_can_be_read_as_a_folder(run, tmp_path, capsys):
     assert main(["export", str(run), "dataset", str(tmp_path / "out")]) == 0
-    assert "3 images and labels.csv" in capsys.readouterr().out
+    assert "out: 5 images (train)\n" in capsys.readouterr().out
     labels = tmp_path / "out/labels.csv"
     settings = FolderData(
         reader="folder", folder=tmp_path / "out", labels=labels, attributes=["smiling"], resolution=32, held_out=0
@@ -54,23 +73,255 @@ def test_what_was_exported_can_be_read_as_a_folder(run, tmp_path, capsys):
     source = open_folder(settings)
     records = {item.image_id: source.read(item) for item in source.train}
     assert np.array_equal(records["b/1.png"].image, PIXELS[2])
-    assert {name: record.attributes["smiling"] for name, record in records.items()} == {
-        "a/1.png": True,
-        "a/2.v2.png": False,
-        "b/1.png": True,
+    smiling = {name: record.attributes["smiling"] for name, record in records.items()}
+    assert smiling == {"a/1.png": True, "a/2.v2.png": False, "b/1.png": True, "b/2.png": False, "b/3.png": True}
+
+
+def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
+    out = tmp_path / "out"
+    export(run, "dataset_rebalanced", out, "imagefolder")
+    table = pq.read_table(out / "train/metadata.parquet")
+    assert table.column_names[0] == "file_name"
+    rows = table.to_pylist()
+    selector = digest_of_files(run / "models/selector.safetensors")
+    nothing = dict.fromkeys(("donor_id", "target_attribute", "target_value", "region", "editor", "finish"))
+    always = {"synthetic": True, "touched": False, "run": "made-up", "seed": 3}
+    for place, row in enumerate(rows):
+        assert np.array_equal(pixels_of(out / "train" / row["file_name"]), AFTER[place])
+        expected = always | nothing | {"edited": place in EDITED, "original_id": NAMES[place]}
+        expected |= dict.fromkeys(f"{role}_digest" for role in ("selector", "encoder", "editor", "generator"))
+        expected |= {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
+        if place in EDITED:
+            expected |= {"donor_id": EDITED[place], "target_attribute": "smiling", "target_value": True}
+            expected |= {"region": "mouth", "editor": "poisson", "finish": "detail", "selector_digest": selector}
+            expected |= {"smiling": None, "long_hair": None}
+        assert {key: value for key, value in row.items() if key != "file_name"} == expected
+
+
+def test_splits_stay_apart_and_have_the_same_columns(run, tmp_path):
+    out = tmp_path / "out"
+    export(run, "dataset_rebalanced", out, "imagefolder")
+    train, test = (pq.read_table(out / split / "metadata.parquet") for split in ("train", "test"))
+    assert train.schema == test.schema
+    assert test.column("file_name").to_pylist() == ["a/1.png", "c.png"]
+    assert not any(test.column("edited").to_pylist())
+    assert set(filter(None, train.column("donor_id").to_pylist())) <= set(train.column("original_id").to_pylist())
+    assert np.array_equal(pixels_of(out / "test/c.png"), PIXELS[1])
+
+
+def test_a_donor_of_another_split_is_refused(run, tmp_path):
+    for path in run.glob("swaps/dataset/*.candidates.parquet"):
+        tried = read_table(path, "candidates")
+        tried.loc[tried["chosen"], "donor_id"] = "c"
+        metadata = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
+        write_table(path, "candidates", tried, metadata)
+    with pytest.raises(DataError, match="the donor c is not in images/dataset"):
+        export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["png", "imagefolder", "celeba"])
+def test_the_png_says_whether_it_was_edited_and_of_what(run, tmp_path, form):
+    export(run, "dataset_rebalanced", tmp_path / "out", form)
+    found = {}
+    for path in (tmp_path / "out").rglob("*.png"):
+        with Image.open(path) as image:
+            said = json.loads(image.text[LINEAGE])
+        if "test" not in path.parts:
+            found.setdefault(said["original"], said)
+    assert {name: said["edited"] for name, said in found.items() if name in NAMES} == {
+        name: place in EDITED for place, name in enumerate(NAMES)
     }
+    assert found["a/2.v2"]["steps"] == [
+        {
+            "donor": "b/1",
+            "attribute": "smiling",
+            "value": True,
+            "region": "mouth",
+            "editor": "poisson",
+            "finish": "detail",
+        }
+    ]
+    assert found["a/2.v2"]["models"] == {"selector": digest_of_files(run / "models/selector.safetensors")}
+    assert found["b/1"]["steps"] == [] and found["b/1"]["models"] == {} and found["b/1"]["synthetic"]
 
 
-def test_a_set_without_labels_has_its_names_alone(run, tmp_path):
-    export_images(run, "samples", tmp_path / "out")
-    assert (tmp_path / "out/labels.csv").read_text().splitlines() == ["image", "a/1.png", "a/2.v2.png", "b/1.png"]
+def test_of_photographs_only_edited_ones_are_synthetic(tmp_path):
+    values = copy.deepcopy(VALUES)
+    Image.fromarray(PIXELS[0]).save(tmp_path / "1.png")
+    (tmp_path / "labels.csv").write_text("image,smiling,long_hair\n1.png,1,0\n")
+    values["data"] = {
+        "reader": "folder",
+        "folder": str(tmp_path),
+        "labels": str(tmp_path / "labels.csv"),
+        "attributes": ["smiling", "long_hair"],
+        "resolution": 32,
+        "shards": 2,
+    }
+    values["rebalance"]["region"] = {"kind": "box", "shows": None}
+    values["detectors"] = {"attributes": ["smiling", "long_hair"]}
+    make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
+    export(tmp_path / "run", "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    table = pd.read_parquet(tmp_path / "out/train/metadata.parquet")
+    assert table["synthetic"].tolist() == table["edited"].tolist() == [False, True, False, True, False]
+    assert table["region"].dropna().unique().tolist() == ["box rows 0.65-0.93 columns 0.25-0.75"]
+
+
+def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, tmp_path):
+    export(run, "dataset", tmp_path / "original", "celeba")
+    settings = CelebAData(
+        reader="celeba",
+        folder=tmp_path / "original",
+        attributes=["smiling", "long_hair"],
+        resolution=32,
+        held_out_from="test",
+    )
+    source = open_celeba(settings)
+    assert [item.image_id for item in source.train] == [f"{number:06d}.png" for number in range(1, 6)]
+    assert [item.image_id for item in source.held_out] == ["000006.png", "000007.png"]
+    for place, item in enumerate(source.train):
+        record = source.read(item)
+        assert np.array_equal(record.image, PIXELS[place])
+        assert record.attributes == {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
+
+    export(run, "dataset_rebalanced", tmp_path / "edited", "celeba")
+    table = pd.read_parquet(tmp_path / "edited/metadata.parquet")
+    assert table["original_id"].tolist() == NAMES + HELD_OUT
+    assert table["file_name"].tolist() == [f"{number:06d}.png" for number in range(1, 8)]
+    lines = (tmp_path / "edited/list_attr_celeba.txt").read_text().splitlines()
+    assert lines[:4] == ["7", "smiling long_hair", "000001.png 1 1", "000002.png 0 0"]
+    edited = (tmp_path / "edited/list_edited.txt").read_text().splitlines()
+    assert edited == ["2", "target_attribute target_value", "000002.png smiling 1", "000004.png smiling 1"]
+    with pytest.raises(DataError, match=r"line 4 is not a file name and 2 values of 1 or -1"):
+        open_celeba(settings.model_copy(update={"folder": tmp_path / "edited"}))
+
+
+def test_tar_shards_hold_image_and_lineage_and_are_the_same_each_time(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline_lib.release.formats.MOST_IN_A_TAR", 2)
+    for name in ("one", "two"):
+        export(run, "dataset_rebalanced", tmp_path / name, "webdataset")
+    tars = sorted(path.name for path in (tmp_path / "one").glob("*.tar"))
+    assert tars == ["test-000000.tar", "train-000000.tar", "train-000001.tar", "train-000002.tar"]
+    content = {}
+    for name in tars:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        with tarfile.open(tmp_path / "one" / name) as tar:
+            members = tar.getmembers()
+            assert {(member.mtime, member.uid, member.gid, member.uname) for member in members} == {(0, 0, 0, "")}
+            content |= {f"{name} {member.name}": tar.extractfile(member).read() for member in members}
+    last = content["train-000001.tar 00000003.png"], json.loads(content["train-000001.tar 00000003.json"])
+    assert np.array_equal(pixels_of(last[0]), AFTER[3])
+    assert last[1]["original_id"] == "b/2" and last[1]["donor_id"] == "b/3" and last[1]["smiling"] is None
+    assert len(content) == 2 * 7
+
+
+def test_samples_of_a_gan_are_synthetic_and_name_the_gan(run, tmp_path):
+    for shard, name in enumerate(("samples-0", "samples-1")):
+        path = run / f"images/samples/{shard}.parquet"
+        with shard_writer(path, 32, {"generator_digest": "0123456789abcdef"}) as writer:
+            writer.add([name], PIXELS[[shard]])
+    export(run, "samples", tmp_path / "out", "imagefolder")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["train"]
+    table = pd.read_parquet(tmp_path / "out/train/metadata.parquet")
+    assert table["generator_digest"].tolist() == ["0123456789abcdef"] * 2
+    assert table["synthetic"].all() and not table["edited"].any()
+    export(run, "samples", tmp_path / "png")
+    assert (tmp_path / "png/labels.csv").read_text().splitlines() == ["image", "samples-0.png", "samples-1.png"]
 
 
 def test_nothing_is_overwritten_and_an_unknown_set_is_named(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").touch()
     with pytest.raises(DataError, match=r"out: not empty; use another folder"):
-        export_images(run, "dataset", tmp_path / "out")
-    with pytest.raises(DataError, match=r"no image set retrained; it has dataset, dataset_rebalanced, samples"):
-        export_images(run, "retrained", tmp_path / "new")
+        export(run, "dataset", tmp_path / "out")
+    with pytest.raises(DataError, match=r"no image set retrained; it has dataset, dataset_rebalanced, held_out"):
+        export(run, "retrained", tmp_path / "new")
+    with pytest.raises(DataError, match=r"nowhere: no such run"):
+        export(tmp_path / "nowhere", "dataset", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    export(run, "dataset", tmp_path / "empty")
+    assert (tmp_path / "empty/labels.csv").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        "evaluation/metrics.json",
+        "provenance.json",
+        "images/dataset_rebalanced/1.parquet",
+        "swaps/dataset/0.candidates.parquet",
+    ],
+)
+def test_a_run_that_is_not_finished_is_refused(run, tmp_path, form, lacking):
+    (run / lacking).unlink()
+    with pytest.raises(DataError, match=f"run: the run is not finished, it lacks {lacking}"):
+        export(run, "dataset_rebalanced", tmp_path / "out", form)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
+    (run / "models/selector.safetensors").write_text("another")
+    with pytest.raises(DataError, match="made by other networks than are in"):
+        export(run, "dataset_rebalanced", tmp_path / "out")
+    provenance = json.loads((run / "provenance.json").read_text())
+    provenance["config"]["data"]["seed"] = 9
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(DataError, match=r"dataset/0.parquet: made with another config than provenance.json says"):
+        export(run, "dataset", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("CON", "`CON` is no file name on Windows, because it is the name of a device"),
+        ("a/lpt1.old.png", "`lpt1.old` is no file name on Windows, because it is the name of a device"),
+        ("faces./1", "`faces.` is no file name on Windows, because it is empty or ends with a dot or a space"),
+        ("a.. .jpg", "`a.. ` is no file name"),
+        ("a:b", "it has the character ':'"),
+        ("what?", r"it has the character '\?'"),
+        ("../1", r"`\.\.` is no file name"),
+        ("/1", "`` is no file name"),
+    ],
+)
+def test_a_name_that_is_no_file_name_on_windows_is_refused(name, reason):
+    with pytest.raises(DataError, match=f"image .*: .*{reason}"):
+        check_file_names(["good", name])
+
+
+def test_two_names_that_are_one_file_on_windows_are_refused():
+    with pytest.raises(DataError, match=r"image A/b.png: another image would be the file A/b.png on Windows, too"):
+        check_file_names(["a/B.jpg", "A/b.png"])
+    good = ["console", "com10", "a.b", "ä b.tif"]
+    check_file_names(good)
+    assert list(map(file_name, good)) == ["console.png", "com10.png", "a.b.png", "ä b.png"]
+
+
+def test_a_bad_name_leaves_nothing_behind_and_is_no_problem_where_files_are_numbered(tmp_path):
+    make_run(tmp_path / "run", ["aux", "b", "c"], ["d", "e"], PIXELS)
+    with pytest.raises(DataError, match="image aux: `aux` is no file name on Windows"):
+        export(tmp_path / "run", "dataset", tmp_path / "out", "imagefolder")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    export(tmp_path / "run", "dataset", tmp_path / "out", "webdataset")
+
+
+def test_a_killed_export_leaves_no_release_and_the_next_one_cleans_up(run, tmp_path):
+    target = tmp_path / "release" / "out[1]"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom pipeline_lib.release import export, formats\n"
+        "def stop(*_):\n    print('half', flush=True)\n    time.sleep(60)\n"
+        "export.write_json = stop\n"
+        f"export.export(Path({str(run)!r}), 'dataset', Path({str(target)!r}), 'imagefolder')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "half\n"
+        (beside,) = target.parent.iterdir()
+        assert len(list(beside.rglob("*.png"))) == 7
+        with pytest.raises(DataError, match=f"process {process.pid} is writing it; wait for it, or stop it"):
+            export(run, "dataset", target)
+        process.kill()
+    assert not target.exists() and beside.exists()
+    export(run, "dataset", target, "imagefolder")
+    assert list(target.parent.iterdir()) == [target]
+    assert len(list(target.rglob("*.png"))) == 7

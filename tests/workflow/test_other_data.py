@@ -27,6 +27,7 @@ from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.release.export import export
 
 pytestmark = pytest.mark.workflow
 
@@ -104,6 +105,12 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
     assert 0 < edited.sum() <= len(read_table(results / "plan/dataset.parquet", "plan"))
 
+    export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
+    rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
+    assert rows["edited"].tolist() == rows["synthetic"].tolist() == edited.tolist()
+    assert not (tmp_path / "published/model").exists()
+    assert list(json.loads((tmp_path / "published/provenance.json").read_text())["given"]) == ["photos.csv"]
+
 
 GENERATOR = "pretrained/pgans_celebahq-small_generator.pth"
 ENCODER = "pretrained/pgan_encoders_celebahq-small_RGBM_model_final.pth"
@@ -151,6 +158,16 @@ def test_two_attributes_are_rebalanced_together_each_in_its_region(sources: Run,
     page = (results / "report/summary.html").read_text()
     assert "Are “smiling” and “eyeglasses” at their target rates?" in page
     assert "rectangle (for “smiling”) or rectangle (for “eyeglasses”)" in page
+    export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
+    rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
+    rows = rows[rows["edited"]].set_index("original_id")
+    aims = plan.set_index("image_id").loc[rows.index]
+    assert rows["target_attribute"].equals(aims["attribute"].rename("target_attribute"))
+    assert (rows["target_value"] == aims["wanted"]).all()
+    assert set(zip(rows["target_attribute"], rows["region"], strict=True)) == {
+        ("smiling", "box rows 0.65-0.93 columns 0.25-0.75"),
+        ("eyeglasses", "box rows 0.35-0.6 columns 0.25-0.75"),
+    }
 
 
 def test_published_weights_are_fetched_unless_they_are_there(sources: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import TranslationMethod, Variant, parse_config
+from pipeline_lib.config import TranslationMethod, Variant, named_files, parse_config
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError

@@ -182,3 +182,29 @@ rule write_datasheet:
         revision=4,
     script:
         "../scripts/stage.py"
+
+
+rule record_provenance:
+    input:
+        images=images_of(["dataset", "held_out", "dataset_rebalanced"]),
+        models=[
+            f"{ROOT}/models/selector.safetensors",
+            *([f"{ROOT}/models/segmenter.safetensors"] if SEGMENTED else []),
+            *([f"{ROOT}/models/encoder.safetensors"] if checked.uses_encoder else []),
+            *([f"{ROOT}/models/source/generator.safetensors"] if checked.uses_generator else []),
+            *([f"{ROOT}/models/retrained/generator.safetensors"] if checked.retrain else []),
+            *files_of_translation(settings["rebalance"]["editor"].get("method")),
+        ],
+        given=given(*named_files(checked)),
+    output:
+        provenance=f"{ROOT}/provenance.json",
+    log:
+        f"{ROOT}/logs/record_provenance.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        stage="record_provenance",
+        settings=settings,
+        revision=1,
+    script:
+        "../scripts/stage.py"

@@ -1,0 +1,97 @@
+"""Export of an image set of a run as a folder that can be published."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import yaml
+
+from pipeline_lib.data.shards import open_shard
+from pipeline_lib.release.cards import dataset_card, model_card
+from pipeline_lib.release.croissant import croissant
+from pipeline_lib.release.formats import FORMATS
+from pipeline_lib.release.image_sets import METRICS, ImageSet, open_image_set
+from pipeline_lib.release.provenance import CONFIG, FILE
+from pipeline_lib.report.tables import read_metrics
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of_files, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def export(run: Path, name: str, folder: Path, form: str = "png") -> ImageSet:
+    """Write an image set of a finished run as a folder, with what made it.
+
+    The folder appears under its name when it is complete. Until then its content is in a folder beside it, which the
+    next export removes if this one is killed.
+
+    Args:
+        run: folder of the run, such as results/avatars.
+        name: name of the image set, such as dataset_rebalanced.
+        folder: output folder; must be empty if it exists.
+        form: a key of `FORMATS`.
+
+    Returns:
+        What was exported.
+
+    Raises:
+        DataError: the run is not finished or has no such set, the folder is not empty, or a file cannot be named.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder}: not empty; use another folder, so that nothing is overwritten")
+    image_set = open_image_set(run, name, not FORMATS[form].plain)
+    with _complete_folder(folder) as beside:
+        FORMATS[form].write(image_set, beside)
+        write_json(beside / FILE, image_set.provenance)
+        text = yaml.safe_dump(image_set.provenance["config"], sort_keys=False, allow_unicode=True)
+        (beside / CONFIG).write_text(text, encoding="utf-8")
+        card = dataset_card(image_set, FORMATS[form])
+        (beside / "README.md").write_text(card, encoding="utf-8")
+        if form == "imagefolder":
+            said = yaml.safe_load(card.split("---\n")[1])
+            write_json(beside / "croissant.json", croissant(image_set, beside, said["pretty_name"], said["license"]))
+        if image_set.retrained:
+            _write_model(image_set, image_set.retrained, beside / "model")
+    return image_set
+
+
+def _write_model(image_set: ImageSet, weights: Path, folder: Path) -> None:
+    """Write the retrained GAN with its card."""
+    samples = image_set.run / "images/retrained/0.parquet"
+    judged = open_shard(samples).schema_arrow.metadata.get(b"generator_digest", b"").decode()
+    if judged != digest_of_files(weights):
+        raise DataError(f"{samples}: not drawn by {weights}, so its rates are of another GAN; run the workflow again")
+    folder.mkdir()
+    shutil.copyfile(weights, folder / weights.name)
+    card = model_card(image_set, read_metrics(image_set.run / METRICS))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def _complete_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder` that takes its name on success and is removed otherwise."""
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in list(folder.parent.iterdir()):
+        number = re.fullmatch(re.escape(f".{folder.name}.") + r"(\d+)\.part", stale.name)
+        if number is None:
+            continue
+        if psutil.pid_exists(int(number[1])):
+            raise DataError(f"{folder}: process {number[1]} is writing it; wait for it, or stop it and remove {stale}")
+        logger.info("%s: left by an export that was killed; removed", stale)
+        shutil.rmtree(stale)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    beside.mkdir()
+    try:
+        yield beside
+        beside.replace(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
