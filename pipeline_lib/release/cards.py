@@ -72,7 +72,7 @@ edited images of the training data from unedited ones that show the same with an
 ## What not to use it for
 
 - Not as evidence about people: rates in its samples were set by a config.
-- Not to train a detector of $attribute without labels of its samples, since only detectors have said what they show.
+- Not to train a detector of $attribute: its samples come without labels, and what detectors say of them can be wrong.
 - Not as a balanced source where another attribute or group matters: only the rates named above were aimed at.
 - Not with another truncation than $truncation: the rates above hold for it alone.
 
@@ -137,7 +137,7 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
     config, header = image_set.config, read_header(image_set.retrained)
     settings, attribute = config.rebalance, config.rebalance.edited[0]
     first = settings.first_attribute().targets
-    title = f"GAN retrained for even {' and '.join(map(readable, settings.edited))} ({config.run})"
+    title = f"GAN with {' and '.join(map(readable, settings.edited))} rebalanced ({config.run})"
     gaps, measured = metrics["gap"][attribute], metrics["quality"]["retrained"]["frechet_distance"]
     side, truncation = image_set.resolution, config.sample.truncation
     certificates = metrics["certificate_samples"], metrics["certificate"]
