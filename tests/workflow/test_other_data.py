@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -408,6 +409,7 @@ def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str
         (run.folder / f"data/{name}.csv").write_text("image,smiling,long_hair\n")
     (run.folder / "data/segformer-b5-ade").mkdir()
     (run.folder / "data/utkface-race.csv").write_text("image,female,white,split\n")
+    shutil.copytree(REPOSITORY / "resources/avatars-64", run.folder / "resources/avatars-64")
     for name in ("celeba/identity_CelebA.txt", "resnet18-f37072fd.pth", "resnet50-0676ba61.pth"):
         (run.folder / "data" / name).touch()
     (run.folder / "data/ffhq-labels.csv").write_text("image_number,smiling,male\n")
@@ -416,9 +418,12 @@ def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str
     rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
     assert {"prepare_dataset", "train_detector", "swap_parts", "write_summary"} <= rules
     classical = ("photos-laptop.yaml", "utkface-race.yaml")
-    not_retrained = {"retrain_generator"} if example in ("celeba-blond.yaml", "avatars-progan.yaml") else set()
-    of_gans = OF_NETWORKS - {"train_segmenter", "compare_regions"} - not_retrained
-    assert rules & OF_NETWORKS - {"train_segmenter", "compare_regions"} == (set() if example in classical else of_gans)
+    without = ("celeba-blond.yaml", "avatars-progan.yaml", "avatars-joint.yaml")
+    not_retrained = {"retrain_generator"} if example in without else set()
+    others = {"train_segmenter", "compare_regions", "judge_samples"}
+    of_gans = OF_NETWORKS - others - not_retrained
+    assert rules & OF_NETWORKS - others == (set() if example in classical else of_gans)
+    assert ("judge_samples" in rules) == example.startswith("avatars")
     published = {"celebahq-progan.yaml", "church-progan.yaml", "ffhq-stylegan2.yaml"}
     assert ("fetch_published" in rules) == (example in published)
     assert ("train_segmenter" in rules) == (example not in ("custom-folder.yaml", *classical))
