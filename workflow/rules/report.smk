@@ -154,7 +154,7 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=6,
+        revision=7,
     script:
         "../scripts/stage.py"
 
