@@ -27,7 +27,7 @@ from pipeline_lib.rebalance.certify_samples import (
     estimate_rate,
     labels_needed,
 )
-from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.rebalance.groups import attributes_of, group_name
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
@@ -64,7 +64,7 @@ def certify_samples(
         DataError: the audit cannot be used.
     """
     rules = targets.targets
-    attributes = sorted({name for target in rules for name in (target.attribute, *target.where)})
+    attributes = attributes_of(rules)
     scores = read_table(retrained, "scores").set_index("image_id")
     opinions = (scores[attributes] > 0.5).rename(index=sealed_name)
     others = set(map(sealed_name, read_table(control, "scores")["image_id"]))

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.evaluation.ledger import ledger_of
+from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -48,11 +49,10 @@ def evaluate_edits(
     )
     before, scores = (table.loc[chosen["image_id"]] for table in (all_before, all_scores))
     confirmed, unchanged = (np.zeros(len(chosen), bool) for _ in range(2))
-    related = {name for target in settings.targets for name in (target.attribute, *target.where)}
     for attribute in settings.edited:
         own = (chosen["attribute"] == attribute).to_numpy()
         confirmed[own] = (scores.loc[own, attribute] > 0.5).to_numpy() == chosen.loc[own, "wanted"].to_numpy()
-        others = sorted(related - {attribute})
+        others = [name for name in attributes_of(settings.targets) if name != attribute]
         unchanged[own] = ((before.loc[own, others] > 0.5) == (scores.loc[own, others] > 0.5)).all(axis=1)
     held = int(confirmed.sum())
     write_json(

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import in_group
+from pipeline_lib.rebalance.groups import attributes_of, members
 
 
 class Classes:
@@ -27,11 +27,10 @@ class Classes:
     """
 
     def __init__(self, targets: Sequence[RateRule]):
-        self.attributes = sorted({name for target in targets for name in (target.attribute, *target.where)})
+        self.attributes = attributes_of(targets)
         combinations = np.array(list(product((False, True), repeat=len(self.attributes))))
         holds = dict(zip(self.attributes, combinations.T, strict=True))
-        inside = np.stack([in_group(holds, target.where) for target in targets])
-        positive = inside & np.stack([holds[target.attribute] for target in targets])
+        inside, positive = members(holds, targets)
         seen, classes = np.unique(inside.astype(int) + positive, axis=1, return_inverse=True)
         self.inside, self.positive, self._class_of = seen > 0, seen > 1, classes.reshape(-1)
 

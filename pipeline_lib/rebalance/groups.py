@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
+
+from pipeline_lib.config import RateRule
 
 Holds = TypeVar("Holds")  # arrays or tensors of bool
 
@@ -19,3 +23,14 @@ def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
 def group_name(where: Mapping[str, bool]) -> str:
     """Return the name of a group, such as `long_hair and not hat`, or `all` without conditions."""
     return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"
+
+
+def attributes_of(targets: Sequence[RateRule]) -> list[str]:
+    """Return the names of the attributes of targets and their conditions, sorted."""
+    return sorted({name for target in targets for name in (target.attribute, *target.where)})
+
+
+def members(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which images are in each target's group, and which of these have its attribute, bool (targets, n)."""
+    inside = np.stack([in_group(holds, target.where) for target in targets])
+    return inside, inside & np.stack([holds[target.attribute] for target in targets])

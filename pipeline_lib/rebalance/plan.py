@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.audit import combine_audits, read_edits
-from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
 from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest_rates, own_target
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -188,8 +188,7 @@ def _choose_by_program(
     Of each kind of images those of its first attribute are taken from the beginning of a random order, and those of the
     others from its end, so that edits of two attributes stay when more are planned.
     """
-    named = dict.fromkeys(name for target in targets for name in (target.attribute, *target.where))
-    kinds = Kinds.among({attribute: holds[attribute] for attribute in named}, may_change)
+    kinds = Kinds.among({attribute: holds[attribute] for attribute in attributes_of(targets)}, may_change)
     program = Program.of(kinds, targets, shares)
     rates = [target.rate for target in targets]
     planned = fewest_edits(program, rates)
@@ -241,7 +240,7 @@ def audit_edits(
         DataError: a file cannot be used.
     """
     targets = settings.targets
-    attributes = sorted({name for target in targets for name in (target.attribute, *target.where)})
+    attributes = attributes_of(targets)
     digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
     read = [read_edits(path, set(names), attributes, digests) for path in audit]
     known = combine_audits([values for values, _ in read])

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import in_group
+from pipeline_lib.rebalance.groups import in_group, members
 
 HALF_AN_IMAGE = 0.5 + 1e-6  # distance from its target at which a count of whole images is as near as can be
 
@@ -70,13 +70,13 @@ class Program:
             targets: the target rates.
             shares: share of the edits made for each target that succeed; see `own_target`.
         """
-        inside, positive = _members(kinds.holds, targets)
+        inside, positive = _counted(kinds.holds, targets)
         before = np.stack([(member * kinds.sizes).sum(axis=1) for member in (inside, positive)])
         variables, groups, positives = [], [], []
         for attribute, can in kinds.editable.items():
             flipped = kinds.holds | {attribute: ~kinds.holds[attribute]}
             own = own_target(kinds.holds, targets, attribute)
-            changes = [after - now for after, now in zip(_members(flipped, targets), (inside, positive), strict=True)]
+            changes = [after - now for after, now in zip(_counted(flipped, targets), (inside, positive), strict=True)]
             for kind in np.flatnonzero(can & (own >= 0)):
                 variables.append((int(kind), attribute))
                 groups.append(changes[0][:, kind] * shares[own[kind]])
@@ -190,10 +190,10 @@ def nearest_rates(program: Program, rates: Sequence[float]) -> np.ndarray:
     return program.reached(found[: len(program.variables)])
 
 
-def _members(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which kinds are in each target's group, and which of these have its attribute, int (targets, kinds)."""
-    inside = np.stack([in_group(holds, target.where) for target in targets])
-    return inside.astype(int), (inside & np.stack([holds[target.attribute] for target in targets])).astype(int)
+def _counted(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule]) -> tuple[np.ndarray, np.ndarray]:
+    """Return `members` as numbers that can be subtracted."""
+    inside, positive = members(holds, targets)
+    return inside.astype(int), positive.astype(int)
 
 
 def _solve(cost: np.ndarray, limits: Sequence[LinearConstraint], whole: np.ndarray | None = None) -> np.ndarray | None:
