@@ -206,10 +206,19 @@ class Rebalance(Section):
         """Return this section with the region of one attribute, for the edits of that attribute."""
         return self.model_copy(update={"region": self.region_of(attribute), "regions": {}})
 
+    def alone(self, attribute: str) -> Rebalance:
+        """Return this section with region and targets of one attribute, as if no other were edited."""
+        targets = [target for target in self.targets if target.attribute == attribute]
+        return self.for_attribute(attribute).model_copy(update={"targets": targets})
+
     def first_attribute(self) -> Rebalance:
         """Return this section for the attribute of the first target alone."""
-        targets = [target for target in self.targets if target.attribute == self.edited[0]]
-        return self.for_attribute(self.edited[0]).model_copy(update={"targets": targets})
+        return self.alone(self.edited[0])
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of the attributes that have a group gap, which is that of their first two targets."""
+        return tuple(name for name in self.edited if len(self.alone(name).targets) > 1)
 
     @property
     def regions_by_attribute(self) -> dict[str, PartRegion | BoxRegion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +42,7 @@ def evaluate_bias(
 
     The sources of labels, called judges in the tables, are ground truth (for the original dataset, and for the
     rebalanced one where the truth of its edits is known), the selector, the referee, and the referee corrected for its
-    error on held-out images. Each source also determines the groups. With several attributes, rates and gaps are of the
-    first one.
+    error on held-out images. Each source also determines the groups.
 
     Args:
         truth: labels of the original dataset.
@@ -51,18 +51,16 @@ def evaluate_bias(
         held_out_referee: the referee's scores of the held-out set.
         selector: the selector's scores, a table for each image set, under its name.
         referee: the referee's scores, likewise.
-        targets: the config section with groups and attribute.
+        targets: the config section with groups and attributes.
         detectors: the config section with the required agreement.
         settings: the config section of the evaluation.
         run: name of the run, stored in the file.
         seed: seed of the run.
         bias: table to write.
-        gaps: JSON {stage: {judge: {"value", "ci": [low, high]}}} to write.
+        gaps: JSON {attribute: {stage: {judge: {"value", "ci": [low, high]}}}} to write, of the attributes with targets
+            in two groups.
         agreement: JSON {stage: {attribute: share of images on which the detectors agree}} to write.
     """
-    targets = targets.first_attribute()
-    attribute = targets.edited[0]
-    wheres = {group_name(target.where): target.where for target in targets.targets}
     judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
     if rebalanced_truth:
         judged["dataset_rebalanced", "truth"] = _holds(read_table(*rebalanced_truth, "labels"), "labels")
@@ -71,26 +69,33 @@ def evaluate_bias(
         judged[stage, "selector"] = _holds(read_table(by_selector[stage], "scores"), "scores")
         judged[stage, "referee"] = _holds(read_table(path, "scores"), "scores")
 
-    errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
-    rows, found_gaps = [], {stage: {} for stage in stages}
-    for (stage, judge), holds in judged.items():
-        groups = {name: in_group(holds, where) for name, where in wheres.items()}
-        table = rate_rows(stage, judge, attribute, holds[attribute], groups, settings.confidence)
-        rows.append(table)
-        found_gaps[stage][judge] = _gap_of(table)
-        if judge == "referee":
-            rows.append(
-                corrected_rows(
-                    stage, attribute, holds[attribute], groups, errors, settings.confidence, settings.resamples, seed
+    rows: list[pd.DataFrame] = []
+    found_gaps: dict[str, dict[str, dict[str, object]]] = {
+        attribute: {stage: {} for stage in stages} for attribute in targets.compared
+    }
+    for attribute in targets.edited:
+        wheres = {group_name(target.where): target.where for target in targets.alone(attribute).targets}
+        errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
+        for (stage, judge), holds in judged.items():
+            has = holds[attribute]
+            groups = {name: in_group(holds, where) for name, where in wheres.items()}
+            tables = {judge: rate_rows(stage, judge, attribute, has, groups, settings.confidence)}
+            if judge == "referee":
+                tables["corrected"] = corrected_rows(
+                    stage, attribute, has, groups, errors, settings.confidence, settings.resamples, seed
                 )
-            )
-            found_gaps[stage]["corrected"] = _corrected_gap(stage, holds[attribute], groups, errors, settings, seed)
+            rows += tables.values()
+            if attribute not in found_gaps:
+                continue
+            found_gaps[attribute][stage][judge] = _gap_of(tables[judge])
+            if judge == "referee":
+                found_gaps[attribute][stage]["corrected"] = _corrected_gap(stage, has, groups, errors, settings, seed)
     agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in stages}
-    for stage, shares in agreed.items():
-        if shares[attribute] < detectors.least_agreement:
+    for stage, attribute in itertools.product(stages, targets.edited):
+        if agreed[stage][attribute] < detectors.least_agreement:
             logger.warning(
                 "the detectors agree on `%s` in %.3f of `%s`, less than %s; gaps of this set do not count",
-                attribute, shares[attribute], stage, detectors.least_agreement,
+                attribute, agreed[stage][attribute], stage, detectors.least_agreement,
             )  # fmt: skip
     digest = digest_of([targets.model_dump(), settings.model_dump()])
     write_table(bias, "bias", pd.concat(rows, ignore_index=True), {"run": run, "config_digest": digest})

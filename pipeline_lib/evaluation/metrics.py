@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.estimate import Estimate
@@ -31,7 +30,6 @@ def collect_metrics(
     samples: list[Path],
     detectors: list[Path],
     segmenter: list[Path],
-    targets: Rebalance,
     benchmarks: Path,
     metrics: Path,
 ) -> None:
@@ -54,7 +52,6 @@ def collect_metrics(
         samples: JSON of `certify_samples`; empty if no GAN was retrained.
         detectors: reports of selector and referee.
         segmenter: report of the segmenter; empty if there is none.
-        targets: the config section with the attribute.
         benchmarks: folder of Snakemake's benchmark files; empty without Snakemake.
         metrics: JSON to write.
     """
@@ -72,8 +69,10 @@ def collect_metrics(
     write_json(
         metrics,
         {
-            "rate": {targets.edited[0]: _rates(read_table(bias, "bias"))},
-            "gap": {targets.edited[0]: read_json(gaps)},
+            "rate": {
+                attribute: _rates(rows) for attribute, rows in read_table(bias, "bias").groupby("attribute", sort=False)
+            },
+            "gap": read_json(gaps),
             "agreement": read_json(agreement),
             "quality": by_stage,
             "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},

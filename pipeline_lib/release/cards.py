@@ -9,14 +9,22 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline_lib.config import Config
+from pipeline_lib.config import Config, Rebalance
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.datasheet import front_matter
-from pipeline_lib.report.tables import as_estimate, frechet_distances, gap_text, rates_table, rates_text, readable
+from pipeline_lib.report.tables import (
+    as_estimate,
+    frechet_distances,
+    gap_text,
+    groups_text,
+    rates_table,
+    rates_text,
+    readable,
+)
 from pipeline_lib.runtime.errors import DataError
 
 DATASHEET = "report/datasheet.md"
@@ -51,9 +59,7 @@ thousand images on the run's dataset, edited to reach these target rates: $rates
 By the referee, a detector that took no part in edits or training, with $confidence intervals over samples. A detector
 can be wrong about generated images.
 
-$table
-
-The group gap in $attribute is $gap; that of a GAN trained alike on the original images, the control, is $control.
+$rates_by_group
 
 ## Certificate of its samples
 
@@ -72,7 +78,7 @@ edited images of the training data from unedited ones that show the same with an
 ## What not to use it for
 
 - Not as evidence about people: rates in its samples were set by a config.
-- Not to train a detector of $attribute: its samples come without labels, and what detectors say of them can be wrong.
+- Not to train a detector of $attributes: its samples come without labels, and what detectors say of them can be wrong.
 - Not as a balanced source where another attribute or group matters: only the rates named above were aimed at.
 - Not with another truncation than $truncation: the rates above hold for it alone.
 
@@ -134,11 +140,9 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
         image_set: the rebalanced dataset of a run that retrained a GAN.
         metrics: metrics of the run.
     """
-    config, header = image_set.config, read_header(image_set.retrained)
-    settings, attribute = config.rebalance, config.rebalance.edited[0]
-    first = settings.first_attribute().targets
+    config, header, settings = image_set.config, read_header(image_set.retrained), image_set.config.rebalance
     title = f"GAN with {' and '.join(map(readable, settings.edited))} rebalanced ({config.run})"
-    gaps, measured = metrics["gap"][attribute], metrics["quality"]["retrained"]["frechet_distance"]
+    measured = metrics["quality"]["retrained"]["frechet_distance"]
     side, truncation = image_set.resolution, config.sample.truncation
     certificates = metrics["certificate_samples"], metrics["certificate"]
     said = say_samples(certificates[0]), say_certificate(certificates[1])
@@ -154,10 +158,8 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
         kimg=f"{config.retrain.training.kimg:g}",
         rates=rates_text(settings.targets),
         confidence=f"{100 * config.evaluate.confidence:g} %",
-        table=markdown_table(rates_table(metrics, first, "control", "retrained")),
-        attribute=readable(attribute),
-        gap=gap_text(as_estimate(gaps["retrained"]["referee"])),
-        control=gap_text(as_estimate(gaps["control"]["referee"])),
+        rates_by_group="\n\n".join(_rates(metrics, settings.alone(attribute)) for attribute in settings.edited),
+        attributes=" or ".join(map(readable, settings.edited)),
         samples=samples,
         dataset=dataset,
         reference=measured["reference"],
@@ -175,6 +177,21 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
         "tags": ["gan", "fairness", "rebalanced"],
     }
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{body}"
+
+
+def _rates(metrics: Mapping[str, Any], targets: Rebalance) -> str:
+    """Return the rates of the samples, and their gap, for a section with one attribute."""
+    (attribute,) = targets.edited
+    table = markdown_table(rates_table(metrics, targets.targets, "control", "retrained"))
+    if attribute not in metrics["gap"]:
+        return f"Rates of {readable(attribute)}. The control is a GAN trained alike on the original images.\n\n{table}"
+    retrained, control = (
+        gap_text(as_estimate(metrics["gap"][attribute][stage]["referee"])) for stage in ("retrained", "control")
+    )
+    return (
+        f"{table}\n\nThe group gap in {readable(attribute)} ({groups_text(targets)}) is {retrained}. That of a GAN "
+        f"trained alike on the original images, the control, is {control}."
+    )
 
 
 def markdown_table(table: pd.DataFrame) -> str:

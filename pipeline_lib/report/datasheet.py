@@ -12,11 +12,11 @@ import yaml
 
 from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table
-from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report.tables import (
     as_estimate,
     frechet_distances,
     gap_text,
+    groups_text,
     how_edited,
     rates_text,
     read_metrics,
@@ -48,9 +48,7 @@ $counts
 The attributes of every edited image are null. The target of an edit is no ground truth, and nobody labelled the result.
 The detectors' scores are in separate tables.
 
-The group gap in $attribute ($groups) by the referee was $gap_before before the edits and is $gap_after after them.
-Corrected for the referee's errors, it was $corrected_before and is $corrected_after. The two detectors agree on
-$attribute in $agreement of the rebalanced images.
+$gaps
 
 ## Collection
 
@@ -66,9 +64,9 @@ $extractor) is $distance_after.
 Meant for research on bias in datasets and generative models.
 
 - $artefacts, by which edited images may be told from the others.
-- Do not train a classifier of $attribute on labels filled in for edited images, which are the selector's predictions.
-- The referee that measured the balance was right on $attribute in $accuracy of held-out unedited images. Its accuracy
-  on composites was not measured. It never chose an edit.
+- Do not train a classifier of $attributes on labels filled in for edited images, which are the selector's predictions.
+- The referee that measured the balance was right on $accuracies of held-out unedited images. Its accuracy on composites
+  was not measured. It never chose an edit.
 - Only the rates named above were targeted. Other imbalances remain, or may have been changed by the edits.
 
 ## Maintenance
@@ -76,6 +74,11 @@ Meant for research on bias in datasets and generative models.
 Made by the run `$run` of Latent Rebalance. The config of the run reproduces it. A dataset made with another config
 should have another name.
 """)
+
+GAP = Template("""\
+The group gap in $attribute ($groups) by the referee was $before before the edits and is $after after them. Corrected
+for the referee's errors, it was $corrected_before and is $corrected_after. The two detectors agree on $attribute in
+$agreement of the rebalanced images.""")
 
 RENDERED = Template("""\
 The images are rendered cartoon faces, randomly combined from the parts of `python-avatars` (MIT) (data seed $seed). No
@@ -155,31 +158,26 @@ def _collection(data: Data) -> str:
 
 
 def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
-    attribute = targets.edited[0]
     edited, generates = int(labels["edited"].sum()), _generates(targets)
-    before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
+    gans = metrics["gap"][targets.compared[0]]
     measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
     return {
-        "attribute": readable(attribute),
+        "attributes": " or ".join(map(readable, targets.edited)),
         "rates": rates_text(targets.targets),
-        "purpose": PURPOSE if "retrained" in metrics["gap"][attribute] else "",
-        "baselines": _say_baselines(metrics["gap"][attribute]),
+        "purpose": PURPOSE if "retrained" in gans else "",
+        "baselines": _say_baselines(gans),
         "audited": AUDITED if targets.labels else "",
-        "groups": " minus ".join(
-            readable(group_name(target.where)) for target in targets.first_attribute().targets[:2]
-        ),
+        "gaps": "\n\n".join(_gap(metrics, targets.alone(attribute)) for attribute in targets.compared),
         "images": f"{len(labels):,}",
         "edited": f"{edited:,}",
         "edited_share": f"{edited / max(1, len(labels)):.1%}",
         "kept": f"{len(labels) - edited:,}",
         "planned": f"{metrics['edits']['dataset']['planned']:,}",
         "counts": "\n".join(_count_row(name, labels[name]) for name in attribute_columns(labels, "assembled")),
-        "gap_before": gap_text(as_estimate(before["referee"])),
-        "gap_after": gap_text(as_estimate(after["referee"])),
-        "corrected_before": gap_text(as_estimate(before["corrected"])),
-        "corrected_after": gap_text(as_estimate(after["corrected"])),
-        "agreement": share_text(metrics["agreement"]["dataset_rebalanced"][attribute]),
-        "accuracy": share_text(metrics["detectors"]["referee"][attribute]["accuracy"]),
+        "accuracies": " and ".join(
+            f"{readable(attribute)} in {share_text(metrics['detectors']['referee'][attribute]['accuracy'])}"
+            for attribute in targets.edited
+        ),
         "resolution": data.resolution,
         "collection": _collection(data),
         "edits": how_edited(targets),
@@ -193,6 +191,21 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),
     }
+
+
+def _gap(metrics: Mapping[str, Any], targets: Rebalance) -> str:
+    """Say what the group gap of a section with one attribute was and is."""
+    (attribute,) = targets.edited
+    before, after = (metrics["gap"][attribute][stage] for stage in ("dataset", "dataset_rebalanced"))
+    return GAP.substitute(
+        attribute=readable(attribute),
+        groups=groups_text(targets),
+        before=gap_text(as_estimate(before["referee"])),
+        after=gap_text(as_estimate(after["referee"])),
+        corrected_before=gap_text(as_estimate(before["corrected"])),
+        corrected_after=gap_text(as_estimate(after["corrected"])),
+        agreement=share_text(metrics["agreement"]["dataset_rebalanced"][attribute]),
+    )
 
 
 def _say_baselines(gaps: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -84,23 +84,19 @@ def plot_rates(
     detectors: Detectors,
     figure: Path,
 ) -> None:
-    """Draw the rate of the attribute by group in every image set (paper A.2.1, Fig. 12).
+    """Draw the rate of each edited attribute by group in every image set (paper A.2.1, Fig. 12).
 
     Args:
         bias: table of `evaluate_bias`.
         gaps: its JSON of gaps.
         agreement: its JSON of the detectors' agreement.
         edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
-        targets: the config section with groups, attribute and target rates.
+        targets: the config section with groups, attributes and target rates.
         detectors: the config section with the required agreement.
         figure: PNG to write.
     """
     least = detectors.least_agreement
-    denied = {}
-    for path in edits:
-        shares = denied_groups(read_json(path), least)
-        if shares:
-            denied[f"{path.stem.removeprefix('edits-')}_rebalanced"] = min(shares.values())
+    denied = {f"{path.stem.removeprefix('edits-')}_rebalanced": denied_groups(read_json(path), least) for path in edits}
     drawn = rates_figure(read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, least, denied)
     save_figure(drawn, figure)
 
@@ -111,27 +107,62 @@ def rates_figure(
     agreement: Mapping[str, Mapping[str, float]],
     targets: Rebalance,
     least_agreement: float,
-    denied: Mapping[str, float] | None = None,
+    denied: Mapping[str, Mapping[tuple[str, str], float]] | None = None,
 ) -> Figure:
     """Return the figure of rates, with bars by the referee and marks for selector and corrected rates.
 
+    The attributes stand below one another, each with the panels of all image sets and a key of its groups.
+
     Args:
         bias: table of kind `bias`.
-        gaps: {stage: {judge: {"value", "ci": [low, high]}}}.
+        gaps: {attribute: {stage: {judge: {"value", "ci": [low, high]}}}}, of the attributes that have a group gap.
         agreement: {stage: {attribute: share of images on which the detectors agree}}.
-        targets: groups, attribute and target rates.
+        targets: groups, attributes and target rates.
         least_agreement: agreement of the detectors below which a panel is crossed out.
-        denied: share of the edits of a group that the referee confirms, of each image set in which it is too small;
-            these are crossed out as well.
+        denied: of an edited image set the attributes and groups of which the referee confirms too few edits, with the
+            share that it does; these panels are crossed out as well.
     """
-    targets = targets.first_attribute()
-    attribute = targets.edited[0]
-    wanted = {group_name(target.where): target.rate for target in targets.targets}
-    rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
-    panels = panels_of(gaps)
+    panels = panels_of(agreement)
+    layout = TWO_ROWS if any(panel.row for panel in panels) else ONE_ROW
+    figure = Figure(figsize=(7.2, layout.height * len(targets.edited)))
+    blocks = figure.subfigures(len(targets.edited), squeeze=False)[:, 0]
+    for block, attribute in zip(blocks, targets.edited, strict=True):
+        rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
+        wanted = {group_name(target.where): target.rate for target in targets.alone(attribute).targets}
+        shares = {stage: found[attribute] for stage, found in agreement.items()}
+        struck = {stage: share_text(share) for stage, share in shares.items() if share < least_agreement}
+        of_edits = {
+            stage: f"{share_text(min(found))} of\na group's edits"
+            for stage, groups in (denied or {}).items()
+            if (found := [share for (of_attribute, _), share in groups.items() if of_attribute == attribute])
+        }
+        _draw_attribute(block, attribute, panels, layout, rates, wanted, gaps.get(attribute), of_edits | struck)
+    return figure
+
+
+def _draw_attribute(
+    figure: SubFigure,
+    attribute: str,
+    panels: Sequence[Panel],
+    layout: Layout,
+    rates: pd.DataFrame,
+    wanted: Mapping[str, float],
+    gaps: Mapping[str, Any] | None,
+    struck: Mapping[str, str],
+) -> None:
+    """Draw the panels of one attribute with their key.
+
+    Args:
+        figure: where to draw.
+        attribute: name of the attribute.
+        panels: the image sets to show.
+        layout: places of panels and key.
+        rates: rows of the table of kind `bias` by stage, judge and group.
+        wanted: target rate of each group.
+        gaps: {stage: {judge: {"value", "ci"}}}; None if the attribute has targets in one group alone.
+        struck: on what the detectors agree in each image set in which that is too little.
+    """
     rows, columns = (1 + max(place) for place in zip(*((panel.row, panel.column) for panel in panels), strict=True))
-    layout = ONE_ROW if rows == 1 else TWO_ROWS
-    figure = Figure(figsize=(7.2, layout.height))
     grid = figure.add_gridspec(
         rows,
         columns,
@@ -146,23 +177,20 @@ def rates_figure(
         axes = figure.add_subplot(grid[panel.row, panel.column])
         axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
         _draw_rates(axes, rates.loc[panel.stage], panel.judge, wanted)
-        share = agreement[panel.stage][attribute]
-        of_edits = (denied or {}).get(panel.stage)
-        is_struck = panel.judge != "truth" and (share < least_agreement or of_edits is not None)
+        is_struck = panel.judge != "truth" and panel.stage in struck
         if is_struck:
-            of_images = of_edits is None or share < least_agreement
-            _strike(axes, share_text(share) if of_images else f"{share_text(of_edits)} of\na group's edits")
-        gap = gap_text(as_estimate(gaps[panel.stage][panel.judge])).replace(" ", "\n", 1)
-        color = "#999999" if is_struck else INK
-        axes.text(
-            0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color
-        )
+            _strike(axes, struck[panel.stage])
+        if gaps:
+            gap = gap_text(as_estimate(gaps[panel.stage][panel.judge])).replace(" ", "\n", 1)
+            color = "#999999" if is_struck else INK
+            axes.text(
+                0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color
+            )
         if (panel.row, panel.column) in ((0, 0), (1, 3)):  # the first of each row
             axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
         else:
             axes.set_yticklabels([])
     _add_key(figure, list(wanted), layout)
-    return figure
 
 
 def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str, float]) -> None:
@@ -221,7 +249,7 @@ def _strike(axes: Axes, share: str) -> None:
     )
 
 
-def _add_key(figure: Figure, groups: Sequence[str], layout: Layout) -> None:
+def _add_key(figure: SubFigure, groups: Sequence[str], layout: Layout) -> None:
     """Draw the legend in the empty places of the lower row, or below the only one."""
     bars = [
         Patch(facecolor=GROUP_COLORS[number % len(GROUP_COLORS)], edgecolor=INK, linewidth=0.5, label=readable(group))
@@ -246,7 +274,7 @@ def _add_key(figure: Figure, groups: Sequence[str], layout: Layout) -> None:
         frameon=False,
         columnspacing=1.2,
     )
-    note = f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval."
+    note = f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval." if groups[1:] else ""
     if layout == TWO_ROWS:
         note += (
             " Upper row: the panels of the paper's Fig. 12, in its order. Lower row: the dataset that the retrained "

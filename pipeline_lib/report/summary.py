@@ -110,22 +110,17 @@ def write_summary(
         summary: page to write.
     """
     found = tables.read_metrics(metrics)
-    attribute = targets.edited[0]
     verdict = judge_balance(found, targets, detectors.least_agreement)
     template = Template(resources.files("pipeline_lib.report").joinpath("summary.html").read_text("utf-8"))
-    rules = targets.first_attribute().targets
     quality = tables.quality_table(found)
     page = template.substitute(
-        attribute=escape(readable(attribute)),
+        attributes=escape(_attributes(targets)),
         verdict_class=CLASSES[verdict.real],
         question=escape(_question(targets)),
         headline=escape(verdict.headline),
         caution=_elements("p", [verdict.caution] * bool(verdict.caution)),
-        dataset_rates=_table(tables.rates_table(found, rules, "dataset", "dataset_rebalanced")),
-        gan_rates=_table(tables.rates_table(found, rules, "control", "retrained")) if retrain else "",
-        rates_note=escape(
-            " ".join([REFEREE_IS, *([CONTROL_IS] if retrain else []), f"Group gap: {_groups(targets)}."])
-        ),
+        rates_by_group=_rates_by_group(found, targets, retrain),
+        rates_note=escape(" ".join([REFEREE_IS, *([CONTROL_IS] if retrain else []), *_say_gaps(targets)])),
         gallery=data_url(gallery.read_bytes()),
         gallery_caption=escape(_caption_gallery(targets)),
         gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
@@ -137,9 +132,8 @@ def write_summary(
         utility=_say_utility(found.get("utility"), utility),
         done=_elements("p", describe_run(found, targets, retrain)),
         rates=data_url(rates.read_bytes()),
-        rates_text=escape(_describe_rates(attribute, retrain)),
-        groups=escape(_groups(targets)),
-        gaps=_table(tables.gap_table(found, attribute, detectors.least_agreement)),
+        rates_text=escape(_describe_rates(_attributes(targets), retrain)),
+        gaps=_gaps(found, targets, detectors.least_agreement),
         least_agreement=f"{detectors.least_agreement:g}",
         quality=_table(quality.drop(columns=tables.MEASURED_WITH)),
         quality_note=escape(_describe_quality(quality)),
@@ -161,53 +155,52 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     """Decide whether the dataset meets its target rates, and whether the retrained GAN is less biased than the control.
 
     The balance is real if the certificate says of every target that it is met, and if by the referee the retrained
-    GAN's bias is at most half of the control GAN's, with intervals that do not overlap. Without a retrained GAN the
-    dataset alone decides. GANs on whose images the detectors disagree too often do not count.
+    GAN's bias in each attribute is at most half of the control GAN's, with intervals that do not overlap. Without a
+    retrained GAN the dataset alone decides. GANs on whose images the detectors disagree too often do not count.
 
     Args:
         metrics: metrics of the run.
-        targets: groups, attribute and target rates.
+        targets: groups, attributes and target rates.
         least_agreement: agreement of the detectors that a gap needs to count.
     """
-    attribute, rules = targets.edited[0], targets.first_attribute().targets
-    gaps, agreement = metrics["gap"][attribute], metrics["agreement"]
-    doubtful = [stage for stage in tables.known_stages(agreement) if agreement[stage][attribute] < least_agreement]
-    denied = tables.denied_groups(metrics["edits"]["dataset"], least_agreement)
-    excess, corrected = (
-        {stage: excess_of(as_estimate(judges[judge]), target_gap(rules)) for stage, judges in gaps.items()}
-        for judge in ("referee", "corrected")
-    )
-    found = {"dataset": meets_targets(metrics["certificate"])} | _halved(excess, doubtful)
-    real = False if False in found.values() else None if None in found.values() else True
-    reasons = [TARGETS_ARE[found["dataset"]]]
-    if "retrained" in found:
-        is_doubtful = "retrained" in doubtful or "control" in doubtful
-        reasons.append(_say_retrained(found["retrained"], is_doubtful, excess["control"]))
-        reasons += _say_baselines(excess, metrics["quality"])
-    if real and not all(_halved(corrected).values()):
+    agreement = metrics["agreement"]
+    reasons, halved, corrected_halved = [], [], []
+    for attribute in targets.compared if "retrained" in agreement else ():
+        rules = targets.alone(attribute).targets
+        excess, corrected = (
+            {
+                stage: excess_of(as_estimate(judges[judge]), target_gap(rules))
+                for stage, judges in metrics["gap"][attribute].items()
+            }
+            for judge in ("referee", "corrected")
+        )
+        is_doubtful = any(agreement[stage][attribute] < least_agreement for stage in ("retrained", "control"))
+        halved.append(None if is_doubtful else is_halved(excess["retrained"], excess["control"]))
+        corrected_halved.append(is_halved(corrected["retrained"], corrected["control"]))
+        said = [_say_retrained(halved[-1], is_doubtful, excess["control"]), *_say_baselines(excess, metrics["quality"])]
+        of_attribute = f"Of {readable(attribute)}: " if len(targets.compared) > 1 else ""
+        reasons += [f"{of_attribute}{sentence}" for sentence in said]
+    found = {"dataset": meets_targets(metrics["certificate"])} | ({"retrained": _all(halved)} if halved else {})
+    real = _all(found.values())
+    if real and not all(corrected_halved):
         reasons.append(CORRECTED_DISAGREES)
     return Verdict(
         real,
         _headline(real, **found),
-        _caution({stage: agreement[stage][attribute] for stage in doubtful}, denied, least_agreement),
-        reasons + _cost(metrics["quality"]),
+        _caution(metrics, targets, least_agreement),
+        [TARGETS_ARE[found["dataset"]], *reasons, *_cost(metrics["quality"])],
     )
 
 
 def meets_targets(certificate: Mapping[str, Any]) -> bool | None:
     """Return whether every target is met by the certificate, or None if none is missed but of one it cannot be told."""
-    verdicts = {certify.Verdict(target["verdict"]) for target in certificate["targets"]}
-    if certify.Verdict.MISSED in verdicts:
-        return False
-    return True if verdicts == {certify.Verdict.MET} else None
+    held = {certify.Verdict.MET: True, certify.Verdict.MISSED: False}
+    return _all([held.get(certify.Verdict(target["verdict"])) for target in certificate["targets"]])
 
 
-def _halved(excess: Mapping[str, Estimate], doubtful: Collection[str] = ()) -> dict[str, bool | None]:
-    """Return whether the bias of the retrained GAN is at most half of the control's; nothing without such a GAN."""
-    if "retrained" not in excess:
-        return {}
-    is_doubtful = "retrained" in doubtful or "control" in doubtful
-    return {"retrained": None if is_doubtful else is_halved(excess["retrained"], excess["control"])}
+def _all(answers: Collection[bool | None]) -> bool | None:
+    """Return False if any answer is, None if none is but one is unknown, and True otherwise."""
+    return False if False in answers else None if None in answers else True
 
 
 def excess_of(gap: Estimate, target: float) -> Estimate:
@@ -256,8 +249,24 @@ def _headline(real: bool | None, **found: bool | None) -> str:
     return f"{said}, {joined_by} {RETRAINED_IS[found['retrained']]}."
 
 
-def _caution(doubtful: Mapping[str, float], denied: Mapping[str, float], least_agreement: float) -> str:
+def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> str:
     """Name the image sets, and the groups of edits, on which the detectors disagree too often, with their agreement."""
+    several = len(targets.edited) > 1
+
+    def named(attribute: str, which: str) -> str:
+        return f"{attribute} of {readable(which)}" if several else which
+
+    agreement = metrics["agreement"]
+    doubtful = {
+        named(attribute, stage): agreement[stage][attribute]
+        for attribute in targets.edited
+        for stage in tables.known_stages(agreement)
+        if agreement[stage][attribute] < least_agreement
+    }
+    denied = {
+        named(*which): share
+        for which, share in tables.denied_groups(metrics["edits"]["dataset"], least_agreement).items()
+    }
     said = []
     for shares, what, which in (
         (doubtful, "images", "rates and gaps of these images do"),
@@ -319,11 +328,15 @@ def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
     met = "Every target rate is met in the rebalanced dataset, as the section “Are the target rates met?” tells"
     if not retrain:
         return f"The criterion. {met}."
+    several = len(targets.compared) > 1
+    wanted = ", ".join(
+        f"{target_gap(targets.alone(name).targets):+z.2f}{f' of {readable(name)}' * several}"
+        for name in targets.compared
+    )
     return (
         f"The criterion has two parts. {met}. By the referee, the retrained GAN's bias is at most half of the control "
-        "GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap "
-        f"({target_gap(targets.first_attribute().targets):+z.2f}). The intervals account for the choice of images, not "
-        "for another seed of the training."
+        f"GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap "
+        f"({wanted}). The intervals account for the choice of images, not for another seed of the training."
     )
 
 
@@ -349,13 +362,46 @@ def _caption_gallery(targets: Rebalance) -> str:
     return f"A row is an edit.{grey}"
 
 
-def _describe_rates(attribute: str, retrain: Retrain | None) -> str:
+def _rates_by_group(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrain | None) -> str:
+    """Return tables of the rates of each attribute before and after the edits and the retraining."""
+    pairs = [("dataset", "dataset_rebalanced"), *([("control", "retrained")] if retrain else [])]
+    sections = []
+    for attribute in targets.edited:
+        rules = targets.alone(attribute).targets
+        rows = [_table(tables.rates_table(metrics, rules, *pair)) for pair in pairs]
+        sections += [f"<h2>Rate of {escape(readable(attribute))} by group</h2>", *rows]
+    return "\n".join(sections)
+
+
+def _gaps(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> str:
+    """Return a table of the gaps of each attribute that has one."""
+    sections = []
+    for attribute in targets.compared:
+        of_what = f"gap in {readable(attribute)}" if len(targets.edited) > 1 else "gap"
+        heading = f"Group {of_what} in every image set: {tables.groups_text(targets.alone(attribute))}"
+        rows = _table(tables.gap_table(metrics, attribute, least_agreement))
+        sections.append(f"<h2>{escape(heading)}</h2>\n{rows}")
+    return "\n".join(sections)
+
+
+def _say_gaps(targets: Rebalance) -> list[str]:
+    """Say of each attribute between which groups its gap is."""
+    if len(targets.edited) == 1:
+        return [f"Group gap: {tables.groups_text(targets)}."]
+    return [f"Group gap in {readable(name)}: {tables.groups_text(targets.alone(name))}." for name in targets.compared]
+
+
+def _attributes(targets: Rebalance) -> str:
+    return " and ".join(map(readable, targets.edited))
+
+
+def _describe_rates(attributes: str, retrain: Retrain | None) -> str:
     """Say what to look for in the figure of rates."""
     good, bad = "in the rebalanced dataset", "in the original dataset"
     if retrain:
         good, bad = f"{good} and in the retrained GAN", f"{bad} or in the control GAN"
     return (
-        f"Bars of the rate of {readable(attribute)} by group, a panel for each image set. Compare the bars with the "
+        f"Bars of the rate of {attributes} by group, a panel for each image set. Compare the bars with the "
         f"dashed target rates. They should meet {good}, but not {bad}."
     )
 
@@ -365,10 +411,6 @@ def _describe_quality(quality: pd.DataFrame) -> str:
     measured = quality[tables.MEASURED_WITH].drop_duplicates().itertuples(index=False)
     with_what = " ".join(f"Reference: {n:,} {name}. Extractor of the features: {net}." for net, name, n in measured)
     return f"{with_what} Lower distances, higher coverage and higher density are better."
-
-
-def _groups(targets: Rebalance) -> str:
-    return " minus ".join(readable(group_name(target.where)) for target in targets.first_attribute().targets[:2])
 
 
 def _say_samples(found: Mapping[str, Any] | None) -> str:

@@ -289,7 +289,7 @@ def timing_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def rates_table(metrics: Mapping[str, Any], targets: Sequence[RateRule], before: str, after: str) -> pd.DataFrame:
-    """Return the referee's rates in two image sets, with a row per target and one for the group gap.
+    """Return the referee's rates in two image sets, with a row per target and one for the group gap if there are two.
 
     Args:
         metrics: metrics of the run.
@@ -298,15 +298,15 @@ def rates_table(metrics: Mapping[str, Any], targets: Sequence[RateRule], before:
         after: image set whose interval is shown.
     """
     attribute = targets[0].attribute
-    rates, gaps = metrics["rate"][attribute], metrics["gap"][attribute]
-
+    rates, gaps = metrics["rate"][attribute], metrics["gap"].get(attribute)
     rows = []
     for target in targets:
         group = group_name(target.where)
         pair = (rates[stage]["referee"][group] for stage in (before, after))
         rows.append(_compared(readable(group), target.rate, *pair, RATE))
-    pair = (gaps[stage]["referee"] for stage in (before, after))
-    rows.append(_compared("group gap", target_gap(targets), *pair, GAP))
+    if gaps:
+        pair = (gaps[stage]["referee"] for stage in (before, after))
+        rows.append(_compared("group gap", target_gap(targets), *pair, GAP))
     return pd.DataFrame(rows, columns=["group", "target rate", readable(before), readable(after), "interval"])
 
 
@@ -337,18 +337,18 @@ def robustness_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def denied_groups(edits: Mapping[str, Any], least_agreement: float) -> dict[str, float]:
-    """Return the groups of which the referee confirms too few edits, with the share that it does.
+def denied_groups(edits: Mapping[str, Any], least_agreement: float) -> dict[tuple[str, str], float]:
+    """Return the attributes and groups of which the referee confirms too few edits, with the share that it does.
 
     Args:
         edits: what `evaluate_edits` found of one image set.
         least_agreement: share of the edits that is enough.
     """
-    shares: dict[str, float] = {}
-    for entry in edits["ledger"]:  # a group can have targets of several attributes
-        if entry["made"] and entry["share_confirmed"] < least_agreement:
-            shares[entry["group"]] = min(entry["share_confirmed"], shares.get(entry["group"], 1.0))
-    return shares
+    return {
+        (entry["attribute"], entry["group"]): entry["share_confirmed"]
+        for entry in edits["ledger"]
+        if entry["made"] and entry["share_confirmed"] < least_agreement
+    }
 
 
 def as_estimate(found: Mapping[str, Any]) -> Estimate:
@@ -360,6 +360,11 @@ def target_gap(rules: Sequence[RateRule]) -> float:
     """Return the group gap that the target rates leave: the first rate minus the second."""
     first, second = rules[:2]
     return first.rate - second.rate
+
+
+def groups_text(targets: Rebalance) -> str:
+    """Name the groups between which the gap of a section with one attribute is: `long hair minus not long hair`."""
+    return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
 
 
 def gap_text(gap: Estimate) -> str:

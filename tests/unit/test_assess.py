@@ -79,7 +79,8 @@ def evaluate(tmp_path):
             agreement=tmp_path / "agreement.json",
         )
         bias = read_table(tmp_path / "bias.parquet", "bias")
-        return bias, read_json(tmp_path / "gaps.json"), read_json(tmp_path / "agreement.json")
+        (gaps,) = read_json(tmp_path / "gaps.json").values()  # of the only attribute
+        return bias, gaps, read_json(tmp_path / "agreement.json")
 
     return run
 
@@ -262,7 +263,6 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         samples=[tmp_path / "edits-dataset.json"] * segmented,
         detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
         segmenter=[tmp_path / "segmenter.json"] * segmented,
-        targets=TARGETS,
         benchmarks=tmp_path / "benchmarks",
         metrics=tmp_path / "metrics.json",
     )

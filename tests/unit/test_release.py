@@ -167,8 +167,8 @@ def test_the_model_card_has_the_figures_of_the_run(with_gan, tmp_path):
         "A StyleGAN2 generator of 32 by 32 pixels. It was trained by the run `made-up`",
         "| long hair | 0.50 | 0.72 | 0.55 | [0.53, 0.57] |",
         "| group gap | +0.00 | +0.44 | +0.10 | [+0.07, +0.13] |",
-        "The group gap in smiling is +0.10 [+0.07, +0.13]; that of a GAN trained alike on the original images, the "
-        "control, is +0.44 [+0.41, +0.47].",
+        "The group gap in smiling (long hair minus not long hair) is +0.10 [+0.07, +0.13]. That of a GAN trained alike "
+        "on the original images, the control, is +0.44 [+0.41, +0.47].",
         "There is not enough evidence to tell whether the target is met. About 400 labels",
         "49.0 % do. The target is met.",
         "49.0 % do. The target is missed.",

@@ -171,8 +171,8 @@ def texts_by_panel(drawn):
 
 def draw(rates=RATES, agreement=None, least=0.95, targets=TARGETS, denied=None):
     bias, gaps = bias_of(rates)
-    shares = {stage: {"smiling": 0.99} for stage in IMAGE_SETS} | (agreement or {})
-    return figures.rates_figure(bias, gaps, shares, targets, least, denied)
+    shares = {stage: {"smiling": 0.99} for stage in rates} | (agreement or {})
+    return figures.rates_figure(bias, {"smiling": gaps}, shares, targets, least, denied)
 
 
 def test_the_panels_begin_with_those_of_the_papers_figure_in_its_order():
@@ -190,7 +190,7 @@ def test_the_figure_has_panels_for_the_image_sets_of_the_run_alone():
         assert len(drawn.axes) == count
         assert {axes.get_subplotspec().rowspan.start for axes in drawn.axes} == {0}
         assert list(texts_by_panel(drawn))[-1] == "Rebalanced dataset"
-        assert "Lower row" not in drawn.texts[-1].get_text()
+        assert "Lower row" not in drawn.subfigs[0].texts[-1].get_text()
         assert [axes.get_ylabel() for axes in drawn.axes] == ["rate of smiling", *[""] * (count - 1)]
 
 
@@ -203,12 +203,12 @@ def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
 
 
 def test_a_rebalanced_set_is_struck_where_the_referee_denies_the_edits_of_a_group():
-    panels = texts_by_panel(draw(denied={"dataset_rebalanced": 0.91}))
+    panels = texts_by_panel(draw(denied={"dataset_rebalanced": {("smiling", "long_hair"): 0.91}}))
     struck = {title: text for title, text in panels.items() if "no gap counts" in text}
     assert set(struck) == {"Rebalanced dataset"}
     assert "detectors agree on 0.91 of a group's edits: no gap counts" in struck["Rebalanced dataset"]
     edits = {"ledger": [LEDGER, LEDGER | {"group": "not long_hair", "share_confirmed": 0.9}]}
-    assert tables.denied_groups(edits, 0.95) == {"not long_hair": 0.9}
+    assert tables.denied_groups(edits, 0.95) == {("smiling", "not long_hair"): 0.9}
     assert tables.denied_groups({"ledger": [LEDGER | {"made": 0, "share_confirmed": 0.0}]}, 0.95) == {}
 
 
@@ -237,7 +237,7 @@ def test_a_group_without_images_is_named_and_has_no_bar():
     bias.loc[empty, ["rate", "ci_low", "ci_high"]] = np.nan
     gaps["retrained"]["referee"] = {"value": None, "ci": [None, None]}
     agreement = {stage: {"smiling": 0.99} for stage in IMAGE_SETS}
-    drawn = figures.rates_figure(bias, gaps, agreement, TARGETS, 0.95)
+    drawn = figures.rates_figure(bias, {"smiling": gaps}, agreement, TARGETS, 0.95)
     assert texts_by_panel(drawn)["Retrained GAN"] == "no image gap unknown"
     assert [len(axes.patches) for axes in drawn.axes] == [2, 2, 2, 2, 1, 2, 2]
 
@@ -256,7 +256,26 @@ def groups_drawn(*conditions):
     table = pd.concat([first.assign(group=group_name(where)) for where in conditions])
     agreement = {stage: {"smiling": 0.99} for stage in IMAGE_SETS}
     targets = TARGETS.model_copy(update={"targets": rules})
-    return figures.rates_figure(table, gaps, agreement, targets, 0.95)
+    return figures.rates_figure(table, {"smiling": gaps}, agreement, targets, 0.95)
+
+
+def test_attributes_stand_below_one_another_and_one_with_a_single_group_has_no_gap():
+    metrics = metrics_of_several(retrained=(0.33, 0.17))
+    rates, gaps = bias_of(RATES)
+    beards, gaps_of_beards = bias_of(RATES | {"retrained": (0.33, 0.17)})
+    hats = beards[beards["group"] == "long_hair"].assign(group="beard", attribute="hat")
+    table = pd.concat([rates, beards.assign(attribute="beard"), hats])
+    gaps = {"smiling": gaps, "beard": gaps_of_beards}
+    denied = {"dataset_rebalanced": {("beard", "long_hair"): 0.9, ("beard", "not long_hair"): 0.8}}
+    drawn = figures.rates_figure(table, gaps, metrics["agreement"], SEVERAL, 0.95, denied)
+    of_smiles, of_beards, of_hats = map(texts_by_panel, drawn.subfigs)
+    assert len(of_smiles) == len(of_beards) == len(of_hats) == len(figures.PANELS)
+    assert not any("no gap counts" in text for text in of_smiles.values())
+    assert "0.80 of a group's edits" in of_beards["Rebalanced dataset"]
+    assert of_beards["Retrained GAN"].startswith("gap +0.16")
+    assert set(of_hats.values()) == {""}
+    named = [text.get_text() for text in drawn.subfigs[2].legends[0].get_texts()]
+    assert named[0] == "beard"
 
 
 def test_names_of_groups_stand_beside_one_another():
@@ -269,14 +288,14 @@ def test_names_of_many_groups_are_left_to_the_key():
     both = (True, False)
     drawn = groups_drawn(*({"wavy_hair": hair, "young": young} for hair in both for young in both))
     assert all(extents(axes) == [] for axes in drawn.axes)
-    named = [text.get_text() for text in drawn.legends[0].get_texts()]
+    named = [text.get_text() for text in drawn.subfigs[0].legends[0].get_texts()]
     assert {"wavy hair and young", "not wavy hair and not young", "target rate"} <= set(named)
 
 
 def test_the_figure_of_rates_is_written_as_a_png(tmp_path):
     bias, gaps = bias_of(RATES)
     write_table(tmp_path / "bias.parquet", "bias", bias)
-    write_json(tmp_path / "gaps.json", gaps)
+    write_json(tmp_path / "gaps.json", {"smiling": gaps})
     write_json(tmp_path / "agreement.json", {stage: {"smiling": 0.99} for stage in IMAGE_SETS})
     write_json(tmp_path / "edits-dataset.json", {"ledger": [LEDGER]})
     figures.plot_rates(
@@ -553,6 +572,36 @@ def test_gaps_that_round_to_nothing_have_no_minus_sign():
 MISSED, UNTOLD = ("met", "missed"), ("met", "not enough evidence")
 
 
+SEVERAL = EVEN.model_copy(
+    update={
+        "targets": [
+            *EVEN.targets,
+            *(
+                rule.model_copy(update={"attribute": "beard", "rate": rate})
+                for rule, rate in zip(EVEN.targets, (0.3, 0.2), strict=True)
+            ),
+            RateRule(where={"beard": True}, attribute="hat", rate=0.1),
+        ]
+    }
+)
+
+
+def metrics_of_several(**beards):
+    """Return metrics of a run with three attributes: beards with rates of their own, hats in one group alone."""
+    metrics, others = metrics_of(), metrics_of(RATES | beards)
+    metrics["rate"]["beard"], metrics["gap"]["beard"] = others["rate"]["smiling"], others["gap"]["smiling"]
+    metrics["rate"]["hat"] = {
+        stage: {judge: {"beard": found["long_hair"]} for judge, found in judges.items()}
+        for stage, judges in others["rate"]["smiling"].items()
+    }
+    metrics["agreement"] = {stage: dict.fromkeys(("smiling", "beard", "hat"), 0.99) for stage in RATES}
+    accuracy = metrics["detectors"]["referee"]["smiling"]
+    metrics["detectors"] = {
+        name: dict.fromkeys(("smiling", "beard", "hat"), accuracy) for name in ("referee", "selector")
+    }
+    return metrics
+
+
 def judged(rates=RATES, n=2000, agreement=None, targets=EVEN, certified=("met", "met")):
     return summary.judge_balance(metrics_of(rates, n, agreement, certified), targets, 0.95)
 
@@ -667,6 +716,21 @@ def test_too_few_images_of_a_gan_leave_the_verdict_open():
     assert judged(n=20).real is None
 
 
+def test_every_attribute_that_has_a_gap_counts_in_the_verdict():
+    beards = {"retrained": (0.33, 0.17), "control": (0.7, 0.2)}  # a gap of 0.1 is wanted
+    verdict = summary.judge_balance(metrics_of_several(**beards), SEVERAL, 0.95)
+    assert verdict.real is True
+    assert [reason.split(":")[0] for reason in verdict.reasons[1:3]] == ["Of smiling", "Of beard"]
+    verdict = summary.judge_balance(metrics_of_several(retrained=(0.6, 0.1), control=(0.7, 0.2)), SEVERAL, 0.95)
+    assert verdict.real is False
+    assert "Of beard: The retrained GAN has more than half of the control GAN's bias." in verdict.reasons
+    metrics = metrics_of_several(**beards)
+    metrics["agreement"]["retrained"]["beard"] = 0.9
+    verdict = summary.judge_balance(metrics, SEVERAL, 0.95)
+    assert verdict.real is None
+    assert "agree is only 0.90 for “beard of retrained GAN”" in verdict.caution
+
+
 def test_a_wanted_gap_is_no_imbalance():
     # Rates of 0.8 and 0.2 are what is wanted here, so only a dataset that keeps them is balanced.
     first, second = EVEN.targets
@@ -745,6 +809,16 @@ def written_page(tmp_path, metrics, retrain=RETRAIN, targets=EVEN):
         summary=tmp_path / "summary.html",
     )
     return Page((tmp_path / "summary.html").read_text())
+
+
+def test_the_page_shows_the_rates_and_gaps_of_every_attribute(tmp_path):
+    page = written_page(tmp_path, metrics_of_several(retrained=(0.33, 0.17)), targets=SEVERAL)
+    headings = [f"Rate of {name} by group" for name in ("smiling", "beard", "hat")]
+    assert [heading for heading in headings if heading in page.text] == headings
+    assert "Group gap in beard in every image set: long hair minus not long hair" in page.text
+    assert "gap in hat" not in page.text
+    assert "(+0.00 of smiling, +0.10 of beard)" in page.text
+    assert page.alternatives[-1].startswith("Bars of the rate of smiling and beard and hat by group")
 
 
 def test_the_second_section_says_whether_edits_help(tmp_path):
@@ -988,6 +1062,18 @@ def test_the_card_says_of_edits_that_an_audit_planned_and_of_the_gans_compared(t
     assert "each target got as many more edits as make up for those that had failed." in more
     said = "a GAN each was trained on resampled original images, without any edit; on as many edited images, which keep"
     assert said in more
+
+
+def test_the_card_has_the_gap_and_the_accuracy_of_every_attribute(tmp_path):
+    write_json(tmp_path / "metrics.json", metrics_of_several())
+    rows = pd.DataFrame({"image_id": ["a"], "edited": [False], "smiling": [True], "beard": [False]})
+    write_table(tmp_path / "labels.parquet", "assembled", rows)
+    files = {"metrics": tmp_path / "metrics.json", "labels": tmp_path / "labels.parquet", "card": tmp_path / "card.md"}
+    datasheet.write_datasheet(**files, run="several", data=AvatarData(), targets=SEVERAL)
+    text = " ".join((tmp_path / "card.md").read_text().split())
+    assert text.count("The group gap in ") == 2
+    assert "The group gap in beard (long hair minus not long hair) by the referee was +0.60" in text
+    assert "was right on smiling in 0.98 and beard in 0.98 and hat in 0.98 of held-out" in text
 
 
 def test_the_card_of_a_run_without_networks_claims_no_gan(tmp_path):

@@ -38,7 +38,7 @@ rule evaluate_bias:
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -229,9 +229,8 @@ rule collect_metrics:
         "../../envs/pipeline.yaml"
     params:
         stage="collect_metrics",
-        targets=settings["rebalance"],
         benchmarks=f"{ROOT}/benchmarks",
-        revision=6,
+        revision=7,
     script:
         "../scripts/stage.py"
 
