@@ -39,7 +39,7 @@ KINDS = {
     "models/segmenter.json": "intersection over union of each part on held-out images",
     "models/*.json": "accuracy and errors of a detector for each attribute on held-out images",
     "evaluation/bias.parquet": "table `bias`",
-    "evaluation/gaps.json": "gap of each image set by each judge, with intervals",
+    "evaluation/gaps.json": "gap of each attribute in each image set by each judge, with intervals",
     "evaluation/agreement.json": "share of each image set on which the two detectors agree",
     "evaluation/quality.parquet": "table `quality`",
     "evaluation/edits-*.json": "edits planned and succeeded, as selector and referee see it",

@@ -274,16 +274,15 @@ def _add_key(figure: SubFigure, groups: Sequence[str], layout: Layout) -> None:
         frameon=False,
         columnspacing=1.2,
     )
-    note = f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval." if groups[1:] else ""
+    notes = [f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval."] if groups[1:] else []
     if layout == TWO_ROWS:
-        note += (
-            " Upper row: the panels of the paper's Fig. 12, in its order. Lower row: the dataset that the retrained "
-            "GAN was trained on, and the control GAN, trained with the same settings and seed on the original dataset."
+        notes.append(
+            "Upper row: the panels of the paper's Fig. 12, in its order. Lower row: the dataset that the retrained GAN "
+            "was trained on, and the control GAN, trained with the same settings and seed on the original dataset."
         )
+    note = textwrap.fill(" ".join(notes), 70)
     under_key = layout.key - 0.34 - 0.1376 * math.ceil((len(bars) + len(marks)) / 2)
-    figure.text(
-        0.058, under_key / layout.height, textwrap.fill(note, 70), fontsize=SMALL, va="top", linespacing=1.3, color=INK
-    )
+    figure.text(0.058, under_key / layout.height, note, fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 
 
 @dataclass(frozen=True)
