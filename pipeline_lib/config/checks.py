@@ -167,11 +167,6 @@ def check_targets(config: Config) -> None:
             f"`rebalance.targets`: `{targets[0].attribute}` has one target, and the group gap is that of the first "
             "attribute's first two; add its target in another group, or begin with an attribute that has two"
         )
-    if len(config.rebalance.edited) > 1 and config.retrain and "resampled" in config.retrain.baselines:
-        raise ValueError(
-            "`retrain.baselines`: resampled draws images for the targets of one attribute, and there are several; "
-            "remove it"
-        )
     if len(config.rebalance.edited) > 1 and config.evaluate.utility:
         raise ValueError(
             "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; set "

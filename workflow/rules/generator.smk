@@ -121,7 +121,7 @@ if checked.retrain:
             targets=settings["rebalance"]["targets"],
             run=RUN,
             seed=SEED,
-            revision=1,
+            revision=2,
         script:
             "../scripts/stage.py"
 
