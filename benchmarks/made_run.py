@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Config, parse_config
+from pipeline_lib.config import Config, Inpainting, Translation, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.release.provenance import record_provenance
@@ -70,14 +70,17 @@ def make_run(
     edits = edits.assign(attribute="smiling", wanted=~labels["smiling"].to_numpy()[list(edited)])
     write_table(folder / "plan/dataset.parquet", "plan", edits, metadata)
     (folder / "models").mkdir(exist_ok=True)
-    roles = ("encoder", "source/generator", "selector") if config.uses_encoder else ("selector",)
-    models = [folder / f"models/{role}.safetensors" for role in roles]
-    for path in models:
+    editor, roles = settings.editor, ["encoder", "source/generator"] if config.uses_encoder else []
+    if isinstance(editor, Translation):
+        roles += [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
+    models = [folder / f"models/{role}.safetensors" for role in [*roles, "selector"]]
+    given = [editor.path / "unet.safetensors"] if isinstance(editor, Inpainting) else []
+    for path in [*given, *models]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(path.stem)  # no weights; they are not read, but their digests are
     made_by = metadata | {
         "config_digest": digest_of(settings.model_dump()),
-        "models_digest": digest_of_files(*models),
+        "models_digest": digest_of_files(*given, *models),
     }
     tried = edits[["image_id"]].assign(donor_id=[names[(place + 1) % len(names)] for place in edited], chosen=True)
     others = tried.assign(donor_id=names[0], chosen=False)  # another candidate each, which was not chosen
@@ -95,7 +98,7 @@ def make_run(
         settings=config.model_dump(mode="json"),
         images=sorted(folder.glob("images/*/*.parquet")),
         models=models,
-        given=[],
+        given=given,
         provenance=folder / "provenance.json",
     )
     return config

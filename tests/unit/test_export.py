@@ -36,6 +36,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
 AFTER = np.where(np.isin(np.arange(5), list(EDITED))[:, None, None, None], 255 - PIXELS, PIXELS)
 
 
+ROLES = {"encoder": "encoder", "generator": "source/generator"}
+
+
 @pytest.fixture
 def run(tmp_path):
     """Write a run of five avatars, two of them edited."""
@@ -96,6 +99,33 @@ def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
             expected |= {"region": "mouth", "editor": "poisson", "finish": "detail", "selector_digest": selector}
             expected |= {"smiling": None, "long_hair": None}
         assert {key: value for key, value in row.items() if key != "file_name"} == expected
+
+
+@pytest.mark.parametrize("kind", ["cyclegan", "spade", "inpainting-network", "inpainting", "latent-regression"])
+def test_the_row_of_an_edit_names_the_networks_of_its_editor(tmp_path, kind):
+    run, values = tmp_path / "run", copy.deepcopy(VALUES)
+    own = {"editor": [run / f"models/translators/{kind}.safetensors"]}
+    if kind == "latent-regression":
+        values |= {"generator": {"channels": [8] * 4, "training": {"kimg": 1}}, "encoder": {"training": {"kimg": 1}}}
+        values["rebalance"]["editor"] = kind
+        own = {role: [run / f"models/{name}.safetensors"] for role, name in ROLES.items()}
+    elif kind == "inpainting":
+        (tmp_path / "model").mkdir()
+        prompts = {"present": "a smile", "absent": "no smile"}
+        values["rebalance"] |= {
+            "editor": {"kind": kind, "path": str(tmp_path / "model"), **prompts},
+            "finish": "region",
+        }
+        own = {"editor": [tmp_path / "model/unet.safetensors"]}
+    else:
+        values["rebalance"]["editor"] = {"kind": "translation", "method": kind}
+        own["editor"] += [run / "models/segmenter.safetensors"] * (kind == "spade")
+    make_run(run, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
+    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    row = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()[min(EDITED)]
+    assert row["editor"] == (kind if kind in ("inpainting", "latent-regression") else "translation")
+    for role in ("encoder", "generator", "editor"):
+        assert row[f"{role}_digest"] == (digest_of_files(*own[role]) if role in own else None)
 
 
 def test_splits_stay_apart_and_have_the_same_columns(run, tmp_path):
