@@ -270,6 +270,12 @@ class EncoderTraining(Section):
             raise ValueError("`collages` leaves no image with known latents in a batch; use a smaller share")
         return self
 
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> EncoderTraining:
+        if not (self.mse or self.perceptual or self.latent or self.identity or self.local):
+            raise ValueError("every loss has a weight of 0; set `mse`, `perceptual` or `latent`")
+        return self
+
 
 class Encoder(Section):
     """The masked encoder into the generator's latent space."""

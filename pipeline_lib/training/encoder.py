@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.config import Encoder as EncoderSection
-from pipeline_lib.config import LocalLoss
+from pipeline_lib.config import EncoderTraining, LocalLoss
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.imaging.masks import grow, random_masks
@@ -71,6 +71,7 @@ class EncoderTask:
             compiled(network, device, settings.training.compile, settings.training.cuda_graphs)
             for network in (self.encoder, self.generator.synthesize, self.perceptual)
         )
+        self._weights = _weights_of(settings.training)
         self._optimiser = torch.optim.Adam(self.encoder.parameters(), settings.training.learning_rate, fused=True)
 
     def step(self, index: int) -> dict[str, Tensor]:
@@ -85,24 +86,30 @@ class EncoderTask:
             images, mask, seam = self._make_collages(images, mask, collages, index)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             predicted = self._encode(images, mask).float()
-            rebuilt = self._synthesize(predicted).float()
-            images = torch.where(seam.bool(), rebuilt.detach(), images)  # the seam has no ground truth
-            losses = {
-                "mse": F.mse_loss(rebuilt, images),
-                "perceptual": self._distance(*self._crop(rebuilt, images, index)).mean(),
-                "latent": latent_loss(predicted[collages:], latents[collages:]),
-            }
-            if self.identity is not None:
-                losses["identity"] = self.identity(rebuilt, images).mean()
-            if training.local is not None:
-                losses["local"] = self._local_loss(rebuilt, images, training.local)
-        weights = training.model_dump(include={"mse", "perceptual", "latent"})
-        weights |= {name: part.weight for name in ("identity", "local") if (part := getattr(training, name))}
-        objective = sum(weights[name] * loss.float() for name, loss in losses.items())
+            losses = {}
+            if "latent" in self._weights:
+                losses["latent"] = latent_loss(predicted[collages:], latents[collages:])
+            if self._weights.keys() - {"latent"}:
+                losses |= self._image_losses(self._synthesize(predicted).float(), images, seam, index)
+        objective = sum(weight * losses[name].float() for name, weight in self._weights.items())
         self._optimiser.zero_grad(set_to_none=True)
         objective.backward()
         ranks.average(weight.grad for weight in self.encoder.parameters())
         self._optimiser.step()
+        return losses
+
+    def _image_losses(self, rebuilt: Tensor, images: Tensor, seam: Tensor, index: int) -> dict[str, Tensor]:
+        """Return the losses of rebuilt images, without those of weight 0, which cost most of a step."""
+        images = torch.where(seam.bool(), rebuilt.detach(), images)  # the seam has no ground truth
+        losses = {}
+        if "mse" in self._weights:
+            losses["mse"] = F.mse_loss(rebuilt, images)
+        if "perceptual" in self._weights:
+            losses["perceptual"] = self._distance(*self._crop(rebuilt, images, index)).mean()
+        if self.identity is not None:
+            losses["identity"] = self.identity(rebuilt, images).mean()
+        if self.settings.training.local is not None:
+            losses["local"] = self._local_loss(rebuilt, images, self.settings.training.local)
         return losses
 
     def _make_collages(
@@ -182,6 +189,13 @@ class EncoderTask:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.encoder.load_state_dict(state["encoder"])
         self._optimiser.load_state_dict(state["optimiser"])
+
+
+def _weights_of(training: EncoderTraining) -> dict[str, float]:
+    """Return the weight of each loss that is used."""
+    weights = training.model_dump(include={"mse", "perceptual", "latent"})
+    weights |= {name: part.weight for name in ("identity", "local") if (part := getattr(training, name))}
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def latent_loss(predicted: Tensor, latents: Tensor) -> Tensor:

@@ -224,6 +224,11 @@ def test_collages_need_a_square_to_exchange() -> None:
     assert "leaves no image with known latents" in refusal(changed("encoder.training", all_of_them))
 
 
+def test_an_encoder_needs_a_loss() -> None:
+    nothing = {"kimg": 1, "mse": 0, "perceptual": 0, "latent": 0}
+    assert "every loss has a weight of 0" in refusal(changed("encoder.training", nothing))
+
+
 def test_a_square_keeps_four_pixels_while_the_resolution_grows() -> None:
     values = changed("generator.training.local", {"top": 0.5, "left": 0.25, "side": 0.5, "channels": [8, 8, 8, 8]})
     values["generator"]["training"]["growth"] = [{"resolution": 4, "kimg": 1}]

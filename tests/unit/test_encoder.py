@@ -252,3 +252,11 @@ def test_training_a_narrow_encoder_of_large_images_leaves_memory_intact():
         "for _ in range(4): ResNetEncoder((8,), width=8)(torch.rand(8, 3, 256, 256)).square().mean().backward()"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_loss_of_weight_zero_is_neither_computed_nor_missed():
+    task = make_task(section(training={"mse": 0.0, "perceptual": 0.0, "latent": 2.0}))
+    task._synthesize = task._distance = None  # neither the generator nor the distance of rebuilt images is called
+    losses = task.step(0)
+    assert set(losses) == {"latent"}
+    assert set(make_task(section()).step(0)) == {"mse", "perceptual", "latent"}
