@@ -20,7 +20,14 @@ from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
 from pipeline_lib.config.rebalance import BoxRegion, Optimization, PartRegion, Translation
 from pipeline_lib.config.run import Config
-from pipeline_lib.config.sections import Encoder, GanTraining, Generator
+from pipeline_lib.config.sections import (
+    Encoder,
+    GanTraining,
+    Generator,
+    Retrain,
+    refuse_unknown_attributes,
+    shared,
+)
 from pipeline_lib.config.studies import impossible_methods
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import files_below
@@ -204,6 +211,28 @@ def check_sections(config: Config) -> None:
         )
 
 
+def _check_attribute_loss(config: Config, retrain: Retrain) -> None:
+    """Check that detectors in the loss on attributes are differentiable, and the second independent of the others."""
+    used = {"detectors.selector": config.detectors.selector} if retrain.attributes else {}
+    if "second_selector" in retrain.baselines:
+        used["retrain.second_selector"] = retrain.second_selector
+    for key, network in used.items():
+        if network.backend == "onnx":
+            raise ValueError(
+                "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
+                f"remove `retrain.attributes` or use another backend for `{key}`"
+            )
+    if "second_selector" not in retrain.baselines:
+        return
+    refuse_unknown_attributes("retrain.second_selector", retrain.second_selector, config.detectors.attributes)
+    for judge, keys in (("selector", ("path", "seed")), ("referee", ("path", "seed", "half"))):
+        for key in keys:
+            if shared(retrain.second_selector, getattr(config.detectors, judge), key):
+                raise ValueError(
+                    f"`retrain.second_selector.{key}` equals `detectors.{judge}.{key}`; they must differ in it"
+                )
+
+
 def check_networks(config: Config) -> None:
     """Check that widths, squares and resolutions fit each other."""
     if config.generator:
@@ -212,11 +241,7 @@ def check_networks(config: Config) -> None:
         _check_encoder(config.encoder, config.data.resolution)
     if config.retrain:
         _check_local("retrain.training", config.retrain.training, config.data.resolution)
-        if config.retrain.attributes is not None and config.detectors.selector.backend == "onnx":
-            raise ValueError(
-                "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
-                "remove `retrain.attributes` or use another backend for `detectors.selector`"
-            )
+        _check_attribute_loss(config, config.retrain)
     _check_methods(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(

@@ -25,6 +25,24 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg", "lpips-squeeze"]
 
 
+def shared(one: DetectorBackend, other: DetectorBackend, key: str) -> bool:
+    """Return whether two detectors have the same value of a key, such as their seed."""
+    values = [getattr(network, key, None) for network in (one, other)]
+    return values[0] == values[1] is not None
+
+
+def refuse_unknown_attributes(name: str, network: DetectorBackend, attributes: list[str]) -> None:
+    """Refuse a given network that has no output for an attribute.
+
+    Raises:
+        ValueError: names the key and the attributes.
+    """
+    key = {"onnx": "columns", "transformers": "classes"}.get(network.backend)
+    missing = [attribute for attribute in attributes if key and attribute not in getattr(network, key)]
+    if missing:
+        raise ValueError(f"{name}.{key} has no entry for {', '.join(missing)}; add it")
+
+
 class Detectors(Section):
     """Two attribute detectors; the selector chooses edits, the referee only evaluates."""
 
@@ -67,19 +85,14 @@ class Detectors(Section):
     @model_validator(mode="after")
     def _detectors_differ(self) -> Detectors:
         for key in ("architecture", "name", "path", "seed", "half"):
-            values = [getattr(network, key, None) for network in (self.selector, self.referee)]
-            if values[0] == values[1] is not None:
+            if shared(self.selector, self.referee, key):
                 raise ValueError(f"selector.{key} equals referee.{key}; the two detectors must differ in it")
         return self
 
     @model_validator(mode="after")
     def _given_networks_know_the_attributes(self) -> Detectors:
         for judge in ("selector", "referee"):
-            network = getattr(self, judge)
-            key = {"onnx": "columns", "transformers": "classes"}.get(network.backend)
-            missing = [name for name in self.attributes if key and name not in getattr(network, key)]
-            if missing:
-                raise ValueError(f"{judge}.{key} has no entry for {', '.join(missing)}; add it")
+            refuse_unknown_attributes(judge, getattr(self, judge), self.attributes)
         return self
 
     @model_validator(mode="before")
@@ -359,11 +372,18 @@ class Retrain(Section):
         None,
         description="additional discriminator on the selector's logits; null: retraining as in the paper",
     )
-    baselines: list[Literal["resampled", "sham", "images_only"]] = Field(
+    baselines: list[Literal["resampled", "sham", "images_only", "second_selector"]] = Field(
         [],
         description="further GANs to compare with, of the same seed and steps; resampled: trained on original images "
         "alone, drawn so that they have the target rates; sham: trained on the dataset with the same images edited, "
-        "but to the value that they have; images_only: trained on the rebalanced dataset without `attributes`",
+        "but to the value that they have; images_only: trained on the rebalanced dataset without `attributes`; "
+        "second_selector: trained on it with another detector in the place of the selector in `attributes`, which "
+        "shows whether the gap closes for the selector alone",
+    )
+    second_selector: DetectorBackend = Field(
+        DetectorNetwork(architecture="residual", width=24, seed=3, half=0),
+        description="the detector of the baseline `second_selector`; must differ from both others in its seed, and "
+        "from the referee in its half of the images",
     )
 
     samples: Annotated[int, Field(ge=16)] | None = Field(
@@ -372,10 +392,18 @@ class Retrain(Section):
         "as many as `sample.images`",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _trained_unless_said_otherwise(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "second_selector" not in values:
+            return values
+        return values | {"second_selector": fill_backend(values["second_selector"])}
+
     @model_validator(mode="after")
     def _baselines_differ(self) -> Retrain:
-        if "images_only" in self.baselines and self.attributes is None:
-            raise ValueError("`baselines`: without `attributes` the retrained GAN is `images_only` itself; remove it")
+        for name in ("images_only", "second_selector"):
+            if name in self.baselines and self.attributes is None:
+                raise ValueError(f"`baselines`: without `attributes` the retrained GAN is `{name}` itself; remove it")
         if len(set(self.baselines)) < len(self.baselines):
             raise ValueError("`baselines` names one twice; name each once")
         return self

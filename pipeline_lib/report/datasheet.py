@@ -97,6 +97,7 @@ TRAINED_ON = {
     "resampled": "resampled original images, without any edit",
     "sham": "as many edited images, which keep the value that each has",
     "images_only": "this dataset, without a loss on attributes",
+    "second_selector": "this dataset, with another selector in the loss on attributes",
 }
 AUDITED = (
     " Earlier edits were labelled by eye, and each target got as many more edits as make up for those that had failed."

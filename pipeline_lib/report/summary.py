@@ -56,6 +56,7 @@ BASELINES_ARE = {
     "resampled": "A GAN trained on resampled original images, without any edit,",
     "sham": "A GAN trained on as many edits, which keep the value that each image has,",
     "images_only": "A GAN retrained on the rebalanced dataset without the loss on attributes",
+    "second_selector": "A GAN retrained on the rebalanced dataset with another selector in the loss on attributes",
 }
 #: Said unless a GAN of resampled images has clearly more bias.
 NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
@@ -177,7 +178,7 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
         is_doubtful = any(agreement[stage][attribute] < least_agreement for stage in ("retrained", "control"))
         halved.append(None if is_doubtful else is_halved(excess["retrained"], excess["control"]))
         corrected_halved.append(is_halved(corrected["retrained"], corrected["control"]))
-        said = [_say_retrained(halved[-1], is_doubtful, excess["control"]), *_say_baselines(excess, metrics["quality"])]
+        said = [_say_retrained(halved[-1], is_doubtful, excess["control"]), *_say_baselines(excess)]
         of_attribute = f"Of {readable(attribute)}: " if len(targets.compared) > 1 else ""
         reasons += [f"{of_attribute}{sentence}" for sentence in said]
     found = {"dataset": meets_targets(metrics["certificate"])} | ({"retrained": _all(halved)} if halved else {})
@@ -293,7 +294,7 @@ def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) ->
     }[halved]
 
 
-def _say_baselines(excess: Mapping[str, Estimate], quality: Mapping[str, Any]) -> list[str]:
+def _say_baselines(excess: Mapping[str, Estimate]) -> list[str]:
     """Say of each further GAN how biased it is, and whether the retrained one is any better."""
     said, retrained = [], excess["retrained"]
     for name in (name for name in BASELINES if name in excess):
@@ -305,10 +306,9 @@ def _say_baselines(excess: Mapping[str, Estimate], quality: Mapping[str, Any]) -
         else:
             compared = "which cannot be told from the retrained GAN's"
         end = NOT_NEEDED if name == "resampled" and found.low <= retrained.high else ""
-        distance = frechet_distances(quality).text(name)
         said.append(
-            f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {compared}, "
-            f"and a Fréchet distance of {distance}.{end}"
+            f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], "
+            f"{compared}.{end}"
         )
     return said
 
@@ -321,7 +321,10 @@ def _cost(quality: Mapping[str, Any]) -> list[str]:
     if "retrained" not in quality:
         return [f"{edited} Lower is better."]
     gans = f"The retrained GAN's is {distances.text('retrained')}. The control GAN's is {distances.text('control')}."
-    return [edited, f"{gans} Lower is better."]
+    others = "".join(
+        f" That of the {readable(name)} is {distances.text(name)}." for name in BASELINES if name in quality
+    )
+    return [edited, f"{gans}{others} Lower is better."]
 
 
 def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:

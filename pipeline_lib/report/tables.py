@@ -37,6 +37,7 @@ NAMES = {
     "resampled": "GAN of resampled originals",
     "sham": "GAN of sham edits",
     "images_only": "GAN retrained without the loss on attributes",
+    "second_selector": "GAN retrained with another selector",
     "truth": "ground truth",
     "corrected": "referee, corrected",
     "masked_l1": "masked L1",

@@ -27,7 +27,7 @@ class AttributeDiscriminator:
     """Distinguishes real from generated images by the joint attributes that a detector predicts for them.
 
     Args:
-        detector: the selector, differentiable and frozen. Never the referee, which evaluates the result.
+        detector: the selector or another, differentiable and frozen. Never the referee, which evaluates the result.
         settings: the config section.
         seed: seed of the run, for the initial weights.
         device: where to compute.

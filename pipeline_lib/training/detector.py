@@ -74,7 +74,7 @@ def train_detector(
         settings: the config section of both detectors.
         related: attributes of the targets and of their conditions, whose association is removed by the weights.
         regions: config section of the region that shows each edited attribute; None without collages.
-        judge: "selector" or "referee".
+        judge: name of the detector.
         checkpoints: folder of resumable checkpoints.
         weights: weight file to write.
         report: JSON of accuracy, error counts and expected calibration error by attribute to write, and for related
@@ -115,7 +115,7 @@ def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least
     Args:
         cells: {attribute: {cell: {"n", "accuracy"}}}; cells of fewer than `LEAST_IN_CELL` images do not count.
         least: accuracy required in each.
-        judge: "selector" or "referee".
+        judge: name of the detector.
 
     Raises:
         DataError: names the attribute, the cell and the accuracy.

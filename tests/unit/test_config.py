@@ -224,6 +224,17 @@ def test_collages_need_a_square_to_exchange() -> None:
     assert "leaves no image with known latents" in refusal(changed("encoder.training", all_of_them))
 
 
+def test_a_second_selector_is_another_network_than_both_detectors() -> None:
+    retrain = {**MINIMAL["retrain"], "attributes": {}, "baselines": ["second_selector"]}
+    assert parse_config(changed("retrain", retrain)).gans[-1] == "second_selector"
+    for key, value, judge in (("seed", 1, "selector"), ("seed", 2, "referee"), ("half", 1, "referee")):
+        other = {"architecture": "plain", "seed": 3, "half": 0, key: value}
+        message = refusal(changed("retrain", {**retrain, "second_selector": other}))
+        assert f"`retrain.second_selector.{key}` equals `detectors.{judge}.{key}`" in message
+    without_loss = {**retrain, "attributes": None}
+    assert "the retrained GAN is `second_selector` itself" in refusal(changed("retrain", without_loss))
+
+
 def test_an_encoder_needs_a_loss() -> None:
     nothing = {"kimg": 1, "mse": 0, "perceptual": 0, "latent": 0}
     assert "every loss has a weight of 0" in refusal(changed("encoder.training", nothing))

@@ -49,6 +49,10 @@ REGIONS = {name: region.model_dump(mode="json") for name, region in checked.reba
 SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
 # Part against box, as the paper edits them.
 REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["editor"]["kind"] == "latent-regression"
+# The trained detectors, of which the last is only in the loss of a GAN.
+DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
+if "second_selector" in checked.gans:
+    DETECTORS["second_selector"] = settings["retrain"]["second_selector"]
 JUDGED = checked.evaluate.judge_candidates  # whether the referee scores every candidate of every edit
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A
@@ -62,7 +66,7 @@ PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; err
 
 
 wildcard_constraints:
-    judge="selector|referee",
+    judge="selector|referee|second_selector",
     name="[a-z_]+",
     shard=r"\d+",
 

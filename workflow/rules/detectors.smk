@@ -5,7 +5,7 @@ rule train_detector:
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         parts=f"{ROOT}/parts/dataset.parquet" if COLLAGES else [],
-        model=lambda wildcards: given(*(settings["detectors"][wildcards.judge].get(key) for key in ("path", "weights"))),
+        model=lambda wildcards: given(*(DETECTORS[wildcards.judge].get(key) for key in ("path", "weights"))),
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
         report=f"{ROOT}/models/{{judge}}.json",
@@ -20,7 +20,7 @@ rule train_detector:
         gpu=GPU,
     params:
         stage="train_detector",
-        network=lambda wildcards: settings["detectors"][wildcards.judge],
+        network=lambda wildcards: DETECTORS[wildcards.judge],
         settings=settings["detectors"],
         related=RELATED,
         regions=REGIONS if COLLAGES else None,

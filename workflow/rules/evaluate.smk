@@ -219,7 +219,7 @@ rule collect_metrics:
         judged=f"{ROOT}/evaluation/judge-samples.json" if DRAWINGS_COMPARED else [],
         certificate=f"{ROOT}/evaluation/certificate.json",
         samples=f"{ROOT}/evaluation/certificate-samples.json" if checked.retrain else [],
-        detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=["selector", "referee"]),
+        detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=DETECTORS),
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
         metrics=f"{ROOT}/evaluation/metrics.json",

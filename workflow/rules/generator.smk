@@ -101,6 +101,7 @@ if checked.retrain:
         "resampled": "dataset_resampled",
         "sham": "dataset_sham_rebalanced",
         "images_only": "dataset_rebalanced",
+        "second_selector": "dataset_rebalanced",
     }
     ATTRIBUTE_LOSS = {
         role: settings["retrain"]["attributes"] if role != "images_only" else None for role in LEARNS_FROM
@@ -128,7 +129,11 @@ if checked.retrain:
     rule retrain_generator:
         input:
             images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
-            selector=lambda wildcards: (f"{ROOT}/models/selector.safetensors" if ATTRIBUTE_LOSS[wildcards.role] else []),
+            selector=lambda wildcards: (
+                f"{ROOT}/models/{wildcards.role if wildcards.role in DETECTORS else 'selector'}.safetensors"
+                if ATTRIBUTE_LOSS[wildcards.role]
+                else []
+            ),
             source=(
                 expand(f"{ROOT}/models/source/{{network}}.safetensors", network=["generator", "discriminator"])
                 if settings["retrain"]["init"] == "source"
