@@ -36,6 +36,7 @@ STAGES = {
     "touch_images": "pipeline_lib.editing.touch",
     "assemble_rebalanced": "pipeline_lib.editing.assemble",
     "resample_dataset": "pipeline_lib.editing.assemble",
+    "draw_ideal": "pipeline_lib.editing.ideal",
     "evaluate_bias": "pipeline_lib.evaluation.bias",
     "evaluate_edits": "pipeline_lib.evaluation.edits",
     "evaluate_frontier": "pipeline_lib.evaluation.frontier",

@@ -17,7 +17,7 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import check_name
-from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
+from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
 from pipeline_lib.config.rebalance import BoxRegion, Optimization, PartRegion, Translation
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
@@ -233,6 +233,20 @@ def _check_attribute_loss(config: Config, retrain: Retrain) -> None:
                 )
 
 
+def _check_ideal(config: Config) -> None:
+    """Check that edits can be drawn as they should be, and that the targets are met if all of them are."""
+    if not config.knows_ideal_edits:
+        raise ValueError(
+            "`retrain.baselines`: ideal edits can be drawn of avatars alone, for regions that show "
+            f"{', '.join(AVATAR_EXCHANGEABLE)}; remove `ideal`"
+        )
+    if config.rebalance.labels:
+        raise ValueError(
+            "`retrain.baselines`: by `rebalance.labels` more edits are planned than the targets need if all succeed; "
+            "remove `ideal`"
+        )
+
+
 def check_networks(config: Config) -> None:
     """Check that widths, squares and resolutions fit each other."""
     if config.generator:
@@ -242,6 +256,8 @@ def check_networks(config: Config) -> None:
     if config.retrain:
         _check_local("retrain.training", config.retrain.training, config.data.resolution)
         _check_attribute_loss(config, config.retrain)
+        if "ideal" in config.retrain.baselines:
+            _check_ideal(config)
     _check_methods(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(

@@ -4,7 +4,7 @@
 IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", "retrained", "control")
 
 #: Samples of further GANs that the retrained one can be compared with, after those in the order of a report.
-BASELINES = ("resampled", "sham", "images_only", "second_selector")
+BASELINES = ("resampled", "sham", "ideal", "images_only", "second_selector")
 
 #: Image sets that can be audited, and the keys of the config that name the labels.
 AUDITED = {

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
-from pipeline_lib.config.names import BASELINES, IMAGE_SETS
+from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, BASELINES, IMAGE_SETS
 from pipeline_lib.config.rebalance import LatentRegression, Optimization, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
@@ -80,6 +80,12 @@ class Config(Section):
         if self.published:
             return self.published.family
         return self.generator.architecture if self.generator else None
+
+    @property
+    def knows_ideal_edits(self) -> bool:
+        """Whether every edited image can be drawn as it should be, which also gives the truth of the edits."""
+        parts = set(self.rebalance.parts)
+        return self.data.reader == "avatars" and set() < parts <= set(AVATAR_EXCHANGEABLE)
 
     @property
     def edited_sets(self) -> tuple[str, ...]:

@@ -372,11 +372,12 @@ class Retrain(Section):
         None,
         description="additional discriminator on the selector's logits; null: retraining as in the paper",
     )
-    baselines: list[Literal["resampled", "sham", "images_only", "second_selector"]] = Field(
+    baselines: list[Literal["resampled", "sham", "ideal", "images_only", "second_selector"]] = Field(
         [],
         description="further GANs to compare with, of the same seed and steps; resampled: trained on original images "
         "alone, drawn so that they have the target rates; sham: trained on the dataset with the same images edited, "
-        "but to the value that they have; images_only: trained on the rebalanced dataset without `attributes`; "
+        "but to the value that they have; ideal: trained on the dataset with every edit drawn as it should be, for "
+        "avatars alone; images_only: trained on the rebalanced dataset without `attributes`; "
         "second_selector: trained on it with another detector in the place of the selector in `attributes`, which "
         "shows whether the gap closes for the selector alone",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -49,21 +50,10 @@ def assemble_rebalanced(
     replacements = _by_name(touched) | edited
     known = read_table(truth[0], "labels") if truth else None
     attributes = attribute_columns(known, "labels") if known is not None else []
-    rows: list[tuple[str, bool, bool]] = []
-    for source, target in zip(images, rebalanced, strict=True):
-        with ExitStack() as stack:
-            writer = None
-            for names, pixels in iterate_shards([source]):
-                if writer is None:
-                    writer = stack.enter_context(shard_writer(target, pixels.shape[1], {"run": run}))
-                replaced = pixels.copy()
-                for place, name in enumerate(names):
-                    if name in replacements:
-                        replaced[place] = replacements[name]
-                writer.add(names, replaced)
-                rows += [(name, name in edited, name in replacements and name not in edited) for name in names]
+    names = replace_images(images, rebalanced, replacements, run)
+    rows = [(name, name in edited, name in replacements and name not in edited) for name in names]
     table = pd.DataFrame(rows, columns=["image_id", "edited", "touched"])
-    strangers = replacements.keys() - set(table["image_id"])
+    strangers = replacements.keys() - set(names)
     if strangers:
         raise DataError(f"{composites[0]}: composites of images that are not in the set, such as {min(strangers)}")
     if known is not None:
@@ -71,6 +61,36 @@ def assemble_rebalanced(
         table[attributes] = table[attributes].astype("boolean")
         table.loc[table["edited"], attributes] = pd.NA
     write_table(labels, "assembled", table, {"run": run})
+
+
+def replace_images(
+    images: list[Path], replaced: list[Path], replacements: Mapping[str, np.ndarray], run: str
+) -> list[str]:
+    """Copy the shards of an image set with some images replaced.
+
+    Args:
+        images: shards of the set.
+        replaced: shards to write, one for each of `images`.
+        replacements: the new pixels of some images by their names, uint8 (H, W, 3).
+        run: name of the run, stored in the files.
+
+    Returns:
+        The names of all images, in order.
+    """
+    found = []
+    for source, target in zip(images, replaced, strict=True):
+        with ExitStack() as stack:
+            writer = None
+            for names, pixels in iterate_shards([source]):
+                if writer is None:
+                    writer = stack.enter_context(shard_writer(target, pixels.shape[1], {"run": run}))
+                new = pixels.copy()
+                for place, name in enumerate(names):
+                    if name in replacements:
+                        new[place] = replacements[name]
+                writer.add(names, new)
+                found += names
+    return found
 
 
 def resample_dataset(

@@ -55,6 +55,7 @@ REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
 BASELINES_ARE = {
     "resampled": "A GAN trained on resampled original images, without any edit,",
     "sham": "A GAN trained on as many edits, which keep the value that each image has,",
+    "ideal": "A GAN trained on the dataset with every edit drawn as it should be",
     "images_only": "A GAN retrained on the rebalanced dataset without the loss on attributes",
     "second_selector": "A GAN retrained on the rebalanced dataset with another selector in the loss on attributes",
 }

@@ -36,6 +36,7 @@ NAMES = {
     "control": "control GAN",
     "resampled": "GAN of resampled originals",
     "sham": "GAN of sham edits",
+    "ideal": "GAN of ideal edits",
     "images_only": "GAN retrained without the loss on attributes",
     "second_selector": "GAN retrained with another selector",
     "truth": "ground truth",

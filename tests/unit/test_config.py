@@ -371,6 +371,10 @@ def test_a_run_compares_the_image_sets_that_its_editor_and_retraining_make(
 def test_a_baseline_is_another_gan_than_the_retrained_one() -> None:
     without_loss = {**MINIMAL["retrain"], "attributes": None, "baselines": ["images_only"]}
     assert "without `attributes` the retrained GAN is `images_only` itself" in refusal(changed("retrain", without_loss))
+    ideal = changed("retrain", {**MINIMAL["retrain"], "baselines": ["ideal"]})
+    assert parse_config(ideal).gans[-1] == "ideal"
+    ideal["rebalance"]["region"] = {"kind": "part", "name": "hair"}
+    assert "ideal edits can be drawn of avatars alone, for regions that show mouth" in refusal(ideal)
     twice = {**MINIMAL["retrain"], "baselines": ["resampled", "resampled"]}
     assert "`baselines` names one twice" in refusal(changed("retrain", twice))
 

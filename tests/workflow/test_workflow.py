@@ -248,15 +248,15 @@ def test_labels_of_samples_decide_about_the_retrained_gan_and_hold_for_more_samp
 def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {
-        "baselines": ["images_only", "resampled", "second_selector", "sham"]
+        "baselines": ["ideal", "images_only", "resampled", "second_selector", "sham"]
     }
     config = run.configure({"retrain": retrain})
     before = run.digests(["models/*/generator.safetensors"])
     run.snakemake(f"{RESULTS}/report/summary.html", config=config)
     after = run.digests(["models/*/generator.safetensors"])
     assert {path: after[path] for path in before} == before
-    assert len(set(after.values())) == len(before) + 4
-    assert {"resampled", "sham", "images_only", "second_selector"} < set(
+    assert len(set(after.values())) == len(before) + 5
+    assert {"resampled", "sham", "ideal", "images_only", "second_selector"} < set(
         read_table(run.results / "evaluation/bias.parquet", "bias")["stage"]
     )
     assert set(read_json(run.results / "evaluation/metrics.json")["detectors"]) == {

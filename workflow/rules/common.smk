@@ -53,6 +53,7 @@ REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["editor"]["kind"] == "lat
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
 if "second_selector" in checked.gans:
     DETECTORS["second_selector"] = settings["retrain"]["second_selector"]
+DRAWN = checked.knows_ideal_edits  # whether the truth of an edit is known
 JUDGED = checked.evaluate.judge_candidates  # whether the referee scores every candidate of every edit
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A

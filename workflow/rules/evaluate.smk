@@ -1,9 +1,5 @@
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE
 
-# Whether the truth of an edit is known: only the embedded dataset can be drawn again.
-DRAWN = (
-    settings["data"]["reader"] == "avatars" and SEGMENTED and set(checked.rebalance.parts) <= set(AVATAR_EXCHANGEABLE)
-)
 # Whether samples can be compared with drawings of what is edited.
 DRAWINGS_COMPARED = (
     checked.evaluate.judge_bank is not None

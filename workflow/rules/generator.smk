@@ -100,6 +100,7 @@ if checked.retrain:
         "control": "dataset",
         "resampled": "dataset_resampled",
         "sham": "dataset_sham_rebalanced",
+        "ideal": "dataset_ideal",
         "images_only": "dataset_rebalanced",
         "second_selector": "dataset_rebalanced",
     }
@@ -123,6 +124,27 @@ if checked.retrain:
             run=RUN,
             seed=SEED,
             revision=2,
+        script:
+            "../scripts/stage.py"
+
+    rule draw_ideal:
+        input:
+            images=images("dataset"),
+            plan=f"{ROOT}/plan/dataset.parquet",
+            counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet",
+        output:
+            ideal=images("dataset_ideal"),
+        log:
+            f"{ROOT}/logs/draw_ideal.log",
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            stage="draw_ideal",
+            data=settings["data"],
+            settings=settings["rebalance"],
+            run=RUN,
+            seed=SEED,
+            revision=1,
         script:
             "../scripts/stage.py"
 
