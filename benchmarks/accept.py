@@ -17,7 +17,6 @@ from typing import Any
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.runtime.files import read_json
 
-MINUTES = 20  # in which jobs of the default run ran, on two cores; 13 on the machine of docs/recipes.md
 LEAST_ACCURACY, LEAST_AGREEMENT, LEAST_OVERLAP = 0.98, 0.95, 0.85
 #: Least share of the planned edits that succeed, by image set and judge.
 LEAST_SUCCESS = {
@@ -64,7 +63,6 @@ def check_run(results: Path) -> list[Check]:
         *_detector_checks(metrics["detectors"], metrics["agreement"], attribute),
         at_least("mean intersection over union of the segmenter", metrics["segmenter"]["mean"], LEAST_OVERLAP),
         _quality_check(metrics["quality"]),
-        at_most("minutes in which jobs were running", minutes_at_work(results / "logs"), MINUTES),
     ]
 
 
@@ -170,6 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for check in checks:
         print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.value:.3f}")
+    minutes = minutes_at_work(options.results / "logs")
+    print(
+        f"      Jobs were running for {minutes:.0f} minutes, which is no criterion, since it depends on the processor."
+    )
     failed = sum(not check.passed for check in checks)
     print(f"{failed} of the criteria above are not met" if failed else "all criteria above are met")
     return int(failed > 0)
