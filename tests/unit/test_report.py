@@ -622,12 +622,25 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
 )
 def test_a_gan_of_resampled_images_that_is_as_fair_shows_that_edits_are_not_needed(resampled, compared):
     verdict = judged({**RATES, "resampled": resampled})
-    assert verdict.reasons[-1].endswith("That of the GAN of resampled originals is 16.1. Lower is better.")
+    assert "That of the GAN of resampled originals is 16.1, 1.59 times" in verdict.reasons[-1]
     said = next(reason for reason in verdict.reasons if "resampled original images, without any edit" in reason)
     assert compared in said
     assert ("edits are not shown to be needed for a fair GAN" in said) == ("more than" not in said)
     assert verdict.real is True  # it is no part of the criterion
     assert not any("resampled" in reason for reason in judged().reasons)
+
+
+@pytest.mark.parametrize(("gap", "low", "more"), [(0.30, 0.25, True), (0.12, 0.05, False)])
+def test_the_bias_by_the_nearest_drawing_is_said_and_that_it_is_more_than_the_referees(gap, low, more):
+    found = {"retrained": (gap, low, gap + 0.05), "control": (0.62, 0.6, 0.64)}
+    sets = {stage: {"gap": {"value": value, "ci": ends}} for stage, (value, *ends) in found.items()}
+    by_drawing = {"attribute": "smiling", "check": {"counts": True}, "sets": sets}
+    verdict = summary.judge_balance(metrics_of() | {"judged_samples": by_drawing}, EVEN, 0.95)
+    (said,) = [reason for reason in verdict.reasons if reason.startswith("By the nearest drawing")]
+    assert f"bias is {gap:.2f} [{low:.2f}, {gap + 0.05:.2f}] and the control GAN's 0.62 [0.60, 0.64]" in said
+    assert ("more than the referee says" in said) == more
+    by_drawing["check"]["counts"] = False
+    assert summary.judge_balance(metrics_of() | {"judged_samples": by_drawing}, EVEN, 0.95).reasons == judged().reasons
 
 
 def test_gaps_of_slightly_changed_samples_are_a_row_for_each_gan_and_change():
@@ -872,7 +885,7 @@ def test_the_page_says_whether_samples_show_what_the_detectors_say_where_they_we
         "attribute": "smiling",
         "bank": {"renders": 1500, "faces": 150},
         "check": {"cells": [cell | {"accuracy": 188 / 190}], "counts": True, "least_accuracy": 0.97},
-        "sets": {"retrained": {"groups": dict.fromkeys(GROUPS, group), "gap": gap}},
+        "sets": {stage: {"groups": dict.fromkeys(GROUPS, group), "gap": gap} for stage in ("retrained", "control")},
     }
     page = written_page(tmp_path, metrics_of() | {"judged_samples": judged})
     text = " ".join(page.text[page.text.index(heading) : page.text.index("Image quality")].split())
