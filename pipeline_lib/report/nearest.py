@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, readable
 
 DETECTORS = ("selector", "referee")
@@ -23,6 +25,19 @@ def say_judged(found: Mapping[str, Any]) -> list[str]:
     said = [] if found["check"]["counts"] else [_say_refused(found["check"])]
     stages = [stage for stage in SAID if stage in found["sets"]]
     return said + [_say_stage(SAID[stage], found["sets"][stage], found["attribute"]) for stage in stages]
+
+
+def gaps_by_drawing(found: Mapping[str, Any] | None, attribute: str) -> tuple[Estimate, Estimate] | None:
+    """Return the group gaps of retrained and control GAN by the nearest drawing; None if that does not tell them.
+
+    Args:
+        found: JSON of `judge_samples`; None if samples were not compared with drawings.
+        attribute: the attribute.
+    """
+    if found is None or found["attribute"] != attribute or not found["check"]["counts"]:
+        return None
+    retrained, control = (as_estimate(found["sets"][stage]["gap"]) for stage in ("retrained", "control"))
+    return None if math.isnan(retrained.value) or math.isnan(control.value) else (retrained, control)
 
 
 def describe_judged(found: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.frontier import describe_frontier, frontier_table
-from pipeline_lib.report.nearest import confusion_table, describe_judged, judged_table, say_judged
+from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
@@ -305,10 +305,8 @@ def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) ->
 
 def _say_drawing(judged: Mapping[str, Any] | None, attribute: str, target: float, by_referee: Estimate) -> list[str]:
     """Give the GANs' biases by the nearest drawing, if there is such a judge of this attribute and it counts."""
-    if judged is None or judged["attribute"] != attribute or not judged["check"]["counts"]:
-        return []
-    gaps = [as_estimate(judged["sets"][stage]["gap"]) for stage in ("retrained", "control")]
-    if any(math.isnan(gap.value) for gap in gaps):
+    gaps = gaps_by_drawing(judged, attribute)
+    if gaps is None:
         return []
     retrained, control = (excess_of(gap, target) for gap in gaps)
     return [

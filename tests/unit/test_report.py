@@ -35,6 +35,7 @@ from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.rates import gap, rate_rows
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.release.cards import rates_section
 from pipeline_lib.report import datasheet, figures, summary, tables
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
@@ -639,7 +640,11 @@ def test_the_bias_by_the_nearest_drawing_is_said_and_that_it_is_more_than_the_re
     (said,) = [reason for reason in verdict.reasons if reason.startswith("By the nearest drawing")]
     assert f"bias is {gap:.2f} [{low:.2f}, {gap + 0.05:.2f}] and the control GAN's 0.62 [0.60, 0.64]" in said
     assert ("more than the referee says" in said) == more
+    assert " and +0.62 [+0.60, +0.64], where that can tell." in rates_section(
+        metrics_of() | {"judged_samples": by_drawing}, EVEN
+    )
     by_drawing["check"]["counts"] = False
+    assert "drawing" not in rates_section(metrics_of() | {"judged_samples": by_drawing}, EVEN)
     assert summary.judge_balance(metrics_of() | {"judged_samples": by_drawing}, EVEN, 0.95).reasons == judged().reasons
 
 
