@@ -27,7 +27,7 @@ from pipeline_lib.rebalance.certify_samples import (
     estimate_rate,
     labels_needed,
 )
-from pipeline_lib.rebalance.groups import attributes_of, group_name
+from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
@@ -109,6 +109,7 @@ def _certify(
         "by_referee": estimate_json(wilson_rate(positive, positive + negative, confidence)),
         "told": int(counts.seen.sum()),
         "agree": int(counts.seen.trace()),
+        "errors": _errors(opinions, labels, target),
         "rate": None,
         "verdict": Verdict.UNKNOWN,
         "labels_needed": None,
@@ -121,3 +122,15 @@ def _certify(
         needed = labels_needed(counts, target.rate, tolerance, confidence, random)
         said |= {"labels_needed": needed.labels, "samples_needed": needed.samples}
     return said
+
+
+def _errors(opinions: pd.DataFrame, labels: pd.DataFrame, target: RateRule) -> dict[str, dict[str, int]]:
+    """Count the labelled samples of a group with and without the attribute, and about how many the referee is wrong."""
+    told = labels[[*target.where, target.attribute]].dropna().astype(bool)
+    told = told[in_group({name: told[name].to_numpy() for name in told}, target.where)]
+    shows = told[target.attribute].to_numpy()
+    wrong = opinions.loc[told.index, target.attribute].to_numpy(bool) != shows
+    return {
+        name: {"n": int(value.sum()), "wrong": int((wrong & value).sum())}
+        for name, value in (("with", shows), ("without", ~shows))
+    }

@@ -59,7 +59,18 @@ def _say_target(found: Mapping[str, Any], certificate: Mapping[str, Any]) -> str
     low, high = found["rate"]["ci"]
     does = f"With {percent(certificate['confidence'])} confidence, between {percent(low)} and {percent(high)} do."
     agree = f"The referee was right about {found['agree']:,} of {found['told']:,} labelled samples."
-    return " ".join([asked, does, verdict, *needed, agree])
+    return " ".join([asked, does, verdict, *needed, agree, *_say_errors(found)])
+
+
+def _say_errors(found: Mapping[str, Any]) -> list[str]:
+    """Say to which side the referee errs in the group, if samples of both values were labelled."""
+    there, absent = found["errors"]["with"], found["errors"]["without"]
+    if not (there["n"] and absent["n"]):
+        return []
+    return [
+        f"In this group it saw no “{readable(found['attribute'])}” in {there['wrong']:,} of {there['n']:,} that show "
+        f"it, and saw it in {absent['wrong']:,} of {absent['n']:,} that do not."
+    ]
 
 
 def _say_needed(found: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[str]:

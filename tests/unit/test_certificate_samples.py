@@ -87,6 +87,10 @@ def test_labels_correct_a_referee_that_is_wrong_about_one_group(certify):
         assert target["told"] == 1500
         assert target["agree"] / 1500 == pytest.approx(right, abs=0.01)
     assert [target["verdict"] for target in found["targets"]] == ["met", "missed"]
+    errors = [target["errors"] for target in found["targets"]]
+    assert errors[0]["with"]["wrong"] / errors[0]["with"]["n"] == pytest.approx(DENIED, abs=0.03)
+    assert errors[0]["without"]["wrong"] == errors[1]["with"]["wrong"] == errors[1]["without"]["wrong"] == 0
+    assert sum(of_value["n"] for of_group in errors for of_value in of_group.values()) == 1500
 
 
 def test_the_page_says_what_is_met_and_of_which_gan(certify):
@@ -96,6 +100,11 @@ def test_the_page_says_what_is_met_and_of_which_gan(certify):
     assert first.startswith(
         "Of the retrained GAN's samples with “long hair”, 50.0 % were to have “smiling”, give or take 5 points. "
         f"With 95.0 % confidence, between {low} and {high} do. The target is met. The referee was right about 1,"
+    )
+    missed, absent = found["targets"][0]["errors"]["with"], found["targets"][0]["errors"]["without"]
+    assert first.endswith(
+        f"In this group it saw no “smiling” in {missed['wrong']} of {missed['n']} that show it, and saw it in 0 of "
+        f"{absent['n']} that do not."
     )
     assert "“not long hair”" in second
     assert "The target is missed." in second

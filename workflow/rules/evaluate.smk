@@ -194,7 +194,7 @@ if checked.retrain:
             truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
-            revision=1,
+            revision=2,
         script:
             "../scripts/stage.py"
 
