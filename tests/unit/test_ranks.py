@@ -89,10 +89,9 @@ def test_two_processes_make_the_weights_of_one(values, tmp_path):
 def test_stopped_together_they_go_on_together(values, tmp_path):
     made, longer = made_in(tmp_path), values | {"training": TRAINING | {"kimg": 160}}
     with torchrun(longer | made) as process:
-        while not list(tmp_path.rglob("events.out.*")):
+        while not any(path.stat().st_size for path in tmp_path.rglob("log.jsonl")):  # both are within the loop
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.2)
-        time.sleep(1)
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
         said = process.communicate()[1]
