@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
-from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, BASELINES, IMAGE_SETS
+from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, BASELINES, IMAGE_SETS
 from pipeline_lib.config.rebalance import LatentRegression, Optimization, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
@@ -86,6 +86,11 @@ class Config(Section):
         """Whether every edited image can be drawn as it should be, which also gives the truth of the edits."""
         parts = set(self.rebalance.parts)
         return self.data.reader == "avatars" and set() < parts <= set(AVATAR_EXCHANGEABLE)
+
+    @property
+    def knows_ideal_collages(self) -> bool:
+        """Whether an image can be drawn with every part that a collage takes from others."""
+        return self.data.reader == "avatars" and set(self.part_names) == set(AVATAR_PARTS)
 
     @property
     def edited_sets(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -39,6 +39,7 @@ LONG_HAIR = (
     "LOOSE_HAIR",
     "BIG_HAIR",
 )
+BEARDLESS = ("LOOSE_HAIR",)  # hair for which the library draws no beard; it is added here
 SHORT_HAIR = ("SHORT_FLAT", "SHORT_ROUND", "SHORT_WAVED", "SHORT_CURLY", "CAESAR_SIDE_PART", "BUZZCUT", "SIDES", "NONE")
 HATS = ("HAT", "TURBAN", "WINTER_HAT_3")
 SMILING_MOUTHS = {"SMILE": True, "BIG_SMILE": True, "DEFAULT": True, "TWINKLE": False}  # name -> is the mouth open?
@@ -139,7 +140,6 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
     skin = _pick(rng, DARK_SKIN if drawn["dark_skin"] else LIGHT_SKIN)
     background = _pick(rng, BACKGROUNDS)
 
-    bald = hair in ("NONE", "SIDES") and not drawn["hat"]
     avatar = parts.Avatar(
         style=parts.AvatarStyle.TRANSPARENT,
         top=parts.HatType[hat] if drawn["hat"] else parts.HairType[hair],
@@ -156,16 +156,21 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
         clothing=parts.ClothingType.SHIRT_CREW_NECK,
         clothing_color=parts.ClothingColor.GRAY_02,
     )
+    return Face(avatar, background, _attributes_of(avatar))
+
+
+def _attributes_of(avatar: parts.Avatar) -> dict[str, bool]:
+    """Return the ground truth of a drawing."""
+    top = avatar.top.name
     truth = {
-        "long_hair": drawn["long_hair"],
-        "blond_hair": hair_color in BLOND and not drawn["hat"] and hair != "NONE",
-        "bald": bald,
-        "hat": drawn["hat"],
-        "dark_skin": drawn["dark_skin"],
+        "long_hair": top in LONG_HAIR,
+        "blond_hair": avatar.hair_color.name in BLOND and top not in HATS and top != "NONE",
+        "bald": top in ("NONE", "SIDES"),
+        "hat": top in HATS,
+        "dark_skin": avatar.skin_color.name in DARK_SKIN,
         **_attributes_of_parts(avatar),
     }
-    truth = {name: truth[name] for name in AVATAR_ATTRIBUTES}
-    return Face(avatar, background, truth)
+    return {name: truth[name] for name in AVATAR_ATTRIBUTES}
 
 
 def _attributes_of_parts(avatar: parts.Avatar) -> dict[str, bool]:
@@ -208,6 +213,29 @@ def draw_variants(face: Face, exchanged: Sequence[str]) -> Iterator[tuple[str, F
         yield "+".join(drawing.name for drawing in drawings), Face(avatar, face.background, truth)
 
 
+def combine_faces(sources: Mapping[str, Face]) -> Face | None:
+    """Draw one face with each part of another, which is what a collage of these parts should become.
+
+    Args:
+        sources: the face that gives each of `AVATAR_PARTS`; a part that it lacks is left out.
+
+    Returns:
+        The face, or None if there is no such drawing, since hats are drawn without hair.
+    """
+    hair, hat = sources["hair"].avatar, sources["hat"].avatar
+    top = parts.HairType.NONE if hair.top.name in HATS else hair.top
+    if hat.top.name in HATS:
+        if top is not parts.HairType.NONE:
+            return None
+        top = hat.top
+    avatar = copy.copy(sources["skin"].avatar)
+    avatar.top, avatar.hair_color, avatar.hat_color = top, hair.hair_color, hat.hat_color
+    for part, (place, _) in _DRAWINGS.items():
+        setattr(avatar, place, getattr(sources[part].avatar, place))
+    avatar.facial_hair_color = sources["facial_hair"].avatar.facial_hair_color
+    return Face(avatar, sources["background"].background, _attributes_of(avatar))
+
+
 def render_image(face: Face, resolution: int, crop: tuple[float, float, float]) -> np.ndarray:
     """Render a face as `render_face` does, without its part codes."""
     return _rasterise(_cropped(face, resolution, crop), resolution, face.background)
@@ -234,10 +262,25 @@ def render_face(face: Face, resolution: int, crop: tuple[float, float, float]) -
 
 def _cropped(face: Face, resolution: int, crop: tuple[float, float, float]) -> ElementTree.Element:
     drawing = ElementTree.fromstring(face.avatar.render())
+    if face.avatar.top.name in BEARDLESS:
+        _add_beard(drawing, face.avatar)
     left, top, side = crop
     for key, value in (("width", resolution), ("height", resolution), ("viewBox", f"{left} {top} {side} {side}")):
         drawing.set(key, str(value))
     return drawing
+
+
+def _add_beard(drawing: ElementTree.Element, avatar: parts.Avatar) -> None:
+    """Draw the beard of an avatar over its hair, as with other hair, if it has one."""
+    shaven = copy.copy(avatar)
+    shaven.top = parts.HairType.NONE
+    beard = _group(ElementTree.fromstring(shaven.render()), "_Facial-Hair")
+    _group(drawing, "_Top")[0].append(beard)
+
+
+def _group(drawing: ElementTree.Element, ending: str) -> ElementTree.Element:
+    """Return the first group of a drawing whose id ends like this."""
+    return next(element for element in drawing.iter() if element.get("id", "").endswith(ending))
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:

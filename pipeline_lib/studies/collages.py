@@ -25,6 +25,7 @@ class Layers(NamedTuple):
 
     images: Tensor  # (n, c, 3, H, W) in [-1, 1]
     masks: Tensor  # bool (n, c, 1, H, W); empty where the image that was drawn lacks the part
+    names: np.ndarray  # of the images, str (n, c)
 
 
 def draw_collages(
@@ -81,13 +82,15 @@ def gather_layers(
 
     masks = np.stack([[mask_of(int(place), part) for part, place in enumerate(row)] for row in drawn])
     images = to_float(torch.from_numpy(pixels[drawn.flatten()]).permute(0, 3, 1, 2), device)
-    return Layers(images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device))
+    return Layers(
+        images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device), np.array(image_ids)[drawn]
+    )
 
 
 def as_rectangles(layers: Layers) -> Layers:
     """Return the layers with the rectangle around each part in its place (paper A.2.4); empty parts stay empty."""
     rows, columns = (layers.masks.any(dim=dim, keepdim=True) for dim in (-1, -2))
-    return Layers(layers.images, _between(rows, -2) & _between(columns, -1))
+    return layers._replace(masks=_between(rows, -2) & _between(columns, -1))
 
 
 def _between(seen: Tensor, dim: int) -> Tensor:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Evaluate, OptimizationMethod, Rebalance, Studies, TranslationMethod
+from pipeline_lib.config import AvatarData, Evaluate, OptimizationMethod, Rebalance, Studies, TranslationMethod
+from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.imaging.collages import Masks
-from pipeline_lib.imaging.distances import masked_l1
+from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.progress import Progress
@@ -27,8 +28,9 @@ from pipeline_lib.studies.rows import groups_of, mean_row, not_done, over, write
 
 STUDY = "comparison"
 L1, DENSITY, FRECHET, SECONDS = "masked L1", "density", "Fréchet distance", "seconds an image"
+PSNR = "dB to the ideal image"
 RATIO = "seconds, times those of one pass"
-COLLAGES, OURS = "collages", "one pass through the encoder"
+COLLAGES, IDEAL, OURS = "collages", "ideal image", "one pass through the encoder"
 #: Titles of the methods, in the order of the table.
 TITLES = {
     "cyclegan": "CycleGAN",
@@ -102,13 +104,14 @@ def reconstruct_collages(
         settings: the config section.
         rebalance: the config section with the precision of the inversion.
         seed: seed of the run.
-        made: NPZ to write, with the images, their masked L1, the seconds of each, and the collages.
+        made: NPZ to write, with the images, their masked L1, the seconds of each, the collages, and the names of the
+            images that their parts come from.
         device: where to compute.
     """
     how = settings.comparison
     image_ids, pixels = read_shards(images)
     reconstruct, used = _opened(method, settings, rebalance, encoder, generator, precision, model, device)
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "l1")}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "sources", "l1")}
     seconds = []
     with Progress(f"{STUDY} ({method})", how.collages) as progress:
         for layers in draw_collages(image_ids, pixels, parts, names, how.collages, STUDY, seed, device, at_once=1):
@@ -121,6 +124,7 @@ def reconstruct_collages(
             seconds.append(time.perf_counter() - start)
             rows["pixels"].append(as_pixels(output).cpu().numpy())
             rows["collages"].append(as_pixels(collage).cpu().numpy())
+            rows["sources"].append(layers.names)
             progress.advance(1)
     write_arrays(
         made,
@@ -162,6 +166,8 @@ def study_comparison(
     made: list[Path],
     methods: list[str],
     held_out: list[Path],
+    names: list[str],
+    data: AvatarData | None,
     of_paper: str | None,
     settings: Studies,
     evaluate: Evaluate,
@@ -174,12 +180,15 @@ def study_comparison(
     """Compare what the methods made of the same collages.
 
     Density is the mean over groups of a fifth of the collages, masked L1 and seconds over collages. The Fréchet
-    distance of so few images has no interval, and can be compared between rows alone.
+    distance of so few images has no interval, and can be compared between rows alone. Of avatars it is known which
+    image a collage should become, and the PSNR to it is the mean over the collages that have one.
 
     Args:
         made: NPZ of `reconstruct_collages` for each method.
         methods: keys of `TITLES`, in the same order.
         held_out: shards of other real images, the reference of quality.
+        names: names of the parts from back to front.
+        data: the config section of the dataset, if it draws every part; None if ideal images are unknown.
         of_paper: family and domain of a generator in the paper's Tables 4 and 5, such as "progan church", whose figures
             are then put beside.
         settings: the config section.
@@ -200,6 +209,13 @@ def study_comparison(
         groups = [density_and_coverage(reference, group, evaluate.neighbours, device) for group in groups_of(features)]
         measured[title, DENSITY] = np.array([group.density for group in groups])
         measured[title, FRECHET] = np.array([frechet_distance(reference, features)])
+    ideal = _ideal_images(found[methods[0]]["sources"], names, data)
+    if ideal:
+        for title, pixels in stored.items():
+            pairs = [[torch.tensor(each) / 127.5 - 1 for each in (pixels[n], ideal[n])] for n in ideal]
+            measured[title, PSNR] = np.array([peak_signal_to_noise(*pair) for pair in pairs])
+        blank = np.full_like(stored[COLLAGES][0], 255)
+        stored[IDEAL] = np.stack([ideal.get(number, blank) for number in range(len(stored[COLLAGES]))])
     of_one_pass = float(np.median(found["latent-regression"]["seconds"]))
     for method in methods:
         measured[TITLES[method], L1] = found[method]["l1"]
@@ -224,6 +240,24 @@ def study_comparison(
     write_arrays(
         pictures, columns=np.array(list(stored)), pixels=np.stack([found[:SHOWN] for found in stored.values()], axis=1)
     )
+
+
+def _ideal_images(sources: np.ndarray, names: list[str], data: AvatarData | None) -> dict[int, np.ndarray]:
+    """Return what collages should become, uint8 (H, W, 3), by their number; without those that no drawing shows.
+
+    Args:
+        sources: names of the images that the parts come from, str (n, c).
+        names: names of the parts.
+        data: the config section of avatars; None for other images.
+    """
+    if data is None:
+        return {}
+    found = {}
+    for number, images in enumerate(sources):
+        face = combine_faces({part: face_of(data, image) for part, image in zip(names, images, strict=True)})
+        if face is not None:
+            found[number] = render_image(face, data.resolution, data.crop)
+    return found
 
 
 def _orderings(methods: list[str]) -> list[tuple[str, str, str]]:

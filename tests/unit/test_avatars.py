@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +15,13 @@ from scipy.stats import binomtest
 from pipeline_lib.config import AvatarData, RateRule
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SETTABLE
 from pipeline_lib.data.avatars import (
+    HATS,
     HELD_OUT_FROM,
+    LONG_HAIR,
     OTHER_MOUTHS,
+    SHORT_HAIR,
     SMILING_MOUTHS,
+    combine_faces,
     draw_face,
     draw_variants,
     face_of,
@@ -148,6 +153,68 @@ def test_the_attributes_of_variants_are_those_of_the_drawings():
     assert smiling == list(SMILING_MOUTHS)
     closed = [name for name, variant in draw_variants(face, ["eyes", "glasses"]) if variant.attributes["eyes_closed"]]
     assert closed == ["HAPPY+NONE", "HAPPY+PRESCRIPTION_2", "HAPPY+ROUND"]  # sunglasses hide the eyes
+
+
+@pytest.mark.parametrize("part", AVATAR_EXCHANGEABLE)
+def test_every_drawing_of_a_part_can_be_seen_with_every_hair_and_hat(part):
+    face = draw_face(5, 0, [])
+    tops = [*(drawing.HairType[name] for name in (*LONG_HAIR, *SHORT_HAIR)), *(drawing.HatType[name] for name in HATS)]
+    for top in tops:
+        avatar = copy.copy(face.avatar)
+        avatar.top, avatar.accessory = top, drawing.AccessoryType.NONE
+        variants = [variant for _, variant in draw_variants(replace(face, avatar=avatar), [part])]
+        images = [render_image(variant, 48, DEFAULTS.crop) for variant in variants]
+        assert len({image.tobytes() for image in images}) == len(images), top
+
+
+def test_a_face_combined_from_its_own_parts_is_the_face():
+    for index in range(40):
+        face = draw_face(5, index, [])
+        again = combine_faces(dict.fromkeys(AVATAR_PARTS, face))
+        assert again.attributes == face.attributes
+        np.testing.assert_array_equal(render_image(again, 32, DEFAULTS.crop), render_image(face, 32, DEFAULTS.crop))
+
+
+def test_a_face_combined_from_others_has_the_parts_of_each():
+    """Most pixels of a collage of the parts, by their true masks, are those of the combined face; not all, because hair
+    that a face does not have any more has cast a shadow on it, and at the edges two parts share a pixel."""
+    combined = 0
+    for first in range(0, 400, 10):
+        faces = {part: draw_face(5, first + place, []) for place, part in enumerate(AVATAR_PARTS)}
+        face = combine_faces(faces)
+        if face is None:
+            assert faces["hat"].attributes["hat"]
+            continue
+        combined += 1
+        image = render_image(face, 64, DEFAULTS.crop)
+        collage, known = np.zeros_like(image), np.zeros((64, 64), bool)
+        for code, part in enumerate(AVATAR_PARTS):
+            source, codes = render_face(faces[part], 64, DEFAULTS.crop)
+            collage[codes == code] = source[codes == code]
+            known |= codes == code
+        off = np.abs(collage.astype(int) - image).max(axis=-1)[known]
+        assert np.mean(off > 8) < 0.35
+        assert np.median(off) == 0
+        for part, attribute in (
+            ("mouth", "smiling"),
+            ("glasses", "eyeglasses"),
+            ("facial_hair", "beard"),
+            ("hat", "hat"),
+        ):
+            assert face.attributes[attribute] == faces[part].attributes[attribute]
+    assert combined > 20
+
+
+def test_hats_are_not_combined_with_the_hair_of_another_face():
+    faces = [draw_face(5, index, []) for index in range(60)]
+    hatted = next(face for face in faces if face.attributes["hat"])
+    haired = next(face for face in faces if face.attributes["long_hair"])
+    sources = dict.fromkeys(AVATAR_PARTS, haired)
+    assert combine_faces(sources | {"hat": hatted}) is None
+    bare = combine_faces(sources | {"hair": hatted})  # whose hair is not seen
+    assert bare.attributes["bald"]
+    assert not bare.attributes["hat"]
+    assert combine_faces(sources | {"hair": hatted, "hat": hatted}).attributes["hat"]
 
 
 def test_a_face_is_found_by_the_id_of_its_image_and_rendered_without_its_codes():

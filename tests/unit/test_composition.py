@@ -30,7 +30,7 @@ def layers_of(*colours, back=True):
     images = torch.stack([torch.full((3, SIDE, SIDE), colour) for colour in colours])
     masks = torch.stack([torch.from_numpy(code == CODES) for code in range(len(colours))])[:, None]
     masks[0, :, :4] &= back
-    return Layers(torch.stack([images, images]), torch.stack([masks, masks]))
+    return Layers(torch.stack([images, images]), torch.stack([masks, masks]), np.array([["a", "b", "c"]] * 2))
 
 
 def test_later_parts_lie_over_earlier_ones_and_holes_are_unknown():

@@ -21,7 +21,7 @@ rule prepare_dataset:
         stage="prepare_dataset",
         settings=settings["data"],
         run=RUN,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 

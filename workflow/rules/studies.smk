@@ -117,7 +117,7 @@ rule reconstruct_collages:
         settings=settings["studies"],
         rebalance=FIRST,
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -138,12 +138,14 @@ rule study_comparison:
     params:
         stage="study_comparison",
         methods=COMPARED,
+        names=list(checked.part_names),
+        data=settings["data"] if checked.knows_ideal_collages else None,
         of_paper=f"{checked.published.family} {checked.published.domain}" if checked.published else None,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
