@@ -10,7 +10,7 @@ from pipeline_lib.config.base import Count, Positive, Section
 from pipeline_lib.config.rebalance import OptimizationMethod, TranslationMethod
 from pipeline_lib.config.sections import Encoder
 
-OnePass = Literal["poisson", "latent-regression", "all_losses", "pyramid", "in_domain"]
+OnePass = Literal["poisson", "latent-regression", "finished", "all_losses", "pyramid", "in_domain"]
 Method = OnePass | OptimizationMethod | TranslationMethod
 METHODS = (*get_args(OnePass), *get_args(OptimizationMethod), *get_args(TranslationMethod))
 #: Methods that need w, which a ProGAN has not, and one for latents in z.
@@ -86,8 +86,8 @@ class Comparison(Section):
     collages: Annotated[int, Field(ge=10)] = Field(16, description="collages of real images, 200 in the paper")
     methods: list[Method] | None = Field(
         None,
-        description="methods, of which latent-regression is one; all_losses, pyramid and in_domain are encoders of the "
-        "studies; null: all that the generator has",
+        description="methods, of which latent-regression is one; finished is that with the known pixels kept; "
+        "all_losses, pyramid and in_domain are encoders of the studies; null: all that the generator has",
     )
     steps: Count = Field(200, description="steps for each collage, of the methods that optimise something")
 

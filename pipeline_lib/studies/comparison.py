@@ -15,6 +15,7 @@ from pipeline_lib.config import AvatarData, Evaluate, OptimizationMethod, Rebala
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.editing.editors import open_editor
+from pipeline_lib.editing.finish import finish
 from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
@@ -48,6 +49,7 @@ TITLES = {
     "pyramid": "masked pSp, short training",
     "all_losses": "one pass, short training",
     "latent-regression": OURS,
+    "finished": "one pass, finished",
 }
 LACKING = ("ALAE",)  # methods of the paper's tables that this study lacks
 SHOWN = 6  # collages in the figure
@@ -156,7 +158,9 @@ def _opened(
     opened = open_editor(named, [encoder], [generator], [precision], device, compile=False, model=model)
 
     def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
-        return opened(collage, collage, Masks(torch.zeros_like(known), 1 - known))
+        masks = Masks(torch.zeros_like(known), 1 - known)
+        composite = opened(collage, collage, masks)
+        return finish(collage, collage, composite, masks, "region" if method == "finished" else "none")
 
     return reconstruct, opened.precision
 

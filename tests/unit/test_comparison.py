@@ -42,10 +42,11 @@ TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} 
 
 @pytest.fixture
 def images(tmp_path, write_shards):
-    """Return shards of 30 noisy images with their parts."""
+    """Return shards of 30 noisy images with their parts, which are farther to the right in every other one."""
     names = [f"image-{number:02d}" for number in range(30)]
     pixels = np.random.default_rng(0).integers(0, 256, (30, SIDE, SIDE, 3)).astype(np.uint8)
-    rows = [row for name in names for row in part_rows(name, CODES, NAMES)]
+    codes = [CODES, np.roll(CODES, 4, axis=1)]
+    rows = [row for number, name in enumerate(names) for row in part_rows(name, codes[number % 2], NAMES)]
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
     return {"images": write_shards(pixels, names), "parts": tmp_path / "parts.parquet"}
 
@@ -101,6 +102,13 @@ def test_every_method_gets_the_same_collages(reconstruct):
         assert (found[method]["seconds"] > 0).all()
     assert found["lbfgs"]["l1"].max() == 0
     assert np.median(found["poisson"]["l1"]) > 0  # its colours are fitted to those around
+
+
+def test_a_finished_image_keeps_the_known_pixels_of_the_collage(reconstruct):
+    with np.load(reconstruct("finished", 0.5)[0]) as found, np.load(reconstruct("latent-regression", 0.5)[0]) as plain:
+        assert found["l1"].max() == 0
+        assert plain["l1"].min() > 0
+        assert (found["pixels"] != found["collages"]).any()  # the holes
 
 
 @pytest.mark.parametrize("method", get_args(OptimizationMethod))
