@@ -83,7 +83,7 @@ def say_ordering(row: Any) -> str:
     better, worse = ("larger", "smaller") if row.metric in MORE_IS_BETTER else ("smaller", "larger")
     low, high = sorted((-row.ci_low, -row.ci_high)) if row.metric in MORE_IS_BETTER else (row.ci_low, row.ci_high)
     least, most = sorted((abs(low), abs(high))) if low * high > 0 else (low + 0.0, high + 0.0)  # no -0
-    by = f"{abs(row.value):.3g} (interval {least:.3g} to {most:.3g}, n = {row.n})"
+    by = f"{abs(round(row.value, 12)):.3g} (interval {least:.3g} to {most:.3g}, n = {row.n})"
     if low > 0:
         return f"{found} has a {better} {row.metric} than {other}, by {by}."
     if high < 0:
