@@ -240,6 +240,14 @@ class IdentityLoss(Section):
     std: Deviation = (0.5, 0.5, 0.5)
 
 
+class LatentsFirst(Section):
+    """A training of the encoder by the latent loss alone, before that by all losses."""
+
+    kimg: Positive = Field(description="length in thousands of generated images, beside those of the other training")
+    batch: Count = Field(32, description="batch size")
+    learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
+
+
 class EncoderTraining(Section):
     """Latent regression by the paper's Eq. 3; with a kimg of 0 the weights are used unchanged."""
 
@@ -258,6 +266,11 @@ class EncoderTraining(Section):
         1.0, description="side of the random crop for the perceptual loss, as a share of the image's side"
     )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
+    latents_first: LatentsFirst | None = Field(
+        None,
+        description="a training by the latent loss alone before this one, for latents in z, which the losses of images "
+        "hardly teach; then set a low `learning_rate`, or what it has learned is lost; null: none",
+    )
     identity: IdentityLoss | None = Field(None, description="identity loss, for faces; null: not used")
     local: LocalLoss | None = Field(None, description="square with an additional loss, such as around the mouth")
     collages: Share = Field(
@@ -282,6 +295,13 @@ class EncoderTraining(Section):
         if round(self.collages * self.batch) == self.batch:
             raise ValueError("`collages` leaves no image with known latents in a batch; use a smaller share")
         return self
+
+    def of_latents(self) -> EncoderTraining | None:
+        """Return the training by the latent loss alone, if there is one."""
+        if self.latents_first is None:
+            return None
+        alone = {"mse": 0.0, "perceptual": 0.0, "latent": 1.0, "identity": None, "local": None, "collages": 0.0}
+        return self.model_copy(update=alone | self.latents_first.model_dump() | {"latents_first": None})
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> EncoderTraining:

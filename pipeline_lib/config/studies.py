@@ -43,7 +43,7 @@ class Encoders(Section):
 
     def like(self, encoder: Encoder, variant: Variant) -> Encoder:
         """Return the section of one of them, given that of the run's encoder."""
-        alike = WEIGHTS | self.model_dump() | {"identity": None, "local": None, "collages": 0.0}
+        alike = WEIGHTS | self.model_dump() | {"identity": None, "local": None, "collages": 0.0, "latents_first": None}
         training = encoder.training.model_copy(update=alike | LEFT_OUT.get(variant, {}))
         mask = encoder.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
         network = "pyramid" if variant == "pyramid" else "resnet"

@@ -40,11 +40,10 @@ class EncoderTask:
         generator: the generator, frozen.
         perceptual: the perceptual distance in the loss.
         settings: the config section.
-        seed: seed of the run; every draw of step i depends only on (seed, i).
+        seed: seed of the run; every draw of step i depends only on (seed, name, i).
         device: where to train.
+        name: name of the training, in its log.
     """
-
-    name = "train_encoder"
 
     def __init__(
         self,
@@ -54,7 +53,9 @@ class EncoderTask:
         settings: EncoderSection,
         seed: int,
         device: torch.device,
+        name: str = "train_encoder",
     ):
+        self.name = name
         self.settings = settings
         self.seed = seed
         self.device = device
@@ -247,6 +248,10 @@ def train_encoder(
         network = new_encoder(frozen, settings, seed)
     key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(generator, *source)])
     distance = open_distance(settings.training.distance, settings.training.trunk)
+    if first := settings.training.of_latents():
+        alone = settings.model_copy(update={"training": first})
+        task = EncoderTask(network, frozen, distance, alone, seed, device, name="train_encoder_latents")
+        run(task, checkpoints / f"{task.name}-{key}")
     task = EncoderTask(network, frozen, distance, settings, seed, device)
     if task.total_steps:
         run(task, checkpoints / f"{task.name}-{key}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,3 +262,28 @@ def test_a_loss_of_weight_zero_is_neither_computed_nor_missed():
     losses = task.step(0)
     assert set(losses) == {"latent"}
     assert set(make_task(section()).step(0)) == {"mse", "perceptual", "latent"}
+
+
+def test_latents_come_first_by_their_own_loss_alone_and_are_kept_if_the_other_training_begins_anew(networks, tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "progan.safetensors", ProGANGenerator(32, [8] * 4, z_dim=8), {})
+    first = {"kimg": 0.8, "batch": 8, "learning_rate": 0.004}
+    settings = section(training={"latents_first": first})
+    made = train(networks, tmp_path, settings, generator=tmp_path / "progan.safetensors")
+    whole = load_weights(made).state_dict()
+    (latents,) = (tmp_path / "checkpoints").glob("train_encoder_latents-*")
+    rows = [json.loads(line) for line in (latents / "log.jsonl").read_text().splitlines()]
+    assert [set(row) - {"step", "images"} for row in rows] == [{"latent"}] * 2
+    assert rows[-1]["images"] == 800
+    assert rows[1]["latent"] < rows[0]["latent"] - 0.02  # of steps 51 to 100, and of 1 to 50
+    (images,) = (tmp_path / "checkpoints").glob("train_encoder-*")
+    (row,) = [json.loads(line) for line in (images / "log.jsonl").read_text().splitlines()]
+    assert set(row) == {"step", "images", "latent", "mse", "perceptual"}
+    before = (latents / "log.jsonl").stat()
+    shutil.rmtree(images)
+    again = load_weights(train(networks, tmp_path, settings, generator=tmp_path / "progan.safetensors")).state_dict()
+    assert (latents / "log.jsonl").stat() == before  # is not trained again
+    for name, value in whole.items():
+        assert value.equal(again[name]), name
+    alone = load_weights(train(networks, tmp_path, section(), generator=tmp_path / "progan.safetensors")).state_dict()
+    assert not alone["fc.weight"].equal(whole["fc.weight"])

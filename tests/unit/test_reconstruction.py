@@ -29,11 +29,20 @@ class Off:
 
 @pytest.mark.parametrize("masks", [None, MaskSampling(least=0.3)])
 def test_only_known_pixels_count(masks):
-    psnr, l1, (images, seen, rebuilt) = reconstruct(Off(), masks, 60, seed=0)
+    psnr, l1, same, (images, seen, rebuilt) = reconstruct(Off(), masks, 60, seed=0)
+    assert same.shape == (60, 0)
     np.testing.assert_allclose(psnr, np.full(60, 20 * np.log10(2 / 0.1)), rtol=1e-5)
     np.testing.assert_allclose(l1, np.full(60, 0.1), rtol=1e-5)
     assert images.shape == seen.shape == rebuilt.shape == (12, 3, 16, 16)
     assert torch.equal(images, seen) == (masks is None)
+
+
+def test_a_detector_is_asked_of_sample_and_reconstruction():
+    bright = SimpleNamespace(logits=lambda images: torch.stack([images[:, 0, 0, 0], images[:, 1, 0, 0]], dim=1))
+    found = reconstruct(Off(), None, 60, 0, bright)
+    sample = found.shown[0][:, :2, 0, 0]
+    np.testing.assert_array_equal(found.same[:12], ((sample > 0) == (sample + 0.1 > 0)).numpy())
+    assert 0.9 < found.same.mean() < 1  # some are just below zero
 
 
 @pytest.mark.parametrize("masked", [True, False])
