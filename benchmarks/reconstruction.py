@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         same = (f"{share:.2f}" for share in found.same.mean(axis=0))
         table.add_row(name, spread(found.psnr, "{:.1f}"), spread(found.l1, "{:.3f}"), *same)
         shown += found.shown if not shown else found.shown[1:]
-    Console().print(table)
+    Console(width=130).print(table)
     if options.grid:
         save_grid(options.grid, torch.cat(shown), columns=SHOWN, scale=2)
 
