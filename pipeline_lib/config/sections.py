@@ -297,8 +297,8 @@ class EncoderTraining(Section):
         return self
 
     def of_latents(self) -> EncoderTraining | None:
-        """Return the training by the latent loss alone, if there is one."""
-        if self.latents_first is None:
+        """Return the training by the latent loss alone, if there is one; there is none if weights are used unchanged."""
+        if self.latents_first is None or not self.kimg:
             return None
         alone = {"mse": 0.0, "perceptual": 0.0, "latent": 1.0, "identity": None, "local": None, "collages": 0.0}
         return self.model_copy(update=alone | self.latents_first.model_dump() | {"latents_first": None})

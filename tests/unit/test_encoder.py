@@ -201,7 +201,7 @@ def train(networks, folder, settings, **changes):
 
 
 def test_without_training_given_weights_are_taken_as_they_are(networks, tmp_path):
-    given = section(weights=networks.encoder, training={"kimg": 0})
+    given = section(weights=networks.encoder, training={"kimg": 0, "latents_first": {"kimg": 1}})
     taken = load_weights(train(networks, tmp_path, given, source=[networks.encoder]))
     for name, value in load_weights(networks.encoder).state_dict().items():
         assert value.equal(taken.state_dict()[name]), name
