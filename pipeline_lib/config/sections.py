@@ -297,7 +297,7 @@ class EncoderTraining(Section):
         return self
 
     def of_latents(self) -> EncoderTraining | None:
-        """Return the training by the latent loss alone, if there is one; there is none if weights are used unchanged."""
+        """Return the training by the latent loss alone, if there is one; weights that are used unchanged have none."""
         if self.latents_first is None or not self.kimg:
             return None
         alone = {"mse": 0.0, "perceptual": 0.0, "latent": 1.0, "identity": None, "local": None, "collages": 0.0}
