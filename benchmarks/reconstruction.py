@@ -88,7 +88,8 @@ def reconstruct(
         detector: says of both whether they have its attributes.
     """
     random = seeding.torch_generator(seed, "reconstruction")
-    psnr, l1, same = [], [], []
+    psnr, l1 = [], []
+    same = [] if detector else [torch.empty(count, 0, dtype=torch.bool)]
     shown: list[Tensor] = []
     for start in range(0, count, BATCH):
         z = torch.randn(min(BATCH, count - start), inverter.generator.z_dim, generator=random)
@@ -100,10 +101,8 @@ def reconstruct(
         error = ((images - rebuilt).square() * known).sum(dim=(1, 2, 3)) / (3 * known.sum(dim=(1, 2, 3)))
         psnr.append(10 * torch.log10(4 / error))
         l1.append(masked_l1(images, rebuilt, known))
-        says = (
-            [detector.logits(each) > 0 for each in (images, rebuilt)] if detector else [torch.empty(len(images), 0)] * 2
-        )
-        same.append(says[0] == says[1])
+        if detector:
+            same.append((detector.logits(images) > 0) == (detector.logits(rebuilt) > 0))
         shown = shown or [images[:SHOWN], (images * known)[:SHOWN], rebuilt[:SHOWN]]
     return Reconstructions(*(torch.cat(found).numpy() for found in (psnr, l1, same)), shown)
 

@@ -248,6 +248,10 @@ class LatentsFirst(Section):
     learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
 
 
+#: Fields of a training without anything but the losses of Eq. 3.
+PLAIN: dict[str, Any] = {"identity": None, "local": None, "collages": 0.0, "latents_first": None}
+
+
 class EncoderTraining(Section):
     """Latent regression by the paper's Eq. 3; with a kimg of 0 the weights are used unchanged."""
 
@@ -300,8 +304,8 @@ class EncoderTraining(Section):
         """Return the training by the latent loss alone, if there is one; weights that are used unchanged have none."""
         if self.latents_first is None or not self.kimg:
             return None
-        alone = {"mse": 0.0, "perceptual": 0.0, "latent": 1.0, "identity": None, "local": None, "collages": 0.0}
-        return self.model_copy(update=alone | self.latents_first.model_dump() | {"latents_first": None})
+        alone = PLAIN | {"mse": 0.0, "perceptual": 0.0, "latent": 1.0}
+        return self.model_copy(update=alone | self.latents_first.model_dump())
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> EncoderTraining:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline_lib.config.base import Count, Positive, Section
 from pipeline_lib.config.rebalance import OptimizationMethod, TranslationMethod
-from pipeline_lib.config.sections import Encoder
+from pipeline_lib.config.sections import PLAIN, Encoder
 
 OnePass = Literal["poisson", "latent-regression", "finished", "all_losses", "pyramid", "in_domain"]
 Method = OnePass | OptimizationMethod | TranslationMethod
@@ -43,7 +43,7 @@ class Encoders(Section):
 
     def like(self, encoder: Encoder, variant: Variant) -> Encoder:
         """Return the section of one of them, given that of the run's encoder."""
-        alike = WEIGHTS | self.model_dump() | {"identity": None, "local": None, "collages": 0.0, "latents_first": None}
+        alike = WEIGHTS | self.model_dump() | PLAIN
         training = encoder.training.model_copy(update=alike | LEFT_OUT.get(variant, {}))
         mask = encoder.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
         network = "pyramid" if variant == "pyramid" else "resnet"

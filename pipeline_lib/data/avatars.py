@@ -161,23 +161,14 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
 
 def _attributes_of(avatar: parts.Avatar) -> dict[str, bool]:
     """Return the ground truth of a drawing."""
-    top = avatar.top.name
+    top, mouth, accessory = avatar.top.name, avatar.mouth.name, avatar.accessory.name
+    sunglasses = accessory in SUNGLASSES
     truth = {
         "long_hair": top in LONG_HAIR,
         "blond_hair": avatar.hair_color.name in BLOND and top not in HATS and top != "NONE",
         "bald": top in ("NONE", "SIDES"),
         "hat": top in HATS,
         "dark_skin": avatar.skin_color.name in DARK_SKIN,
-        **_attributes_of_parts(avatar),
-    }
-    return {name: truth[name] for name in AVATAR_ATTRIBUTES}
-
-
-def _attributes_of_parts(avatar: parts.Avatar) -> dict[str, bool]:
-    """Return the attributes that the exchangeable parts determine."""
-    mouth, accessory = avatar.mouth.name, avatar.accessory.name
-    sunglasses = accessory in SUNGLASSES
-    return {
         "smiling": mouth in SMILING_MOUTHS,
         "mouth_open": (SMILING_MOUTHS | OTHER_MOUTHS)[mouth],
         "eyeglasses": accessory != "NONE",
@@ -185,6 +176,7 @@ def _attributes_of_parts(avatar: parts.Avatar) -> dict[str, bool]:
         "beard": avatar.facial_hair.name != "NONE",
         "eyes_closed": EYES[avatar.eyes.name] and not sunglasses,
     }
+    return {name: truth[name] for name in AVATAR_ATTRIBUTES}
 
 
 def draw_variants(face: Face, exchanged: Sequence[str]) -> Iterator[tuple[str, Face]]:
@@ -209,8 +201,7 @@ def draw_variants(face: Face, exchanged: Sequence[str]) -> Iterator[tuple[str, F
         avatar = copy.copy(face.avatar)
         for place, drawing in zip(places, drawings, strict=True):
             setattr(avatar, place, drawing)
-        truth = face.attributes | _attributes_of_parts(avatar)
-        yield "+".join(drawing.name for drawing in drawings), Face(avatar, face.background, truth)
+        yield "+".join(drawing.name for drawing in drawings), Face(avatar, face.background, _attributes_of(avatar))
 
 
 def combine_faces(sources: Mapping[str, Face]) -> Face | None:

@@ -123,25 +123,27 @@ def test_networks_without_a_pretrained_generator_are_editors_too(method, reconst
     assert (opened["kind"], opened["editor"].method) == ("translation", method)
 
 
+def compare(folder, **arguments):
+    """Compare methods in a folder; returns the table."""
+    made = {"table": folder / "table.parquet", "pictures": folder / "pictures.npz"}
+    study_comparison(
+        **arguments, settings=SETTINGS, evaluate=Evaluate(), run="toy", cache=folder / "cache", **made, device=CPU
+    )
+    return read_table(folder / "table.parquet", "studies")
+
+
 def test_what_fits_the_collage_better_is_told_and_what_is_missing_too(images, reconstruct, tmp_path):
     methods = ["poisson", "latent-regression", "lbfgs"]
     made = [reconstruct(method, factor)[0] for method, factor in zip(methods, (1.0, 0.5, 1.0), strict=True)]
-    study_comparison(
+    table = compare(
+        tmp_path,
         made=made,
         methods=methods,
         held_out=images["images"],
         names=NAMES,
         data=None,
         of_paper="progan church",
-        settings=SETTINGS,
-        evaluate=Evaluate(),
-        run="toy",
-        cache=tmp_path / "cache",
-        table=tmp_path / "table.parquet",
-        pictures=tmp_path / "pictures.npz",
-        device=CPU,
     )
-    table = read_table(tmp_path / "table.parquet", "studies")
     rows = table.set_index(["row", "metric"])
     lbfgs = TITLES["lbfgs"]
     assert rows.loc[(lbfgs, "masked L1"), ["value", "paper"]].tolist() == [0, 0.23]
@@ -179,22 +181,16 @@ def test_of_avatars_the_distance_to_the_image_that_a_collage_should_become_is_kn
         seconds=np.ones(COUNT),
         precision=np.array("float32"),
     )
-    study_comparison(
+    table = compare(
+        tmp_path,
         made=[made],
         methods=["latent-regression"],
         held_out=write_shards(ideal, [str(number) for number in range(COUNT)]),
         names=list(AVATAR_PARTS),
         data=data,
         of_paper=None,
-        settings=SETTINGS,
-        evaluate=Evaluate(),
-        run="toy",
-        cache=tmp_path / "cache",
-        table=tmp_path / "table.parquet",
-        pictures=tmp_path / "pictures.npz",
-        device=CPU,
     )
-    rows = read_table(tmp_path / "table.parquet", "studies").set_index(["row", "metric"])
+    rows = table.set_index(["row", "metric"])
     assert rows.loc[(OURS, PSNR), "value"] == pytest.approx(20 * np.log10(255 / 5))
     assert rows.loc[(OURS, PSNR), "n"] == sum(face is not None for face in faces) < COUNT
     assert rows.loc[(COLLAGES, PSNR), "value"] < 10
