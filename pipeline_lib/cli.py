@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from pipeline_lib import __version__
 from pipeline_lib.config import load_config, read_config
 from pipeline_lib.config.names import AUDITED
+from pipeline_lib.config.reseeding import reseed
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
+from pipeline_lib.runtime.files import atomic_path, write_json
 from pipeline_lib.stages import STAGES, call_stage, find_stage
 
 
@@ -60,8 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--gpus", type=int, default=1, help="GPUs to train on, for a stage that can use several")
     stage.set_defaults(command=_stage)
 
-    run = commands.add_parser("run", help="run the workflow and resume a killed run; takes the options of snakemake")
+    run = commands.add_parser(
+        "run", allow_abbrev=False, help="run the workflow and resume a killed run; takes the options of snakemake"
+    )
+    run.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="make N runs of the config, <run>-seed-0 to N-1, that share no random draw",
+    )
     run.set_defaults(command=_run)
+
+    recipe = commands.add_parser("recipe", help="say what runs with several seeds tell of a further run")
+    recipe.add_argument("results", type=Path, nargs="+", help="results/<run> of each, three or more")
+    recipe.add_argument("--output", type=Path, help="JSON to write")
+    recipe.set_defaults(command=_recipe)
 
     ship = commands.add_parser("ship", help="write half-precision copies of a run's source weights")
     ship.add_argument("results", type=Path, help="results/<run>")
@@ -167,16 +183,40 @@ def _value(text: str) -> tuple[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Run the workflow once, or once for each seed; a run that fails is the last."""
+    if options.seeds is None:
+        return _run_snakemake(options.snakemake)
+    if options.seeds < 1:
+        raise PipelineError("`--seeds` is a number of runs from 1; correct it")
+    given = _snakemake_options(options.snakemake)
+    paths = given.configfile or [Path("config/config.yaml")]
+    if len(paths) > 1 or given.config:
+        raise PipelineError("`--seeds` takes one --configfile and no --config; write what you need in that file")
+    config = load_config(paths[0])
+    folders = []
+    for seed in range(options.seeds):
+        values = reseed(config, seed)
+        folders.append(Path("results") / values["run"])
+        own = ((given.directory or Path()) / folders[-1] / "config.yaml").resolve()
+        with atomic_path(own) as beside:
+            beside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        if status := _run_snakemake([*options.snakemake, "--configfile", str(own)]):
+            return status
+    print(f"What they tell of a further run: python -m pipeline_lib recipe {' '.join(map(str, folders))}")
+    return 0
+
+
+def _run_snakemake(arguments: Sequence[str]) -> int:
     """Run Snakemake, once its config files are known to hold no code and the lock of a killed run is cleared.
 
     Snakemake's own lock outlives a kill. Another one, which the kernel frees, is held for as long as Snakemake lives,
     and its file is not empty until Snakemake has ended by itself.
     """
-    given = _snakemake_options(options.snakemake)
+    given = _snakemake_options(arguments)
     folder = given.directory or Path()
     for path in given.configfile or filter(Path.exists, [folder / "config/config.yaml"]):
         read_config(path)
-    command = [sys.executable, "-m", "snakemake", *options.snakemake]
+    command = [sys.executable, "-m", "snakemake", *arguments]
     own = folder / ".snakemake"
     own.mkdir(parents=True, exist_ok=True)
     with (own / "latent-rebalance.lock").open("a+") as lock:
@@ -223,6 +263,16 @@ def _runs_snakemake(folder: Path) -> bool:
         if process.info["cwd"] == str(folder.resolve()) and "snakemake" in names:
             return True
     return False
+
+
+def _recipe(options: argparse.Namespace) -> int:
+    from pipeline_lib.release.recipe import assess_recipe, print_recipe
+
+    found = assess_recipe(options.results)
+    print_recipe(found)
+    if options.output:
+        write_json(options.output, found.json())
+    return 0
 
 
 def _ship(options: argparse.Namespace) -> int:

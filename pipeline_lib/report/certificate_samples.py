@@ -11,7 +11,7 @@ from pipeline_lib.report.tables import percent, readable
 
 THIS_GAN = (
     "This holds for the GAN of this run and all samples that it could make, not for the recipe. The same training with "
-    "another seed makes another GAN, with other rates."
+    "another seed makes another GAN, with other rates; `run --seeds 5` and `recipe` tell how far they differ."
 )
 OPINIONS = (
     "Nobody has labelled any samples, so only detectors' opinions of them are known, and a detector can be wrong about "

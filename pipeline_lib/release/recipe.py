@@ -1,0 +1,280 @@
+"""What runs of one recipe, each with seeds of its own, say of a further run of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import t
+
+from pipeline_lib.config.reseeding import first_difference
+from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.rebalance.certify import Verdict, judge
+from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.release.provenance import FILE, read_provenance
+from pipeline_lib.report.tables import readable
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import read_json
+
+logger = logging.getLogger(__name__)
+
+LEAST_RUNS, MOST_RUNS = 3, 1000
+GAPS = "evaluation/gaps.json"
+#: Image sets of which target rates are judged, and their certificates. Only the first is there in every run.
+CERTIFICATES = {
+    "dataset_rebalanced": "evaluation/certificate.json",
+    "retrained": "evaluation/certificate-samples.json",
+}
+KNOWN = ("truth", "audit")  # what a rate must be known by to be judged
+
+
+@dataclass(frozen=True)
+class OverRuns:
+    """A figure of every run.
+
+    The runs are taken to be independent, and their figures normal. The limits for a further run are Student's
+    prediction interval, which holds the figure of one further run as often as its level says (Hahn and Meeker 1991).
+    Figures that are themselves estimates, as by an audit, vary more than the truth, and widen it.
+
+    Attributes:
+        values: the figure of each run, NaN if it is unknown.
+        mean: their mean with its interval.
+        further: their mean, and the limits between which the figure of a further run is expected.
+    """
+
+    values: list[float]
+    mean: Estimate
+    further: Estimate
+
+    @classmethod
+    def of(cls, values: Sequence[float], confidence: float) -> OverRuns:
+        """Return the mean of two or more values, and what they say of a further one."""
+        if not np.isfinite(values).all():
+            return cls(list(values), UNKNOWN, UNKNOWN)
+        return cls(list(values), *(_interval(values, len(values), confidence, further) for further in (0, 1)))
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values, with null for NaN."""
+        values = [value if math.isfinite(value) else None for value in self.values]
+        return {"values": values, "mean": estimate_json(self.mean), "further": estimate_json(self.further)}
+
+
+@dataclass(frozen=True)
+class TargetOverRuns:
+    """A target rate over the runs.
+
+    Attributes:
+        image_set: `dataset_rebalanced` or `retrained`.
+        group: name of the group.
+        attribute: name of the attribute.
+        target: the rate that was asked for, in [0, 1].
+        tolerance: largest distance from it that counts as met.
+        source: what the rates are known by: truth, audit or referee; None if that of a run is unknown.
+        rates: the rates of the runs.
+        verdict: whether a further run meets the target. A detector's opinion decides nothing.
+        runs_needed: number of runs in all that would decide it, if they go on as they did; None if no number would, or
+            if it is decided or cannot be.
+    """
+
+    image_set: str
+    group: str
+    attribute: str
+    target: float
+    tolerance: float
+    source: str | None
+    rates: OverRuns
+    verdict: Verdict
+    runs_needed: int | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the runs say.
+
+    Attributes:
+        seeds: seed of each run.
+        same_data: whether all runs have the same images, so that nothing is said of others.
+        confidence: level of the limits.
+        targets: every target rate of the rebalanced dataset and, if there is one, of the retrained GAN.
+        gaps: by attribute and GAN the group gap by the referee; empty without a retrained GAN.
+    """
+
+    seeds: list[int]
+    same_data: bool
+    confidence: float
+    targets: list[TargetOverRuns]
+    gaps: dict[str, dict[str, OverRuns]]
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        targets = [vars(target) | {"rates": target.rates.json()} for target in self.targets]
+        gaps = {name: {gan: gap.json() for gan, gap in gaps.items()} for name, gaps in self.gaps.items()}
+        return vars(self) | {"targets": targets, "gaps": gaps}
+
+
+def assess_recipe(folders: Sequence[Path]) -> Recipe:
+    """Say between which limits the rates of a further run of a recipe are expected, and whether it meets its targets.
+
+    Args:
+        folders: runs, `results/<run>`, of the same config with other seeds; at least as far as their certificate and
+            `provenance.json`.
+
+    Raises:
+        DataError: there are too few runs, one is not finished, or two differ in more than their seeds or not in these.
+    """
+    configs = _check_runs(folders)
+    certificates = {
+        name: [read_json(folder / file) for folder in folders]
+        for name, file in CERTIFICATES.items()
+        if (folders[0] / file).is_file()
+    }
+    confidence = certificates["dataset_rebalanced"][0]["confidence"]
+    return Recipe(
+        seeds=[config["seed"] for config in configs],
+        same_data=len({config["data"].get("seed") for config in configs}) == 1,
+        confidence=confidence,
+        targets=[
+            _judge_target(name, of_runs, _source(name, certificate), confidence)
+            for name, certificate in certificates.items()
+            for of_runs in zip(*(found["targets"] for found in certificate), strict=True)
+        ],
+        gaps=_gaps([read_json(folder / GAPS) for folder in folders], confidence) if "retrained" in certificates else {},
+    )
+
+
+def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the configs of runs, which differ in their seeds and in nothing else."""
+    if len(folders) < LEAST_RUNS:
+        raise DataError(f"{len(folders)} runs; a recipe is judged by {LEAST_RUNS} or more, each with a seed of its own")
+    made = []
+    for folder in folders:
+        for file in (FILE, CERTIFICATES["dataset_rebalanced"]):
+            if not (folder / file).is_file():
+                raise DataError(f"{folder}: {file} is missing, so this run is not finished; finish it, or leave it out")
+        made.append(read_provenance(folder / FILE))
+    configs = [found["config"] for found in made]
+    by_seed: dict[int, Path] = {}
+    for folder, config in zip(folders, configs, strict=True):
+        if key := first_difference(configs[0], config):
+            raise DataError(f"{folder}: `{key}` is not as in {folders[0]}, so these are two recipes; name runs of one")
+        if other := by_seed.get(config["seed"]):
+            raise DataError(f"{folder}: seed {config['seed']} like {other}, so it says nothing new; give it another")
+        by_seed[config["seed"]] = folder
+    if len({found["installation"]["code"] for found in made}) > 1:
+        logger.warning("these runs were made by different versions of the library, and so may be of two recipes")
+    return configs
+
+
+def _source(image_set: str, certificates: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return what the rates of every run are known by."""
+    sources = {found["source"] for found in certificates}
+    if None in sources:
+        return "referee" if image_set == "retrained" else None
+    return "audit" if "audit" in sources else "truth"
+
+
+def _judge_target(
+    image_set: str, of_runs: Sequence[Mapping[str, Any]], source: str | None, confidence: float
+) -> TargetOverRuns:
+    key = "by_referee" if source == "referee" else "rate"
+    rates = OverRuns.of([_number(found[key]) for found in of_runs], confidence)
+    target, tolerance = of_runs[0]["target"], of_runs[0]["tolerance"]
+    judged = source in KNOWN and math.isfinite(rates.further.value)
+    verdict = judge(rates.further, target, tolerance) if judged else Verdict.UNKNOWN
+    return TargetOverRuns(
+        image_set=image_set,
+        group=of_runs[0]["group"],
+        attribute=of_runs[0]["attribute"],
+        target=target,
+        tolerance=tolerance,
+        source=source,
+        rates=rates,
+        verdict=verdict,
+        runs_needed=(
+            runs_needed(rates.values, target, tolerance, confidence) if judged and verdict is Verdict.UNKNOWN else None
+        ),
+    )
+
+
+def runs_needed(values: Sequence[float], target: float, tolerance: float, confidence: float) -> int | None:
+    """Return how many runs in all would decide a target, if they go on as they did; None if no number would."""
+    for runs in range(len(values) + 1, MOST_RUNS + 1):
+        if judge(_interval(values, runs, confidence, 1), target, tolerance) is not Verdict.UNKNOWN:
+            return runs
+    return None
+
+
+def _interval(values: Sequence[float], runs: int, confidence: float, further: int) -> Estimate:
+    """Return Student's interval of the mean of `runs` runs that vary as these do, or with `further` 1 of one more."""
+    middle, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    reach = float(t.ppf((1 + confidence) / 2, runs - 1)) * spread * math.sqrt(further + 1 / runs)
+    return Estimate(middle, middle - reach, middle + reach)
+
+
+def _gaps(found: Sequence[Mapping[str, Any]], confidence: float) -> dict[str, dict[str, OverRuns]]:
+    return {
+        attribute: {
+            gan: OverRuns.of([_number(gaps[attribute][gan]["referee"]) for gaps in found], confidence)
+            for gan in ("retrained", "control")
+        }
+        for attribute in found[0]
+    }
+
+
+def _number(estimate: Mapping[str, Any] | None) -> float:
+    """Return the value of an estimate; NaN if it is unknown."""
+    return math.nan if estimate is None or estimate["value"] is None else float(estimate["value"])
+
+
+def print_recipe(recipe: Recipe, console: Console | None = None) -> None:
+    """Print a line for each target and gap, and what the columns mean."""
+    console = console or Console(width=140)
+    table = Table(title=f"{len(recipe.seeds)} runs, seeds {', '.join(map(str, recipe.seeds))}")
+    for title in ("images", "rate", "target", "of the runs", "mean", "a further run", "known by", "verdict"):
+        table.add_column(title)
+    for found in recipe.targets:
+        name = f"{readable(found.group)}: {readable(found.attribute)}"
+        asked = f"{found.target:g} ± {found.tolerance:g}"
+        figures = _figures(found.rates)
+        table.add_row(readable(found.image_set), name, asked, *figures, found.source or "nothing", _say_verdict(found))
+    for attribute, gaps in recipe.gaps.items():
+        for gan, gap in gaps.items():
+            table.add_row(readable(gan), f"group gap: {readable(attribute)}", "", *_figures(gap), "referee", "")
+    console.print(table)
+    console.print(
+        f"A further run: its rate lies between these limits with {recipe.confidence:.0%} confidence. A target is met "
+        "if both are within its tolerance, and missed if both are beyond it."
+    )
+    if recipe.same_data:
+        console.print("All runs have the same seed of the data, so this holds for these images alone.")
+    if any(found.source == "referee" for found in recipe.targets):
+        console.print(
+            "The referee is a detector and decides nothing. Labels of samples of each run would "
+            "(`audit --set retrained`)."
+        )
+
+
+def _figures(figure: OverRuns) -> tuple[str, str, str]:
+    mean, further = figure.mean, figure.further
+    if not math.isfinite(mean.value):
+        return "unknown", "", ""
+    return (
+        f"{min(figure.values):.3f} to {max(figure.values):.3f}",
+        f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
+        f"{further.low:.3f} to {further.high:.3f}",
+    )
+
+
+def _say_verdict(found: TargetOverRuns) -> str:
+    if found.source not in KNOWN or found.verdict is not Verdict.UNKNOWN:
+        return str(found.verdict) if found.source in KNOWN else "not judged"
+    return f"{found.verdict}, " + (
+        f"{found.runs_needed} runs would do" if found.runs_needed else "and no number of runs would do"
+    )

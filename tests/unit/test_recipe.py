@@ -1,0 +1,185 @@
+"""Several runs say of a further one what Student's prediction interval says, and only of the same recipe."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline_lib import cli
+from pipeline_lib.cli import main
+from pipeline_lib.config import load_config, parse_config
+from pipeline_lib.config.reseeding import first_difference, reseed
+from pipeline_lib.rebalance.certify import Verdict, judge
+from pipeline_lib.release.provenance import FORM
+from pipeline_lib.release.recipe import OverRuns, _interval, assess_recipe, runs_needed
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import read_json, write_json
+
+CONFIG = "config/config.yaml"
+
+
+def test_the_limits_are_those_of_students_prediction_interval():
+    found = OverRuns.of([1.0, 2.0, 3.0], 0.95)
+    quantile = 4.302653  # Student's t with two degrees of freedom, 97.5 %
+    assert found.mean == pytest.approx((2, 2 - quantile / 3**0.5, 2 + quantile / 3**0.5), abs=1e-5)
+    assert found.further == pytest.approx((2, 2 - quantile * (4 / 3) ** 0.5, 2 + quantile * (4 / 3) ** 0.5), abs=1e-5)
+
+
+def test_nineteen_of_twenty_further_runs_are_between_the_limits():
+    runs = np.random.default_rng(0).normal(0.5, 0.01, (4000, 6))
+    intervals = [OverRuns.of(list(values[:5]), 0.95).further for values in runs]
+    held = [found.low <= further <= found.high for found, further in zip(intervals, runs[:, 5], strict=True)]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.011)  # three standard errors
+
+
+def test_as_many_runs_are_asked_for_as_would_decide():
+    values = [0.50, 0.51, 0.52]
+    needed = runs_needed(values, 0.5, 0.04, 0.95)
+    verdicts = [judge(_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
+    assert verdicts == [Verdict.UNKNOWN, Verdict.MET]
+    assert runs_needed(values, 0.5, 0.02, 0.95) is None  # every third run would be beyond it
+
+
+def certificate(rates, source, **more):
+    asked = {"attribute": "smiling", "target": 0.5, "tolerance": 0.03}
+    targets = [
+        asked | {"group": group, "rate": {"value": rate, "ci": [0, 1]}} | more
+        for group, rate in zip(("long_hair", "not long_hair"), rates, strict=True)
+    ]
+    return {"source": source, "confidence": 0.95, "targets": targets}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Return the folders of four runs: datasets near their targets, GANs that nobody has labelled."""
+    folders = []
+    for seed, away in enumerate((0.001, -0.002, 0.003, 0.0)):
+        config = reseed(load_config(CONFIG), seed)
+        folders.append(tmp_path / config["run"])
+        made = {"form": FORM, "config": config, "installation": {"code": "0"}}
+        write_json(folders[-1] / "provenance.json", made)
+        write_json(folders[-1] / "evaluation/certificate.json", certificate((0.5 + away, 0.56 + away), "truth"))
+        opinions = certificate((0.5, 0.5), None, rate=None, by_referee={"value": 0.5 + 5 * away, "ci": [0, 1]})
+        write_json(folders[-1] / "evaluation/certificate-samples.json", opinions)
+        gaps = {
+            gan: {"referee": {"value": gap + away, "ci": [0, 1]}} for gan, gap in (("retrained", 0), ("control", 0.5))
+        }
+        write_json(folders[-1] / "evaluation/gaps.json", {"smiling": gaps})
+    return folders
+
+
+def test_datasets_are_judged_by_their_certificates_and_gans_not_by_a_detector(runs):
+    first, second, *gans = assess_recipe(runs).targets
+    assert (first.verdict, second.verdict) == (Verdict.MET, Verdict.MISSED)
+    assert first.rates.mean.value == pytest.approx(0.5005)
+    assert {(gan.image_set, gan.source, gan.verdict, gan.runs_needed) for gan in gans} == {
+        ("retrained", "referee", Verdict.UNKNOWN, None)
+    }
+
+
+def test_labels_of_samples_of_every_run_judge_the_gan(runs):
+    for folder in runs:
+        write_json(folder / "evaluation/certificate-samples.json", certificate((0.5, 0.5), "audit"))
+    assert [found.verdict for found in assess_recipe(runs).targets[2:]] == [Verdict.MET] * 2
+
+
+def test_rates_that_one_run_does_not_know_are_unknown(runs):
+    write_json(runs[1] / "evaluation/certificate.json", certificate((0.5, 0.5), None, rate=None))
+    assert {(found.source, found.verdict) for found in assess_recipe(runs).targets[:2]} == {(None, Verdict.UNKNOWN)}
+
+
+def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path, capsys):
+    assert main(["recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
+    printed = capsys.readouterr().out
+    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not judged", "group gap: smiling"):
+        assert said in printed
+    found = read_json(tmp_path / "recipe.json")
+    assert found["seeds"] == [0, 1, 2, 3] and not found["same_data"]
+    assert found["gaps"]["smiling"]["control"]["mean"]["value"] == pytest.approx(0.5005)
+    assert found["targets"][0]["rates"]["values"] == [0.501, 0.498, 0.503, 0.5]
+
+
+def rewrite(folder, change):
+    made = read_json(folder / "provenance.json")
+    change(made["config"])
+    write_json(folder / "provenance.json", made)
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe is judged by 3 or more"),
+        (lambda runs: (runs[2] / "provenance.json").unlink(), "provenance.json is missing"),
+        (lambda runs: (runs[2] / "evaluation/certificate.json").unlink(), "certificate.json is missing"),
+        (lambda runs: rewrite(runs[2], lambda config: config.update(seed=0)), "seed 0 like"),
+        (
+            lambda runs: rewrite(runs[2], lambda config: config["rebalance"].update(candidates=4)),
+            "`rebalance.candidates` is not as in",
+        ),
+    ],
+)  # fmt: skip
+def test_runs_of_two_recipes_or_unfinished_ones_are_refused(runs, spoil, said):
+    spoil(runs)
+    with pytest.raises(DataError, match=said):
+        assess_recipe(runs)
+
+
+def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
+    config = load_config(CONFIG)
+    values = reseed(config, 3)
+    again = parse_config(copy.deepcopy(values))
+    assert (again.run, again.seed, again.data.seed) == ("avatars-seed-3", 3, 3)
+    seeds = [detector.seed for detector in (config.detectors.selector, config.detectors.referee)]
+    reseeded = [detector.seed for detector in (again.detectors.selector, again.detectors.referee)]
+    assert not {*seeds} & {*reseeded} and len({*reseeded}) == 2
+    assert first_difference(config.model_dump(mode="json"), values) is None
+    values["encoder"]["training"]["kimg"] = 9
+    assert first_difference(config.model_dump(mode="json"), values) == "encoder.training.kimg"
+
+
+def test_labels_of_another_runs_images_are_left_out(tmp_path):
+    (tmp_path / "labels.csv").write_text("")
+    values = load_config(CONFIG).model_dump(mode="json")
+    values["certify"]["labels"] = [str(tmp_path / "labels.csv")]
+    assert reseed(parse_config(values), 1)["certify"]["labels"] is None
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """Return the arguments of every Snakemake that would have been started, of which the third fails."""
+    calls = []
+
+    def run(arguments):
+        calls.append(arguments)
+        return 5 if len(calls) == 3 else 0
+
+    monkeypatch.setattr(cli, "_run_snakemake", run)
+    config = (tmp_path / "my.yaml").resolve()
+    config.write_text(Path(CONFIG).read_text().replace("resources/", f"{Path.cwd()}/resources/"))
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_run_makes_a_run_for_each_seed(started, capsys):
+    assert main(["run", "--seeds", "2", "--cores", "2", "certify_targets", "--configfile", "my.yaml"]) == 0
+    for seed, arguments in enumerate(started):
+        assert arguments[:-2] == ["--cores", "2", "certify_targets", "--configfile", "my.yaml"]
+        own = Path(arguments[-1])
+        assert own == Path.cwd() / f"results/avatars-seed-{seed}/config.yaml"
+        assert yaml.safe_load(own.read_text())["seed"] == seed
+    assert "recipe results/avatars-seed-0 results/avatars-seed-1" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_is_the_last(started):
+    assert main(["run", "--seeds", "5", "--configfile", "my.yaml"]) == 5
+    assert len(started) == 3
+
+
+@pytest.mark.parametrize("more", [["--seeds", "0"], ["--seeds", "2", "--config", "seed=3"]])
+def test_seeds_that_cannot_be_are_refused(started, more, capsys):
+    assert main(["run", *more, "--configfile", "my.yaml"]) == 2
+    assert "--seeds" in capsys.readouterr().err and not started
