@@ -22,11 +22,11 @@ import yaml
 from torch import Tensor, nn
 
 from benchmarks.accept import Check, at_least, at_most
+from benchmarks.residual_gaps import answer_by_truth
 from pipeline_lib.config import parse_config
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.report.audit import draw_audit
 from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.training.detector import train_detector
 
@@ -34,7 +34,6 @@ CONFIG = Path("config/config.yaml")
 ANSWER = 4.0  # logit of a yes
 AUDITED = 400  # edits that are labelled in each round
 CERTIFICATE = "evaluation/certificate.json"
-TRUTH = "labels/dataset_rebalanced_true.parquet"
 
 
 def config_of(seed: int) -> dict[str, Any]:
@@ -96,11 +95,8 @@ def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
 
 def label_by_truth(values: dict[str, Any], results: Path, sheet: int) -> str:
     """Draw an audit of the present edits, and answer it by the truth; returns its CSV."""
-    drawn = draw_audit(parse_config(values), results, AUDITED, sheet)
-    truth = read_table(results / TRUTH, "labels").set_index("image_id")
-    answers = truth.loc[drawn["image_id"], ["long_hair", "smiling"]].astype(int).reset_index(drop=True)
     path = results / f"biased/audit-{sheet}.csv"
-    drawn.join(answers).to_csv(path, index=False)
+    answer_by_truth(parse_config(values), results, AUDITED, sheet).to_csv(path, index=False)
     return str(path)
 
 

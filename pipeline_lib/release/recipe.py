@@ -267,7 +267,7 @@ def _figures(figure: OverRuns) -> tuple[str, str, str]:
         return "unknown", "", ""
     return (
         f"{min(figure.values):.3f} to {max(figure.values):.3f}",
-        f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
+        f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]",
         f"{further.low:.3f} to {further.high:.3f}",
     )
 
