@@ -1,4 +1,4 @@
-"""How far the rates of rebalanced datasets are from their targets by truth over several seeds, with and without an audit.
+"""How far the rates of rebalanced datasets are from their targets by truth, with and without an audit, over seeds.
 
 `python -m benchmarks.residual_gaps --seeds 0 1 2 3 4 5 6 7` runs a config of avatars once a seed up to the certificate,
 with faces of their own and without any retraining. Some edits are then audited, with the truth as the answer. Edits are
