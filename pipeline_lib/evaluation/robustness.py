@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.shards import iterate_batches
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import estimate_json, gap, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.transfer import as_pixels, to_float
@@ -50,8 +51,8 @@ def _jpeg(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
+UNCHANGED = "unchanged"
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "unchanged": lambda images: images,
     "blur": blurred,
     "resampling": resampled,
     "jpeg": compressed,
@@ -65,6 +66,8 @@ def evaluate_robustness(
     sets: list[str],
     selector: Path,
     referee: Path,
+    selector_scores: list[Path],
+    referee_scores: list[Path],
     targets: Rebalance,
     settings: Evaluate,
     robustness: Path,
@@ -78,6 +81,8 @@ def evaluate_robustness(
         sets: names of the sets.
         selector: weight file.
         referee: weight file.
+        selector_scores: the selector's scores of the samples as they are, a table for each image set, under its name.
+        referee_scores: the referee's, likewise.
         targets: the config section with attribute and groups.
         settings: the config section with the level of the intervals.
         robustness: JSON to write, {set: {change: {judge: the gap with its interval, and the share of images of which
@@ -88,37 +93,38 @@ def evaluate_robustness(
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
+    scores = {"selector": selector_scores, "referee": referee_scores}
     found = {}
     for name in sets:
         shards = [shard for shard in images if shard.parent.name == name]
         says: dict[tuple[str, str], list[Tensor]] = {(change, judge): [] for change in CHANGES for judge in judges}
-        for _, pixels in iterate_batches(shards, batch):
+        seen: list[str] = []
+        for names, pixels in iterate_batches(shards, batch):
+            seen += names
             original = to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)
             for change, apply in CHANGES.items():
                 changed = apply(original)
                 for judge, detector in judges.items():
                     says[change, judge].append((detector.logits(changed) > 0).cpu())
-        found[name] = {
-            change: {
-                judge: _gap_of(
-                    torch.cat(says[change, judge]), torch.cat(says["unchanged", judge]), detector, targets, settings
-                )
-                for judge, detector in judges.items()
-            }
-            for change in CHANGES
-        }
+        found[name] = {UNCHANGED: {}} | {change: {} for change in CHANGES}
+        for judge, detector in judges.items():
+            (path,) = (path for path in scores[judge] if path.stem == name)
+            before = (read_table(path, "scores").set_index("image_id").loc[seen, detector.attributes] > 0.5).to_numpy()
+            holds = {UNCHANGED: before} | {change: torch.cat(says[change, judge]).numpy() for change in CHANGES}
+            for change, after in holds.items():
+                found[name][change][judge] = _gap_of(after, before, detector, targets, settings)
     write_json(robustness, found)
 
 
 def _gap_of(
-    holds: Tensor, before: Tensor, detector: Detector, targets: Rebalance, settings: Evaluate
+    holds: np.ndarray, before: np.ndarray, detector: Detector, targets: Rebalance, settings: Evaluate
 ) -> dict[str, object]:
     """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
-    named = {attribute: holds[:, column].numpy() for column, attribute in enumerate(detector.attributes)}
+    named = {attribute: holds[:, column] for column, attribute in enumerate(detector.attributes)}
     attribute = targets.edited[0]
     rates = []
     for target in targets.first_attribute().targets[:2]:
         inside = named[attribute][in_group(named, target.where)]
         rates.append(wilson_rate(int(inside.sum()), len(inside), settings.confidence))
     column = detector.index(attribute)
-    return estimate_json(gap(*rates)) | {"same": float((holds[:, column] == before[:, column]).float().mean())}
+    return estimate_json(gap(*rates)) | {"same": float((holds[:, column] == before[:, column]).mean())}

@@ -296,6 +296,8 @@ rule evaluate_robustness:
         images=images_of(checked.gans),
         selector=f"{ROOT}/models/selector.safetensors",
         referee=f"{ROOT}/models/referee.safetensors",
+        selector_scores=scores("selector", checked.gans),
+        referee_scores=scores("referee", checked.gans),
     output:
         robustness=f"{ROOT}/evaluation/robustness.json",
     log:
