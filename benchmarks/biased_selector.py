@@ -75,6 +75,7 @@ def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
         held_out=shards["held_out"],
         held_out_labels=results / "labels/held_out.parquet",
         parts=[],
+        other=[],
         network=config.detectors.selector,
         settings=config.detectors.model_copy(update={"least_cell_accuracy": 0.0}),
         related=["long_hair", "smiling"],

@@ -20,6 +20,7 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
 
+LEAST_IN_GROUP = 30  # images of a dataset
 DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
 
 
@@ -56,10 +57,15 @@ def plan_edits(
         name: name of the image set, for the random stream.
         plan: table to write, one row per edit.
         summary: JSON of counts by target to write.
+
+    Raises:
+        DataError: a group of a dataset is too small, a rate cannot be reached, or the audit cannot be used.
     """
     rows = read_table(table, kind)
     attributes = attribute_columns(rows, kind)
     holds = {attribute: rows[attribute].to_numpy() > 0.5 for attribute in attributes}
+    if kind == "labels":  # of samples there can be as many as one likes
+        refuse_small_groups(holds, settings.targets, name)
     may_change = {
         attribute: _has_part(rows["image_id"], region, editable)
         for attribute, region in settings.regions_by_attribute.items()
@@ -71,6 +77,30 @@ def plan_edits(
     chosen.insert(0, "image_id", rows["image_id"].to_numpy()[chosen["position"]])
     write_table(plan, "plan", chosen, {"run": run, "config_digest": digest_of(settings.model_dump())})
     write_json(summary, {"images": len(rows), "edits": sum(found["edits"] for found in counts), "targets": counts})
+
+
+def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], name: str) -> None:
+    """Refuse targets in groups of fewer than `LEAST_IN_GROUP` images, of whose rates little can be known.
+
+    Conditions on an attribute that is edited itself do not count, since the plan decides how many images meet them.
+
+    Args:
+        holds: whether each image has each attribute, bool (n,) arrays.
+        targets: target rates.
+        name: name of the image set.
+
+    Raises:
+        DataError: names the target, the group and its size.
+    """
+    edited = {target.attribute for target in targets}
+    for number, target in enumerate(targets):
+        where = {attribute: value for attribute, value in target.where.items() if attribute not in edited}
+        size = int(in_group(holds, where).sum()) if where else LEAST_IN_GROUP
+        if size < LEAST_IN_GROUP:
+            raise DataError(
+                f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}, and a rate of fewer "
+                f"than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
+            )
 
 
 def _has_part(names: pd.Series, region: PartRegion | BoxRegion, editable: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from rich.table import Table
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.forecast import Forecast, forecast
-from pipeline_lib.rebalance.plan import audit_edits
+from pipeline_lib.rebalance.plan import audit_edits, refuse_small_groups
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
@@ -28,7 +28,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
         console: where to print; None: standard output.
 
     Raises:
-        DataError: the labels of the run are not there yet, or a target cannot be reached.
+        DataError: the labels of the run are not there yet, a group is too small, or a target cannot be reached.
     """
     path = Path("results") / config.run / "labels/dataset.parquet"
     if not path.is_file():
@@ -36,6 +36,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     rows = read_table(path, "labels")
     holds = {name: rows[name].to_numpy() > 0.5 for name in attribute_columns(rows, "labels")}
     targets = config.rebalance.targets
+    refuse_small_groups(holds, targets, "dataset")
     settings = config.rebalance
     audited = audit_edits(settings.labels, rows["image_id"], holds, settings) if settings.labels else None
     if failing is None:

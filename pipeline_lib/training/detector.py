@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
-from pipeline_lib.networks.checkpoints import origin_of, save_weights
+from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weights
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
@@ -38,6 +38,7 @@ from pipeline_lib.training.measures import cell_accuracies, detector_report
 from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
+MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
@@ -48,6 +49,7 @@ def train_detector(
     held_out: list[Path],
     held_out_labels: Path,
     parts: list[Path],
+    other: list[Path],
     network: TrainedHere | GivenNetwork,
     settings: Detectors,
     related: list[str],
@@ -70,6 +72,7 @@ def train_detector(
         held_out: shards of the held-out set.
         held_out_labels: table of its labels.
         parts: table of the parts of the training set; empty without collages.
+        other: weight file of the selector, which the referee must not be; empty if both are trained here.
         network: architecture, seed and half of this detector, or its file.
         settings: the config section of both detectors.
         related: attributes of the targets and of their conditions, whose association is removed by the weights.
@@ -83,8 +86,8 @@ def train_detector(
 
     Raises:
         ConfigError: collages are wanted without parts or regions.
-        DataError: a label is missing, no image of this half has the part that collages need, or the detector is right
-            too seldom in a cell of the related attributes.
+        DataError: a label is missing, no image of this half has the part that collages need, the detector is right too
+            seldom in a cell of the related attributes, or it is the other one.
     """
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
@@ -98,7 +101,9 @@ def train_detector(
     detector = detector.to(device).requires_grad_(False).eval()
 
     _, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
-    logits = torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in test_pixels.split(256)])
+    logits = _logits_of(detector, test_pixels, device)
+    for path in other:
+        refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
     detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
     probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid().numpy()
     truth = test_truth[1::2].numpy() > 0.5
@@ -107,6 +112,34 @@ def train_detector(
     found = detector_report(probabilities, truth, settings.attributes)
     save_weights(weights, detector, {"judge": judge, **provenance})
     write_json(report, {name: figures | {"cells": cells.get(name, {})} for name, figures in found.items()})
+
+
+def _logits_of(detector: Detector, pixels: Tensor, device: torch.device) -> Tensor:
+    """Return the uncalibrated logits of images, float32 (n, attributes)."""
+    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in pixels.split(256)])
+
+
+def refuse_same(referee: Tensor, selector: Tensor, attributes: Sequence[str]) -> None:
+    """Refuse a referee that is the selector under another name or in another format.
+
+    Two copies of one network differ by rounding alone: with weights rounded to 8 bits the correlation of their logits
+    was over 0.9999, and that of the default run's two detectors is 0.96 to 0.98.
+
+    Args:
+        referee: logits of the same images, (n, attributes).
+        selector: likewise.
+        attributes: names of the columns.
+
+    Raises:
+        DataError: names the attribute and the correlation.
+    """
+    for column, attribute in enumerate(attributes):
+        alike = float(torch.corrcoef(torch.stack([referee[:, column], selector[:, column]]))[0, 1])
+        if alike > MOST_ALIKE:
+            raise DataError(
+                f"detectors.referee: its logits of `{attribute}` have a correlation of {alike:.5f} with the "
+                "selector's; it is the same network, and would confirm what that one chose, so give another"
+            )
 
 
 def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least: float, judge: str) -> None:

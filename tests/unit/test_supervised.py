@@ -177,6 +177,7 @@ def train(tmp_path, write_shards):
             held_out=images,
             held_out_labels=tmp_path / "labels.parquet",
             parts=[],
+            other=[],
             network=getattr(settings, judge).model_copy(update={"width": 4}),
             settings=settings,
             related=list(related),

@@ -3,7 +3,7 @@ from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import TranslationMethod, Variant, named_files, parse_config
+from pipeline_lib.config import GivenNetwork, TranslationMethod, Variant, named_files, parse_config
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
@@ -53,6 +53,9 @@ REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["editor"]["kind"] == "lat
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
 if "second_selector" in checked.gans:
     DETECTORS["second_selector"] = settings["retrain"]["second_selector"]
+# Detectors of which it must be seen that they are not the selector once more, as a network that is given could be.
+GIVEN = any(isinstance(network, GivenNetwork) for network in (checked.detectors.selector, checked.detectors.referee))
+SUSPECTED = ["referee"] if GIVEN else []
 DRAWN = checked.knows_ideal_edits  # whether the truth of an edit is known
 JUDGED = checked.evaluate.judge_candidates  # whether the referee scores every candidate of every edit
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors

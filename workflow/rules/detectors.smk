@@ -5,6 +5,7 @@ rule train_detector:
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         parts=f"{ROOT}/parts/dataset.parquet" if COLLAGES else [],
+        other=lambda wildcards: f"{ROOT}/models/selector.safetensors" if wildcards.judge in SUSPECTED else [],
         model=lambda wildcards: given(*(DETECTORS[wildcards.judge].get(key) for key in ("path", "weights"))),
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
