@@ -190,8 +190,14 @@ def _run(options: argparse.Namespace) -> int:
         raise PipelineError("`--seeds` is a number of runs from 1; correct it")
     given = _snakemake_options(options.snakemake)
     paths = given.configfile or [Path("config/config.yaml")]
-    if len(paths) > 1 or given.config:
-        raise PipelineError("`--seeds` takes one --configfile and no --config; write what you need in that file")
+    if len(paths) > 1:
+        raise PipelineError(
+            f"`--seeds` takes one --configfile, and found {', '.join(map(str, paths))}; merge them, or name rules first"
+        )
+    if given.config:
+        raise PipelineError(
+            "`--seeds` takes no --config, since every run has a config of its own; write it in the file"
+        )
     config = load_config(paths[0])
     folders = []
     for seed in range(options.seeds):

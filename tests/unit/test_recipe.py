@@ -179,7 +179,14 @@ def test_a_run_that_fails_is_the_last(started):
     assert len(started) == 3
 
 
-@pytest.mark.parametrize("more", [["--seeds", "0"], ["--seeds", "2", "--config", "seed=3"]])
-def test_seeds_that_cannot_be_are_refused(started, more, capsys):
-    assert main(["run", *more, "--configfile", "my.yaml"]) == 2
-    assert "--seeds" in capsys.readouterr().err and not started
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--seeds", "0", "--configfile", "my.yaml"], "a number of runs from 1"),
+        (["--seeds", "2", "--configfile", "my.yaml", "--config", "seed=3"], "takes no --config"),
+        (["--seeds", "2", "--configfile", "my.yaml", "all"], "found my.yaml, all; merge them, or name rules first"),
+    ],
+)
+def test_what_would_mix_up_the_seeds_is_refused(started, more, said, capsys):
+    assert main(["run", *more]) == 2
+    assert said in capsys.readouterr().err and not started
