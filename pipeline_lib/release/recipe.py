@@ -184,7 +184,7 @@ def _judge_target(
     image_set: str, of_runs: Sequence[Mapping[str, Any]], source: str | None, confidence: float
 ) -> TargetOverRuns:
     key = "by_referee" if source == "referee" else "rate"
-    rates = OverRuns.of([_number(found[key]) for found in of_runs], confidence)
+    rates = OverRuns.of([_number(found[key]) if source else math.nan for found in of_runs], confidence)
     target, tolerance = of_runs[0]["target"], of_runs[0]["tolerance"]
     judged = source in KNOWN and math.isfinite(rates.further.value)
     verdict = judge(rates.further, target, tolerance) if judged else Verdict.UNKNOWN
