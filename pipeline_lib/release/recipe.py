@@ -254,6 +254,8 @@ def print_recipe(recipe: Recipe, console: Console | None = None) -> None:
     )
     if recipe.same_data:
         console.print("All runs have the same seed of the data, so this holds for these images alone.")
+    if any(found.source is None for found in recipe.targets):
+        console.print("A rate that is unknown needs an audit of every run (`python -m pipeline_lib audit`).")
     if any(found.source == "referee" for found in recipe.targets):
         console.print(
             "The referee is a detector and decides nothing. Labels of samples of each run would "
