@@ -27,7 +27,8 @@ from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.release.recipe import OverRuns
 from pipeline_lib.report.audit import draw_audit
 from pipeline_lib.report.tables import readable
-from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of, read_json, write_json
 
 CONFIG = Path("config/config.yaml")
 CERTIFICATE = "evaluation/certificate.json"
@@ -41,8 +42,9 @@ def run_seed(values: dict[str, Any], seed: int, audited: int, cores: int) -> dic
     values = values | {"run": f"{values['run']}-residual-{seed}", "seed": seed, "retrain": None}
     values["data"] = values["data"] | {"seed": seed}
     results = Path("results") / values["run"]
-    (results / "rounds").mkdir(parents=True, exist_ok=True)
-    written, audit = results / "rounds/found.json", results / "rounds/audit.csv"
+    own = results / "rounds" / digest_of({"config": values, "audited": audited})
+    own.mkdir(parents=True, exist_ok=True)
+    written, audit = own / "found.json", own / "audit.csv"
     if written.exists():
         return read_json(written)
     found = {ROUNDS[0]: _certify(values, results, cores)}
@@ -60,7 +62,8 @@ def _certify(values: dict[str, Any], results: Path, cores: int) -> Targets:
     command = [sys.executable, "-m", "pipeline_lib", "run", f"{results}/{CERTIFICATE}"]
     subprocess.run([*command, "--configfile", str(config), "--cores", str(cores)], check=True)
     found = read_json(results / CERTIFICATE)
-    assert found["source"] == "truth", f"{results}: the truth of edits is unknown; use a config of avatars"
+    if found["source"] != "truth":
+        raise DataError(f"{config}: the truth of edits is unknown; give a config of avatars")
     return found["targets"]
 
 

@@ -22,7 +22,7 @@ import yaml
 from pipeline_lib import __version__
 from pipeline_lib.config import load_config, read_config
 from pipeline_lib.config.names import AUDITED
-from pipeline_lib.config.reseeding import reseed
+from pipeline_lib.config.reseeding import LABELS, first_difference, reseed, value_of
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.runtime.files import atomic_path, write_json
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds",
         type=int,
         metavar="N",
-        help="make N runs of the config, <run>-seed-0 to N-1, that share no random draw",
+        help="make N runs, <run>-run-1 to N, with other seeds throughout",
     )
     run.set_defaults(command=_run)
 
@@ -189,7 +189,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.seeds < 1:
         raise PipelineError("`--seeds` is a number of runs from 1; correct it")
     given = _snakemake_options(options.snakemake)
-    paths = given.configfile or [Path("config/config.yaml")]
+    folder = given.directory or Path()
+    paths = given.configfile or [folder / "config/config.yaml"]
     if len(paths) > 1:
         raise PipelineError(
             f"`--seeds` takes one --configfile, and found {', '.join(map(str, paths))}; merge them, or name rules first"
@@ -198,18 +199,41 @@ def _run(options: argparse.Namespace) -> int:
         raise PipelineError(
             "`--seeds` takes no --config, since every run has a config of its own; write it in the file"
         )
-    config = load_config(paths[0])
-    folders = []
-    for seed in range(options.seeds):
-        values = reseed(config, seed)
-        folders.append(Path("results") / values["run"])
-        own = ((given.directory or Path()) / folders[-1] / "config.yaml").resolve()
-        with atomic_path(own) as beside:
-            beside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        if status := _run_snakemake([*options.snakemake, "--configfile", str(own)]):
+    configs = _write_configs(paths[0], folder, options.seeds)
+    ours = [argument for argument in options.snakemake if argument != "--"]
+    for config in configs:
+        if status := _run_snakemake([*ours, "--configfile", str(config.resolve())]):
             return status
-    print(f"What they tell of a further run: python -m pipeline_lib recipe {' '.join(map(str, folders))}")
+    if len(configs) >= 3 and not given.dryrun:
+        folders = " ".join(str(config.parent) for config in configs)
+        print(f"What they tell of a further run: python -m pipeline_lib recipe {folders}")
     return 0
+
+
+def _write_configs(path: Path, folder: Path, count: int) -> list[Path]:
+    """Write the config of each of several runs of a recipe; one that is there stays, with the labels that it names."""
+    path = path.resolve()
+    with contextlib.chdir(folder):
+        config = load_config(path)
+    for key in LABELS:
+        if value_of(config.model_dump(), key):
+            raise PipelineError(
+                f"{path}: `{key}` are labels of one run's images; leave it out, and name them in the config of that run"
+            )
+    written = []
+    for seed in range(1, count + 1):
+        values = reseed(config, seed)
+        own = folder / "results" / values["run"] / "config.yaml"
+        if own.is_file():
+            if key := first_difference(values, read_config(own)):
+                raise PipelineError(
+                    f"{own}: `{key}` is not as in {path}; remove that folder, or give `run` another name"
+                )
+        else:
+            with atomic_path(own) as beside:
+                beside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        written.append(own)
+    return written
 
 
 def _run_snakemake(arguments: Sequence[str]) -> int:

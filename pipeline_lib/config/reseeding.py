@@ -9,32 +9,37 @@ from pipeline_lib.config import Config
 
 #: Keys of the seeds beside the run's own: of the images or their random split, and of the trained detectors.
 OTHER_SEEDS = ("data.seed", "detectors.selector.seed", "detectors.referee.seed", "retrain.second_selector.seed")
-#: Keys in which runs of one recipe may differ, with everything below them.
-OF_ONE_RUN = ("run", "seed", *OTHER_SEEDS, "certify.labels", "certify.samples", "rebalance.labels")
+#: Labels by eye, which are of the images of one run.
+LABELS = ("certify.labels", "certify.samples", "rebalance.labels")
+#: Keys in which runs of one recipe may differ.
+OF_ONE_RUN = ("run", "seed", *OTHER_SEEDS, *LABELS)
 APART = 1000  # between the seeds of a detector in two runs, so that none is that of another detector
+
+
+def value_of(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key with dots in a config; None if a section on its way is missing."""
+    found: Any = values
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def reseed(config: Config, seed: int) -> dict[str, Any]:
     """Return the values of a config for one of several runs, with every default.
 
     Images that are drawn, or the random split of those that are not, are those of this seed, and detectors are trained
-    from other random weights. Labels by eye are left out, because they are of another run's images.
+    from other random weights. Weights that the config names stay.
 
     Args:
-        config: the config of the recipe.
-        seed: seed of the run, from 0. Images and detectors of 0 are those of a config that names no seeds.
+        config: the config of the recipe, without labels by eye.
+        seed: seed of the run.
     """
     values = config.model_dump(mode="json")
-    values |= {"run": f"{config.run}-seed-{seed}", "seed": seed}
+    values |= {"run": f"{config.run}-run-{seed}", "seed": seed}
     for key in OTHER_SEEDS:
-        *sections, name = key.split(".")
-        section: Any = values
-        for part in sections:
-            section = section[part] if section and part in section else None
-        if section and name in section:
-            section[name] = seed if key == "data.seed" else section[name] + APART * seed
-    values["certify"] |= {"labels": None, "samples": None}
-    values["rebalance"] |= {"labels": None}
+        if (own := value_of(values, key)) is not None:
+            section, _, name = key.rpartition(".")
+            value_of(values, section)[name] = seed if key == "data.seed" else own + APART * seed
     return values
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
-from pipeline_lib.config.reseeding import first_difference
+from pipeline_lib.config.reseeding import OTHER_SEEDS, first_difference, value_of
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.certify import Verdict, judge
 from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
@@ -41,7 +41,6 @@ class OverRuns:
 
     The runs are taken to be independent, and their figures normal. The limits for a further run are Student's
     prediction interval, which holds the figure of one further run as often as its level says (Hahn and Meeker 1991).
-    Figures that are themselves estimates, as by an audit, vary more than the truth, and widen it.
 
     Attributes:
         values: the figure of each run, NaN if it is unknown.
@@ -55,8 +54,8 @@ class OverRuns:
 
     @classmethod
     def of(cls, values: Sequence[float], confidence: float) -> OverRuns:
-        """Return the mean of two or more values, and what they say of a further one."""
-        if not np.isfinite(values).all():
+        """Return the mean, and what the values say of a further one; unknown for less than two."""
+        if len(values) < 2 or not np.isfinite(values).all():
             return cls(list(values), UNKNOWN, UNKNOWN)
         return cls(list(values), *(_interval(values, len(values), confidence, further) for further in (0, 1)))
 
@@ -79,6 +78,8 @@ class TargetOverRuns:
         source: what the rates are known by: truth, audit or referee; None if that of a run is unknown.
         rates: the rates of the runs.
         verdict: whether a further run meets the target. A detector's opinion decides nothing.
+        audited_enough: whether the runs' own intervals are narrow enough to judge by, on average. Audits that see no
+            failure give the same rate in every run, however small they are.
         runs_needed: number of runs in all that would decide it, if they go on as they did; None if no number would, or
             if it is decided or cannot be.
     """
@@ -91,6 +92,7 @@ class TargetOverRuns:
     source: str | None
     rates: OverRuns
     verdict: Verdict
+    audited_enough: bool
     runs_needed: int | None
 
 
@@ -100,14 +102,16 @@ class Recipe:
 
     Attributes:
         seeds: seed of each run.
-        same_data: whether all runs have the same images, so that nothing is said of others.
+        same_images: whether all runs have the same images, so that nothing is said of others.
+        shared: keys of the other seeds that two runs share, so that these are less independent.
         confidence: level of the limits.
         targets: every target rate of the rebalanced dataset and, if there is one, of the retrained GAN.
         gaps: by attribute and GAN the group gap by the referee; empty without a retrained GAN.
     """
 
     seeds: list[int]
-    same_data: bool
+    same_images: bool
+    shared: list[str]
     confidence: float
     targets: list[TargetOverRuns]
     gaps: dict[str, dict[str, OverRuns]]
@@ -133,12 +137,13 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
     certificates = {
         name: [read_json(folder / file) for folder in folders]
         for name, file in CERTIFICATES.items()
-        if (folders[0] / file).is_file()
+        if name != "retrained" or configs[0]["retrain"]
     }
     confidence = certificates["dataset_rebalanced"][0]["confidence"]
     return Recipe(
         seeds=[config["seed"] for config in configs],
-        same_data=len({config["data"].get("seed") for config in configs}) == 1,
+        same_images=configs[0]["data"]["reader"] != "avatars" or len({c["data"]["seed"] for c in configs}) == 1,
+        shared=[key for key in OTHER_SEEDS if _repeats([value_of(config, key) for config in configs])],
         confidence=confidence,
         targets=[
             _judge_target(name, of_runs, _source(name, certificate), confidence)
@@ -155,21 +160,37 @@ def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
         raise DataError(f"{len(folders)} runs; a recipe is judged by {LEAST_RUNS} or more, each with a seed of its own")
     made = []
     for folder in folders:
-        for file in (FILE, CERTIFICATES["dataset_rebalanced"]):
-            if not (folder / file).is_file():
-                raise DataError(f"{folder}: {file} is missing, so this run is not finished; finish it, or leave it out")
+        _refuse_missing(folder, [FILE, CERTIFICATES["dataset_rebalanced"]])
         made.append(read_provenance(folder / FILE))
+        if made[-1]["config"]["retrain"]:
+            _refuse_missing(folder, [CERTIFICATES["retrained"], GAPS])
     configs = [found["config"] for found in made]
     by_seed: dict[int, Path] = {}
     for folder, config in zip(folders, configs, strict=True):
         if key := first_difference(configs[0], config):
             raise DataError(f"{folder}: `{key}` is not as in {folders[0]}, so these are two recipes; name runs of one")
+        if bool(config["rebalance"]["labels"]) != bool(configs[0]["rebalance"]["labels"]):
+            raise DataError(
+                f"{folder}: edits are planned by an audit here or in {folders[0]}, but not in both, so these are two "
+                "recipes; name runs of one"
+            )
         if other := by_seed.get(config["seed"]):
             raise DataError(f"{folder}: seed {config['seed']} like {other}, so it says nothing new; give it another")
         by_seed[config["seed"]] = folder
     if len({found["installation"]["code"] for found in made}) > 1:
         logger.warning("these runs were made by different versions of the library, and so may be of two recipes")
     return configs
+
+
+def _refuse_missing(folder: Path, files: Sequence[str]) -> None:
+    for file in files:
+        if not (folder / file).is_file():
+            raise DataError(f"{folder}: {file} is missing, so this run is not finished; finish it, or leave it out")
+
+
+def _repeats(seeds: Sequence[int | None]) -> bool:
+    known = [seed for seed in seeds if seed is not None]
+    return len(set(known)) < len(known)
 
 
 def _source(image_set: str, certificates: Sequence[Mapping[str, Any]]) -> str | None:
@@ -186,8 +207,12 @@ def _judge_target(
     key = "by_referee" if source == "referee" else "rate"
     rates = OverRuns.of([_number(found[key]) if source else math.nan for found in of_runs], confidence)
     target, tolerance = of_runs[0]["target"], of_runs[0]["tolerance"]
-    judged = source in KNOWN and math.isfinite(rates.further.value)
-    verdict = judge(rates.further, target, tolerance) if judged else Verdict.UNKNOWN
+    judged, enough, verdict = source in KNOWN and math.isfinite(rates.mean.value), True, Verdict.UNKNOWN
+    if judged:
+        low, high = np.mean([found["rate"]["ci"] for found in of_runs], axis=0)
+        enough = judge(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
+        verdict = judge(rates.further, target, tolerance) if enough else Verdict.UNKNOWN
+    undecided = judged and enough and verdict is Verdict.UNKNOWN
     return TargetOverRuns(
         image_set=image_set,
         group=of_runs[0]["group"],
@@ -197,9 +222,8 @@ def _judge_target(
         source=source,
         rates=rates,
         verdict=verdict,
-        runs_needed=(
-            runs_needed(rates.values, target, tolerance, confidence) if judged and verdict is Verdict.UNKNOWN else None
-        ),
+        audited_enough=enough,
+        runs_needed=runs_needed(rates.values, target, tolerance, confidence) if undecided else None,
     )
 
 
@@ -250,11 +274,13 @@ def print_recipe(recipe: Recipe, console: Console | None = None) -> None:
     console.print(table)
     console.print(
         f"A further run: its rate lies between these limits with {recipe.confidence:.0%} confidence. A target is met "
-        "if both are within its tolerance, and missed if both are beyond it."
+        "if both are within its tolerance, and missed if both are beyond it on the same side."
     )
-    if recipe.same_data:
-        console.print("All runs have the same seed of the data, so this holds for these images alone.")
-    if any(found.source is None for found in recipe.targets):
+    if recipe.same_images:
+        console.print("All runs are of the same images, so this holds for these alone.")
+    if recipe.shared:
+        console.print(f"Some runs share {' and '.join(recipe.shared)}, so they differ less than further ones would.")
+    if any(not math.isfinite(found.rates.mean.value) for found in recipe.targets):
         console.print("A rate that is unknown needs an audit of every run (`python -m pipeline_lib audit`).")
     if any(found.source == "referee" for found in recipe.targets):
         console.print(
@@ -275,8 +301,11 @@ def _figures(figure: OverRuns) -> tuple[str, str, str]:
 
 
 def _say_verdict(found: TargetOverRuns) -> str:
-    if found.source not in KNOWN or found.verdict is not Verdict.UNKNOWN:
-        return str(found.verdict) if found.source in KNOWN else "not judged"
-    return f"{found.verdict}, " + (
-        f"{found.runs_needed} runs would do" if found.runs_needed else "and no number of runs would do"
-    )
+    if found.source not in KNOWN or not math.isfinite(found.rates.mean.value):
+        return "not judged"
+    if found.verdict is not Verdict.UNKNOWN:
+        return str(found.verdict)
+    if not found.audited_enough:
+        return f"{found.verdict}, the audits are too small"
+    more = f"{found.runs_needed} runs would do" if found.runs_needed else "and no number of runs would do"
+    return f"{found.verdict}, {more}"

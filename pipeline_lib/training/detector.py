@@ -134,11 +134,13 @@ def refuse_same(referee: Tensor, selector: Tensor, attributes: Sequence[str]) ->
         DataError: names the attribute and the correlation.
     """
     for column, attribute in enumerate(attributes):
+        if min(len(logits[:, column].unique()) for logits in (referee, selector)) <= 2:
+            continue  # answers without degrees, as two good networks can give alike
         alike = float(torch.corrcoef(torch.stack([referee[:, column], selector[:, column]]))[0, 1])
         if alike > MOST_ALIKE:
             raise DataError(
                 f"detectors.referee: its logits of `{attribute}` have a correlation of {alike:.5f} with the "
-                "selector's; it is the same network, and would confirm what that one chose, so give another"
+                "selector's; it answers as that does, and would confirm what it chose, so give another network"
             )
 
 

@@ -44,10 +44,10 @@ def test_as_many_runs_are_asked_for_as_would_decide():
     assert runs_needed(values, 0.5, 0.02, 0.95) is None  # every third run would be beyond it
 
 
-def certificate(rates, source, **more):
+def certificate(rates, source, reach=0.0, **more):
     asked = {"attribute": "smiling", "target": 0.5, "tolerance": 0.03}
     targets = [
-        asked | {"group": group, "rate": {"value": rate, "ci": [0, 1]}} | more
+        asked | {"group": group, "rate": {"value": rate, "ci": [rate - reach, rate + reach]}} | more
         for group, rate in zip(("long_hair", "not long_hair"), rates, strict=True)
     ]
     return {"source": source, "confidence": 0.95, "targets": targets}
@@ -57,7 +57,7 @@ def certificate(rates, source, **more):
 def runs(tmp_path):
     """Return the folders of four runs: datasets near their targets, GANs that nobody has labelled."""
     folders = []
-    for seed, away in enumerate((0.001, -0.002, 0.003, 0.0)):
+    for seed, away in enumerate((0.001, -0.002, 0.003, 0.0), 1):
         config = reseed(load_config(CONFIG), seed)
         folders.append(tmp_path / config["run"])
         made = {"form": FORM, "config": config, "installation": {"code": "0"}}
@@ -87,6 +87,13 @@ def test_labels_of_samples_of_every_run_judge_the_gan(runs):
     assert [found.verdict for found in assess_recipe(runs).targets[2:]] == [Verdict.MET] * 2
 
 
+def test_small_audits_without_a_failure_do_not_add_up_to_a_verdict(runs):
+    for folder in runs:
+        write_json(folder / "evaluation/certificate.json", certificate((0.505, 0.505), "audit", reach=0.05))
+    found = assess_recipe(runs).targets[0]
+    assert (found.verdict, found.audited_enough, found.runs_needed) == (Verdict.UNKNOWN, False, None)
+
+
 def test_rates_that_one_run_does_not_know_are_unknown(runs):
     # without an audit a certificate has the rate that it would expect, between wide limits
     write_json(runs[1] / "evaluation/certificate.json", certificate((0.5, 0.5), None))
@@ -101,7 +108,7 @@ def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path,
     for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not judged", "group gap: smiling"):
         assert said in printed
     found = read_json(tmp_path / "recipe.json")
-    assert found["seeds"] == [0, 1, 2, 3] and not found["same_data"]
+    assert found["seeds"] == [1, 2, 3, 4] and not found["same_images"] and not found["shared"]
     assert found["gaps"]["smiling"]["control"]["mean"]["value"] == pytest.approx(0.5005)
     assert found["targets"][0]["rates"]["values"] == [0.501, 0.498, 0.503, 0.5]
 
@@ -118,7 +125,12 @@ def rewrite(folder, change):
         (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe is judged by 3 or more"),
         (lambda runs: (runs[2] / "provenance.json").unlink(), "provenance.json is missing"),
         (lambda runs: (runs[2] / "evaluation/certificate.json").unlink(), "certificate.json is missing"),
-        (lambda runs: rewrite(runs[2], lambda config: config.update(seed=0)), "seed 0 like"),
+        (lambda runs: rewrite(runs[2], lambda config: config.update(seed=1)), "seed 1 like"),
+        (lambda runs: (runs[2] / "evaluation/gaps.json").unlink(), "gaps.json is missing"),
+        (
+            lambda runs: rewrite(runs[2], lambda config: config["rebalance"].update(labels=["a.csv"])),
+            "edits are planned by an audit here or in",
+        ),
         (
             lambda runs: rewrite(runs[2], lambda config: config["rebalance"].update(candidates=4)),
             "`rebalance.candidates` is not as in",
@@ -135,7 +147,7 @@ def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
     config = load_config(CONFIG)
     values = reseed(config, 3)
     again = parse_config(copy.deepcopy(values))
-    assert (again.run, again.seed, again.data.seed) == ("avatars-seed-3", 3, 3)
+    assert (again.run, again.seed, again.data.seed) == ("avatars-run-3", 3, 3)
     seeds = [detector.seed for detector in (config.detectors.selector, config.detectors.referee)]
     reseeded = [detector.seed for detector in (again.detectors.selector, again.detectors.referee)]
     assert not {*seeds} & {*reseeded} and len({*reseeded}) == 2
@@ -144,11 +156,11 @@ def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
     assert first_difference(config.model_dump(mode="json"), values) == "encoder.training.kimg"
 
 
-def test_labels_of_another_runs_images_are_left_out(tmp_path):
-    (tmp_path / "labels.csv").write_text("")
-    values = load_config(CONFIG).model_dump(mode="json")
-    values["certify"]["labels"] = [str(tmp_path / "labels.csv")]
-    assert reseed(parse_config(values), 1)["certify"]["labels"] is None
+def test_seeds_that_runs_share_are_named(runs, capsys):
+    rewrite(runs[2], lambda config: config["detectors"]["selector"].update(seed=1001))  # that of the first run
+    assert assess_recipe(runs).shared == ["detectors.selector.seed"]
+    main(["recipe", *map(str, runs)])
+    assert "Some runs share detectors.selector.seed" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -169,12 +181,43 @@ def started(monkeypatch, tmp_path):
 
 def test_run_makes_a_run_for_each_seed(started, capsys):
     assert main(["run", "--seeds", "2", "--cores", "2", "certify_targets", "--configfile", "my.yaml"]) == 0
-    for seed, arguments in enumerate(started):
+    for seed, arguments in enumerate(started, 1):
         assert arguments[:-2] == ["--cores", "2", "certify_targets", "--configfile", "my.yaml"]
         own = Path(arguments[-1])
-        assert own == Path.cwd() / f"results/avatars-seed-{seed}/config.yaml"
+        assert own == Path.cwd() / f"results/avatars-run-{seed}/config.yaml"
         assert yaml.safe_load(own.read_text())["seed"] == seed
-    assert "recipe results/avatars-seed-0 results/avatars-seed-1" in capsys.readouterr().out
+    assert "recipe" not in capsys.readouterr().out  # two runs are too few
+
+
+def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
+    main(["run", "--seeds", "1", "--configfile", "my.yaml"])
+    own = tmp_path / "results/avatars-run-1/config.yaml"
+    (tmp_path / "audit.csv").write_text("")
+    labelled = own.read_text().replace("labels: null", f"labels: [{tmp_path}/audit.csv]", 1)
+    own.write_text(labelled)
+    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 0
+    assert own.read_text() == labelled and len(started) == 2
+
+
+def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
+    main(["run", "--seeds", "1", "--configfile", "my.yaml"])
+    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("candidates: 16", "candidates: 4"))
+    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
+    assert "`rebalance.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
+
+
+def test_labels_of_one_runs_images_are_refused_in_a_recipe(started, capsys):
+    Path("a.csv").write_text("")
+    Path("my.yaml").write_text(Path("my.yaml").read_text() + "certify: {labels: [a.csv]}\n")
+    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
+    assert "`certify.labels` are labels of one run's images" in capsys.readouterr().err
+
+
+def test_another_directory_has_its_own_config_and_results(started, tmp_path):
+    (tmp_path / "there/config").mkdir(parents=True)
+    Path("my.yaml").rename(tmp_path / "there/config/config.yaml")
+    assert main(["run", "--seeds", "1", "--directory", "there"]) == 0
+    assert started[0][-1] == str(tmp_path / "there/results/avatars-run-1/config.yaml")
 
 
 def test_a_run_that_fails_is_the_last(started):
