@@ -10,7 +10,6 @@ checks what the docs say of it.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from benchmarks.accept import Check, at_least, at_most
-from benchmarks.residual_gaps import answer_by_truth
+from benchmarks.runs import answer_by_truth, run_workflow
 from pipeline_lib.config import parse_config
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
@@ -111,9 +110,7 @@ def run_one(seed: int, cores: int) -> dict[str, Any]:
 
     def run(target: str, **sections: dict[str, Any]) -> dict[str, Any]:
         merged = values | {name: values.get(name, {}) | section for name, section in sections.items()}
-        (results / "config.yaml").write_text(yaml.safe_dump(merged, sort_keys=False))
-        command = [sys.executable, "-m", "pipeline_lib", "run", f"{results}/{target}"]
-        subprocess.run([*command, "--cores", str(cores), "--configfile", f"{results}/config.yaml"], check=True)
+        run_workflow(merged, cores, target)
         return merged
 
     run("labels/dataset.parquet")

@@ -65,7 +65,7 @@ class Oracle:
         donor_of = tried[tried["chosen"]].set_index("image_id")["donor_id"]
         self.donors = pd.factorize(donor_of.loc[edited])[0]
         kept = self.labels.loc[table.index[~table["edited"]]]
-        self.kept = self.classes.count({name: kept[name].to_numpy(bool) for name in self.classes.attributes})
+        self.kept = self._count(kept)
 
     def plant(self, planted: Shares, random: np.random.Generator, by_donor: bool = False) -> pd.DataFrame:
         """Return what each edit shows, a nullable bool column for each attribute."""
@@ -83,8 +83,11 @@ class Oracle:
 
     def rates(self, shown: pd.DataFrame) -> np.ndarray:
         """Return the true rate of each target, (targets,)."""
-        holds = {name: shown[name].to_numpy(bool) for name in self.classes.attributes}
-        return self.classes.rates(self.kept + self.classes.count(holds))
+        return self.classes.rates(self.kept + self._count(shown))
+
+    def _count(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return how many images of each class there are, (classes,)."""
+        return self.classes.count({name: rows[name].to_numpy(bool) for name in self.classes.attributes})
 
     def best_width(self, planted: Shares, labels: int, of: np.ndarray) -> float:
         """Return the width of the interval of one who knows the shares of failures.

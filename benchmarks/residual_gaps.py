@@ -10,22 +10,17 @@ from the one that was asked for, with the 95 % interval of the mean over seeds. 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline_lib.config import Config, parse_config, read_config
-from pipeline_lib.data.tables import read_table
-from pipeline_lib.rebalance.groups import attributes_of
+from benchmarks.runs import answer_by_truth, run_workflow
+from pipeline_lib.config import parse_config, read_config
 from pipeline_lib.release.recipe import OverRuns
-from pipeline_lib.report.audit import draw_audit
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, read_json, write_json
@@ -47,32 +42,20 @@ def run_seed(values: dict[str, Any], seed: int, audited: int, cores: int) -> dic
     written, audit = own / "found.json", own / "audit.csv"
     if written.exists():
         return read_json(written)
-    found = {ROUNDS[0]: _certify(values, results, cores)}
+    found = {ROUNDS[0]: _certify(values, cores)}
     if not audit.exists():
         answer_by_truth(parse_config(values), results, audited, 1).to_csv(audit, index=False)
     again = values | {"rebalance": values["rebalance"] | {"labels": [str(audit)]}}
-    found[ROUNDS[1]] = _certify(again, results, cores)
+    found[ROUNDS[1]] = _certify(again, cores)
     write_json(written, found)
     return found
 
 
-def _certify(values: dict[str, Any], results: Path, cores: int) -> Targets:
-    config = results / "config.yaml"
-    config.write_text(yaml.safe_dump(values, sort_keys=False))
-    command = [sys.executable, "-m", "pipeline_lib", "run", f"{results}/{CERTIFICATE}"]
-    subprocess.run([*command, "--configfile", str(config), "--cores", str(cores)], check=True)
-    found = read_json(results / CERTIFICATE)
+def _certify(values: dict[str, Any], cores: int) -> Targets:
+    found = read_json(run_workflow(values, cores, CERTIFICATE) / CERTIFICATE)
     if found["source"] != "truth":
-        raise DataError(f"{config}: the truth of edits is unknown; give a config of avatars")
+        raise DataError(f"results/{values['run']}: the truth of edits is unknown; give a config of avatars")
     return found["targets"]
-
-
-def answer_by_truth(config: Config, results: Path, count: int, sheet: int) -> pd.DataFrame:
-    """Draw an audit of the present edits of a run of avatars, and answer it by the truth; returns the CSV's rows."""
-    drawn = draw_audit(config, results, count, sheet)
-    truth = read_table(results / "labels/dataset_rebalanced_true.parquet", "labels").set_index("image_id")
-    answers = truth.loc[drawn["image_id"], list(attributes_of(config.rebalance.targets))]
-    return drawn.join(answers.astype(int).reset_index(drop=True))
 
 
 def distances(runs: Sequence[Targets]) -> dict[str, list[float]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accept import Check, check_run
+from benchmarks.runs import run_workflow
 from pipeline_lib.runtime.files import write_json
 
 CONFIG = Path("config/config.yaml")
@@ -28,13 +28,7 @@ def run_seed(seed: int, cores: int) -> list[Check]:
     """Run the default config with a seed, under a run name of its own, and check it."""
     values = yaml.safe_load(CONFIG.read_text())
     values |= {"run": f"{values['run']}-seed-{seed}", "seed": seed}
-    results = Path("results") / values["run"]
-    results.mkdir(parents=True, exist_ok=True)
-    config = results / "config.yaml"
-    config.write_text(yaml.safe_dump(values, sort_keys=False))
-    command = [sys.executable, "-m", "pipeline_lib", "run", "--configfile", str(config), "--cores", str(cores)]
-    subprocess.run(command, check=True)
-    return check_run(results)
+    return check_run(run_workflow(values, cores))
 
 
 def spread(checks: Sequence[Check]) -> dict[str, object]:

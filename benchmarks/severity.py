@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from benchmarks.accept import Check, at_least, at_most
+from benchmarks.runs import run_workflow
 from pipeline_lib.report.figures import save_figure
 from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
 from pipeline_lib.runtime.files import read_json, write_json
@@ -63,12 +63,7 @@ def config_of(name: str, seed: int) -> dict[str, Any]:
 
 def run_one(name: str, seed: int, cores: int) -> dict[str, Any]:
     """Run the pipeline for one strength and seed as far as the classifiers need it; returns what they found."""
-    values = config_of(name, seed)
-    results = Path("results") / values["run"]
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    command = [sys.executable, "-m", "pipeline_lib", "run", f"{results}/evaluation/utility.json"]
-    subprocess.run([*command, "--cores", str(cores), "--configfile", f"{results}/config.yaml"], check=True)
+    results = run_workflow(config_of(name, seed), cores, "evaluation/utility.json")
     found = read_json(results / "evaluation/utility.json")
     found["detectors"] = {
         judge: min(

@@ -183,12 +183,14 @@ def _value(text: str) -> tuple[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run the workflow once, or once for each seed; a run that fails is the last."""
-    if options.seeds is None:
-        return _run_snakemake(options.snakemake)
-    if options.seeds < 1:
+    return _run_snakemake(options.snakemake) if options.seeds is None else _run_seeds(options.snakemake, options.seeds)
+
+
+def _run_seeds(arguments: Sequence[str], count: int) -> int:
+    """Run the workflow once for each seed; a run that fails is the last."""
+    if count < 1:
         raise PipelineError("`--seeds` is a number of runs from 1; correct it")
-    given = _snakemake_options(options.snakemake)
+    given = _snakemake_options(arguments)
     folder = given.directory or Path()
     paths = given.configfile or [folder / "config/config.yaml"]
     if len(paths) > 1:
@@ -199,10 +201,10 @@ def _run(options: argparse.Namespace) -> int:
         raise PipelineError(
             "`--seeds` takes no --config, since every run has a config of its own; write it in the file"
         )
-    configs = _write_configs(paths[0], folder, options.seeds)
-    ours = [argument for argument in options.snakemake if argument != "--"]
+    configs = _write_configs(paths[0], folder, count)
+    end = arguments.index("--") if "--" in arguments else len(arguments)  # of the options; the last config counts
     for config in configs:
-        if status := _run_snakemake([*ours, "--configfile", str(config.resolve())]):
+        if status := _run_snakemake([*arguments[:end], "--configfile", str(config.resolve()), *arguments[end:]]):
             return status
     if len(configs) >= 3 and not given.dryrun:
         folders = " ".join(str(config.parent) for config in configs)
@@ -215,8 +217,9 @@ def _write_configs(path: Path, folder: Path, count: int) -> list[Path]:
     path = path.resolve()
     with contextlib.chdir(folder):
         config = load_config(path)
+    given = config.model_dump()
     for key in LABELS:
-        if value_of(config.model_dump(), key):
+        if value_of(given, key):
             raise PipelineError(
                 f"{path}: `{key}` are labels of one run's images; leave it out, and name them in the config of that run"
             )

@@ -207,12 +207,13 @@ def _judge_target(
     key = "by_referee" if source == "referee" else "rate"
     rates = OverRuns.of([_number(found[key]) if source else math.nan for found in of_runs], confidence)
     target, tolerance = of_runs[0]["target"], of_runs[0]["tolerance"]
-    judged, enough, verdict = source in KNOWN and math.isfinite(rates.mean.value), True, Verdict.UNKNOWN
-    if judged:
+    verdict, enough, needed = Verdict.UNKNOWN, True, None
+    if source in KNOWN and math.isfinite(rates.mean.value):
         low, high = np.mean([found["rate"]["ci"] for found in of_runs], axis=0)
         enough = judge(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
-        verdict = judge(rates.further, target, tolerance) if enough else Verdict.UNKNOWN
-    undecided = judged and enough and verdict is Verdict.UNKNOWN
+        if enough:
+            verdict = judge(rates.further, target, tolerance)
+            needed = runs_needed(rates.values, target, tolerance, confidence) if verdict is Verdict.UNKNOWN else None
     return TargetOverRuns(
         image_set=image_set,
         group=of_runs[0]["group"],
@@ -223,7 +224,7 @@ def _judge_target(
         rates=rates,
         verdict=verdict,
         audited_enough=enough,
-        runs_needed=runs_needed(rates.values, target, tolerance, confidence) if undecided else None,
+        runs_needed=needed,
     )
 
 

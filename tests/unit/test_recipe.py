@@ -189,6 +189,12 @@ def test_run_makes_a_run_for_each_seed(started, capsys):
     assert "recipe" not in capsys.readouterr().out  # two runs are too few
 
 
+def test_rules_after_the_end_of_the_options_stay_rules(started):
+    main(["run", "--seeds", "1", "--configfile", "my.yaml", "--", "certify_targets"])
+    assert started[0][:3] == ["--configfile", "my.yaml", "--configfile"]
+    assert started[0][4:] == ["--", "certify_targets"]
+
+
 def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
     main(["run", "--seeds", "1", "--configfile", "my.yaml"])
     own = tmp_path / "results/avatars-run-1/config.yaml"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmarks import residual_gaps
-from benchmarks.residual_gaps import ROUNDS, answer_by_truth, distances, main
+from benchmarks import residual_gaps, runs
+from benchmarks.residual_gaps import ROUNDS, distances, main
+from benchmarks.runs import answer_by_truth
 from pipeline_lib.config import load_config
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.runtime.files import read_json
@@ -34,7 +35,7 @@ def test_the_answers_are_the_truth_of_the_images_drawn(tmp_path, monkeypatch):
     )
     write_table(tmp_path / "labels/dataset_rebalanced_true.parquet", "labels", truth)
     drawn = pd.DataFrame({"image_id": ["c", "b"], "dataset": "digest", "edit": "e"})
-    monkeypatch.setattr(residual_gaps, "draw_audit", lambda config, results, count, sheet: drawn)
+    monkeypatch.setattr(runs, "draw_audit", lambda config, results, count, sheet: drawn)
     rows = answer_by_truth(load_config("config/config.yaml"), tmp_path, 2, 1)
     assert rows["smiling"].tolist() == [1, 0] and rows["long_hair"].tolist() == [0, 0]
 
