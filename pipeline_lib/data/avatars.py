@@ -86,7 +86,7 @@ def open_avatars(settings: AvatarData) -> Source:
     """List the faces of the training and held-out sets; they are drawn when read."""
 
     def items(indices: range) -> list[Item]:
-        return [Item(f"{ID}{index:08d}", index) for index in indices]
+        return [Item(f"{ID}{index:08d}", index, _face_at(settings, index).attributes) for index in indices]
 
     return Source(
         train=items(range(settings.images)),
@@ -110,7 +110,7 @@ def _face_at(settings: AvatarData, index: int) -> Face:
 def _read(settings: AvatarData, item: Item) -> Record:
     face = _face_at(settings, item.origin)
     image, codes = render_face(face, settings.resolution, settings.crop)
-    return Record(image, codes, face.attributes)
+    return Record(image, codes)
 
 
 def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:

@@ -57,7 +57,7 @@ def open_celeba(settings: CelebAData) -> Source:
     partition = read_pairs(_find(settings.folder, "list_eval_partition.txt"))
     people = _read_people(settings)
     images = _find(settings.folder, "img_align_celeba")
-    items = [Item(name, (images / name, None, truth, people.get(name))) for name, truth in attributes.items()]
+    items = [Item(name, (images / name, None), truth, people.get(name)) for name, truth in attributes.items()]
     return _source([(item, partition.get(item.image_id)) for item in items], settings)
 
 
@@ -76,8 +76,8 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
         number = int(Path(name).stem)
         if number not in original:
             raise DataError(f"{settings.folder}: {name} has attributes but no line in CelebA-HQ-to-CelebA-mapping.txt")
-        origin = (images / name, (masks, number), truth, people.get(original[number]))
-        rows.append((Item(name, origin), partition.get(original[number])))
+        item = Item(name, (images / name, (masks, number)), truth, people.get(original[number]))
+        rows.append((item, partition.get(original[number])))
     return _source(rows, settings)
 
 
@@ -155,7 +155,7 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
     for item, partition in items:
         if partition is None:
             raise DataError(f"{settings.folder}: {item.image_id} has no partition; download the lists again")
-        if settings.identities and item.origin[-1] is None:
+        if settings.identities and item.person is None:
             raise DataError(f"{settings.identities}: no line for the image of {item.image_id}; download the list again")
         if partition == TRAIN:
             split["train"].append(item)
@@ -171,13 +171,14 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
 
 
 def _read(resolution: int, item: Item) -> Record:
-    path, masks, truth, person = item.origin
+    path, masks = item.origin
     codes = None if masks is None else load_parts(*masks, resolution)
-    return Record(load_square(path, resolution), codes, truth, person)
+    return Record(load_square(path, resolution), codes)
 
 
-def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, int]:
-    return read_pairs(settings.identities) if settings.identities else {}
+def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, str]:
+    pairs = read_pairs(settings.identities) if settings.identities else {}
+    return {name: str(number) for name, number in pairs.items()}
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -25,7 +25,7 @@ def open_class_folders(settings: ClassFolderData) -> Source:
                 f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); correct `data.attributes` or the folder"
             )
         truth = {attribute: name in folders for attribute, folders in settings.attributes.items()}
-        items += [Item(path.relative_to(settings.folder).as_posix(), (path, truth)) for path in paths]
+        items += [Item(path.relative_to(settings.folder).as_posix(), path, truth) for path in paths]
     train, held_out = divide(items, hold_out(len(items), settings.held_out, settings.seed))
     return Source(
         train=train,

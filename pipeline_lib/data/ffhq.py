@@ -29,7 +29,7 @@ def open_ffhq(settings: FFHQData) -> Source:
         entry = entries.get(str(int(number)) if number.isdigit() else number)
         try:
             path = settings.folder / entry[PARTS_OF_ENTRY[settings.files]]["file_path"]
-            split[entry["category"]].append(Item(f"{int(number):05d}", (path, attributes)))
+            split[entry["category"]].append(Item(f"{int(number):05d}", path, attributes))
         except (TypeError, KeyError):
             raise DataError(f"{settings.labels}: image {number} has no entry in {settings.metadata}") from None
     return Source(

@@ -28,7 +28,7 @@ def open_folder(settings: FolderData) -> Source:
     truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
     held = _held_out(table, settings)
     names = table[settings.id_column].astype(str)
-    items = [Item(name, row) for name, row in zip(names, truth, strict=True)]
+    items = [Item(name, name, row) for name, row in zip(names, truth, strict=True)]
     train, held_out = divide(items, held)
     return Source(
         train=train,
@@ -79,12 +79,12 @@ def read_truth(table: pd.DataFrame, path: Path, id_column: str, attributes: list
 
 
 def _read(settings: FolderData, item: Item) -> Record:
-    image = load_square(settings.folder / item.image_id, settings.resolution)
+    image = load_square(settings.folder / item.origin, settings.resolution)
     codes = None
     if settings.masks is not None:
         mask = (settings.masks / item.image_id).with_suffix(".png")
         codes = load_codes(mask, settings.resolution, len(settings.parts))
-    return Record(image, codes, item.origin)
+    return Record(image, codes)
 
 
 def _held_out(table: pd.DataFrame, settings: FolderData) -> np.ndarray:

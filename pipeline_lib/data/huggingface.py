@@ -57,19 +57,19 @@ def _items(settings: HuggingFaceData, split: str) -> list[Item]:
             if wrong:
                 raise DataError(f"{path}: `{wrong[0]}` of row {row} is {values[wrong[0]]!r}, neither true nor false")
             truth = {name: value in (True, 1) for name, value in values.items()}
-            items.append(Item(f"{split}-{len(items):08d}", (path, row, place, truth)))
+            items.append(Item(f"{split}-{len(items):08d}", (path, row, place), truth))
     return items
 
 
 def _read(settings: HuggingFaceData, item: Item) -> Record:
-    path, row, (block, within), truth = item.origin
+    path, row, (block, within) = item.origin
     stored = _rows(path, settings.image_column, block)[within].as_py()
     if isinstance(stored, bytes):
         stored = {"bytes": stored}
     if not stored or not (stored.get("bytes") or stored.get("path")):
         raise BadImageError(f"row {row} of {path.name} contains no image")
     image = io.BytesIO(stored["bytes"]) if stored.get("bytes") else path.parent / stored["path"]
-    return Record(load_square(image, settings.resolution), None, truth)
+    return Record(load_square(image, settings.resolution))
 
 
 def _schema(path: Path) -> pa.Schema:

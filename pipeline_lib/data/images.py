@@ -20,9 +20,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def read_file(resolution: int, item: Item) -> Record:
-    """Read an item whose origin is a path and its attributes."""
-    path, truth = item.origin
-    return Record(load_square(path, resolution), None, truth)
+    """Read an item whose origin is a path."""
+    return Record(load_square(item.origin, resolution))
 
 
 def load_square(path: Path | BytesIO, resolution: int) -> np.ndarray:

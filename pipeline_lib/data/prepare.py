@@ -120,8 +120,8 @@ def _fill_split(
                     continue
                 shard = shard_of(number * CHUNK + place, len(items), len(writers))
                 writers[shard].add([item.image_id], record.image[None])
-                person = {} if record.person is None else {"person": record.person}
-                row = {"image_id": item.image_id, "split": split, **person, **record.attributes}
+                person = {} if item.person is None else {"person": item.person}
+                row = {"image_id": item.image_id, "split": split, **person, **item.attributes}
                 table = table or stack.enter_context(table_writer(labels, "labels", metadata, list(row)))
                 table.add([row])
                 if record.codes is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,27 +13,47 @@ from pipeline_lib.runtime import seeding
 
 @dataclass(frozen=True)
 class Record:
-    """One image and its ground truth.
+    """The pixels of one image.
 
     Attributes:
         image: uint8 (resolution, resolution, 3).
         codes: part code of every pixel, uint8 (resolution, resolution); None if the dataset has no masks.
-        attributes: ground truth by attribute.
-        person: identity of the person shown; None if unknown.
+        conversions: what was converted in reading, such as `CMYK to RGB`; the same words for all of a kind.
     """
 
     image: np.ndarray
-    codes: np.ndarray | None
-    attributes: dict[str, bool]
-    person: int | None = None
+    codes: np.ndarray | None = None
+    conversions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Item:
-    """The name of an image that has not been read yet, and what the reader needs to find it."""
+    """An image that has not been read yet.
+
+    Attributes:
+        image_id: its name.
+        origin: what the reader needs to find its pixels.
+        attributes: ground truth by attribute; None where it is unknown.
+        person: identity of the person shown; None if unknown.
+    """
 
     image_id: str
     origin: Any
+    attributes: Mapping[str, bool | None]
+    person: str | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or a row of the source that is no image of the dataset, and why.
+
+    Attributes:
+        name: path of the file relative to the folder, or the name in the label table.
+        reason: one line, the same for all of a kind, such as `a file without a row in the label table`.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class Source:
         preprocessing: description of the preprocessing, stored in the shards.
         read: reads an item as a `Record` in a worker process; raises `BadImageError` for an unusable image.
         tolerated: largest tolerated share of unusable images.
+        left_out: files and rows that are no images of the dataset.
     """
 
     train: Sequence[Item]
@@ -53,6 +74,7 @@ class Source:
     read: Callable[[Item], Record]
     preprocessing: str
     tolerated: float = 0.0
+    left_out: Sequence[LeftOut] = ()
 
 
 def hold_out(count: int, share: float, seed: int) -> np.ndarray:

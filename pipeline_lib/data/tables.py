@@ -19,7 +19,7 @@ ROWS_PER_GROUP = 4096  # rows that a `table_writer` holds in memory at a time
 #: Fixed columns of each kind of table. Kinds marked open have further columns, one per attribute.
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per image with its ground truth, and its identity if known. Open, with a bool per attribute.
-    "labels": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("person", pa.int64())]),
+    "labels": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("person", pa.string())]),
     # One row per image of the source that could not be used, with the reason.
     "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
     # One row per image of an assembled set. Open, with a bool per attribute, null for edited images.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -316,7 +317,7 @@ def _share(kind: Tensor) -> Tensor:
 def _images_with_truth(
     images: list[Path], labels: Path, attributes: list[str]
 ) -> tuple[list[str], Tensor, Tensor, Tensor]:
-    """Return names, pixels, ground truth and identities; unknown identities are replaced by the image's index."""
+    """Return names, pixels, ground truth and a number for each person; an image of an unknown person has its own."""
     names, pixels = read_shards(images)
     table = read_table(labels, "labels").set_index("image_id")
     missing = [attribute for attribute in attributes if attribute not in table.columns]
@@ -324,5 +325,6 @@ def _images_with_truth(
         raise DataError(f"{labels}: no column {', '.join(missing)}; it has {', '.join(table.columns[1:])}")
     table = table.loc[names]
     truth = torch.tensor(table[attributes].to_numpy(np.float32))
-    numbers = torch.tensor(table["person"].to_numpy()) if "person" in table else torch.arange(len(table))
+    people = table["person"].fillna(table.index.to_series()) if "person" in table else table.index
+    numbers = torch.from_numpy(pd.factorize(people)[0])
     return names, torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers

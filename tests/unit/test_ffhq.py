@@ -42,9 +42,8 @@ def test_ffhq_is_divided_as_its_json_says(ffhq, files, side):
     source = open_ffhq(settings_of(ffhq, files=files))
     assert [item.image_id for item in source.train] == ["00000", "00001"]
     assert [item.image_id for item in source.held_out] == ["60000"]
-    record = source.read(source.train[1])
-    assert record.image[0, 0].tolist() == [1, side, 0]
-    assert record.attributes == {"smiling": False}
+    assert source.read(source.train[1]).image[0, 0].tolist() == [1, side, 0]
+    assert source.train[1].attributes == {"smiling": False}
     assert [item.image_id for item in open_ffhq(settings_of(ffhq, images=1)).train] == ["00000"]
 
 
@@ -82,7 +81,7 @@ def test_the_folder_is_the_label(scenes):
     for item in (*source.train, *source.held_out):
         folder = item.image_id.split("/")[0]
         truth = {"church": folder.startswith("church"), "tall": not folder.startswith("bridge")}
-        assert source.read(item).attributes == truth
+        assert item.attributes == truth
 
 
 def test_a_folder_without_images_is_refused(scenes):

@@ -198,7 +198,7 @@ def test_true_and_false_may_be_written_in_several_ways(tmp_path, spelling):
     settings = write_dataset(tmp_path, smiling=[yes, no] * 10)
     source = open_folder(settings)
     for item in [*source.train, *source.held_out]:
-        assert item.origin == {"smiling": int(item.image_id[5:7]) % 2 == 0}
+        assert item.attributes == {"smiling": int(item.image_id[5:7]) % 2 == 0}
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_every_image_comes_with_its_own_label(tmp_path, monkeypatch, write, spel
     for row, item in enumerate([*source.train, *source.held_out]):
         record = source.read(item)
         assert (record.image == COLORS[row]).all()
-        assert record.attributes == {"smiling": smiling[row]}
+        assert item.attributes == {"smiling": smiling[row]}
         assert record.codes is None
 
 

@@ -168,7 +168,7 @@ def train(tmp_path, write_shards):
 
     def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None, related=()):
         labels = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": SMILING, "hat": ~SMILING})
-        labels = labels if people is None else labels.assign(person=people)
+        labels = labels if people is None else labels.assign(person=people.astype(str))
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, NAMES, name, 2)
         train_detector(
