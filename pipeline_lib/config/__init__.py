@@ -27,6 +27,7 @@ from pipeline_lib.config.backends import (
 from pipeline_lib.config.base import RateRule
 from pipeline_lib.config.checks import (
     check_attributes,
+    check_names,
     check_networks,
     check_paths,
     check_sections,
@@ -82,6 +83,7 @@ from pipeline_lib.config.sections import (
     Utility,
 )
 from pipeline_lib.config.studies import Studies, Translators, Variant
+from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
@@ -192,7 +194,9 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
     """
     try:
         config = Config.model_validate(values)
-        for check in (check_paths, check_attributes, check_targets, check_sections, check_networks):
+        check_paths(config)
+        config = resolve_values(config)
+        for check in (check_attributes, check_names, check_targets, check_sections, check_networks):
             check(config)
     except ValidationError as error:
         schema = Config.model_json_schema()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline_lib.config.base import FOLDER, Section
-from pipeline_lib.config.columns import label_columns
+from pipeline_lib.config.columns import column_of, label_columns
 from pipeline_lib.config.data import (
     AvatarData,
     CelebAData,
@@ -17,7 +18,14 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import check_name
-from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
+from pipeline_lib.config.names import (
+    AVATAR_ATTRIBUTES,
+    AVATAR_EXCHANGEABLE,
+    AVATAR_SETTABLE,
+    CELEBA_ATTRIBUTES,
+    RESERVED,
+    group_name,
+)
 from pipeline_lib.config.rebalance import BoxRegion, Optimization, PartRegion, Translation
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
@@ -33,6 +41,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
+MOST_RELATED = 18  # attributes of targets and conditions, of which every combination is gone through
 
 
 def check_paths(config: Config) -> None:
@@ -90,9 +99,32 @@ def check_attributes(config: Config) -> None:
 def _regions(config: Config) -> Iterator[tuple[str, PartRegion | BoxRegion]]:
     """Yield the regions that are swapped, with their keys."""
     for attribute in config.rebalance.edited:
-        own = attribute in config.rebalance.regions
-        key = f"rebalance.regions.{attribute}" if own else "rebalance.region"
-        yield key, config.rebalance.region_of(attribute)
+        own = config.rebalance.region_key(attribute)
+        yield f"rebalance.regions.{own}" if own else "rebalance.region", config.rebalance.region_of(attribute)
+
+
+def check_names(config: Config) -> None:
+    """Check that no attribute is named like a column of ours, and that no two are alike in a report or an export."""
+    alike: dict[str, str] = {}
+    for key in ("data.attributes", "detectors.attributes"):
+        names = list(getattr(getattr(config, key.partition(".")[0]), "attributes", ()))
+        for name in names:
+            if name.casefold() in RESERVED:
+                raise ValueError(
+                    f"`{key}`: `{name}` is the name of a column of our tables or exports; rename this column of yours"
+                )
+            if name != name.strip() or not name.isprintable() or name.endswith("="):
+                raise ValueError(f"`{key}`: {name!r} begins or ends with a blank or `=`, or does not print; rename it")
+            other = alike.setdefault(_plain(name), name)
+            if other != name or names.count(name) > 1:
+                raise ValueError(
+                    f"`{key}`: `{other}` and `{name}` would have one name in reports and exports; rename or remove one"
+                )
+
+
+def _plain(name: str) -> str:
+    """Return a name without what differs in no report: its case, and what divides its words."""
+    return " ".join(filter(None, re.split(r"[\s_=]+", name.casefold())))
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
@@ -134,7 +166,12 @@ def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
         raise ValueError(f"`data.labels`: {error}") from None
     for key, names in named.items():
         for name in filter(None, names):
-            check_name(f"data.{key}", name, columns)
+            if key == "attributes" and "=" in name and name in columns:
+                raise ValueError(
+                    f"`data.attributes`: `{name}` means the value `{name.partition('=')[2]}` of a column "
+                    f"`{column_of(name)}`, but is itself a column of {labels}; rename it"
+                )
+            check_name(f"data.{key}", column_of(name, columns), columns)
 
 
 def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
@@ -159,7 +196,7 @@ _KNOWN_ATTRIBUTES = {
 
 
 def check_targets(config: Config) -> None:
-    """Check that the first attribute has a gap, and that no image matches two targets of one attribute."""
+    """Check that no image matches two targets of one attribute, and that an edit changes what one target asks for."""
     targets = config.rebalance.targets
     if isinstance(tolerances := config.certify.tolerance, list) and len(tolerances) != len(targets):
         raise ValueError(
@@ -169,28 +206,55 @@ def check_targets(config: Config) -> None:
         raise ValueError(
             "`certify.samples` are labels of samples of a retrained GAN, but `retrain` is null; remove one"
         )
-    if sum(target.attribute == targets[0].attribute for target in targets) < 2:
-        raise ValueError(
-            f"`rebalance.targets`: `{targets[0].attribute}` has one target, and the group gap is that of the first "
-            "attribute's first two; add its target in another group, or begin with an attribute that has two"
-        )
     if len(config.rebalance.edited) > 1 and config.evaluate.utility:
         raise ValueError(
             "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; set "
             "it to null"
         )
+    _check_related(config)
     for number, target in enumerate(targets):
-        if target.attribute in target.where:
-            raise ValueError(
-                f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; use another attribute"
-            )
+        for name in target.where:
+            if column_of(name) == column_of(target.attribute):
+                raise ValueError(
+                    f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; use another attribute"
+                )
         for other in (other for other in targets[:number] if other.attribute == target.attribute):
-            shared = set(target.where) & set(other.where)
-            if not any(target.where[name] is not other.where[name] for name in shared):
+            if not _exclude(target.where, other.where):
                 raise ValueError(
                     f"`rebalance.targets` overlap, because an image can match both {other.where} and {target.where}; "
-                    "make their conditions exclusive"
+                    "make their conditions exclusive, or name values of one column, as in `where: {race: each}`"
                 )
+            if _plain(group_name(target.where)) == _plain(group_name(other.where)):
+                raise ValueError(
+                    f"`rebalance.targets`: {other.where} and {target.where} would have one name in reports; rename an "
+                    "attribute"
+                )
+
+
+def _check_related(config: Config) -> None:
+    """Check that targets name not too many attributes, and of a column whose value is edited no other value."""
+    edited = config.rebalance.edited
+    named = dict.fromkeys(name for target in config.rebalance.targets for name in (target.attribute, *target.where))
+    for attribute in edited:
+        for name in named:
+            if name != attribute and column_of(name) == column_of(attribute):
+                raise ValueError(
+                    f"`rebalance.targets`: an edit of `{attribute}` would change `{name}` too, since both are of one "
+                    "column; name one of them alone"
+                )
+    if len(named) > MOST_RELATED:
+        raise ValueError(
+            f"`rebalance.targets` name {len(named)} attributes, and at most {MOST_RELATED} are possible; use fewer "
+            "groups, such as bands of ages"
+        )
+
+
+def _exclude(one: Mapping[str, bool], other: Mapping[str, bool]) -> bool:
+    """Return whether no image can match both conditions: they contradict, or name different values of one column."""
+    if any(name in other and other[name] is not value for name, value in one.items()):
+        return True
+    values = [{column_of(name): name for name, holds in where.items() if holds and "=" in name} for where in (one, other)]
+    return any(values[1].get(column, name) != name for column, name in values[0].items())
 
 
 def check_sections(config: Config) -> None:

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 
-import pandas as pd
-
+from pipeline_lib.config.columns import SPELLINGS, text_of
 from pipeline_lib.runtime.errors import DataError
-
-#: Spellings of true and false, in lower case; whole numbers may end in `.0`.
-SPELLINGS = {"1": True, "0": False, "-1": False, "true": True, "false": False, "yes": True, "no": False}
-
-
-def column_of(attribute: str) -> str:
-    """Return the column of an attribute; `race=Black` is the attribute of rows that have Black in the column race."""
-    return attribute.partition("=")[0]
-
-
-def text_of(cell: object) -> str:
-    """Return a cell as text: normalised (NFC), without blanks around it and without the `.0` of a whole number."""
-    if cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and cell != cell):
-        return ""
-    text = unicodedata.normalize("NFC", str(cell)).strip()
-    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
 
 
 def read_column(

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline_lib.config import RateRule
+from pipeline_lib.config.names import group_name as group_name
 
 Holds = TypeVar("Holds")  # arrays or tensors of bool
 
@@ -18,11 +19,6 @@ def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
     """Return which images match every condition of `where`, as bool arrays or tensors of the same shape."""
     everyone = next(iter(holds.values())) | True
     return functools.reduce(operator.and_, (holds[attribute] == value for attribute, value in where.items()), everyone)
-
-
-def group_name(where: Mapping[str, bool]) -> str:
-    """Return the name of a group, such as `long_hair and not hat`, or `all` without conditions."""
-    return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"
 
 
 def attributes_of(targets: Sequence[RateRule]) -> list[str]:
