@@ -84,7 +84,8 @@ def check_attributes(config: Config) -> None:
         check_name("detectors.attributes", name, attributes)
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
-            check_name("rebalance.targets", name, config.detectors.attributes)
+            is_learnt = name in config.detectors.attributes
+            check_name("rebalance.targets", name if is_learnt else column_of(name), config.detectors.attributes)
     for key, region in _regions(config):
         named = "name" if isinstance(region, PartRegion) else "shows"
         for part in region.parts:
@@ -216,7 +217,8 @@ def check_targets(config: Config) -> None:
         for name in target.where:
             if column_of(name) == column_of(target.attribute):
                 raise ValueError(
-                    f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; use another attribute"
+                    f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; "
+                    "use another attribute"
                 )
         for other in (other for other in targets[:number] if other.attribute == target.attribute):
             if not _exclude(target.where, other.where):
@@ -253,8 +255,11 @@ def _exclude(one: Mapping[str, bool], other: Mapping[str, bool]) -> bool:
     """Return whether no image can match both conditions: they contradict, or name different values of one column."""
     if any(name in other and other[name] is not value for name, value in one.items()):
         return True
-    values = [{column_of(name): name for name, holds in where.items() if holds and "=" in name} for where in (one, other)]
-    return any(values[1].get(column, name) != name for column, name in values[0].items())
+    return any(
+        "=" in name and column_of(name) == column_of(another) and name != another and one[name] and other[another]
+        for name in one
+        for another in other
+    )
 
 
 def check_sections(config: Config) -> None:

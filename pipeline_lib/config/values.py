@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from pipeline_lib.config.base import RateRule
 from pipeline_lib.config.columns import SPELLINGS, column_of, read_cells, text_of

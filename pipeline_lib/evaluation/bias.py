@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
+from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, group_gap, rate_rows, wilson_rate
 from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
@@ -74,7 +74,8 @@ def evaluate_bias(
         attribute: {stage: {} for stage in stages} for attribute in targets.compared
     }
     for attribute in targets.edited:
-        wheres = {group_name(target.where): target.where for target in targets.alone(attribute).targets}
+        rules = targets.alone(attribute).targets
+        wheres, wanted = {group_name(rule.where): rule.where for rule in rules}, [rule.rate for rule in rules]
         errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
         for (stage, judge), holds in judged.items():
             has = holds[attribute]
@@ -87,9 +88,12 @@ def evaluate_bias(
             rows += tables.values()
             if attribute not in found_gaps:
                 continue
-            found_gaps[attribute][stage][judge] = _gap_of(tables[judge])
+            observed = [
+                Observed(int((has & inside).sum()), int(inside.sum()), errors[name]) for name, inside in groups.items()
+            ]
+            found_gaps[attribute][stage][judge] = _gap_of(observed, wanted, settings)
             if judge == "referee":
-                found_gaps[attribute][stage]["corrected"] = _corrected_gap(stage, has, groups, errors, settings, seed)
+                found_gaps[attribute][stage]["corrected"] = _corrected_gap(stage, observed, wanted, settings, seed)
     agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in stages}
     for stage, attribute in itertools.product(stages, targets.edited):
         if agreed[stage][attribute] < detectors.least_agreement:
@@ -117,25 +121,23 @@ def _referee_errors(
     return measure_errors(labels[attribute].to_numpy(bool), said[attribute], groups, fall_back_to_pooled=True)
 
 
-def _gap_of(table: pd.DataFrame) -> dict[str, object]:
-    first, second = (Estimate(row.rate, row.ci_low, row.ci_high) for row in table.iloc[:2].itertuples())
-    return estimate_json(gap(first, second))
+def _gap_of(observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate) -> dict[str, object]:
+    """Return the gap between groups whose target rates are `wanted`, by what is observed of each."""
+
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        return gap(*(wilson_rate(observed[number].positives, observed[number].n, level) for number in (one, other)))
+
+    return estimate_json(group_gap(gap_of, wanted, settings.confidence))
 
 
 def _corrected_gap(
-    stage: str,
-    has_attribute: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    errors: Mapping[str, DetectorError],
-    settings: Evaluate,
-    seed: int,
+    stage: str, observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate, seed: int
 ) -> dict[str, object]:
-    first, second = (
-        Observed(int((has_attribute & inside).sum()), int(inside.sum()), errors[name])
-        for name, inside in list(groups.items())[:2]
-    )
-    rng = seeding.numpy_generator(seed, "corrected gap", stage)
-    return estimate_json(correct_gap(first, second, settings.confidence, settings.resamples, rng))
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        rng = seeding.numpy_generator(seed, "corrected gap", stage)
+        return correct_gap(observed[one], observed[other], level, settings.resamples, rng)
+
+    return estimate_json(group_gap(gap_of, wanted, settings.confidence))
 
 
 def _agreement(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, float]:

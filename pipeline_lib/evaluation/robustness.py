@@ -15,11 +15,12 @@ from torch import Tensor
 from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.shards import iterate_batches
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, gap, wilson_rate
+from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.transfer import as_pixels, to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.files import write_json
 
@@ -85,8 +86,8 @@ def evaluate_robustness(
         referee_scores: the referee's, likewise.
         targets: the config section with attribute and groups.
         settings: the config section with the level of the intervals.
-        robustness: JSON to write, {set: {change: {judge: the gap with its interval, and the share of images of which
-            the judge says the same as of the unchanged one}}}.
+        robustness: JSON to write, {set: {change: {judge: the gap with its interval, null with a single target, and the
+            share of images of which the judge says the same as of the unchanged one}}}.
         device: where to score.
         batch: images scored at a time.
     """
@@ -122,9 +123,12 @@ def _gap_of(
     """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
     named = {attribute: holds[:, column] for column, attribute in enumerate(detector.attributes)}
     attribute = targets.edited[0]
-    rates = []
-    for target in targets.first_attribute().targets[:2]:
-        inside = named[attribute][in_group(named, target.where)]
-        rates.append(wilson_rate(int(inside.sum()), len(inside), settings.confidence))
+    rules = targets.first_attribute().targets
+    has = [named[attribute][in_group(named, rule.where)] for rule in rules]
+
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        return gap(*(wilson_rate(int(has[number].sum()), len(has[number]), level) for number in (one, other)))
+
+    found = group_gap(gap_of, [rule.rate for rule in rules], settings.confidence)
     column = detector.index(attribute)
-    return estimate_json(gap(*rates)) | {"same": float((holds[:, column] == before[:, column]).mean())}
+    return estimate_json(found) | {"same": float((holds[:, column] == before[:, column]).mean())}

@@ -26,6 +26,17 @@ def attributes_of(targets: Sequence[RateRule]) -> list[str]:
     return sorted({name for target in targets for name in (target.attribute, *target.where)})
 
 
+def target_gap(targets: Sequence[RateRule]) -> float | None:
+    """Return the group gap that the target rates of one attribute leave; None of a single one.
+
+    Of two it is the first minus the second. The gap of more than two is what rates are apart beyond their targets, and
+    so to be 0; see `evaluation.rates.group_gap`.
+    """
+    if len(targets) == 2:
+        return targets[0].rate - targets[1].rate
+    return 0.0 if len(targets) > 2 else None
+
+
 def members(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule]) -> tuple[np.ndarray, np.ndarray]:
     """Return which images are in each target's group, and which of these have its attribute, bool (targets, n)."""
     inside = np.stack([in_group(holds, target.where) for target in targets])

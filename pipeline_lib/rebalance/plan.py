@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.audit import combine_audits, read_edits
 from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
@@ -59,7 +59,8 @@ def plan_edits(
         summary: JSON of counts by target to write.
 
     Raises:
-        DataError: a group of a dataset is too small, a rate cannot be reached, or the audit cannot be used.
+        DataError: a group of a dataset is too small, an edit has no donor, a rate cannot be reached, or the audit
+            cannot be used.
     """
     rows = read_table(table, kind)
     attributes = attribute_columns(rows, kind)
@@ -70,6 +71,8 @@ def plan_edits(
         attribute: _has_part(rows["image_id"], region, editable)
         for attribute, region in settings.regions_by_attribute.items()
     }
+    if kind == "labels":
+        refuse_without_donors(holds, settings, name, may_change)
     audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
     chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
     if not settings.spares:
@@ -101,6 +104,51 @@ def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateR
                 f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}, and a rate of fewer "
                 f"than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
             )
+
+
+def refuse_without_donors(
+    holds: Mapping[str, np.ndarray],
+    settings: Rebalance,
+    name: str,
+    may_change: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Refuse targets for which no image can be a donor, or none from which it could be told that an edit succeeds.
+
+    An edit takes its region from an image that has the wanted value, unless a diffusion model draws it. If the labels of the attribute are those of a
+    condition, or their opposite, then no detector can learn which of the two it sees, and no edit is found to succeed.
+
+    Args:
+        holds: whether each image has each attribute, bool (n,) arrays.
+        settings: the config section.
+        name: name of the image set.
+        may_change: which images have a part that can be exchanged, bool (n,), for each attribute that has a target;
+            None: all.
+
+    Raises:
+        DataError: names the target, the attribute and the value.
+    """
+    for number, target in enumerate(settings.targets):
+        has, group = holds[target.attribute], in_group(holds, target.where)
+        needed = round(target.rate * group.sum()) - int((group & has).sum())
+        if not needed:
+            continue
+        value = group_name({target.attribute: needed > 0})
+        donors = int(((has == (needed > 0)) & (may_change[target.attribute] if may_change else True)).sum())
+        least = (settings.pool or settings.candidates) if settings.donors == "with-attribute" else 1
+        if donors < least and not isinstance(settings.editor, Inpainting):
+            raise DataError(
+                f"rebalance.targets.{number}: {abs(needed)} images of `{name}` that are {group_name(target.where)} are "
+                f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "
+                f"images that are {value}, or drop the target"
+            )
+        conditions = {group_name(target.where): group} | {condition: holds[condition] for condition in target.where}
+        for condition, meets in conditions.items():
+            if (has == meets).all() or (has != meets).all():
+                raise DataError(
+                    f"rebalance.targets.{number}: in `{name}` {target.attribute} is the same as {condition} or its "
+                    f"opposite, so nobody can learn to tell an image that became {value} from one of another group; "
+                    "add images in which they differ, or use other groups"
+                )
 
 
 def _has_part(names: pd.Series, region: PartRegion | BoxRegion, editable: Path) -> np.ndarray:

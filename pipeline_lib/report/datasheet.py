@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -161,7 +161,7 @@ def _collection(data: Data) -> str:
 
 def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
     edited, generates = int(labels["edited"].sum()), _generates(targets)
-    gans = metrics["gap"][targets.compared[0]]
+    gans = metrics["agreement"]
     measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
     return {
         "attributes": " or ".join(map(readable, targets.edited)),
@@ -210,9 +210,9 @@ def _gap(metrics: Mapping[str, Any], targets: Rebalance) -> str:
     )
 
 
-def _say_baselines(gaps: Mapping[str, Any]) -> str:
+def _say_baselines(gans: Collection[str]) -> str:
     """Name the further GANs that show whether the edits are what helps; empty without any."""
-    trained_on = [text for name, text in TRAINED_ON.items() if name in gaps]
+    trained_on = [text for name, text in TRAINED_ON.items() if name in gans]
     return f" To tell what the edits are good for, a GAN each was trained on {'; on '.join(trained_on)}." * bool(
         trained_on
     )

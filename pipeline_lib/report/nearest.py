@@ -109,17 +109,19 @@ def _say_stage(name: str, of_set: Mapping[str, Any], attribute: str) -> str:
     if not (sum(yes.values()) and sum(no.values())):
         return f"Of {name} the judge can tell none with, or none without “{readable(attribute)}” by the selector."
     gap, (low, high) = of_set["gap"], of_set["gap"]["bounds"]
-    if gap["value"] is None:
-        by_gap = "Of one group it can tell none."
+    if len(of_set["groups"]) == 1:
+        by_gap = ""
+    elif gap["value"] is None:
+        by_gap = " Of one group it can tell none."
     else:
         by_gap = (
-            f"By the nearest drawing the group gap is {gap_text(as_estimate(gap))}, and between {low:+z.2f} and "
+            f" By the nearest drawing the group gap is {gap_text(as_estimate(gap))}, and between {low:+z.2f} and "
             f"{high:+z.2f} whatever the ambiguous ones show."
         )
     return (
         f"Among {name} that the judge can tell, {percent(yes['shows'] / sum(yes.values()))} of those with "
         f"“{readable(attribute)}” by the selector show it by the nearest drawing, and "
-        f"{percent(no['shows not'] / sum(no.values()))} of those without it do not. {by_gap}"
+        f"{percent(no['shows not'] / sum(no.values()))} of those without it do not.{by_gap}"
     )
 
 

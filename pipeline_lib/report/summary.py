@@ -67,7 +67,7 @@ BASELINES_ARE = {
 NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 SHOWN_IN_FRONTIER = (
-    "Points for choices among the candidates: the distance from the target gap, by the referee, against the difference "
+    "Points for choices among the candidates: the distance from the target, by the referee, against the difference "
     "along the seam, and against that of composite and collage. The same figures are in the table."
 )
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
@@ -352,7 +352,7 @@ def _cost(quality: Mapping[str, Any]) -> list[str]:
 
 def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
     met = "Every target rate is met in the rebalanced dataset, as the section “Are the target rates met?” tells"
-    if not retrain:
+    if not (retrain and targets.compared):
         return f"The criterion. {met}."
     several = len(targets.compared) > 1
     wanted = ", ".join(
@@ -370,6 +370,8 @@ def _question(targets: Rebalance) -> str:
     if len(targets.edited) > 1:
         return f"Are {' and '.join(f'“{readable(attribute)}”' for attribute in targets.edited)} at their target rates?"
     *names, last = (f"“{readable(group_name(target.where))}”" for target in targets.targets)
+    if not names:
+        return f"Is {readable(targets.targets[0].attribute)} at its target rate in {last}?"
     return f"Is {readable(targets.targets[0].attribute)} balanced between {', '.join(names)} and {last}?"
 
 
@@ -412,7 +414,7 @@ def _gaps(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float
 
 def _say_gaps(targets: Rebalance) -> list[str]:
     """Say of each attribute between which groups its gap is."""
-    if len(targets.edited) == 1:
+    if len(targets.edited) == 1 == len(targets.compared):
         return [f"Group gap: {tables.groups_text(targets)}."]
     return [f"Group gap in {readable(name)}: {tables.groups_text(targets.alone(name))}." for name in targets.compared]
 
@@ -491,8 +493,8 @@ def _say_robustness(metrics: Mapping[str, Any]) -> str:
     if rows.empty:
         return ""
     return (
-        f"<h2>Gaps of the GANs in slightly changed samples</h2>\n{_table(rows)}\n"
-        '<p class="note">A GAN that has learnt to deceive a detector instead of balancing what it draws shows its gap '
+        f"<h2>The GANs in slightly changed samples</h2>\n{_table(rows)}\n"
+        '<p class="note">A GAN that has learnt to deceive a detector instead of balancing what it draws is biased '
         "again when its samples are changed a little. Same is the share of samples of which the detector says the same "
         "as before.</p>"
     )

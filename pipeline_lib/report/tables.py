@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline_lib.config import Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.config.names import BASELINES, IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
-from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.rebalance.groups import group_name, target_gap
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 
@@ -22,6 +22,9 @@ JUDGES = ("truth", "referee", "corrected", "selector")
 
 #: Columns of the quality table that say how its values were measured.
 MEASURED_WITH = ["extractor", "reference", "reference images"]
+
+#: Between which of more than two groups the gap is.
+MANY_GROUPS = "the rate farthest above its target minus the one farthest below"
 
 #: Formats of a rate and of a gap; `z` writes no minus sign before 0.
 RATE, GAP = "z.2f", "+z.2f"
@@ -291,11 +294,11 @@ def timing_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def rates_table(metrics: Mapping[str, Any], targets: Sequence[RateRule], before: str, after: str) -> pd.DataFrame:
-    """Return the referee's rates in two image sets, with a row per target and one for the group gap if there are two.
+    """Return the referee's rates in two image sets, with a row per target and one for the group gap if there is one.
 
     Args:
         metrics: metrics of the run.
-        targets: groups, attribute and target rates; the gap is that of the first two.
+        targets: groups, attribute and target rates.
         before: image set to compare with.
         after: image set whose interval is shown.
     """
@@ -336,7 +339,8 @@ def robustness_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             gaps = {readable(judge): gap_text(as_estimate(found)) for judge, found in judges.items()}
             same = {f"same by {readable(judge)}": share_text(found["same"]) for judge, found in judges.items()}
             rows.append({"samples": readable(stage), "change": CHANGES[change], **gaps, **same})
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    return found.loc[:, (found != "unknown").any()]  # a single target has no gap
 
 
 def denied_groups(edits: Mapping[str, Any], least_agreement: float) -> dict[tuple[str, str], float]:
@@ -358,15 +362,11 @@ def as_estimate(found: Mapping[str, Any]) -> Estimate:
     return Estimate(*(math.nan if number is None else number for number in (found["value"], *found["ci"])))
 
 
-def target_gap(rules: Sequence[RateRule]) -> float:
-    """Return the group gap that the target rates leave: the first rate minus the second."""
-    first, second = rules[:2]
-    return first.rate - second.rate
-
-
 def groups_text(targets: Rebalance) -> str:
     """Name the groups between which the gap of a section with one attribute is: `long hair minus not long hair`."""
-    return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
+    if len(targets.targets) > 2:
+        return MANY_GROUPS
+    return " minus ".join(readable(group_name(target.where)) for target in targets.targets)
 
 
 def gap_text(gap: Estimate) -> str:
@@ -394,7 +394,7 @@ def share_text(share: float) -> str:
 
 def readable(name: str) -> str:
     """Return the readable form of a name in the tables."""
-    return NAMES.get(name, name.replace("_", " "))
+    return NAMES.get(name, name.replace("_", " ").replace("=", " "))
 
 
 def rounded(value: float | None, digits: int = 4) -> float:

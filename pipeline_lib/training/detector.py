@@ -27,7 +27,12 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weights
-from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.classifier import (
+    Detector,
+    PlainClassifier,
+    ResidualClassifier,
+    one_value_of_each_column,
+)
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
 from pipeline_lib.runtime import seeding
@@ -106,7 +111,8 @@ def train_detector(
     for path in other:
         refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
     detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
-    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid().numpy()
+    calibrated = one_value_of_each_column(logits[1::2] / detector.temperature.cpu(), settings.attributes)
+    probabilities = calibrated.sigmoid().numpy()
     truth = test_truth[1::2].numpy() > 0.5
     cells = cell_accuracies(probabilities, truth, settings.attributes, related)
     refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
