@@ -59,7 +59,8 @@ def _resolve(target: RateRule, number: int, columns: _Columns) -> Iterator[RateR
     for name, holds in target.where.items():
         column, _, value = name.partition("=")
         names = [f"{column}={each}" for each in columns.every(key, column)] if value == EACH else [name]
-        wheres = [where | dict([columns.condition(key, each, holds)]) for where in wheres for each in names]
+        conditions = dict.fromkeys(columns.condition(key, each, holds) for each in names)  # yes and 1 are one
+        wheres = [where | dict([condition]) for where in wheres for condition in conditions]
     for where in wheres:
         yield target.model_copy(update={"attribute": attribute, "where": where})
 

@@ -114,8 +114,9 @@ def refuse_without_donors(
 ) -> None:
     """Refuse targets for which no image can be a donor, or none from which it could be told that an edit succeeds.
 
-    An edit takes its region from an image that has the wanted value, unless a diffusion model draws it. If the labels of the attribute are those of a
-    condition, or their opposite, then no detector can learn which of the two it sees, and no edit is found to succeed.
+    An edit takes its region from an image that has the wanted value, unless a diffusion model draws it. If the labels
+    of the attribute are those of a condition, or their opposite, then no detector can learn which of the two it sees,
+    and no edit is found to succeed.
 
     Args:
         holds: whether each image has each attribute, bool (n,) arrays.

@@ -918,7 +918,7 @@ def test_the_summary_shows_other_choices_by_the_referee_where_it_scored_candidat
     assert "the run's own choice 6 0.75 0.50 +0.125 0.25 0.062" in text
     assert "said by the referee, never by the selector" in text
     assert "cannot answer every other choice (no pool)" in text
-    assert any("the distance from the target gap, by the referee" in said for said in page.alternatives)
+    assert any("the distance from the target, by the referee" in said for said in page.alternatives)
 
 
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):
