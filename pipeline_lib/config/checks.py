@@ -41,7 +41,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
-MOST_RELATED = 18  # attributes of targets and conditions, of which every combination is gone through
+MOST_RELATED = 12  # attributes of targets and conditions, of which every combination is gone through
 
 
 def check_paths(config: Config) -> None:

@@ -21,6 +21,7 @@ from pipeline_lib.config import (
     PartRegion,
     TrainedHere,
 )
+from pipeline_lib.config.columns import column_of
 from pipeline_lib.data.part_masks import PartMasks, parts_of
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
@@ -228,7 +229,7 @@ def _trained_detector(
     own = torch.nonzero(numbers % 2 == network.half).flatten()
     balance = torch.zeros_like(targets)
     columns = [settings.attributes.index(name) for name in related]
-    balance[own] = independence_weights(targets[own], columns)
+    balance[own] = independence_weights(targets[own], columns, settings.attributes)
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
     detector = _new_detector(network, settings)
     task = _DetectorTask(
@@ -292,7 +293,7 @@ def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights:
     return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth, weights)
 
 
-def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
+def independence_weights(truth: Tensor, related: list[int], attributes: Sequence[str]) -> Tensor:
     """Weight images so that attributes are independent of each other (reweighing of Kamiran and Calders 2012).
 
     Trained on a biased dataset, a detector that is unsure about a mouth decides by the hair. With the weights
@@ -301,6 +302,8 @@ def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
     Args:
         truth: attributes, 0 or 1, (n, attributes).
         related: columns to make independent of each other and of all other columns.
+        attributes: names of the columns; those of values of one column of the label table, such as `race=Black` and
+            `race=White`, exclude each other, and are not made independent of each other.
 
     Returns:
         A weight for each image and column, (n, attributes); 1 on average if every combination occurs.
@@ -308,9 +311,8 @@ def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
     weights = torch.empty_like(truth)
     for column in range(truth.shape[1]):
         attribute = truth[:, column].long()
-        others = sum(
-            (truth[:, other].long() << place for place, other in enumerate(related) if other != column), 0 * attribute
-        )
+        apart = [other for other in related if column_of(attributes[other]) != column_of(attributes[column])]
+        others = sum((truth[:, other].long() << place for place, other in enumerate(apart)), 0 * attribute)
         weights[:, column] = _share(attribute) * _share(others) / _share(2 * others + attribute)
     return weights
 

@@ -375,7 +375,7 @@ def test_too_many_attributes_are_refused_before_every_combination_is_gone_throug
     rows = [f"{age}.jpg,{age},{age % 2}" for age in range(100, 120)]
     (tmp_path / "faces.csv").write_text("\n".join(["file,age,smiling", *rows]))
     written = {"where": {"age": "each"}, "attribute": "smiling", "rate": 0.5}
-    assert "name 21 attributes, and at most 18" in refusal(faces([written], ["smiling", "age"]))
+    assert "name 21 attributes, and at most 12" in refusal(faces([written], ["smiling", "age"]))
 
 
 def test_the_region_of_a_column_is_that_of_its_values(faces) -> None:
