@@ -20,7 +20,7 @@ from pipeline_lib.evaluation.features import features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.probe import Probe
 from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 from pipeline_lib.rebalance.groups import group_name, in_group
@@ -229,7 +229,7 @@ def _train(images: Tensor, edited: Tensor, batches: Tensor, random: torch.Genera
 @torch.inference_mode()
 def _score(probe: Probe, images: Tensor, device: torch.device) -> np.ndarray:
     """Return the sum of a probe's logits of each image and its mirror image, float64 (n,)."""
-    shown = [to_float(chunk, device) for chunk in images.split(256)]
+    shown = [to_float(chunk, device) for chunk in images.split(batch_for(images.shape[-1], 256))]
     return torch.cat([probe(chunk) + probe(chunk.flip(-1)) for chunk in shown]).double().cpu().numpy()
 
 

@@ -17,6 +17,7 @@ from pipeline_lib.editing.editors import LatentRegressionEditor
 from pipeline_lib.editing.swap import swap
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.grids import save_grid
+from pipeline_lib.imaging.transfer import batch_for
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.distances import open_distance, perceptual_distances
@@ -117,9 +118,8 @@ def _donors_with_attribute(
 ) -> np.ndarray:
     """Draw one donor for each edit that has the target value of the attribute by the selector."""
     pool = image_set.with_part
-    probabilities = torch.cat(
-        [selector(image_set.look(chunk).to(device)[0]) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
-    )
+    batches = np.array_split(pool, max(1, len(pool) // batch_for(image_set.pixels.shape[1], 256)))
+    probabilities = torch.cat([selector(image_set.look(batch).to(device)[0]) for batch in batches])
     attribute = edits["attribute"].iloc[0]
     has = (probabilities[:, selector.index(attribute)] > 0.5).cpu().numpy()
     donors = {wanted: pool[has == wanted] for wanted in (True, False)}

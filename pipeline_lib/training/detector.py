@@ -24,7 +24,7 @@ from pipeline_lib.config import (
 from pipeline_lib.data.part_masks import PartMasks, parts_of
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weights
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
@@ -117,7 +117,8 @@ def train_detector(
 
 def _logits_of(detector: Detector, pixels: Tensor, device: torch.device) -> Tensor:
     """Return the uncalibrated logits of images, float32 (n, attributes)."""
-    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in pixels.split(256)])
+    batches = pixels.split(batch_for(pixels.shape[-1], 256))
+    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in batches])
 
 
 def refuse_same(referee: Tensor, selector: Tensor, attributes: Sequence[str]) -> None:

@@ -182,6 +182,14 @@ def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(count, batch):
     assert len(orders.unique(dim=0)) > 1
 
 
+def test_an_epoch_is_shuffled_once(monkeypatch):
+    shuffled, shuffle = [], torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *args, **options: shuffled.append(args) or shuffle(*args, **options))
+    for step in range(10):
+        batch_positions(step, 8, 40, 0, "shuffled once")
+    assert len(shuffled) == 2  # epochs of five batches
+
+
 def test_the_batch_of_a_step_is_a_function_of_seed_name_and_step():
     assert batch_positions(5, 8, 100, 0, "a").equal(batch_positions(5, 8, 100, 0, "a"))
     for other in (batch_positions(5, 8, 100, 1, "a"), batch_positions(5, 8, 100, 0, "b")):
