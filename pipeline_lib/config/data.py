@@ -29,7 +29,7 @@ def _as_text(cell: Any) -> Any:
 
 
 #: A cell of a label table, as text; a whole number needs no quotes.
-Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"type": ["string", "integer"]})]
+Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})]
 Labelled = Annotated[
     list[str],
     Field(

@@ -22,6 +22,7 @@ from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
 IMAGE = "image_id"  # Kaggle's name for the column of images, which has none in the published lists
+VALUES = ("1", "-1", "")  # of an attribute; blank ones are unknown
 TRAIN = 0  # in CelebA's partition
 HELD_OUT = {"validation": {1}, "test": {2}, "both": {1, 2}}
 IMAGES_PER_MASK_FOLDER = 2000
@@ -103,6 +104,13 @@ def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) 
         raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
     cells = read(path, [IMAGE, *column.values()])
     images = _each_once(path, [text_of(cell) for cell in cells[IMAGE]])
+    for name in set(column).intersection(columns):
+        odd = next((row for row, cell in enumerate(cells[name]) if text_of(cell) not in {*VALUES, *unknown}), None)
+        if odd is not None:
+            raise DataError(
+                f"{path}: {images[odd]}: `{name}` is {text_of(cells[name][odd])!r}, neither 1 nor -1; "
+                "say in `data.unknown` if it means unknown"
+            )
     truth = {
         attribute: read_column(cells[name], attribute, unknown, lambda row: f"{path}: {images[row]}", name)
         for attribute, name in column.items()

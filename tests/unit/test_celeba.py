@@ -121,7 +121,11 @@ def test_an_image_without_masks_is_named(celeba_hq):
             "no attribute Smiling; it has 5_o",
         ),
         ("Anno/list_attr_celeba.txt", lambda text: text[:-9], "line 6 is not a file name and 40 values of 1 or -1"),
-        ("Anno/list_attr_celeba.txt", lambda text: text.replace("  1  ", "  0  "), "`Smiling` is -1, and 0 in other"),
+        (
+            "Anno/list_attr_celeba.txt",
+            lambda text: text.replace("  1  ", "  0  "),
+            "000001.jpg: `Smiling` is '0', neither 1 nor -1",
+        ),
         ("Anno/list_attr_celeba.txt", lambda text: text.replace("  1  ", "  2  "), "000001.jpg: `Smiling` is '2', nei"),
         ("Anno/list_attr_celeba.txt", lambda text: text.replace("000002", "000001"), "000001.jpg appears in two lines"),
         (
