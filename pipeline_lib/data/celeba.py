@@ -104,7 +104,7 @@ def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) 
         raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
     cells = read(path, [IMAGE, *column.values()])
     images = _each_once(path, [text_of(cell) for cell in cells[IMAGE]])
-    for name in set(column).intersection(columns):
+    for name in (attribute for attribute in column if attribute in columns):
         odd = next((row for row, cell in enumerate(cells[name]) if text_of(cell) not in {*VALUES, *unknown}), None)
         if odd is not None:
             raise DataError(

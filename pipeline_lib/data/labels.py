@@ -92,7 +92,7 @@ def image_name(text: str) -> str:
 
 def text_of(cell: object) -> str:
     """Return a cell as text: normalised (NFC), without blanks around it and without the `.0` of a whole number."""
-    if pd.api.types.is_scalar(cell) and pd.isna(cell):
+    if not isinstance(cell, str) and pd.api.types.is_scalar(cell) and pd.isna(cell):
         return ""
     text = unicodedata.normalize("NFC", str(cell)).strip()
     return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
