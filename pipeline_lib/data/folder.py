@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
+from pipeline_lib.data.images import PREPROCESSING, load_codes, open_photograph
 from pipeline_lib.data.sources import Item, Record, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
 
@@ -79,12 +79,12 @@ def read_truth(table: pd.DataFrame, path: Path, id_column: str, attributes: list
 
 
 def _read(settings: FolderData, item: Item) -> Record:
-    image = load_square(settings.folder / item.origin, settings.resolution)
+    photograph = open_photograph(settings.folder / item.origin)
     codes = None
     if settings.masks is not None:
         mask = (settings.masks / item.image_id).with_suffix(".png")
-        codes = load_codes(mask, settings.resolution, len(settings.parts))
-    return Record(image, codes)
+        codes = load_codes(mask, settings.resolution, len(settings.parts), photograph)
+    return photograph.square(settings.resolution, codes)
 
 
 def _held_out(table: pd.DataFrame, settings: FolderData) -> np.ndarray:
