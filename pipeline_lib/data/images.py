@@ -150,8 +150,7 @@ def square_codes(
     ways = {1: shown}
     if not upright and photograph.orientation != 1:
         ways[photograph.orientation] = shown[::-1] if photograph.orientation in SIDEWAYS else shown
-    fitting = [way for way, size in ways.items() if mask.size == size]
-    fitting = fitting or [way for way, size in ways.items() if _of_one_shape(mask.size, size)]
+    fitting = [way for way, size in ways.items() if _of_one_shape(mask.size, size)]
     if not fitting:
         raise BadImageError(
             f"the mask {name} has {mask.width} by {mask.height} pixels, but its image {shown[0]} by {shown[1]}; "

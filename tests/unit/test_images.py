@@ -95,6 +95,7 @@ def curve(gamma):
 def rgb_profile(name, primaries, gamma=None):
     colorants = (to_d50() @ to_xyz(primaries)).T
     tags = {tag: b"XYZ \0\0\0\0" + fixed(xyz) for tag, xyz in zip(("rXYZ", "gXYZ", "bXYZ"), colorants, strict=True)}
+    tags["wtpt"] = b"XYZ \0\0\0\0" + fixed(xyz_of(D65))  # as Adobe's; white stays white all the same
     return icc(b"RGB ", desc=described(name), **tags, **dict.fromkeys(("rTRC", "gTRC", "bTRC"), curve(gamma)))
 
 
@@ -294,6 +295,16 @@ def tiff_exif(orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     return exif
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "AVIF"])
+def test_a_lossy_image_is_turned_upright(orientation, form):
+    stored = np.zeros((24, 36, 3), np.uint8)
+    stored[:8, :24] = 200  # no turn of which is another
+    photograph = read(saved(Image.fromarray(stored), form, exif=turned(orientation), quality=95))
+    assert photograph.orientation == orientation
+    assert np.abs(np.asarray(photograph.image, int) - TURNED[orientation](stored)).mean() < 10
 
 
 CODES = np.random.default_rng(1).integers(0, 5, NOISE.shape[:2], np.uint8)
