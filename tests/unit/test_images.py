@@ -104,7 +104,7 @@ def gray_profile(gamma):
 
 
 def cmyk_profile(overprints):
-    """A printer by the sRGB colours of its 16 overprints, (2, 2, 2, 2, 3) by C, M, Y and K."""
+    """A press on yellow paper, by the sRGB colours of its 16 overprints beside it, (2, 2, 2, 2, 3) by C, M, Y and K."""
     ratio = to_linear(overprints / 255) @ (to_d50() @ to_xyz(SRGB)).T / D50
     root = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = np.moveaxis(root, -1, 0)
@@ -112,7 +112,14 @@ def cmyk_profile(overprints):
     ramp = bytes(range(256))
     table = struct.pack(">4s4xBBBx", b"mft1", 4, 3, 2) + fixed(np.eye(3).ravel())
     table += 4 * ramp + np.rint(lab).astype(np.uint8).tobytes() + 3 * ramp
-    return icc(b"CMYK", b"prtr", b"Lab ", desc=described("Press"), wtpt=b"XYZ \0\0\0\0" + fixed(D50), A2B0=table)
+    return icc(
+        b"CMYK",
+        b"prtr",
+        b"Lab ",
+        desc=described("Press"),
+        wtpt=b"XYZ \0\0\0\0" + fixed(D50 * (0.9, 0.9, 0.7)),
+        A2B0=table,
+    )
 
 
 def saved(image, form="PNG", **options):
