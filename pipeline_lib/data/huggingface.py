@@ -69,7 +69,7 @@ def _read(settings: HuggingFaceData, item: Item) -> Record:
     if not stored or not (stored.get("bytes") or stored.get("path")):
         raise BadImageError(f"row {row} of {path.name} contains no image")
     image = io.BytesIO(stored["bytes"]) if stored.get("bytes") else path.parent / stored["path"]
-    return Record(load_square(image, settings.resolution))
+    return load_square(image, settings.resolution)
 
 
 def _schema(path: Path) -> pa.Schema:

@@ -117,5 +117,5 @@ def test_the_folder_is_the_label(scenes):
 def test_a_folder_without_images_is_refused(scenes):
     (scenes / "empty").mkdir()
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
-    with pytest.raises(DataError, match=r"empty: no images \(.bmp, .jpeg"):
+    with pytest.raises(DataError, match=r"empty: no images \(.avif, .bmp, .jpeg"):
         open_class_folders(settings)
