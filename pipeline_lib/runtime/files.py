@@ -72,6 +72,57 @@ def files_below(folders: Iterable[str | Path]) -> list[Path]:
     return [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()]
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name was left by a program for itself, such as a folder of thumbnails."""
+    return name.startswith(".") or name in ("@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def digest_of_listing(*paths: str | Path, but: str | Path) -> str:
+    """Return 16 hexadecimal digits that change with name, size or time of change of any file of the folders.
+
+    No file is opened. Folders that are links are listed too, each once. Hidden files and folders are left out.
+
+    Args:
+        paths: files and folders.
+        but: a folder to leave out, should it lie below one of them.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    seen = {_place(but)}
+    for path in paths:
+        for file in _files_not_seen(str(path), seen) if os.path.isdir(path) else [str(path)]:
+            try:
+                status = os.stat(file)
+            except OSError:  # a link to nothing
+                continue
+            line = f"{os.path.relpath(file, path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files_not_seen(folder: str, seen: set[tuple[int, int] | None]) -> Iterator[str]:
+    if (place := _place(folder)) in seen:
+        return
+    seen.add(place)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:  # such as lost+found, of which no reader can open a file either
+        return
+    for entry in entries:
+        if entry.is_dir() and not is_hidden(entry.name):
+            yield from _files_not_seen(entry.path, seen)
+        elif not is_hidden(entry.name):
+            yield entry.path
+
+
+def _place(path: str | Path) -> tuple[int, int] | None:
+    """Return what a folder is on its disk, whatever the path to it; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def digest_of_files(*paths: str | Path) -> str:
     """Return 16 hexadecimal digits that change with the bytes of any of the files."""
     digest = hashlib.blake2b(digest_size=8)

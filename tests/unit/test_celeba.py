@@ -149,7 +149,7 @@ def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_h
 
 def test_people_are_told_apart_where_the_list_is_given(tmp_path, celeba, celeba_hq):
     identities = tmp_path / "identity_CelebA.txt"
-    identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
+    identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 8692\n")
     source = open_celeba(settings_of(celeba, identities=identities))
     assert [item.person for item in source.train] == ["2880", "2937"]
     source = open_celeba_hq(settings_of_hq(celeba_hq, celeba, identities=identities))
