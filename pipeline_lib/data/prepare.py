@@ -58,8 +58,8 @@ def prepare_dataset(
 ) -> None:
     """Read the training and the held-out set.
 
-    An image that cannot be used is skipped and listed in the quarantine table with the reason. So is a copy of a picture
-    whose label says the opposite. Other copies of a training image are left out of the held-out set.
+    An image that cannot be used is skipped and listed in the quarantine table with the reason. So is a copy of an image
+    with the opposite label. Other copies of training images are left out of the held-out set.
 
     Args:
         settings: the config section.
@@ -130,7 +130,9 @@ def _fill_split(
             for place, (item, (record, digest)) in enumerate(zip(chunks[number], records, strict=True)):
                 original, where = copies.first_of(item, split, digest)
                 if name := contradiction(item, original):
-                    record = f"its pixels are those of {original.image_id}, but not its `{name}`; correct one of the two"
+                    record = (
+                        f"its pixels are those of {original.image_id}, but not its `{name}`; correct one of the two"
+                    )
                 if isinstance(record, str):
                     logger.warning("%s is skipped: %s", item.image_id, record)
                     bad.append({"image_id": item.image_id, "split": split, "reason": record})

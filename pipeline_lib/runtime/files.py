@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,16 @@ def digest_of_listing(*paths: str | Path, but: str | Path) -> str:
         but: a folder to leave out, should it lie below one of them.
     """
     digest = hashlib.blake2b(digest_size=8)
-    seen = {_place(but)}
-    for path in paths:
-        for file in _files_not_seen(str(path), seen) if os.path.isdir(path) else [str(path)]:
-            try:
-                status = os.stat(file)
-            except OSError:  # a link to nothing
-                continue
-            line = f"{os.path.relpath(file, path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
-            digest.update(line.encode(errors="surrogateescape"))
+    seen = {_place(Path(but))}
+    for path in map(Path, paths):
+        found = _list_folder(path, "", seen) if path.is_dir() else [("", path.stat())] if path.exists() else []
+        for name, status in found:
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _files_not_seen(folder: str, seen: set[tuple[int, int] | None]) -> Iterator[str]:
+def _list_folder(folder: Path, within: str, seen: set[tuple[int, int] | None]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield name and status of the files in a folder and below it; the folders that are `seen` are left out."""
     if (place := _place(folder)) in seen:
         return
     seen.add(place)
@@ -108,16 +105,19 @@ def _files_not_seen(folder: str, seen: set[tuple[int, int] | None]) -> Iterator[
     except PermissionError:  # such as lost+found, of which no reader can open a file either
         return
     for entry in entries:
-        if entry.is_dir() and not is_hidden(entry.name):
-            yield from _files_not_seen(entry.path, seen)
-        elif not is_hidden(entry.name):
-            yield entry.path
+        if is_hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _list_folder(Path(entry.path), f"{within}{entry.name}/", seen)
+            continue
+        with suppress(FileNotFoundError):  # a link to nothing
+            yield f"{within}{entry.name}", entry.stat()
 
 
-def _place(path: str | Path) -> tuple[int, int] | None:
+def _place(folder: Path) -> tuple[int, int] | None:
     """Return what a folder is on its disk, whatever the path to it; None if there is none."""
     try:
-        status = os.stat(path)
+        status = folder.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
