@@ -196,6 +196,23 @@ def test_the_card_decides_what_belongs_to_a_split(tmp_path):
         open_huggingface(settings_of(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        "  data_files: {train: [a/*.parquet], test: b/x.parquet}",
+        "  data_files:\n  - {split: train, path: a/*}\n  - {split: test, path: [b/*]}",
+        "  data_dir: c",
+        "  data_dir: c\n  data_files: [{split: train, path: train.*}, {split: test, path: test.*}]",
+    ],
+)
+def test_a_card_may_name_files_in_several_forms(tmp_path, files):
+    for name, size in (("a/x", 3), ("a/y", 2), ("b/x", 4), ("c/train", 5), ("c/test", 4)):
+        write_at(tmp_path / f"{name}.parquet", table_of(range(size), [1] * size))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n{files}\n---\n")
+    source = open_huggingface(settings_of(tmp_path))
+    assert (len(source.train), len(source.held_out)) == (5, 4)
+
+
 @pytest.mark.parametrize("write", [write_arrow, write_parquet])
 @pytest.mark.parametrize("numbers", [(0,), (1,), (0, 2)])
 def test_a_missing_shard_is_refused(tmp_path, write, numbers):
