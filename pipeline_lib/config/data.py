@@ -169,11 +169,21 @@ class HuggingFaceData(FilesWithoutMasks):
     """A Hugging Face image dataset, saved to disk or as Parquet files; the package `datasets` is not needed."""
 
     reader: Literal["huggingface"] = Field(description="reader of the dataset")
-    folder: Folder = Field(
-        description="folder with <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub"
+    folder: Folder = Field(description="folder of a dataset saved to disk, or of a snapshot of the Hub")
+    configuration: Annotated[str, Field(coerce_numbers_to_str=True)] | None = Field(
+        None, description="configuration (subset) to read; null: there is only one"
     )
     image_column: str = Field("image", description="column with the images")
-    attributes: list[str] = Field(min_length=1, description="binary columns, as booleans, 1 and 0, or 1 and -1")
+    attributes: list[str] = Field(
+        min_length=1,
+        description="binary columns (booleans, 1 and 0, classes named yes and no), or `column=value` for one value",
+    )
+    unknown: list[Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
+        [], description="cells that mean unknown, as empty ones do"
+    )
+    person_column: str | None = Field(
+        None, description="column with the identity of the person shown; null: every image shows another person"
+    )
     train: str = Field("train", description="training split")
     held_out: str = Field("test", description="held-out split")
     resolution: Resolution = 256

@@ -68,6 +68,11 @@ class Source:
         read: reads an item as a `Record` in a worker process; raises `BadImageError` for an unusable image.
         tolerated: largest tolerated share of unusable images.
         left_out: files and rows that are no images of the dataset.
+        equal_are_copies: whether images with the same pixels are copies of one picture, as photographs are; drawings
+            that are drawn independently can be equal by chance.
+
+    Raises:
+        DataError: a person is shown by training images and by held-out images.
     """
 
     train: Sequence[Item]
@@ -76,6 +81,16 @@ class Source:
     preprocessing: str
     tolerated: float = 0.0
     left_out: Sequence[LeftOut] = ()
+    equal_are_copies: bool = True
+
+    def __post_init__(self) -> None:
+        shown = {item.person: item.image_id for item in self.train if item.person is not None}
+        for item in self.held_out:
+            if item.person in shown:
+                raise DataError(
+                    f"data: the person {item.person} is shown by the training image {shown[item.person]} and by the "
+                    f"held-out image {item.image_id}; give all images of a person one split"
+                )
 
     def __post_init__(self) -> None:
         shown = {item.person: item.image_id for item in self.train if item.person is not None}

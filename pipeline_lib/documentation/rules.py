@@ -22,6 +22,7 @@ from pipeline_lib.runtime.errors import PipelineError
 KINDS = {
     "images/*.parquet": "image shard",
     "labels/quarantine.parquet": "table `quarantine`",
+    "labels/notes.parquet": "table `notes`",
     "labels/*_rebalanced.parquet": "table `assembled`",
     "labels/*.parquet": "table `labels`",
     "true_parts/*.parquet": "table `masks`",

@@ -54,7 +54,7 @@ def write_dataset(root, count=20, masks=False, **columns):
 def prepare(root, settings):
     made = {
         name: root / f"{name}.parquet"
-        for name in ("labels", "masks", "held_out_labels", "held_out_masks", "quarantine")
+        for name in ("labels", "masks", "held_out_labels", "held_out_masks", "quarantine", "notes")
     }
     shards = {name: [root / name / f"{shard}.parquet" for shard in range(2)] for name in ("images", "held_out")}
     prepare_dataset(settings=settings, run="toy", threads=1, **made, **shards)
