@@ -1,6 +1,6 @@
 rule prepare_dataset:
     input:
-        table=given(settings["data"].get("labels")),
+        given(settings["data"].get("labels")),
     output:
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
@@ -18,10 +18,9 @@ rule prepare_dataset:
         "../../envs/pipeline.yaml"
     threads: ALL_CORES
     params:
-        stage="prepare_dataset",
+        stage=at_revision("prepare_dataset"),
         settings=settings["data"],
         run=RUN,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -58,10 +57,10 @@ rule sample_generator:
     resources:
         gpu=GPU,
     params:
-        stage="sample_generator",
+        stage=at_revision("sample_generator"),
+        name="{name}",
         settings=lambda wildcards: SAMPLED[wildcards.name],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
