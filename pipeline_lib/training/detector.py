@@ -44,7 +44,7 @@ MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
-@stage(revision=1)
+@stage(revision=2)
 def train_detector(
     *,
     images: list[Path],
