@@ -26,6 +26,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ READERS = {
 }
 
 
+@stage(revision=3)
 def prepare_dataset(
     *,
     settings: Data,

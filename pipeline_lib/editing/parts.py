@@ -19,12 +19,14 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 STRAY = 0.1  # of a part's largest connected piece: a smaller one is a mistake of the segmenter, and is left out
 TOUCHING = np.ones((3, 3), int)  # pixels that touch at a corner are connected
 
 
 @torch.no_grad()
+@stage(revision=2)
 def extract_parts(
     *,
     images: list[Path],

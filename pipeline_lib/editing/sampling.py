@@ -18,11 +18,13 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 GRID_IMAGES = 64
 
 
 @torch.no_grad()
+@stage(revision=1)
 def sample_generator(
     *,
     generator: Path,

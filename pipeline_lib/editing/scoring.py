@@ -14,9 +14,11 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 
 @torch.no_grad()
+@stage(revision=1)
 def score_attributes(
     *,
     images: list[Path],

@@ -15,12 +15,13 @@ from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
 from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
 from pipeline_lib.rebalance.groups import group_name, in_group
-from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime import revisions, seeding
 from pipeline_lib.runtime.files import digest_of, write_json
 
 logger = logging.getLogger(__name__)
 
 
+@revisions.stage(revision=2)
 def evaluate_bias(
     *,
     truth: Path,

@@ -19,11 +19,13 @@ from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
+from pipeline_lib.runtime.revisions import stage
 
 #: Why nothing is known of unedited images.
 UNLABELLED, TOUCHED = "unlabelled", "touched"
 
 
+@stage(revision=3)
 def certify_targets(
     *,
     labels: Path,

@@ -31,8 +31,10 @@ from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 
+@stage(revision=2)
 def certify_samples(
     *,
     retrained: Path,

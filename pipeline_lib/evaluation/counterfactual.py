@@ -27,6 +27,7 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, write_json
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class _Question(NamedTuple):
     region: np.ndarray
 
 
+@stage(revision=1)
 def evaluate_counterfactuals(
     *,
     images: list[Path],

@@ -27,6 +27,7 @@ from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 LEAST, MOST = 20, 1000  # edited images, and unedited ones, of a cell: with fewer it is left out, more are not used
 FOLDS = 5
@@ -48,6 +49,7 @@ class Area(NamedTuple):
         return Estimate(self.value, max(0.0, self.value - width), min(1.0, self.value + width))
 
 
+@stage(revision=1)
 def evaluate_leakage(
     *,
     images: list[Path],

@@ -10,8 +10,10 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.revisions import stage
 
 
+@stage(revision=7)
 def collect_metrics(
     *,
     bias: Path,

@@ -24,11 +24,13 @@ from pipeline_lib.networks.distances import open_distance, perceptual_distances
 from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
+@stage(revision=2)
 def compare_regions(
     *,
     images: list[Path],

@@ -22,6 +22,7 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 BLUR = 1 / 64  # sigma as a share of the image's side
 SMALLER = 0.75  # side of the images in between, as a share
@@ -60,6 +61,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
+@stage(revision=1)
 def evaluate_robustness(
     *,
     images: list[Path],

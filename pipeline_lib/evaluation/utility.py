@@ -23,6 +23,7 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Cells(NamedTuple):
         return Cells(self.group, value)
 
 
+@stage(revision=2)
 def evaluate_utility(
     *,
     images: list[Path],

@@ -19,6 +19,7 @@ from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.revisions import stage
 
 LEAST_IN_GROUP = 30  # images of a dataset
 DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
@@ -31,6 +32,7 @@ class Audited(NamedTuple):
     succeeded: int  # with the value that they were to get, and in their group
 
 
+@stage(revision=1)
 def plan_edits(
     *,
     table: Path,
@@ -297,6 +299,7 @@ def _share(audited: Audited, number: int) -> float:
     return audited.succeeded / audited.edits
 
 
+@stage(revision=1)
 def plan_sham(*, plan: Path, run: str, sham: Path) -> None:
     """Plan sham edits: of the same images, to the value that they have already, which cost as much and balance nothing.
 

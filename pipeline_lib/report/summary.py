@@ -28,6 +28,7 @@ from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_b
 from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import stage
 
 SMALL_GAP = 0.1  # distance from the target gap up to which a GAN has almost no bias
 
@@ -90,6 +91,7 @@ class Verdict:
     reasons: list[str]
 
 
+@stage(revision=8)
 def write_summary(
     *,
     metrics: Path,

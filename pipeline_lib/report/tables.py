@@ -14,6 +14,7 @@ from pipeline_lib.config import Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.config.names import BASELINES, IMAGE_SETS
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.runtime import revisions
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 
@@ -125,6 +126,7 @@ def frechet_distances(quality: Mapping[str, Any]) -> FrechetDistances:
     )
 
 
+@revisions.stage(revision=2)
 def write_tables(*, metrics: Path, quality: Path, detectors: Path, edits: Path, timing: Path) -> None:
     """Write the tables of a run as CSV files.
 

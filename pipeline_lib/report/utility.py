@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.report.figures import INK, NORMAL, PALE, SMALL, save_figure
 from pipeline_lib.report.tables import as_estimate, readable, rounded, share_text
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.revisions import stage
 
 #: Methods in the order of the table: without edits, then with them.
 METHODS = {
@@ -96,6 +97,7 @@ def describe_utility(utility: Mapping[str, Any] | None) -> str:
     )
 
 
+@stage(revision=1)
 def plot_utility(*, utility: Path, figure: Path) -> None:
     """Draw the worst-group accuracy of each method with its interval, and the accuracy in every cell.
 

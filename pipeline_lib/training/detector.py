@@ -33,6 +33,7 @@ from pipeline_lib.networks.transformers_model import TransformersClassifier
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
@@ -43,6 +44,7 @@ MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
+@stage(revision=2)
 def train_detector(
     *,
     images: list[Path],

@@ -26,6 +26,7 @@ from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, resolve_precision
 from pipeline_lib.runtime.errors import ConfigError, WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.loop import run
 
 GRID_IMAGES = 12
@@ -237,6 +238,7 @@ def _mix_layers(first: Tensor, second: Tensor, share: float, random: torch.Gener
     return torch.where(keep[..., None], first, second)
 
 
+@stage(revision=1)
 def train_encoder(
     *,
     generator: Path,

@@ -26,11 +26,13 @@ from pipeline_lib.networks.segmenter import Segmenter, UNetSegmenter
 from pipeline_lib.networks.transformers_model import TransformersSegmenter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import intersection_over_union
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
 
+@stage(revision=1)
 def train_segmenter(
     *,
     images: list[Path],

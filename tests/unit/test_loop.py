@@ -19,6 +19,7 @@ class Descent:
     """Minimises a noisy parabola with momentum; does what it is told at given steps."""
 
     name = "descent"
+    seed = 0
     images_per_step = 4
 
     def __init__(self, steps=40, events=None):

@@ -9,6 +9,7 @@ from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import digest_of_listing, files_below
+from pipeline_lib.stages import at_revision
 
 try:
     checked = parse_config(config)

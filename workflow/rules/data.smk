@@ -6,7 +6,7 @@ DATA_FILES = digest_of_listing(*DATA_PATHS, but="results") if workflow.is_main_p
 
 rule prepare_dataset:
     input:
-        table=given(settings["data"].get("labels")),
+        given(settings["data"].get("labels")),
     output:
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
@@ -26,10 +26,9 @@ rule prepare_dataset:
     threads: ALL_CORES
     params:
         DATA_FILES,  # no value for the stage: a changed file makes the rule run again
-        stage="prepare_dataset",
+        stage=at_revision("prepare_dataset"),
         settings=settings["data"],
         run=RUN,
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -66,10 +65,10 @@ rule sample_generator:
     resources:
         gpu=GPU,
     params:
-        stage="sample_generator",
+        stage=at_revision("sample_generator"),
+        name="{name}",
         settings=lambda wildcards: SAMPLED[wildcards.name],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"

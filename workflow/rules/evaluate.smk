@@ -28,13 +28,12 @@ rule evaluate_bias:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="evaluate_bias",
+        stage=at_revision("evaluate_bias"),
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -55,12 +54,11 @@ rule evaluate_quality:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_quality",
+        stage=at_revision("evaluate_quality"),
         cache=f"{ROOT}/cache/features",
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -81,9 +79,8 @@ rule evaluate_edits:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="evaluate_edits",
+        stage=at_revision("evaluate_edits"),
         settings=settings["rebalance"],
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -103,9 +100,8 @@ rule evaluate_frontier:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="evaluate_frontier",
+        stage=at_revision("evaluate_frontier"),
         settings=settings["rebalance"],
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -138,11 +134,10 @@ rule compare_regions:
     resources:
         gpu=GPU,
     params:
-        stage="compare_regions",
+        stage=at_revision("compare_regions"),
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -163,12 +158,11 @@ rule certify_targets:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="certify_targets",
+        stage=at_revision("certify_targets"),
         targets=settings["rebalance"],
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -188,13 +182,12 @@ if checked.retrain:
         conda:
             "../../envs/pipeline.yaml"
         params:
-            stage="certify_samples",
+            stage=at_revision("certify_samples"),
             targets=settings["rebalance"],
             settings=settings["certify"],
             truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
-            revision=2,
         script:
             "../scripts/stage.py"
 
@@ -224,9 +217,8 @@ rule collect_metrics:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="collect_metrics",
+        stage=at_revision("collect_metrics"),
         benchmarks=f"{ROOT}/benchmarks",
-        revision=7,
     script:
         "../scripts/stage.py"
 
@@ -251,12 +243,11 @@ rule evaluate_counterfactuals:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     params:
-        stage="evaluate_counterfactuals",
+        stage=at_revision("evaluate_counterfactuals"),
         data=settings["data"],
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -282,11 +273,10 @@ rule evaluate_leakage:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_leakage",
+        stage=at_revision("evaluate_leakage"),
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -310,11 +300,10 @@ rule evaluate_robustness:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_robustness",
+        stage=at_revision("evaluate_robustness"),
         sets=list(checked.gans),
         targets=settings["rebalance"],
         settings=settings["evaluate"],
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -339,18 +328,18 @@ rule judge_samples:
     resources:
         gpu=GPU,
     params:
-        stage="judge_samples",
+        stage=at_revision("judge_samples"),
         data=settings["data"],
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
 
 rule evaluate_utility:
     input:
+        given(checked.evaluate.classifier_weights),
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
         rebalanced=images("dataset_rebalanced"),
@@ -361,7 +350,6 @@ rule evaluate_utility:
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
-        model=given(checked.evaluate.classifier_weights),
     output:
         utility=f"{ROOT}/evaluation/utility.json",
     log:
@@ -374,11 +362,10 @@ rule evaluate_utility:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_utility",
+        stage=at_revision("evaluate_utility"),
         data=settings["data"],
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"
