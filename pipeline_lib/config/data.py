@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.columns import text_of
 from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
 Resolution = Annotated[
@@ -25,11 +26,12 @@ Shards = Annotated[Count, Field(description="shards of each image set")]
 
 
 def _as_text(cell: Any) -> Any:
-    return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+    """Return a cell as it is compared with those of a table; `yes` without quotes is no text but true in YAML."""
+    return text_of(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else cell
 
 
-#: A cell of a label table, as text; a whole number needs no quotes.
-Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})]
+#: A cell of a label table, as text; a number needs no quotes.
+Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})]
 Labelled = Annotated[
     list[str],
     Field(

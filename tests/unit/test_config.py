@@ -484,10 +484,14 @@ def test_a_name_is_the_same_in_both_unicode_forms_and_a_path_is_that_of_the_disk
 
 
 def test_cells_of_a_table_may_be_named_as_numbers_but_not_as_what_yaml_makes_of_yes(folder: dict[str, Any]) -> None:
-    folder["data"] |= {"split_column": "long_hair", "split_values": {0: "train", "1": "held_out"}, "unknown": [-1, "?"]}
+    folder["data"] |= {
+        "split_column": "long_hair",
+        "split_values": {0: "train", "1": "held_out"},
+        "unknown": [-1, 2.0, " ? "],
+    }
     data = parse_config(folder).data
     assert data.split_values == {"0": "train", "1": "held_out"}
-    assert data.unknown == ["-1", "?"]
+    assert data.unknown == ["-1", "2", "?"]
     schema = yaml.safe_load(yaml.safe_dump(type(data).model_json_schema()))
     jsonschema.validate(yaml.safe_load(yaml.safe_dump(folder["data"])), schema)
     folder["data"]["unknown"] = [False]
