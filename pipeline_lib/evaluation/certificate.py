@@ -13,12 +13,19 @@ from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.counterfactual import LEAST_ACCURACY
 from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
+from pipeline_lib.rebalance.audit import (
+    agreement_of_audits,
+    check_different,
+    check_fresh,
+    combine_audits,
+    digests_of_dataset,
+    read_audit,
+)
 from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
+from pipeline_lib.runtime.files import read_json, write_json
 
 #: Why nothing is known of unedited images.
 UNLABELLED, TOUCHED = "unlabelled", "touched"
@@ -67,8 +74,8 @@ def certify_targets(
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
     source, known = None, None
     if audit:
-        source, digest = "audit", digest_of_files(*rebalanced)
-        sheets = {str(path): read_audit(path, set(table["image_id"]), attributes, digest) for path in audit}
+        source, digests = "audit", digests_of_dataset(rebalanced)
+        sheets = {str(path): read_audit(path, set(table["image_id"]), attributes, digests) for path in audit}
         check_different(audit)
         check_fresh(audit, targets.labels or [])
         known = combine_audits(list(sheets.values()))

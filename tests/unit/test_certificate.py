@@ -8,12 +8,13 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Certify, Rebalance, parse_config
+from pipeline_lib.data.shards import digest_of_images
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.certificate import _check_labels, certify_targets
 from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
+from pipeline_lib.runtime.files import read_json, write_json
 
 TARGETS = Rebalance(
     targets=[{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
@@ -56,12 +57,12 @@ def certify(tmp_path, write_shards):
             drawn = np.random.default_rng(0).choice(places, audited, replace=False)
             sheet = true.loc[drawn, ["image_id", *ATTRIBUTES]].replace({True: "1", False: "0"})
             sheet.iloc[:unclear, 1:] = "?"
-            sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "audit.csv", index=False)
+            sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "audit.csv", index=False)
             given["audit"] = [tmp_path / "audit.csv"]
             if differing:
                 places_of = np.flatnonzero(sheet["smiling"] == "0")[:differing]
                 sheet.iloc[places_of, sheet.columns.get_loc("smiling")] = "1"
-                sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "second.csv", index=False)
+                sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "second.csv", index=False)
                 given["audit"].append(tmp_path / "second.csv")
         if not labelled:
             write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
@@ -161,7 +162,7 @@ def test_every_target_can_have_its_own_tolerance(certify):
 def test_an_audit_that_cannot_be_used_is_named(text, message, tmp_path):
     (tmp_path / "audit.csv").write_text(text)
     with pytest.raises(DataError, match=message) as refused:
-        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], "x")
+        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], ["x"])
     assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
 
 
@@ -244,6 +245,6 @@ def test_every_file_of_an_audit_is_looked_for(tmp_path):
 
 def test_labels_of_an_audit_may_be_written_in_several_ways_and_twice(tmp_path):
     (tmp_path / "audit.csv").write_text("image_id,dataset,smiling\na,x,1\nb,x, No\nc,x,TRUE\na,x,1\nd,x,?\n")
-    found = read_audit(tmp_path / "audit.csv", {"a", "b", "c", "d"}, ["smiling"], "x")["smiling"]
+    found = read_audit(tmp_path / "audit.csv", {"a", "b", "c", "d"}, ["smiling"], ["x"])["smiling"]
     assert found.dropna().tolist() == [True, False, True]
     assert found.isna().tolist() == [False, False, False, True]
