@@ -49,7 +49,8 @@ def certify_targets(
     """Estimate each target's rate in the rebalanced dataset, and say whether the target is met.
 
     Unedited images count by their labels. Edited images count by their truth where it is known, as of avatars, and else
-    by the labels of an audit, which stands for those that were not audited.
+    by the labels of an audit, which stands for those that were not audited. An edited image of which it could not be
+    told what it shows counts for each limit of an interval as what is worst for it.
 
     Args:
         labels: label table of the dataset before it was edited.
@@ -97,6 +98,7 @@ def certify_targets(
     ]
     said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
     if source == "audit" and unknown is None:
+        said["unclear"] = sum(len(stratum.unclear) for stratum in strata)
         said["labels"] = _check_labels(kept, known, rules)
         said["agreement"] = agreement_of_audits(sheets)
     write_json(certificate, said)
@@ -120,13 +122,13 @@ def edited_strata(
     if known is None:
         return [Stratum(*pair, size, np.empty(0, int)) for pair, size in sizes.items()]
     labelled = rows.loc[known.index.intersection(rows.index)]
-    shown = known.loc[labelled.index, classes.attributes]
-    unclear = shown.isna().any(axis=1).to_numpy()  # counts as failed, since an edit must be seen to be right
-    found = np.where(unclear, labelled["origin"], classes.of(_holds(shown.fillna(False), classes.attributes)))
-    return [
-        Stratum(*pair, size, found[(labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])])
-        for pair, size in sizes.items()
-    ]
+    possible = classes.possible(known.loc[labelled.index, classes.attributes].to_numpy(float, na_value=np.nan))
+    told = possible.sum(axis=1) == 1
+    strata = []
+    for pair, size in sizes.items():
+        own = ((labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])).to_numpy()
+        strata.append(Stratum(*pair, size, possible[own & told].argmax(axis=1), possible[own & ~told]))
+    return strata
 
 
 def _holds(rows: pd.DataFrame, attributes: Sequence[str]) -> dict[str, np.ndarray]:

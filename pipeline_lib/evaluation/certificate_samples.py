@@ -18,9 +18,8 @@ from pipeline_lib.rebalance.audit import (
     read_audit,
     sealed_name,
 )
-from pipeline_lib.rebalance.certify import Verdict, judge
+from pipeline_lib.rebalance.certify import ASSUMED_ERRORS, Verdict, judge
 from pipeline_lib.rebalance.certify_samples import (
-    ASSUMED_ERRORS,
     NEGATIVE,
     POSITIVE,
     count_labels,

@@ -164,7 +164,7 @@ def test_samples_that_show_nothing_clear_widen_the_interval(certify):
     widths = [np.diff(found["targets"][0]["rate"]["ci"])[0] for found in (clear, unclear)]
     assert widths[1] > widths[0] + 0.02
     assert unclear["unclear"] == 60
-    assert "Of 60 it could not be told what they show." in describe_samples(unclear)
+    assert "Of 60 samples it could not be told what they show." in describe_samples(unclear)
 
 
 def test_a_second_opinion_is_counted_and_said(certify):

@@ -29,7 +29,7 @@ rule plan_edits:
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 

@@ -168,7 +168,7 @@ rule certify_targets:
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-        revision=3,
+        revision=4,
     script:
         "../scripts/stage.py"
 
@@ -194,7 +194,7 @@ if checked.retrain:
             truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
-            revision=2,
+            revision=3,
         script:
             "../scripts/stage.py"
 
