@@ -286,7 +286,7 @@ rule evaluate_leakage:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
