@@ -7,10 +7,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline_lib.data.shards import digest_of_images, open_shard
+from pipeline_lib.rebalance.estimate import cohens_kappa
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 
@@ -132,8 +132,7 @@ def digests_of_samples(shards: Sequence[Path], truncation: float, seed: int) -> 
 def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """Return for each two audits of the same images and each attribute on how many they agree, and Cohen's kappa.
 
-    Kappa is the agreement beyond that of two people who answer as often in the same way, but at random, as a share of
-    what is possible; None if that is nothing. That it cannot be told is an answer too.
+    That it cannot be told is an answer too.
 
     Args:
         sheets: labels by the name of their file.
@@ -145,12 +144,8 @@ def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, An
             answers = [
                 sheet.loc[shared, attribute].astype("string").fillna("?").to_numpy(str) for sheet in (first, second)
             ]
-            agree = float((answers[0] == answers[1]).mean())
-            by_chance = sum(
-                float(np.prod([(said == answer).mean() for said in answers])) for answer in np.unique(answers)
-            )
-            kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
-            counts = {"images": len(shared), "agree": round(agree * len(shared)), "kappa": kappa}
+            agree, kappa = cohens_kappa(*answers)
+            counts = {"images": len(shared), "agree": agree, "kappa": kappa}
             found.append({"files": [one, other], "attribute": attribute} | counts)
     return found
 

@@ -26,7 +26,7 @@ rule train_detector:
         related=RELATED,
         regions=REGIONS if COLLAGES else None,
         checkpoints=f"{ROOT}/checkpoints",
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
