@@ -305,6 +305,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["gap"] == {"smiling": gaps}
     assert metrics["agreement"] == agreement
+    assert metrics["kappa"] == read_json(tmp_path / "kappa.json")
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)

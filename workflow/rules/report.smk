@@ -154,7 +154,7 @@ rule write_summary:
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=8,
+        revision=9,
     script:
         "../scripts/stage.py"
 
