@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -187,3 +189,26 @@ def _map_shards(paths: Sequence[str | Path], shape: tuple[int, ...]) -> tuple[li
 def count_images(paths: Sequence[str | Path]) -> int:
     """Count images without reading them."""
     return sum(open_shard(path).metadata.num_rows for path in paths)
+
+
+def shards_in(folder: str | Path, kind: str = "parquet") -> list[Path]:
+    """Return the shards of a folder, `0.parquet` or `0.{kind}`, in the order of their numbers; empty without any."""
+    return sorted(Path(folder).glob(f"*.{kind}"), key=lambda path: int(path.name.partition(".")[0]))
+
+
+def digest_of_images(paths: Sequence[str | Path], first: int | None = None) -> str:
+    """Return 16 hexadecimal digits that change with the id or a pixel of any image, and with nothing else.
+
+    Labels that people made are bound to images by it. So it is the same if images are written again by another run,
+    in other shards, or by another version of the library that compresses them.
+
+    Args:
+        paths: shards, in the order of their numbers.
+        first: number of images that count, from the first on; None: all.
+    """
+    images = (pair for names, pixels in iterate_shards(paths) for pair in zip(names, pixels, strict=True))
+    found = sorted(
+        hashlib.blake2b(pixels.tobytes(), key=hashlib.blake2b(name.encode()).digest(), digest_size=16).digest()
+        for name, pixels in islice(images, first)
+    )
+    return hashlib.blake2b(b"".join(found), digest_size=8).hexdigest()

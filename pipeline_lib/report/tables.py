@@ -18,7 +18,7 @@ from pipeline_lib.runtime import revisions
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 
-SECTIONS = ("agreement", "detectors", "edits", "gap", "quality", "rate", "regions", "segmenter", "timing")
+SECTIONS = ("agreement", "detectors", "edits", "gap", "kappa", "quality", "rate", "regions", "segmenter", "timing")
 JUDGES = ("truth", "referee", "corrected", "selector")
 
 #: Columns of the quality table that say how its values were measured.
@@ -325,8 +325,30 @@ def gap_table(metrics: Mapping[str, Any], attribute: str, least_agreement: float
         }
         share = agreement[stage][attribute]
         counts = "yes" if share >= least_agreement else "no"
-        rows.append({"image set": readable(stage), **by_judge, "detectors agree": share_text(share), "counts": counts})
+        kappa = _lowest_kappa(metrics["kappa"][stage][attribute])
+        agree = {"detectors agree": share_text(share), "counts": counts, "lowest kappa of a group": kappa}
+        rows.append({"image set": readable(stage), **by_judge, **agree})
     return pd.DataFrame(rows)
+
+
+def _lowest_kappa(by_group: Mapping[str, Any]) -> str:
+    """Write Cohen's kappa of the detectors in the group where it is lowest: `0.93 (long hair, 912 images)`."""
+    known = [(row["kappa"], group, row["n"]) for group, row in by_group.items() if row["kappa"] is not None]
+    if not known:
+        return "unknown"
+    kappa, group, n = min(known)
+    return f"{kappa:z.2f} ({readable(group)}, {n:,} images)"
+
+
+def low_kappas(kappas: Mapping[str, Any], least: float) -> list[tuple[str, str, str, Mapping[str, Any]]]:
+    """Return image set, attribute, group and figures wherever Cohen's kappa of the detectors is below `least`."""
+    return [
+        (stage, attribute, group, found)
+        for stage in known_stages(kappas)
+        for attribute, groups in kappas[stage].items()
+        for group, found in groups.items()
+        if found["kappa"] is not None and found["kappa"] < least
+    ]
 
 
 def robustness_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
@@ -369,6 +391,11 @@ def target_gap(rules: Sequence[RateRule]) -> float:
 def groups_text(targets: Rebalance) -> str:
     """Name the groups between which the gap of a section with one attribute is: `long hair minus not long hair`."""
     return " minus ".join(readable(group_name(target.where)) for target in targets.targets[:2])
+
+
+def rate_text(rate: Estimate) -> str:
+    """Write a rate with its interval: `0.58 [0.52, 0.63]`."""
+    return " ".join(filter(None, _texts(rate, RATE)))
 
 
 def gap_text(gap: Estimate) -> str:

@@ -178,7 +178,7 @@ def draw_superpixel(
 
 def area_outside(score: np.ndarray, superpixel: np.ndarray, part: np.ndarray) -> float:
     """Return how well a score (H, W) tells the pixels of a part from others, outside of a superpixel; 0.5 is chance."""
-    return area_under_curve(score[~superpixel], part[~superpixel]).value
+    return area_under_curve(score[~superpixel], part[~superpixel])
 
 
 def _row(image: np.ndarray, superpixel: np.ndarray, variation: np.ndarray, part: np.ndarray) -> np.ndarray:

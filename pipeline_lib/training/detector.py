@@ -30,6 +30,7 @@ from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weig
 from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
+from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
@@ -66,8 +67,8 @@ def train_detector(
     """Train, calibrate and evaluate one detector.
 
     Unless given, it is trained on one half of the training images (split by identity if known), weighted so that it
-    does not learn the dataset's bias. It is calibrated on the held-out images at even positions and evaluated on those
-    at odd positions.
+    does not learn the dataset's bias. It is calibrated on one half of the held-out images and evaluated on the other,
+    by `is_for_calibration`.
 
     Args:
         images: shards of the training set.
@@ -103,13 +104,14 @@ def train_detector(
         )
     detector = detector.to(device).requires_grad_(False).eval()
 
-    _, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    test_names, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
     logits = _logits_of(detector, test_pixels, device)
     for path in other:
         refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
-    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
-    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid().numpy()
-    truth = test_truth[1::2].numpy() > 0.5
+    calibrates = torch.from_numpy(is_for_calibration(test_names))
+    detector.temperature.copy_(fit_temperatures(logits[calibrates], test_truth[calibrates]))
+    probabilities = (logits[~calibrates] / detector.temperature.cpu()).sigmoid().numpy()
+    truth = test_truth[~calibrates].numpy() > 0.5
     cells = cell_accuracies(probabilities, truth, settings.attributes, related)
     refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
     found = detector_report(probabilities, truth, settings.attributes)

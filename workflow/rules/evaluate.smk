@@ -21,6 +21,7 @@ rule evaluate_bias:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
+        kappa=f"{ROOT}/evaluation/kappa.json",
     log:
         f"{ROOT}/logs/evaluate_bias.log",
     benchmark:
@@ -197,6 +198,7 @@ rule collect_metrics:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
+        kappa=f"{ROOT}/evaluation/kappa.json",
         quality=f"{ROOT}/evaluation/quality.parquet",
         regions=f"{ROOT}/evaluation/regions.json" if REGIONS_COMPARED else [],
         edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
