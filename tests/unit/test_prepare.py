@@ -121,7 +121,7 @@ def test_people_are_written_whichever_image_is_the_first_with_one(run):
 
 
 def test_a_person_in_both_splits_is_refused():
-    with pytest.raises(DataError, match="the person 7 is shown by the training image a and by the held-out image b;"):
+    with pytest.raises(DataError, match=r"person 7 is in training \(a\) and held out \(b\)"):
         Source([item("a", 1, person="7")], [item("b", 2, person="7")], paint, "painted")
 
 
