@@ -848,12 +848,14 @@ def test_the_second_section_says_whether_edits_help(tmp_path):
         "seeds": 3,
         "held_out": {"long_hair, smiling": 40},
         "left_out": [],
+        "untrained": [],
         "methods": {"resampled": method, "rebalanced": method},
-        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]},
+        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]}
+        | {"margin": 0.02, "verdict": "better", "held_out_needed": None},
     }
     page = written_page(tmp_path, metrics_of() | {"utility": utility})
     assert page.text.index("Does it help?") < page.text.index("What was done")
-    assert "Edits help: a classifier of smiling is right in 0.80 of its worst group" in page.text
+    assert "Edits help: the worst-group accuracy of a classifier of smiling is 0.80" in page.text
     assert "original, cells drawn evenly" in page.text
 
 

@@ -379,6 +379,6 @@ rule evaluate_utility:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
