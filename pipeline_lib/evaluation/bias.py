@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
 from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
 from pipeline_lib.rebalance.groups import group_name, in_group
@@ -25,6 +26,7 @@ def evaluate_bias(
     *,
     truth: Path,
     rebalanced_truth: list[Path],
+    checked: list[Path],
     held_out_truth: Path,
     held_out_referee: Path,
     selector: list[Path],
@@ -47,6 +49,7 @@ def evaluate_bias(
     Args:
         truth: labels of the original dataset.
         rebalanced_truth: labels of the rebalanced dataset, by `evaluate_counterfactuals`; empty if they are unknown.
+        checked: JSON of it, which says whether they count; likewise.
         held_out_truth: labels of the held-out set.
         held_out_referee: the referee's scores of the held-out set.
         selector: the selector's scores, a table for each image set, under its name.
@@ -62,7 +65,7 @@ def evaluate_bias(
         agreement: JSON {stage: {attribute: share of images on which the detectors agree}} to write.
     """
     judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
-    if rebalanced_truth:
+    if rebalanced_truth and truth_counts(*checked):
         judged["dataset_rebalanced", "truth"] = _holds(read_table(*rebalanced_truth, "labels"), "labels")
     stages, by_selector = [path.stem for path in referee], {path.stem: path for path in selector}
     for stage, path in zip(stages, referee, strict=True):

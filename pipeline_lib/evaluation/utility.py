@@ -16,6 +16,7 @@ from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
+from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.estimate import UNKNOWN
@@ -62,6 +63,7 @@ def evaluate_utility(
     held_out: list[Path],
     held_out_labels: Path,
     truth: list[Path],
+    checked: list[Path],
     counterfactuals: list[Path],
     data: Data,
     settings: Rebalance,
@@ -85,6 +87,7 @@ def evaluate_utility(
         held_out: shards of the held-out images.
         held_out_labels: their labels.
         truth: true labels of the rebalanced dataset; empty if they are unknown.
+        checked: JSON of `evaluate_counterfactuals`, which says whether they count; likewise.
         counterfactuals: table of ideal edits; likewise.
         data: the config section of the dataset.
         settings: the config section of the edits.
@@ -106,7 +109,7 @@ def evaluate_utility(
     names, pixels = read_shards(images)
     cells = _cells(labels, names, settings)
     edits = _edits(assembled, plan, referee, names)
-    truly = _truth(truth, names, settings, cells)
+    truly = _truth(truth if truth and truth_counts(*checked) else [], names, settings, cells)
     small = reduced(pixels, side)
     sets = _training_sets(small, reduced(read_shards(rebalanced)[1], side), cells, edits)
     if counterfactuals and isinstance(data, AvatarData):

@@ -1158,6 +1158,8 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
         for stage, area in (("dataset", 0.61), ("samples", None))
     }
     metrics["counterfactual"] = {
+        "check": {"smiling": {"value": 0.985, "ci": [0.97, 0.993], "n": 500, "right": 492, "softness": 0.0}},
+        "counts": True,
         "share_by_truth": 0.98,
         "share_identical_outside": 1.0,
         "median_psnr_ideal": 44.0,
@@ -1167,6 +1169,9 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
     dataset = next(row for name, row in table.iterrows() if "dataset" in name.lower())
     assert dataset["told from unedited images (AUC)"] == 0.61
     assert dataset["share true by the nearest drawing"] == 0.98
+    assert dataset["nearest drawing right about known edits"] == "0.985 [0.970, 0.993] of 500"
+    metrics["counterfactual"]["counts"] = False
+    assert "share true by the nearest drawing" not in tables.edits_table(metrics)
     assert dataset[["unchanged outside the region", "dB to the ideal edit", "dB inside the region"]].tolist() == [
         1,
         44,

@@ -289,6 +289,7 @@ def run(tmp_path, write_shards):
             held_out=shards["held_out"],
             held_out_labels=tmp_path / "held_out.parquet",
             truth=[],
+            checked=[],
             counterfactuals=[],
             data=AvatarData(),
             settings=Rebalance(targets=TARGETS),

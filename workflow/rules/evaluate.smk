@@ -13,6 +13,7 @@ rule evaluate_bias:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
         rebalanced_truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         held_out_truth=f"{ROOT}/labels/held_out.parquet",
         held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
         selector=scores("selector", checked.image_sets),
@@ -34,7 +35,7 @@ rule evaluate_bias:
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -254,9 +255,10 @@ rule evaluate_counterfactuals:
         stage="evaluate_counterfactuals",
         data=settings["data"],
         settings=settings["rebalance"],
+        confidence=settings["evaluate"]["confidence"],
         run=RUN,
         seed=SEED,
-        revision=1,
+        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -360,6 +362,7 @@ rule evaluate_utility:
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
         model=given(checked.evaluate.classifier_weights),
     output:
