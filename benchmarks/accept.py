@@ -7,6 +7,7 @@ not met.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
         *(
             at_most(
                 f"|gap| of the rebalanced dataset by {judge}",
-                abs(gaps["dataset_rebalanced"][judge]["value"]),
+                abs(gaps["dataset_rebalanced"].get(judge, {"value": math.nan})["value"]),
                 MOST_GAP["dataset_rebalanced"],
             )
             for judge in ("truth", "referee")

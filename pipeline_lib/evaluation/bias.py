@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
 from pipeline_lib.rebalance.estimate import (
     DetectorError,
@@ -30,11 +31,12 @@ from pipeline_lib.runtime.files import digest_of, write_json
 logger = logging.getLogger(__name__)
 
 
-@revisions.stage(revision=3)
+@revisions.stage(revision=4)
 def evaluate_bias(
     *,
     truth: Path,
     rebalanced_truth: list[Path],
+    checked: list[Path],
     held_out_truth: Path,
     held_out_referee: Path,
     selector: list[Path],
@@ -58,6 +60,7 @@ def evaluate_bias(
     Args:
         truth: labels of the original dataset.
         rebalanced_truth: labels of the rebalanced dataset, by `evaluate_counterfactuals`; empty if they are unknown.
+        checked: JSON of it, which says whether they count; likewise.
         held_out_truth: labels of the held-out set.
         held_out_referee: the referee's scores of the held-out set.
         selector: the selector's scores, a table for each image set, under its name.
@@ -75,7 +78,7 @@ def evaluate_bias(
             the referee, those on which the detectors agree, and Cohen's kappa; null where both answer alike of all.
     """
     judged = {("dataset", "truth"): _holds(truth, "labels")}
-    if rebalanced_truth:
+    if rebalanced_truth and truth_counts(*checked):
         judged["dataset_rebalanced", "truth"] = _holds(*rebalanced_truth, "labels")
     stages, by_selector = [path.stem for path in referee], {path.stem: path for path in selector}
     for stage, path in zip(stages, referee, strict=True):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.counterfactual import LEAST_ACCURACY
+from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.audit import (
     agreement_of_audits,
@@ -25,7 +25,7 @@ from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, la
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import stage
 
 #: Why nothing is known of unedited images.
@@ -82,7 +82,7 @@ def certify_targets(
         check_different(audit)
         check_fresh(audit, targets.labels or [])
         known = combine_audits(list(sheets.values()))
-    elif truth and _counts(checked[0]):
+    elif truth and truth_counts(*checked):
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]
@@ -135,12 +135,6 @@ def edited_strata(
 
 def _holds(rows: pd.DataFrame, attributes: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: rows[name].to_numpy(bool) for name in attributes}
-
-
-def _counts(checked: Path) -> bool:
-    """Return whether the truth of edits counts, because it was right about unedited images."""
-    accuracy = read_json(checked)["accuracy_on_unedited"]
-    return accuracy is not None and accuracy >= LEAST_ACCURACY
 
 
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, rules: Sequence[RateRule]) -> dict[str, int]:

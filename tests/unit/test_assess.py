@@ -53,7 +53,15 @@ def wilson(positives, n):
 def evaluate(tmp_path):
     """Return a function that runs the stage, the selector being wrong about the images at some positions."""
 
-    def run(wrong=(), least_agreement=0.95, counts=COUNTS, edits_are_known=False, shuffled=False, hide=None):
+    def run(
+        wrong=(),
+        least_agreement=0.95,
+        counts=COUNTS,
+        edits_are_known=False,
+        truth_counts=True,
+        shuffled=False,
+        hide=None,
+    ):
         def write(name, kind, table):
             table = table.sample(frac=1, random_state=len(name)) if shuffled else table
             write_table(tmp_path / name, kind, table)
@@ -65,7 +73,9 @@ def evaluate(tmp_path):
 
         held_out = table_of({LONG: (100, 200), SHORT: (100, 200)})
         tables = {stage: table_of(counts[stage]) for stage in counts}
+        write_json(tmp_path / "checked.json", {"counts": truth_counts})
         evaluate_bias(
+            checked=[tmp_path / "checked.json"] * edits_are_known,
             truth=write("dataset", "labels", labelled(tables["dataset"])),
             rebalanced_truth=[write("true", "labels", labelled(tables["dataset_rebalanced"]))] * edits_are_known,
             held_out_truth=write("held_out", "labels", labelled(held_out)),
@@ -102,6 +112,12 @@ def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate, known):
                 row = rates.loc[(stage, judge, group)]
                 assert (row["n"], row["rate"], row["attribute"]) == (n, smiling / n, "smiling")
                 assert (row["ci_low"], row["ci_high"]) == pytest.approx(wilson(smiling, n))
+
+
+def test_the_truth_of_edits_is_no_source_of_labels_where_it_does_not_count(evaluate):
+    bias, gaps, _ = evaluate(edits_are_known=True, truth_counts=False)
+    assert set(bias.loc[bias["judge"] == "truth", "stage"]) == {"dataset"}
+    assert "truth" not in gaps["dataset_rebalanced"]
 
 
 def test_gaps_are_the_first_groups_rate_minus_the_seconds(evaluate):

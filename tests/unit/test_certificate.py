@@ -59,7 +59,7 @@ def certify(tmp_path, write_shards):
         given = {"truth": [], "checked": [], "audit": []}
         if by_truth is not None:
             write_table(tmp_path / "true.parquet", "labels", true)
-            write_json(tmp_path / "checked.json", {"accuracy_on_unedited": by_truth})
+            write_json(tmp_path / "checked.json", {"counts": by_truth})
             given |= {"truth": [tmp_path / "true.parquet"], "checked": [tmp_path / "checked.json"]}
         if audited:
             drawn = np.random.default_rng(0).choice(places, audited, replace=False)
@@ -94,7 +94,7 @@ def certify(tmp_path, write_shards):
 
 
 def test_where_the_truth_is_known_there_is_no_doubt(certify):
-    found = certify(failed=6, by_truth=1.0)
+    found = certify(failed=6, by_truth=True)
     first, second = found["targets"]
     assert (found["source"], first["group"], first["edited"], first["audited"]) == ("truth", "long_hair", 120, 120)
     assert first["rate"] == {"value": 0.515, "ci": [0.515, 0.515]}  # 200 of 400, and 6 whose edit failed
@@ -106,7 +106,7 @@ def test_where_the_truth_is_known_there_is_no_doubt(certify):
 
 
 def test_a_target_that_was_missed_is_said_to_be(certify):
-    assert [target["verdict"] for target in certify(failed=40, by_truth=1.0)["targets"]] == ["missed", "met"]
+    assert [target["verdict"] for target in certify(failed=40, by_truth=True)["targets"]] == ["missed", "met"]
 
 
 def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify):
@@ -123,7 +123,7 @@ def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
     assert low < 0.53 < high
     assert (found["source"], first["labels_there"]) == ("audit", 150)
     assert certify(audited=200)["targets"][0]["verdict"] == "met"
-    assert certify(by_truth=1.0, audited=200)["source"] == "audit"  # it was made to be used
+    assert certify(by_truth=True, audited=200)["source"] == "audit"  # it was made to be used
 
 
 def test_edits_of_which_nobody_can_tell_what_they_show_widen_the_interval_and_leave_the_rate(certify):
@@ -143,13 +143,13 @@ def test_an_edit_counts_though_something_else_could_not_be_told(certify):
     assert sum(high - low for low, high in limits) == pytest.approx(60 / COUNT)
 
 
-def test_a_truth_that_is_wrong_about_unedited_images_does_not_count(certify):
-    found = certify(by_truth=0.9)
+def test_a_truth_that_is_wrong_about_known_edits_does_not_count(certify):
+    found = certify(by_truth=False)
     assert (found["source"], found["targets"][0]["verdict"]) == (None, "not enough evidence")
 
 
 def test_unedited_images_that_the_editor_touched_are_not_what_their_labels_say(certify):
-    found = certify(by_truth=1.0, touched=True)
+    found = certify(by_truth=True, touched=True)
     assert found["targets"][0]["rate"] is None
     assert "The editor has touched the unedited images too" in say_certificate(found)[0]
 
@@ -161,7 +161,7 @@ def test_a_dataset_without_labels_has_no_certificate(certify):
 
 
 def test_every_target_can_have_its_own_tolerance(certify):
-    found = certify(failed=6, by_truth=1.0, tolerance=[0.01, 0.03])
+    found = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
     assert [target["verdict"] for target in found["targets"]] == ["missed", "met"]
     rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
     with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):

@@ -936,12 +936,14 @@ def test_the_second_section_says_whether_edits_help(tmp_path):
         "seeds": 3,
         "held_out": {"long_hair, smiling": 40},
         "left_out": [],
+        "untrained": [],
         "methods": {"resampled": method, "rebalanced": method},
-        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]},
+        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]}
+        | {"margin": 0.02, "verdict": "better", "held_out_needed": None},
     }
     page = written_page(tmp_path, metrics_of() | {"utility": utility})
     assert page.text.index("Does it help?") < page.text.index("What was done")
-    assert "Edits help: a classifier of smiling is right in 0.80 of its worst group" in page.text
+    assert "Edits help: the worst-group accuracy of a classifier of smiling is 0.80" in page.text
     assert "original, cells drawn evenly" in page.text
 
 
@@ -1244,6 +1246,8 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
         for stage, area in (("dataset", 0.61), ("samples", None))
     }
     metrics["counterfactual"] = {
+        "check": {"smiling": {"value": 0.985, "ci": [0.97, 0.993], "n": 500, "right": 492, "softness": 0.0}},
+        "counts": True,
         "share_by_truth": 0.98,
         "share_identical_outside": 1.0,
         "median_psnr_ideal": 44.0,
@@ -1253,6 +1257,9 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
     dataset = next(row for name, row in table.iterrows() if "dataset" in name.lower())
     assert dataset["told from unedited images (AUC)"] == 0.61
     assert dataset["share true by the nearest drawing"] == 0.98
+    assert dataset["nearest drawing right about known edits"] == "0.985 [0.970, 0.993] of 500"
+    metrics["counterfactual"]["counts"] = False
+    assert "share true by the nearest drawing" not in tables.edits_table(metrics)
     assert dataset[["unchanged outside the region", "dB to the ideal edit", "dB inside the region"]].tolist() == [
         1,
         44,

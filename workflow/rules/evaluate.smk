@@ -13,6 +13,7 @@ rule evaluate_bias:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
         rebalanced_truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         held_out_truth=f"{ROOT}/labels/held_out.parquet",
         held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
         selector=scores("selector", checked.image_sets),
@@ -248,6 +249,7 @@ rule evaluate_counterfactuals:
         stage=at_revision("evaluate_counterfactuals"),
         data=settings["data"],
         settings=settings["rebalance"],
+        confidence=settings["evaluate"]["confidence"],
         run=RUN,
         seed=SEED,
     script:
@@ -351,6 +353,7 @@ rule evaluate_utility:
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
     output:
         utility=f"{ROOT}/evaluation/utility.json",
