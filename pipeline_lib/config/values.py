@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline_lib.config.base import RateRule
 from pipeline_lib.config.columns import SPELLINGS, column_of, read_cells, text_of
-from pipeline_lib.config.data import Data, HuggingFaceData
+from pipeline_lib.config.data import Data, FFHQData, FolderData, HuggingFaceData
 from pipeline_lib.config.run import Config
 from pipeline_lib.runtime.errors import DataError
 
@@ -103,14 +103,12 @@ class _Columns:
 
     def _values(self, column: str) -> list[str] | None:
         """Return the values of a column that are known, sorted; None for a reader without a label table."""
-        labels = getattr(self._data, "labels", None)
-        if labels is None:
+        if not isinstance(self._data, FolderData | FFHQData):
             return None
         if column not in self._known:
             try:
-                cells = read_cells(labels, [column])[column]
+                cells = read_cells(self._data.labels, [column])[column]
             except DataError as error:
                 raise ValueError(f"`data.labels`: {error}") from None
-            unknown = getattr(self._data, "unknown", ())
-            self._known[column] = sorted({text_of(cell) for cell in cells} - {"", *map(text_of, unknown)})
+            self._known[column] = sorted({text_of(cell) for cell in cells} - {"", *self._data.unknown})
         return self._known[column]

@@ -15,10 +15,12 @@ from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.plan import made_edits
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.revisions import stage
 
 AT_A_TIME = 4096  # images that are held in memory
 
 
+@stage(revision=2)
 def assemble_rebalanced(
     *,
     images: list[Path],
@@ -93,6 +95,7 @@ def replace_images(
     return found
 
 
+@stage(revision=2)
 def resample_dataset(
     *, images: list[Path], table: Path, targets: list[RateRule], run: str, seed: int, resampled: list[Path]
 ) -> None:

@@ -33,6 +33,7 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def swap(
 
 
 @torch.no_grad()
+@stage(revision=4)
 def swap_parts(
     *,
     images: list[Path],

@@ -16,11 +16,13 @@ from pipeline_lib.rebalance.judged import confirmed, read_judged, seen_by_refere
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.errors import UnansweredError
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 THRESHOLDS = (0.8, 0.95)
 REALISM = ("seam", "masked_l1")  # columns of the table of candidates that compare pixels
 
 
+@stage(revision=2)
 def evaluate_frontier(
     *,
     candidates: list[Path],

@@ -26,6 +26,7 @@ from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Answers(NamedTuple):
     ratio: np.ndarray
 
 
+@stage(revision=2)
 def judge_samples(
     *,
     images: list[Path],

@@ -13,16 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline_lib.config import Evaluate, Rebalance
-from pipeline_lib.data.shards import iterate_batches
+from pipeline_lib.data.shards import iterate_batches, resolution_of
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
-from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.imaging.transfer import as_pixels, batch_for, to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 BLUR = 1 / 64  # sigma as a share of the image's side
 SMALLER = 0.75  # side of the images in between, as a share
@@ -61,6 +62,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
+@stage(revision=2)
 def evaluate_robustness(
     *,
     images: list[Path],
@@ -100,7 +102,7 @@ def evaluate_robustness(
         shards = [shard for shard in images if shard.parent.name == name]
         says: dict[tuple[str, str], list[Tensor]] = {(change, judge): [] for change in CHANGES for judge in judges}
         seen: list[str] = []
-        for names, pixels in iterate_batches(shards, batch):
+        for names, pixels in iterate_batches(shards, batch_for(resolution_of(shards[0]), batch)):
             seen += names
             original = to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)
             for change, apply in CHANGES.items():

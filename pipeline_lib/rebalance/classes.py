@@ -28,8 +28,8 @@ class Classes:
 
     def __init__(self, targets: Sequence[RateRule]):
         self.attributes = attributes_of(targets)
-        combinations = np.array(list(product((False, True), repeat=len(self.attributes))))
-        holds = dict(zip(self.attributes, combinations.T, strict=True))
+        self._combinations = np.array(list(product((False, True), repeat=len(self.attributes))))
+        holds = dict(zip(self.attributes, self._combinations.T, strict=True))
         inside, positive = members(holds, targets)
         seen, classes = np.unique(inside.astype(int) + positive, axis=1, return_inverse=True)
         self.inside, self.positive, self._class_of = seen > 0, seen > 1, classes.reshape(-1)
@@ -41,6 +41,15 @@ class Classes:
         """Return the class of each image, int64 (n,), given whether it has each of `attributes`, bool (n,) arrays."""
         place = sum(np.asarray(holds[name], np.int64) << shift for shift, name in enumerate(reversed(self.attributes)))
         return self._class_of[place]
+
+    def possible(self, shown: np.ndarray) -> np.ndarray:
+        """Return which classes each image can be of, bool (n, classes).
+
+        Args:
+            shown: whether each image has each of `attributes`, float (n, attributes), NaN where it is unknown.
+        """
+        fits = (np.isnan(shown)[:, None] | (shown[:, None] == self._combinations)).all(axis=2)
+        return fits @ (self._class_of[:, None] == np.arange(len(self)))
 
     def of_edits(
         self, before: Mapping[str, np.ndarray], attribute: np.ndarray, wanted: np.ndarray

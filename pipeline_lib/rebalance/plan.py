@@ -19,6 +19,7 @@ from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.revisions import stage
 
 LEAST_IN_GROUP = 30  # images of a dataset
 DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
@@ -31,6 +32,7 @@ class Audited(NamedTuple):
     succeeded: int  # with the value that they were to get, and in their group
 
 
+@stage(revision=2)
 def plan_edits(
     *,
     table: Path,
@@ -310,7 +312,8 @@ def audit_edits(
     """Count for each target the audited edits, and those that show the target value in their group.
 
     Args:
-        audit: CSV files, of one round or of several; where two differ about an image, its edit has failed.
+        audit: CSV files, of one round or of several. An edit of which it could not be told whether it succeeded, or
+            about which two of them differ, is not counted.
         names: names of the images.
         holds: whether each image had each attribute before the edit, bool (n,) arrays.
         settings: the config section.
@@ -325,14 +328,13 @@ def audit_edits(
     known = combine_audits([values for values, _ in read])
     edited = pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
     before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
-    told = known.notna().all(axis=1).to_numpy()
-    after = known.fillna(False).astype(bool)
     counted = []
     for target in targets:
         rises = target.rate > holds[target.attribute][in_group(holds, target.where)].mean()
         made_for = in_group(dict(before.items()), target.where) & (before[target.attribute] != rises)
         made_for &= edited == target.attribute
-        succeeded = told & in_group(dict(after.items()), target.where) & (after[target.attribute] == rises)
+        succeeded = in_group(dict(known.items()), target.where) & (known[target.attribute] == rises)
+        made_for &= succeeded.notna()
         counted.append(Audited(int(made_for.sum()), int((made_for & succeeded).sum())))
     return counted
 
@@ -346,6 +348,7 @@ def _share(audited: Audited, number: int) -> float:
     return audited.succeeded / audited.edits
 
 
+@stage(revision=1)
 def plan_sham(*, plan: Path, run: str, sham: Path) -> None:
     """Plan sham edits: of the same images, to the value that they have already, which cost as much and balance nothing.
 

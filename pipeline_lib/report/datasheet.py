@@ -24,6 +24,7 @@ from pipeline_lib.report.tables import (
     share_text,
 )
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import stage
 
 #: Upper limits of the Hugging Face Hub's size categories.
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
@@ -107,6 +108,7 @@ GENERATED_PIXELS = "All pixels of an edited image are the generator's output, no
 KEPT_PIXELS = "Outside the pasted region and its rim an edited image keeps its own pixels."
 
 
+@stage(revision=4)
 def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
     """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 

@@ -24,6 +24,7 @@ from pipeline_lib.rebalance.plan import needed_edits
 from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, readable, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
+from pipeline_lib.runtime.revisions import stage
 
 DOTS_PER_INCH = 250
 SMALL, NORMAL = 6.5, 8.0  # sizes of type in points, for a figure as wide as a page
@@ -82,6 +83,7 @@ def panels_of(stages: Collection[str]) -> list[Panel]:
     return [panel._replace(row=0, column=number) for number, panel in enumerate(shown)]
 
 
+@stage(revision=3)
 def plot_rates(
     *,
     bias: Path,
@@ -308,6 +310,7 @@ class Edit:
     composite: np.ndarray | None = None
 
 
+@stage(revision=2)
 def plot_before_after(
     *,
     images: list[Path],

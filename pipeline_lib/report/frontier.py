@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.report.figures import GROUP_COLORS, INK, NORMAL, PALE, SMALL, save_figure
 from pipeline_lib.report.tables import rounded, share_text
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.revisions import stage
 
 REALISM = {
     "seam": "difference along the seam",
@@ -86,6 +87,7 @@ def describe_frontier(frontier: Mapping[str, Any] | None) -> str:
     )
 
 
+@stage(revision=1)
 def plot_frontier(*, frontier: Path, figure: Path) -> None:
     """Draw the group gap of each choice against the realism of its edits.
 

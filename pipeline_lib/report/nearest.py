@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.rebalance.estimate import Estimate
-from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, readable
+from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, rate_text, readable
 
 DETECTORS = ("selector", "referee")
 SAID = {"retrained": "samples of the retrained GAN", "samples": "samples of the source GAN"}
 OPEN = (
-    "Labels by eye of 960 samples of one default run contradicted 3 % of what it told, most of it half-smiles that it "
-    "took for straight mouths. Where samples of one value are ambiguous more often, its rate is found too low, and "
-    "only the bounds hold. The referee tells the group of a sample."
+    "Samples of this run were not labelled for this, so that nothing checks it on samples themselves. Where samples of "
+    "one value are ambiguous more often, its rate is found too low, and only the bounds hold. The referee tells the "
+    "group of a sample."
 )
 
 
@@ -66,9 +66,9 @@ def judged_table(found: Mapping[str, Any]) -> pd.DataFrame:
                 "image set": readable(stage),
                 "group": readable(group),
                 "samples": row["n"],
-                "nearest drawing": _rate_text(row["rate"]),
+                "nearest drawing": rate_text(as_estimate(row["rate"])),
                 "whatever the ambiguous show": _range_text(row["bounds"]),
-                **{f"by the {name}": _rate_text(row[name]["rate"]) for name in reversed(DETECTORS)},
+                **{f"by the {name}": rate_text(as_estimate(row[name]["rate"])) for name in reversed(DETECTORS)},
                 "ambiguous": percent(row["share_ambiguous"]),
             }
             for stage, group, row in _groups(found)
@@ -136,13 +136,6 @@ def _say_refused(check: Mapping[str, Any]) -> str:
         "This judge does not count here. On drawings passed through encoder and generator it is right about less than "
         f"{percent(check['least_accuracy'])} of what it tells in some group, or it tells nothing there."
     )
-
-
-def _rate_text(found: Mapping[str, Any]) -> str:
-    """Write a rate with its interval: `0.78 [0.75, 0.81]`."""
-    if found["value"] is None:
-        return "unknown"
-    return f"{found['value']:{RATE}} {_range_text(found['ci'])}"
 
 
 def _range_text(limits: list[float | None]) -> str:

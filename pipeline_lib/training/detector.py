@@ -25,7 +25,7 @@ from pipeline_lib.config.columns import column_of
 from pipeline_lib.data.part_masks import PartMasks, parts_of
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weights
 from pipeline_lib.networks.classifier import (
@@ -36,9 +36,11 @@ from pipeline_lib.networks.classifier import (
 )
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
+from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
@@ -49,6 +51,7 @@ MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
+@stage(revision=2)
 def train_detector(
     *,
     images: list[Path],
@@ -70,8 +73,8 @@ def train_detector(
     """Train, calibrate and evaluate one detector.
 
     Unless given, it is trained on one half of the training images (split by identity if known), weighted so that it
-    does not learn the dataset's bias. It is calibrated on the held-out images at even positions and evaluated on those
-    at odd positions.
+    does not learn the dataset's bias. It is calibrated on one half of the held-out images and evaluated on the other,
+    by `is_for_calibration`.
 
     Args:
         images: shards of the training set.
@@ -107,14 +110,15 @@ def train_detector(
         )
     detector = detector.to(device).requires_grad_(False).eval()
 
-    _, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    test_names, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
     logits = _logits_of(detector, test_pixels, device)
     for path in other:
         refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
-    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
-    calibrated = one_value_of_each_column(logits[1::2] / detector.temperature.cpu(), settings.attributes)
+    calibrates = torch.from_numpy(is_for_calibration(test_names))
+    detector.temperature.copy_(fit_temperatures(logits[calibrates], test_truth[calibrates]))
+    calibrated = one_value_of_each_column(logits[~calibrates] / detector.temperature.cpu(), settings.attributes)
     probabilities = calibrated.sigmoid().numpy()
-    truth = test_truth[1::2].numpy() > 0.5
+    truth = test_truth[~calibrates].numpy() > 0.5
     cells = cell_accuracies(probabilities, truth, settings.attributes, related)
     refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
     found = detector_report(probabilities, truth, settings.attributes)
@@ -124,7 +128,8 @@ def train_detector(
 
 def _logits_of(detector: Detector, pixels: Tensor, device: torch.device) -> Tensor:
     """Return the uncalibrated logits of images, float32 (n, attributes)."""
-    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in pixels.split(256)])
+    batches = pixels.split(batch_for(pixels.shape[-1], 256))
+    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in batches])
 
 
 def refuse_same(referee: Tensor, selector: Tensor, attributes: Sequence[str]) -> None:

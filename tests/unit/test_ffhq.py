@@ -56,6 +56,36 @@ def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):
         open_ffhq(settings_of(ffhq))
 
 
+def test_a_number_may_be_padded_or_a_fraction_but_is_one_image(ffhq):
+    (ffhq / "labels.csv").write_text("image_number,smiling\n00001.0,1\n60000,0\n")
+    source = open_ffhq(settings_of(ffhq))
+    assert [item.image_id for item in (*source.train, *source.held_out)] == ["00001", "60000"]
+    assert [(left.name, left.reason) for left in source.left_out] == [
+        ("00000", "an image without a row in the label table")
+    ]
+    (ffhq / "labels.csv").write_text("image_number,smiling\n00001,1\n1,0\n")
+    with pytest.raises(DataError, match="`1` appears in two rows, 1 and 2"):
+        open_ffhq(settings_of(ffhq))
+    (ffhq / "labels.csv").write_text("image_number,smiling\n00001.png,1\n")
+    with pytest.raises(DataError, match=r"row 1 is '00001.png', not the number of an image"):
+        open_ffhq(settings_of(ffhq))
+
+
+def test_cells_of_the_label_table_mean_what_the_config_says(ffhq):
+    (ffhq / "labels.csv").write_text("image_number,smiling,race,who\n0,-1,A,p\n1,0,B,p\n60000,1,?,q\n")
+    given = {"attributes": ["smiling", "race=A"], "unknown": [-1, "?"], "person_column": "who"}
+    source = open_ffhq(settings_of(ffhq, **given))
+    assert [item.attributes for item in (*source.train, *source.held_out)] == [
+        {"smiling": None, "race=A": True},
+        {"smiling": False, "race=A": False},
+        {"smiling": True, "race=A": None},
+    ]
+    assert [item.person for item in (*source.train, *source.held_out)] == ["p", "p", "q"]
+    (ffhq / "labels.csv").write_text("image_number,smiling,who\n0,1,p\n1,0,p\n60000,1,p\n")
+    with pytest.raises(DataError, match=r"person p is in training \(00001\) and held out \(60000\)"):
+        open_ffhq(settings_of(ffhq, person_column="who"))
+
+
 @pytest.fixture
 def scenes(tmp_path):
     for name, count in (("church_outdoor_train", 6), ("tower_train", 4), ("bridge_train", 2)):
@@ -87,5 +117,42 @@ def test_the_folder_is_the_label(scenes):
 def test_a_folder_without_images_is_refused(scenes):
     (scenes / "empty").mkdir()
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
-    with pytest.raises(DataError, match=r"empty: no images \(.bmp, .jpeg"):
+    with pytest.raises(DataError, match=r"empty: no images \(.avif, .bmp, .jpeg"):
         open_class_folders(settings)
+
+
+def test_what_programs_left_among_classes_is_not_read_but_listed(scenes):
+    settings = ClassFolderData(
+        reader="class-folders", folder=scenes, attributes={"tower": ["tower_train"]}, others=["bridge_train"]
+    )
+    known = {item.image_id for source in [open_class_folders(settings)] for item in (*source.train, *source.held_out)}
+    for name in ("tower_train/.ipynb_checkpoints", "bridge_train/a/@eaDir", "__MACOSX"):
+        (scenes / name).mkdir()
+        Image.new("RGB", (40, 40)).save(scenes / name / "0.jpg")
+    (scenes / "tower_train/a/._0.webp").touch()
+    (scenes / "tower_train/7.heic").touch()
+    (scenes / "bridge_train/towers").symlink_to(scenes / "tower_train")
+    source = open_class_folders(settings)
+    assert {item.image_id for item in (*source.train, *source.held_out)} == known
+    assert {(left.name, left.reason) for left in source.left_out} == {
+        ("__MACOSX", "a folder that is no class of `data.attributes` or `data.others`"),
+        ("church_outdoor_train", "a folder that is no class of `data.attributes` or `data.others`"),
+        ("tower_train/.ipynb_checkpoints", "a hidden folder"),
+        ("bridge_train/a/@eaDir", "a hidden folder"),
+        ("tower_train/a/._0.webp", "a hidden file"),
+        ("bridge_train/towers", "a link to a folder"),
+        *((name, "a file of a type that is not read") for name in ("tower_train/7.heic", "tower_train/notes.txt")),
+        ("bridge_train/notes.txt", "a file of a type that is not read"),
+    }
+
+
+def test_an_image_in_two_classes_is_refused_and_one_class_may_be_named_twice(scenes):
+    def settings(**classes):
+        return ClassFolderData(reader="class-folders", folder=scenes, attributes=classes, resolution=32)
+
+    nested = settings(tower=["tower_train"], near=["tower_train/a"])
+    with pytest.raises(DataError, match=r"0.webp: this image is in two classes, tower_train and tower_train/a;"):
+        open_class_folders(nested)
+    source = open_class_folders(settings(tower=["tower_train"], tall=["tower_train/", "bridge_train"]))
+    assert len(source.train) + len(source.held_out) == 6
+    assert all(item.attributes["tall"] for item in source.train)

@@ -298,14 +298,18 @@ def audit(tmp_path):
 def test_audited_edits_are_counted_by_target(audit):
     found = audit(("a", 1, 1, 0), ("b", 1, 1, 1), ("z", 0, 1, 1), ("c", 1, 0, 1), ("d", 1, 1, 1), ("y", 0, 0, 0))
     assert found == [Audited(2, 1), Audited(2, 1)]  # b still smiles, and d has left its group
-    assert audit(("a", 1, 1, "?"), ("c", 1, 0, 1)) == [Audited(1, 0), Audited(1, 1)]
+
+
+def test_an_edit_of_which_it_cannot_be_told_whether_it_succeeded_is_not_counted(audit):
+    assert audit(("a", 1, 1, "?"), ("b", 1, 1, 0), ("c", 1, 0, 1)) == [Audited(1, 1), Audited(1, 1)]
+    assert audit(("a", 1, "?", 1), ("c", 1, "?", 1)) == [Audited(1, 0), Audited(0, 0)]  # a still smiles, whoever it is
 
 
 def test_audits_of_two_rounds_are_taken_together(audit, tmp_path):
     audit(("a", 1, 1, 0), ("c", 1, 0, 1), name="first.csv")
     more = [tmp_path / "first.csv"]
     assert audit(("b", 1, 1, 0), ("c", 1, 0, 1), more=more) == [Audited(2, 2), Audited(1, 1)]
-    assert audit(("b", 1, 1, 0), ("c", 1, 0, 0), more=more) == [Audited(2, 2), Audited(1, 0)]  # they differ on c
+    assert audit(("b", 1, 1, 0), ("c", 1, 0, 0), more=more) == [Audited(2, 2), Audited(0, 0)]  # they differ on c
 
 
 def test_an_audit_of_other_edits_is_refused(audit):

@@ -49,7 +49,7 @@ def rates(first, second):
     }
 
 
-METRICS = {key: {} for key in ("agreement", "detectors", "edits", "regions", "segmenter", "timing")} | {
+METRICS = {key: {} for key in ("agreement", "detectors", "edits", "kappa", "regions", "segmenter", "timing")} | {
     "rate": {"smiling": {"control": rates(0.72, 0.28), "retrained": rates(0.55, 0.45)}},
     "gap": {
         "smiling": {

@@ -184,15 +184,16 @@ def test_weights_make_a_column_independent_of_others_but_not_of_its_own_values()
 def train(tmp_path, write_shards):
     """Return a function that trains one detector on given pixels and returns its weights and report."""
 
-    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None, related=()):
+    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None, related=(), order=None):
         labels = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": SMILING, "hat": ~SMILING})
         labels = labels if people is None else labels.assign(person=people.astype(str))
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, NAMES, name, 2)
+        order = np.arange(len(NAMES)) if order is None else order
         train_detector(
             images=images,
             labels=tmp_path / "labels.parquet",
-            held_out=images,
+            held_out=write_shards(pixels[order], np.array(NAMES)[order], f"{name}-held-out", 2),
             held_out_labels=tmp_path / "labels.parquet",
             parts=[],
             other=[],
@@ -209,6 +210,18 @@ def train(tmp_path, write_shards):
         return load_weights(tmp_path / name / "weights.safetensors"), read_json(tmp_path / name / "report.json")
 
     return run_stage
+
+
+def test_the_order_of_held_out_images_changes_nothing(train):
+    found = [
+        train(f"order-{seed}", PIXELS, order=np.random.default_rng(seed).permutation(len(NAMES))) for seed in (0, 1)
+    ]
+    (one, report), (other, same) = found
+    torch.testing.assert_close(one.temperature, other.temperature, rtol=0.01, atol=0)
+    for name in report:
+        assert report[name].pop("calibration_error") == pytest.approx(same[name].pop("calibration_error"), abs=1e-4)
+    assert report == same
+    assert one.temperature[0] != 1
 
 
 @pytest.mark.parametrize(("judge", "half"), [("selector", 0), ("referee", 1)])

@@ -113,6 +113,31 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
     assert list(json.loads((tmp_path / "published/provenance.json").read_text())["given"]) == ["photos.csv"]
 
 
+@pytest.mark.parametrize("reader", ["folder", "class-folders"])
+def test_a_replaced_image_file_makes_what_follows_from_it_again(sources: Run, tmp_path: Path, reader: str) -> None:
+    run = sources.copy(tmp_path / "run")
+    labels = pd.read_csv(write_photos(run.folder / "photos", 128, short_sides=(40, 70)), index_col="image")
+    data = {"folder": "photos", "held_out": 0.33, "resolution": 32}
+    if reader == "folder":
+        data |= {"labels": "photos.csv", "attributes": ["smiling", "long_hair"]}
+    else:
+        for name, row in labels.iterrows():
+            folder = run.folder / f"photos/{row.smiling}{row.long_hair}"
+            folder.mkdir(exist_ok=True)
+            (run.folder / "photos" / name).rename(folder / name)
+        data |= {"attributes": {"smiling": ["11", "10"], "long_hair": ["11", "01"]}, "others": ["00"]}
+    values = reduced("poisson", retrain=False) | {"run": "photos", "data": {"reader": reader, **data}}
+    values["rebalance"] |= {"region": {"kind": "box", "shows": None}}
+    (run.folder / "photos.yaml").write_text(yaml.safe_dump(values))
+
+    first = ("results/photos/labels/dataset.parquet", "results/photos/labels/notes.parquet")
+    run.snakemake(*first, config="photos.yaml")
+    assert "Nothing to be done" in run.snakemake("-n", *first, config="photos.yaml")
+    file = next((run.folder / "photos").rglob("00007.jpg"))
+    Image.new("RGB", (48, 48)).save(file)
+    assert {rule for rule, _ in jobs_of(run.snakemake("-n", *first, config="photos.yaml"))} == {"prepare_dataset"}
+
+
 GENERATOR = "pretrained/pgans_celebahq-small_generator.pth"
 ENCODER = "pretrained/pgan_encoders_celebahq-small_RGBM_model_final.pth"
 
