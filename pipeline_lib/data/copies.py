@@ -17,7 +17,7 @@ def digest_of_pixels(image: np.ndarray) -> bytes:
 def contradiction(item: Item, original: Item) -> str | None:
     """Return an attribute of which the labels of two copies say the opposite; None if there is none."""
     for name, value in item.attributes.items():
-        if value is not None and original.attributes[name] is (not value):
+        if value is not None and original.attributes[name] not in (None, value):
             return name
     return None
 
