@@ -109,7 +109,7 @@ def _records(image_set: ImageSet, split: Split) -> dict[str, Any]:
     fields = [
         {
             "@type": "cr:Field",
-            "@id": f"{split.name}/{column.name}",
+            "@id": f"{split.name}/{'_'.join(column.name.split())}",  # which can have no blanks
             "name": column.name,
             "description": COLUMNS.get(column.name, ATTRIBUTE),
             "dataType": TYPES[column.type],

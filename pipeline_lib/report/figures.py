@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 from pipeline_lib.runtime.revisions import stage
 
+matplotlib.rcParams["text.parse_math"] = False  # names of attributes are no formulas, even with dollar signs
 DOTS_PER_INCH = 250
 SMALL, NORMAL = 6.5, 8.0  # sizes of type in points, for a figure as wide as a page
 

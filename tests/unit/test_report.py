@@ -916,6 +916,70 @@ def written_page(tmp_path, metrics, retrain=RETRAIN, targets=EVEN):
     return Page((tmp_path / "summary.html").read_text())
 
 
+ONLY = EVEN.model_copy(update={"targets": [RateRule(attribute="smiling", rate=0.5)]})
+
+
+def with_groups(names):
+    """Return the metrics of a run whose groups have these names, each with the rates of the first group."""
+    metrics = metrics_of()
+    metrics["rate"]["smiling"] = {
+        stage: {judge: dict.fromkeys(names, found[GROUPS[0]]) for judge, found in judges.items()}
+        for stage, judges in metrics["rate"]["smiling"].items()
+    }
+    certified = [CERTIFIED | {"group": name, "verdict": "met"} for name in names]
+    return metrics | {"certificate": metrics["certificate"] | {"targets": certified}}
+
+
+def metrics_of_one():
+    """Return the metrics of a run with one target, of every image."""
+    metrics = with_groups(["all"])
+    for judges in (judges for changes in metrics["robustness"].values() for judges in changes.values()):
+        for found in judges.values():
+            found |= {"value": None, "ci": [None, None]}
+    return metrics | {"gap": {}}
+
+
+def test_a_run_with_one_target_is_reported_without_a_gap(tmp_path):
+    text = " ".join(written_page(tmp_path, metrics_of_one(), targets=ONLY).text.split())
+    assert "Is smiling at its target rate in “all”?" in text
+    assert "Rate of smiling by group" in text
+    for word in ("roup gap", "None", "nan"):
+        assert word not in text, word
+    write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [True]}))
+    files = {"metrics": tmp_path / "metrics.json", "labels": tmp_path / "labels.parquet", "card": tmp_path / "card.md"}
+    datasheet.write_datasheet(**files, run="one", data=AvatarData(), targets=ONLY)
+    card = (tmp_path / "card.md").read_text()
+    assert "smiling 0.5 among “all” images" in card
+    assert "gap" not in card
+    assert "gap" not in rates_section(metrics_of_one(), ONLY)
+
+
+VALUES = ["Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast/Asian", "Weiß & $1, $2"]
+EVERY = EVEN.model_copy(
+    update={"targets": [RateRule(where={f"race={value}": True}, attribute="smiling", rate=0.5) for value in VALUES]}
+)
+
+
+def test_groups_by_a_column_are_named_readably_and_their_gap_is_that_of_the_farthest(tmp_path):
+    metrics = with_groups([f"race={value}" for value in VALUES])
+    text = " ".join(written_page(tmp_path, metrics, targets=EVERY).text.split())
+    for name in ("race East Asian", "race Latino Hispanic", "race Southeast/Asian", "race Weiß & $1, $2"):
+        assert name in text
+    assert "race=" not in text
+    assert "Group gap: the rate farthest above its target minus the one farthest below." in text
+
+
+def test_bars_of_many_groups_are_told_apart_and_the_figure_holds_its_key():
+    drawn = groups_drawn(*(rule.where for rule in EVERY.targets))
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in drawn.axes[0].patches}) == len(VALUES)
+    drawn.draw_without_rendering()
+    (block,) = drawn.subfigs
+    named = {text.get_text(): text for text in block.legends[0].get_texts()}
+    assert not named["race Weiß & $1, $2"].get_parse_math()  # a name with dollar signs is no formula
+    note, key = block.texts[-1].get_window_extent(), block.legends[0].get_window_extent()
+    assert 0 <= note.y0 < note.y1 <= key.y0 + 3
+
+
 def test_the_page_shows_the_rates_and_gaps_of_every_attribute(tmp_path):
     page = written_page(tmp_path, metrics_of_several(retrained=(0.33, 0.17)), targets=SEVERAL)
     headings = [f"Rate of {name} by group" for name in ("smiling", "beard", "hat")]
