@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline_lib.config import RateRule
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.rebalance.plan import made_edits
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
@@ -107,7 +108,7 @@ def resample_dataset(
         resampled: shards to write. The second copy of an image has its name with `-2`, and so on.
     """
     rows = read_table(table, "labels")
-    holds = {name: rows[name].to_numpy(bool) for name in attribute_columns(rows, "labels")}
+    holds = holds_of(rows, attribute_columns(rows, "labels"))
     drawn = rows["image_id"].to_numpy()[draw_at_rates(holds, targets, seed)]
     names, pixels = read_shards(images)
     position = {name: number for number, name in enumerate(names)}

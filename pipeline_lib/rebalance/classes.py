@@ -8,17 +8,19 @@ from itertools import product
 import numpy as np
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import attributes_of, members
+from pipeline_lib.rebalance.groups import UNKNOWN, attributes_of, members
 
 
 class Classes:
     """What targets tell apart. Two images are of one class if they are in the same groups with the same values there.
 
     Targets of one attribute in two groups have four classes, and a fifth if an image can be in neither group. Targets
-    may be of several attributes, and a group may be one of images with an attribute that is edited itself.
+    may be of several attributes, and a group may be one of images with an attribute that is edited itself. An image of
+    which an attribute is unknown counts for the targets that do not name it.
 
     Args:
         targets: the target rates.
+        unknown: whether attributes can be unknown.
 
     Attributes:
         attributes: names of the attributes of targets and conditions, sorted.
@@ -26,9 +28,10 @@ class Classes:
         positive: whether it also has the target's attribute, bool (targets, classes).
     """
 
-    def __init__(self, targets: Sequence[RateRule]):
+    def __init__(self, targets: Sequence[RateRule], unknown: bool = False):
         self.attributes = attributes_of(targets)
-        combinations = np.array(list(product((False, True), repeat=len(self.attributes))))
+        self._values = (UNKNOWN, 0, 1) if unknown else (0, 1)
+        combinations = np.array(list(product(self._values, repeat=len(self.attributes))))
         holds = dict(zip(self.attributes, combinations.T, strict=True))
         inside, positive = members(holds, targets)
         seen, classes = np.unique(inside.astype(int) + positive, axis=1, return_inverse=True)
@@ -38,8 +41,10 @@ class Classes:
         return self.inside.shape[1]
 
     def of(self, holds: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the class of each image, int64 (n,), given whether it has each of `attributes`, bool (n,) arrays."""
-        place = sum(np.asarray(holds[name], np.int64) << shift for shift, name in enumerate(reversed(self.attributes)))
+        """Return the class of each image, int64 (n,), given whether it has each of `attributes`, by `holds_of`."""
+        place: np.ndarray | int = 0
+        for name in self.attributes:
+            place = place * len(self._values) + np.asarray(holds[name], np.int64) - self._values[0]
         return self._class_of[place]
 
     def of_edits(
@@ -48,7 +53,7 @@ class Classes:
         """Return the classes of edited images before the edit, and after one that succeeds, both int64 (n,).
 
         Args:
-            before: whether each image had each of `attributes`, bool (n,) arrays.
+            before: whether each image had each of `attributes`, by `holds_of`.
             attribute: name of the attribute that is edited, (n,).
             wanted: value that it is to get, bool (n,).
         """
