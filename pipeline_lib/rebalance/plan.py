@@ -147,7 +147,8 @@ def choose_edits(
 
     Returns:
         One row per edit (position, target, attribute, wanted, spare), ordered by position, and the counts of each
-        target, with `unknown` if there are images that may be of its group but do not count. `spare` is 0 for an edit that is needed, and else the place in the order in which spares are used.
+        target, with `unknown` if there are images that may be of its group but do not count. `spare` is 0 for an edit
+        that is needed, and else the place in the order in which spares are used.
 
     Raises:
         DataError: a target's group has no images, or too few that can be edited; or no earlier edit for it is known to

@@ -64,8 +64,8 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     for target in found:
         if target.unknown:
             console.print(
-                f"{readable(target.group)}: {target.unknown:,} images may be of this group, but a label that the target "
-                f"of {readable(target.attribute)} needs is unknown, so they are neither counted nor edited for it."
+                f"{readable(target.group)}: {target.unknown:,} images may be of this group, but of these a label that "
+                f"the target of {readable(target.attribute)} needs is unknown; they are neither counted nor edited."
             )
 
 
