@@ -29,7 +29,7 @@ from pipeline_lib.imaging.distances import masked_l1, seam
 from pipeline_lib.imaging.transfer import download, to_float, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.rebalance.groups import UNKNOWN, holds_of
+from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
@@ -219,7 +219,7 @@ def held_groups(
     groups: dict[tuple[tuple[str, bool], ...], int] = {}
     numbers = []
     for edit, values in zip(edits.itertuples(), known.to_numpy(), strict=True):
-        others = {name: bool(value) for name, value in zip(settings.edited, values, strict=True) if value != UNKNOWN}
+        others = {name: bool(value) for name, value in zip(settings.edited, values, strict=True) if value == value}
         others.pop(edit.attribute, None)
         group = tuple((settings.targets[edit.target].where | others).items())
         numbers.append(groups.setdefault(group, len(groups)))

@@ -14,7 +14,7 @@ from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
 from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
-from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.rebalance.groups import group_name, holds_of, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, write_json
 
@@ -39,6 +39,8 @@ def evaluate_bias(
     agreement: Path,
 ) -> None:
     """Measure rates and group gaps of every image set by each source of labels, and the detectors' agreement.
+
+    Images of which a label is unknown do not count.
 
     The sources of labels, called judges in the tables, are ground truth (for the original dataset, and for the
     rebalanced one where the truth of its edits is known), the selector, the referee, and the referee corrected for its
@@ -77,8 +79,9 @@ def evaluate_bias(
         wheres = {group_name(target.where): target.where for target in targets.alone(attribute).targets}
         errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
         for (stage, judge), holds in judged.items():
-            has = holds[attribute]
-            groups = {name: in_group(holds, where) for name, where in wheres.items()}
+            has = holds[attribute] == 1
+            known = ~np.isnan(holds[attribute])
+            groups = {name: in_group(holds, where) & known for name, where in wheres.items()}
             tables = {judge: rate_rows(stage, judge, attribute, has, groups, settings.confidence)}
             if judge == "referee":
                 tables["corrected"] = corrected_rows(
@@ -104,7 +107,7 @@ def evaluate_bias(
 
 
 def _holds(table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
-    return {name: table[name].to_numpy() > 0.5 for name in attribute_columns(table, kind)}
+    return holds_of(table, attribute_columns(table, kind))
 
 
 def _referee_errors(
@@ -112,9 +115,11 @@ def _referee_errors(
 ) -> dict[str, DetectorError]:
     """Measure the referee's error in each of its groups on the held-out images that it was not calibrated on."""
     labels = read_table(truth, "labels").iloc[1::2]
-    said = _holds(read_table(scores, "scores").iloc[1::2], "scores")
+    known = labels[attribute].notna().to_numpy()
+    said = _holds(read_table(scores, "scores").iloc[1::2][known], "scores")
     groups = {name: in_group(said, where) for name, where in wheres.items()}
-    return measure_errors(labels[attribute].to_numpy(bool), said[attribute], groups, fall_back_to_pooled=True)
+    has = labels.loc[known, attribute].to_numpy(bool)
+    return measure_errors(has, said[attribute] == 1, groups, fall_back_to_pooled=True)
 
 
 def _gap_of(table: pd.DataFrame) -> dict[str, object]:

@@ -16,7 +16,7 @@ from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
 from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.rebalance.groups import any_unknown, attributes_of, group_name, holds_of, not_counted
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
 
@@ -41,8 +41,9 @@ def certify_targets(
 ) -> None:
     """Estimate each target's rate in the rebalanced dataset, and say whether the target is met.
 
-    Unedited images count by their labels. Edited images count by their truth where it is known, as of avatars, and else
-    by the labels of an audit, which stands for those that were not audited.
+    Unedited images count by their labels, and not for a target of which a label is unknown. Edited images count by
+    their truth where it is known, as of avatars, and else by the labels of an audit, which stands for those that were
+    not audited.
 
     Args:
         labels: label table of the dataset before it was edited.
@@ -56,13 +57,15 @@ def certify_targets(
         settings: the config section with their tolerances.
         confidence: level of the intervals, in (0, 1).
         seed: seed of the run.
-        certificate: JSON to write, with a verdict for each target.
+        certificate: JSON to write, with a verdict for each target, and the number of unedited images that may be of
+            its group but do not count, since a label is unknown, if there are any (`not_counted`).
 
     Raises:
         DataError: the audit cannot be used.
     """
-    rules, classes = targets.targets, Classes(targets.targets)
-    attributes = classes.attributes
+    rules, before = targets.targets, read_table(labels, "labels").set_index("image_id")
+    attributes = attributes_of(rules)
+    classes = Classes(rules, any_unknown(holds_of(before, attributes)))
     table, edits = read_table(assembled, "assembled"), read_table(plan, "plan").set_index("image_id")
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
     source, known = None, None
@@ -76,11 +79,13 @@ def certify_targets(
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]
-    unknown = None if set(attributes) <= set(table) and kept[attributes].notna().all(axis=None) else UNLABELLED
+    labelled = set(attributes) <= set(table) and kept[attributes].notna().any().all()
+    unknown = None if labelled else UNLABELLED
     if "touched" in kept and kept["touched"].any():
         unknown = TOUCHED
-    counts = classes.count(_holds(kept, attributes)) if unknown is None else None
-    strata = edited_strata(classes, read_table(labels, "labels").set_index("image_id"), edits, known)
+    holds = holds_of(kept, attributes) if labelled else {}
+    counts = classes.count(holds) if unknown is None else None
+    strata = edited_strata(classes, before, edits, known)
     found = [
         _certify(
             *(classes, rules, number, tolerance, counts, strata, confidence),
@@ -88,6 +93,9 @@ def certify_targets(
         )
         for number, tolerance in enumerate(settings.tolerances(len(rules)))
     ]
+    for entry, rule in zip(found, rules, strict=True):
+        if holds and (uncounted := not_counted(holds, rule)):
+            entry["not_counted"] = uncounted
     said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
     if source == "audit" and unknown is None:
         said["labels"] = _check_labels(kept, known, rules)
@@ -106,7 +114,7 @@ def edited_strata(
         edits: rows of the plan, by image.
         known: nullable bool columns of what edited images show, by image; None if nothing is known.
     """
-    before = _holds(labels.loc[edits.index], classes.attributes)
+    before = holds_of(labels.loc[edits.index], classes.attributes)
     pairs = classes.of_edits(before, edits["attribute"].to_numpy(), edits["wanted"].to_numpy(bool))
     rows = pd.DataFrame(dict(zip(("origin", "planned"), pairs, strict=True)), index=edits.index)
     sizes = rows.groupby(["origin", "planned"]).size()
@@ -115,15 +123,11 @@ def edited_strata(
     labelled = rows.loc[known.index.intersection(rows.index)]
     shown = known.loc[labelled.index, classes.attributes]
     unclear = shown.isna().any(axis=1).to_numpy()  # counts as failed, since an edit must be seen to be right
-    found = np.where(unclear, labelled["origin"], classes.of(_holds(shown.fillna(False), classes.attributes)))
+    found = np.where(unclear, labelled["origin"], classes.of(holds_of(shown.fillna(False), classes.attributes)))
     return [
         Stratum(*pair, size, found[(labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])])
         for pair, size in sizes.items()
     ]
-
-
-def _holds(rows: pd.DataFrame, attributes: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: rows[name].to_numpy(bool) for name in attributes}
 
 
 def _counts(checked: Path) -> bool:
@@ -135,7 +139,7 @@ def _counts(checked: Path) -> bool:
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, rules: Sequence[RateRule]) -> dict[str, int]:
     """Count the unedited images in an audit, those on which it agrees with their labels, and those it cannot tell."""
     attributes = list(dict.fromkeys(rule.attribute for rule in rules))
-    labels = kept.set_index("image_id")[attributes]
+    labels = kept.set_index("image_id")[attributes].dropna()
     seen = known[attributes].loc[known.index.intersection(labels.index)]
     told = seen.dropna()
     agree = int((told.astype(bool) == labels.loc[told.index].astype(bool)).all(axis=1).sum())

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import UNKNOWN, attributes_of, members
+from pipeline_lib.rebalance.groups import any_unknown, attributes_of, members
 
 
 class Classes:
@@ -30,9 +30,9 @@ class Classes:
 
     def __init__(self, targets: Sequence[RateRule], unknown: bool = False):
         self.attributes = attributes_of(targets)
-        self._values = (UNKNOWN, 0, 1) if unknown else (0, 1)
-        combinations = np.array(list(product(self._values, repeat=len(self.attributes))))
-        holds = dict(zip(self.attributes, combinations.T, strict=True))
+        self._values = (np.nan, 0.0, 1.0) if unknown else (0.0, 1.0)
+        self._combinations = np.array(list(product(self._values, repeat=len(self.attributes))))
+        holds = dict(zip(self.attributes, self._combinations.T, strict=True))
         inside, positive = members(holds, targets)
         seen, classes = np.unique(inside.astype(int) + positive, axis=1, return_inverse=True)
         self.inside, self.positive, self._class_of = seen > 0, seen > 1, classes.reshape(-1)
@@ -42,9 +42,13 @@ class Classes:
 
     def of(self, holds: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the class of each image, int64 (n,), given whether it has each of `attributes`, by `holds_of`."""
+        has_unknown = bool(np.isnan(self._values[0]))
+        if not has_unknown and any_unknown({name: holds[name] for name in self.attributes}):
+            raise ValueError("an attribute is unknown, and these classes have no unknown ones")
         place: np.ndarray | int = 0
         for name in self.attributes:
-            place = place * len(self._values) + np.asarray(holds[name], np.int64) - self._values[0]
+            digit = np.nan_to_num(np.asarray(holds[name], float), nan=-1).astype(np.int64) + has_unknown
+            place = place * len(self._values) + digit
         return self._class_of[place]
 
     def of_edits(

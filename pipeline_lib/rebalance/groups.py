@@ -12,14 +12,16 @@ import pandas as pd
 
 from pipeline_lib.config import RateRule
 
-UNKNOWN = -1  # the value of an attribute of which nobody knows whether the image has it
-Holds = TypeVar("Holds")  # arrays or tensors of bool, or of 1, 0 and `UNKNOWN`
+Holds = TypeVar("Holds")  # arrays or tensors of bool, or of `holds_of`
 
 
 def holds_of(rows: pd.DataFrame, attributes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return what labels or scores say of images: 1 for each attribute that one has, 0, or `UNKNOWN`, int8 (n,)."""
+    """Return whether images have attributes by labels or scores: 1, 0, or NaN where it is unknown, float32 (n,).
+
+    NaN equals neither value, and no logic with such an array goes unnoticed, as it would if unknown were false.
+    """
     found = {name: rows[name].to_numpy(float, na_value=np.nan) for name in attributes}
-    return {name: np.where(np.isnan(values), UNKNOWN, values > 0.5).astype(np.int8) for name, values in found.items()}
+    return {name: np.where(np.isnan(values), np.nan, values > 0.5).astype(np.float32) for name, values in found.items()}
 
 
 def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
@@ -28,7 +30,7 @@ def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
     An image of which a condition is unknown does not match it.
     """
     first = next(iter(holds.values()))
-    everyone = first == first
+    everyone = (first == first) | True
     return functools.reduce(operator.and_, (holds[attribute] == value for attribute, value in where.items()), everyone)
 
 
@@ -39,7 +41,7 @@ def group_name(where: Mapping[str, bool]) -> str:
 
 def any_unknown(holds: Mapping[str, np.ndarray]) -> bool:
     """Return whether any attribute of any image is unknown."""
-    return any((values == UNKNOWN).any() for values in holds.values())
+    return any(np.isnan(values).any() for values in holds.values())
 
 
 def attributes_of(targets: Sequence[RateRule]) -> list[str]:
@@ -49,12 +51,12 @@ def attributes_of(targets: Sequence[RateRule]) -> list[str]:
 
 def counts_for(holds: Mapping[str, np.ndarray], target: RateRule) -> np.ndarray:
     """Return which images count for a target, bool (n,): those of its group of which its attribute is known."""
-    return in_group(holds, target.where) & (holds[target.attribute] != UNKNOWN)
+    return in_group(holds, target.where) & ~np.isnan(holds[target.attribute])
 
 
 def not_counted(holds: Mapping[str, np.ndarray], target: RateRule) -> int:
     """Return how many images may be of a target's group, but do not count, since not all that it names is known."""
-    possible = [(holds[name] == value) | (holds[name] == UNKNOWN) for name, value in target.where.items()]
+    possible = [(holds[name] == value) | np.isnan(holds[name]) for name, value in target.where.items()]
     return int((~counts_for(holds, target) & np.all(possible, axis=0)).sum())
 
 

@@ -37,9 +37,9 @@ class Kinds:
     @staticmethod
     def among(holds: Mapping[str, np.ndarray], may_change: Mapping[str, np.ndarray]) -> Kinds:
         """Sort images, given what they have, by `holds_of`, and what can be edited, bool (n,), by attribute."""
-        columns = np.stack([*holds.values(), *may_change.values()], axis=1)
+        columns = np.nan_to_num(np.stack([*holds.values(), *may_change.values()], axis=1, dtype=float), nan=-1)
         seen, of, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
-        has, can = np.split(seen.T, [len(holds)])
+        has, can = np.split(np.where(seen < 0, np.nan, seen).T, [len(holds)])
         editable = dict(zip(may_change, can.astype(bool), strict=True))
         return Kinds(dict(zip(holds, has, strict=True)), editable, sizes, of.reshape(-1))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import UNKNOWN, attributes_of, group_name, members
+from pipeline_lib.rebalance.groups import attributes_of, group_name, members
 from pipeline_lib.rebalance.program import Kinds
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -38,7 +38,9 @@ def draw_at_rates(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], 
     """
     kinds = Kinds.among({name: holds[name] for name in attributes_of(targets)}, {})
     changed = {target.attribute for target in targets}
-    kept = [values == UNKNOWN if name in changed else values for name, values in kinds.holds.items()]
+    kept = [
+        np.isnan(values) if name in changed else np.nan_to_num(values, nan=-1) for name, values in kinds.holds.items()
+    ]
     stratum = np.unique(np.stack([np.zeros(len(kinds.sizes)), *kept]), axis=1, return_inverse=True)[1].reshape(-1)
     repeats = np.zeros(len(kinds.of), np.int64)
     for kind, count in enumerate(_whole(rake(kinds, stratum, targets), stratum)):
