@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
         ConfigError: names the key, the value found and how to fix it.
     """
     try:
-        config = Config.model_validate(values)
+        config = Config.model_validate(_normalised(values))
         for check in (check_paths, check_attributes, check_targets, check_sections, check_networks):
             check(config)
     except ValidationError as error:
@@ -201,3 +202,20 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
     except ValueError as problem:
         raise ConfigError(f"{source}: {problem}") from None
     return config
+
+
+def _normalised(value: Any) -> Any:
+    """Return values in which every string has Unicode's form NFC, as names in label tables have when they are read.
+
+    A path in another form stays as it is, because that may be the name of a file.
+    """
+    if isinstance(value, dict):
+        return {_normalised(key): _normalised(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_normalised(inner) for inner in value]
+    if not isinstance(value, str) or unicodedata.is_normalized("NFC", value):
+        return value
+    try:
+        return value if Path(value).exists() else unicodedata.normalize("NFC", value)
+    except (OSError, ValueError):  # too long to be a path, or not one
+        return unicodedata.normalize("NFC", value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline_lib.config.base import FOLDER, Section
-from pipeline_lib.config.columns import label_columns
+from pipeline_lib.config.columns import column_of, label_columns
 from pipeline_lib.config.data import (
     AvatarData,
     CelebAData,
@@ -106,14 +106,12 @@ def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
 
 
 def _attributes_of_folder(data: FolderData) -> Sequence[str]:
-    _check_columns(
-        data.labels, id_column=[data.id_column], attributes=data.attributes, split_column=[data.split_column]
-    )
+    _check_columns(data, split_column=data.split_column)
     return data.attributes
 
 
 def _attributes_of_ffhq(data: FFHQData) -> Sequence[str]:
-    _check_columns(data.labels, id_column=[data.id_column], attributes=data.attributes)
+    _check_columns(data)
     return data.attributes
 
 
@@ -126,20 +124,22 @@ def _attributes_of_class_folders(data: ClassFolderData) -> Sequence[str]:
     return list(data.attributes)
 
 
-def _check_columns(labels: Path, **named: Sequence[str | None]) -> None:
+def _check_columns(data: FolderData | FFHQData, **named: str | None) -> None:
     """Check that a table of labels has the columns that the config names."""
     try:
-        columns = label_columns(labels)
+        columns = label_columns(data.labels)
     except DataError as error:
         raise ValueError(f"`data.labels`: {error}") from None
-    for key, names in named.items():
-        for name in filter(None, names):
-            check_name(f"data.{key}", name, columns)
+    for name in data.attributes:
+        check_name("data.attributes", column_of(name, columns), columns)
+    for key, column in {"id_column": data.id_column, "person_column": data.person_column, **named}.items():
+        if column is not None:
+            check_name(f"data.{key}", column, columns)
 
 
 def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
     for name in data.attributes:
-        check_name("data.attributes", name, CELEBA_ATTRIBUTES)
+        check_name("data.attributes", column_of(name), CELEBA_ATTRIBUTES)
     return data.attributes
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
 from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
@@ -22,6 +22,25 @@ HeldOutFrom = Annotated[
     Literal["both", "validation", "test"], Field(description="part of CelebA's partition that is held out")
 ]
 Shards = Annotated[Count, Field(description="shards of each image set")]
+
+
+def _as_text(cell: Any) -> Any:
+    return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+
+
+#: A cell of a label table, as text; a whole number needs no quotes.
+Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})]
+Labelled = Annotated[
+    list[str],
+    Field(
+        min_length=1,
+        description="columns that are true or false (1 or 0, yes or no), or `column=value`, true where a cell has it",
+    ),
+]
+UNKNOWN = "cells that mean unknown, such as -1; blank ones always do"
+PersonColumn = Annotated[
+    str | None, Field(description="column that says who is shown; nobody is then both in training and held out")
+]
 
 
 class FilesWithoutMasks(Section):
@@ -66,11 +85,16 @@ class FolderData(Section):
     """A folder of images with a label table and optional part masks."""
 
     reader: Literal["folder"] = Field(description="reader of the dataset")
-    folder: Folder = Field(description="folder of the images; images without a label are ignored")
-    labels: Path = Field(description="label table, .csv or .parquet, one row per image")
+    folder: Folder = Field(description="folder of the images; those without a row in the label table are left out")
+    labels: Path = Field(description="label table, .csv, .tsv or .parquet, one row per image")
     id_column: str = Field("image", description="column with the path of the image, relative to `folder`")
-    attributes: list[str] = Field(min_length=1, description="binary columns, 1 or 0 for each image")
+    attributes: Labelled
+    unknown: list[Cell] = Field([], description=UNKNOWN)
     split_column: str | None = Field(None, description="column with `train` or `held_out`; null: split at random")
+    split_values: dict[Cell, Literal["train", "held_out"]] | None = Field(
+        None, description="what the cells of `split_column` mean, such as {0: train, 2: held_out}; null: as written"
+    )
+    person_column: PersonColumn = None
     held_out: Share = Field(0.1, description="share of held-out images in a random split")
     masks: Folder | None = Field(
         None, description="folder of part masks <image>.png whose pixel values are part codes; null: swap a box"
@@ -87,6 +111,12 @@ class FolderData(Section):
             raise ValueError("`masks` and `parts` must be set together, a folder of masks and the names of its codes")
         return self
 
+    @model_validator(mode="after")
+    def _split_values_have_a_column(self) -> FolderData:
+        if self.split_values and self.split_column is None:
+            raise ValueError("`split_values` are cells of `split_column`, which is not set; set it")
+        return self
+
     @property
     def part_names(self) -> tuple[str, ...]:
         """Names of the part codes in the masks; empty without masks."""
@@ -98,10 +128,11 @@ class CelebAData(FilesWithoutMasks):
 
     reader: Literal["celeba"] = Field(description="reader of the dataset")
     folder: Folder = Field(
-        description="folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
+        description="folder with img_align_celeba/, list_attr_celeba and list_eval_partition, both .txt or .csv"
     )
     identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
+    unknown: list[Cell] = Field([], description=UNKNOWN)
     images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
     held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
     held_out_from: HeldOutFrom = "both"
@@ -117,9 +148,10 @@ class CelebAHQData(Section):
 
     reader: Literal["celeba-hq"] = Field(description="reader of the dataset")
     folder: Folder = Field(description="folder with CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two text files")
-    partition: Path = Field(description="CelebA's list_eval_partition.txt")
+    partition: Path = Field(description="CelebA's list_eval_partition, .txt or .csv")
     identities: Identities = None
     attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
+    unknown: list[Cell] = Field([], description=UNKNOWN)
     images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
     held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
     held_out_from: HeldOutFrom = "both"
@@ -162,9 +194,11 @@ class FFHQData(FilesWithoutMasks):
         None, description="number of training images, taken from the first labelled one on; null: all"
     )
     held_out: Count | None = Field(None, description="number of held-out images, likewise; null: all")
-    labels: Path = Field(description="label table, .csv or .parquet, one row per image; FFHQ itself has none")
+    labels: Path = Field(description="label table, .csv, .tsv or .parquet, one row per image; FFHQ itself has none")
     id_column: str = Field("image_number", description="column with the image's number")
-    attributes: list[str] = Field(min_length=1, description="binary columns, 1 or 0 for each image")
+    attributes: Labelled
+    unknown: list[Cell] = Field([], description=UNKNOWN)
+    person_column: PersonColumn = None
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     shards: Shards = 8

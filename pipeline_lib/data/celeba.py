@@ -6,7 +6,7 @@ mask per part, and a file that maps each of its images to the CelebA image it wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,15 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
+from pipeline_lib.config.columns import column_of, label_columns, read_cells
 from pipeline_lib.config.names import CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, load_square, open_image
+from pipeline_lib.data.labels import read_column, text_of
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
+IMAGE = "image_id"  # Kaggle's name for the column of images, which has none in the published lists
+VALUES = ("1", "-1", "")  # of an attribute; blank ones are unknown
 TRAIN = 0  # in CelebA's partition
 HELD_OUT = {"validation": {1}, "test": {2}, "both": {1, 2}}
 IMAGES_PER_MASK_FOLDER = 2000
@@ -53,10 +57,12 @@ def open_celeba(settings: CelebAData) -> Source:
     Raises:
         DataError: a list file is missing or not in the published format.
     """
-    attributes = read_attributes(_find(settings.folder, "list_attr_celeba.txt"), settings.attributes)
-    partition = read_pairs(_find(settings.folder, "list_eval_partition.txt"))
+    lists = [
+        _find(settings.folder, f"{name}.txt", f"{name}.csv") for name in ("list_attr_celeba", "list_eval_partition")
+    ]
+    attributes, partition = read_attributes(lists[0], settings.attributes, settings.unknown), read_pairs(lists[1])
     people = _read_people(settings)
-    images = _find(settings.folder, "img_align_celeba")
+    images = _find(settings.folder, "img_align_celeba/img_align_celeba", "img_align_celeba")  # Kaggle's are nested
     items = [Item(name, (images / name, None), truth, people.get(name)) for name, truth in attributes.items()]
     return _source([(item, partition.get(item.image_id)) for item in items], settings)
 
@@ -67,7 +73,8 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
     Raises:
         DataError: a list file is missing or not in the published format.
     """
-    attributes = read_attributes(_find(settings.folder, "CelebAMask-HQ-attribute-anno.txt"), settings.attributes)
+    anno = _find(settings.folder, "CelebAMask-HQ-attribute-anno.txt")
+    attributes = read_attributes(anno, settings.attributes, settings.unknown)
     original = read_mapping(_find(settings.folder, "CelebA-HQ-to-CelebA-mapping.txt"))
     partition, people = read_pairs(settings.partition), _read_people(settings)
     images, masks = _find(settings.folder, "CelebA-HQ-img"), _find(settings.folder, "CelebAMask-HQ-mask-anno")
@@ -81,38 +88,54 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
     return _source(rows, settings)
 
 
-def read_attributes(path: Path, wanted: list[str]) -> dict[str, dict[str, bool]]:
-    """Read a list of attributes, with a line for their number, a line for their names and a line of 1 or -1 per image.
+def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) -> dict[str, dict[str, bool | None]]:
+    """Read a list of attributes, of which each image has 1 or -1.
+
+    The published text has a line for the number of images, a line for the names of the attributes and a line for each
+    image. Kaggle's CSV has a column `image_id` and one for each attribute.
 
     Raises:
-        DataError: the file is not such a list, or lacks a requested attribute.
+        DataError: the file is not such a list, lacks a requested attribute, or names an image twice.
     """
-    lines = _lines(path)
-    names = lines[1].split() if len(lines) > 1 else []
-    missing = [name for name in wanted if name not in names]
+    columns, read = (label_columns(path), read_cells) if _is_csv(path) else (_attributes_of(path), _read_list)
+    column = {attribute: column_of(attribute, columns) for attribute in wanted}
+    missing = [name for name in column.values() if name not in columns]
     if missing:
-        raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(names) or 'none'}")
-    columns = [1 + names.index(name) for name in wanted]
-    found = {}
-    for number, line in enumerate(lines[2:], start=3):
-        cells = line.split()
-        if len(cells) != 1 + len(names) or not {cells[column] for column in columns} <= {"1", "-1"}:
-            raise DataError(f"{path}: line {number} is not a file name and {len(names)} values of 1 or -1")
-        found[cells[0]] = {name: cells[column] == "1" for name, column in zip(wanted, columns, strict=True)}
-    return found
+        raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
+    cells = read(path, [IMAGE, *column.values()])
+    images = _each_once(path, [text_of(cell) for cell in cells[IMAGE]])
+    for name in set(column).intersection(columns):
+        odd = next((row for row, cell in enumerate(cells[name]) if text_of(cell) not in {*VALUES, *unknown}), None)
+        if odd is not None:
+            raise DataError(
+                f"{path}: {images[odd]}: `{name}` is {text_of(cells[name][odd])!r}, neither 1 nor -1; "
+                "say in `data.unknown` if it means unknown"
+            )
+    truth = {
+        attribute: read_column(cells[name], attribute, unknown, lambda row: f"{path}: {images[row]}", name)
+        for attribute, name in column.items()
+    }
+    rows = (dict(zip(truth, values, strict=True)) for values in zip(*truth.values(), strict=True))
+    return dict(zip(images, rows, strict=True))
 
 
 def read_pairs(path: Path) -> dict[str, int]:
-    """Read a list of file names with an integer each, such as the partition.
+    """Read a list of file names with an integer each, such as the partition, as text or as Kaggle's CSV with a header.
 
     Raises:
-        DataError: the file is not such a list.
+        DataError: the file is not such a list, or names an image twice.
     """
-    rows = [line.split() for line in _lines(path)]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != 2 or not row[1].isdigit():
+    if _is_csv(path):
+        cells = read_cells(path, label_columns(path))
+        lines = zip(*cells.values(), strict=True)
+        rows = [(number, [text_of(cell) for cell in line]) for number, line in enumerate(lines, start=2)]
+    else:
+        rows = [(number, line.split()) for number, line in _lines(path)]
+    for number, row in rows:
+        if len(row) != 2 or not row[1].isdecimal():
             raise DataError(f"{path}: line {number} is not a file name and a number")
-    return {name: int(value) for name, value in rows}
+    _each_once(path, [name for _, (name, _) in rows])
+    return {name: int(value) for _, (name, value) in rows}
 
 
 def read_mapping(path: Path) -> dict[int, str]:
@@ -122,9 +145,9 @@ def read_mapping(path: Path) -> dict[int, str]:
         DataError: the file is not such a list.
     """
     lines = _lines(path)
-    if not lines or lines[0].split() != ["idx", "orig_idx", "orig_file"]:
+    if not lines or lines[0][1].split() != ["idx", "orig_idx", "orig_file"]:
         raise DataError(f"{path}: the first line must name the columns idx, orig_idx and orig_file")
-    return {int(line.split()[0]): line.split()[2] for line in lines[1:]}
+    return {int(line.split()[0]): line.split()[2] for _, line in lines[1:]}
 
 
 def load_parts(masks: Path, number: int, resolution: int) -> np.ndarray:
@@ -181,17 +204,49 @@ def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, str]:
     return {name: str(number) for name, number in pairs.items()}
 
 
-def _find(folder: Path, name: str) -> Path:
-    """Find a published file in the folder itself or in the subfolders of the archives."""
-    places = [folder, folder / "Anno", folder / "Eval", folder / "Img"]
-    for place in places:
-        if (place / name).exists():
-            return place / name
-    raise DataError(f"{folder}: no {name} here or in Anno, Eval or Img; unpack the dataset's archives here")
+def _find(folder: Path, *names: str) -> Path:
+    """Find a published file, by the first of its names, in the folder itself or in the subfolders of the archives."""
+    for name in names:
+        for place in (folder, folder / "Anno", folder / "Eval", folder / "Img"):
+            if (place / name).exists():
+                return place / name
+    raise DataError(
+        f"{folder}: no {' or '.join(names)} here or in Anno, Eval or Img; unpack the dataset's archives here"
+    )
 
 
-def _lines(path: Path) -> list[str]:
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _attributes_of(path: Path) -> list[str]:
+    lines = _lines(path)
+    return lines[1][1].split() if len(lines) > 1 else []
+
+
+def _read_list(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Read the cells of a published list of attributes like `read_cells`."""
+    columns = [IMAGE, *_attributes_of(path)]
+    cells: dict[str, list[str]] = {name: [] for name in wanted}
+    for number, line in _lines(path)[2:]:
+        fields = line.split()
+        if len(fields) != len(columns):
+            raise DataError(f"{path}: line {number} is not a file name and {len(columns) - 1} values of 1 or -1")
+        for name, column in cells.items():
+            column.append(fields[columns.index(name)])
+    return cells
+
+
+def _each_once(path: Path, images: list[str]) -> list[str]:
+    if len(set(images)) < len(images):
+        twice = next(name for place, name in enumerate(images) if images.index(name) < place)
+        raise DataError(f"{path}: {twice} appears in two lines; download the list again")
+    return images
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, with their numbers."""
     try:
-        return path.read_text().splitlines()
+        return [(number, line) for number, line in enumerate(path.read_text().splitlines(), start=1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from pipeline_lib.config import FFHQData
-from pipeline_lib.data.folder import read_labels, read_truth
 from pipeline_lib.data.images import PREPROCESSING, read_file
-from pipeline_lib.data.sources import Item, Source
+from pipeline_lib.data.labels import read_labels
+from pipeline_lib.data.sources import Item, LeftOut, Source
 from pipeline_lib.runtime.errors import DataError
 
 PARTS_OF_ENTRY = {"images": "image", "thumbnails": "thumbnail"}  # folder on disk -> entry in the JSON
@@ -22,23 +22,35 @@ def open_ffhq(settings: FFHQData) -> Source:
         DataError: the JSON or the labels cannot be read, or a labelled image is not in the JSON.
     """
     entries = _read_entries(settings.metadata)
-    table = read_labels(settings.labels, settings.id_column)
-    truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
+    labels = read_labels(settings, _number)
     split: dict[str, list[Item]] = {"training": [], "validation": []}
-    for number, attributes in zip(table[settings.id_column].astype(str), truth, strict=True):
-        entry = entries.get(str(int(number)) if number.isdigit() else number)
+    for number, attributes, person in zip(labels.names, labels.truth, labels.persons, strict=True):
+        entry = entries.get(number)
         try:
             path = settings.folder / entry[PARTS_OF_ENTRY[settings.files]]["file_path"]
-            split[entry["category"]].append(Item(f"{int(number):05d}", path, attributes))
+            split[entry["category"]].append(Item(_padded(number), path, attributes, person))
         except (TypeError, KeyError):
             raise DataError(f"{settings.labels}: image {number} has no entry in {settings.metadata}") from None
+    others = sorted(entries.keys() - set(labels.names), key=_padded)
     return Source(
         train=split["training"][: settings.images],
         held_out=split["validation"][: settings.held_out],
         read=partial(read_file, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
+        left_out=[LeftOut(_padded(number), "an image without a row in the label table") for number in others],
     )
+
+
+def _number(text: str) -> str:
+    """Return an image's number as the JSON has it, `7` for `00007`."""
+    if not text.isdecimal():
+        raise ValueError("not the number of an image; write it with digits alone")
+    return str(int(text))
+
+
+def _padded(number: str) -> str:
+    return f"{number:0>5}"
 
 
 def _read_entries(path: Path) -> dict[str, dict[str, dict[str, str]]]:

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
-from pipeline_lib.data.sources import Item, Record, Source, divide, hold_out
+from pipeline_lib.data.images import PREPROCESSING, SUFFIXES, load_codes, load_square
+from pipeline_lib.data.labels import Labels, image_name, read_labels
+from pipeline_lib.data.sources import Item, LeftOut, Record, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
 
-TRUTH = {"1": True, "0": False, "-1": False, "1.0": True, "0.0": False, "-1.0": False, "true": True, "false": False}
-SPLITS = ("train", "held_out")
+SPLITS = {"train": "train", "held_out": "held_out"}
 
 
 def open_folder(settings: FolderData) -> Source:
-    """Read the label table and split its images.
+    """Read the label table, find its images in the folder, and split them.
 
     Raises:
-        DataError: the table cannot be read, names an image twice, or lacks a value.
+        DataError: the table or the folder cannot be read, the table has a row that says nothing or is in doubt, two
+            images have one mask, or a person is on both sides of the split.
     """
-    table = read_labels(settings.labels, settings.id_column)
-    truth = read_truth(table, settings.labels, settings.id_column, settings.attributes)
-    held = _held_out(table, settings)
-    names = table[settings.id_column].astype(str)
-    items = [Item(name, name, row) for name, row in zip(names, truth, strict=True)]
+    labels = read_labels(settings, image_name, settings.split_column)
+    held = _held_out(labels, settings)
+    masks = None if settings.masks is None else settings.masks.resolve()
+    files, unsearched = _list_files(settings.folder.resolve(), {settings.labels.resolve(), masks})
+    found = _spelled(settings.folder, files, labels.names)
+    mask_of = dict.fromkeys(labels.names) if masks is None else _masks_of(settings, labels.names, masks)
+    used = {*found.values(), *(mask_of.values() if masks == settings.folder.resolve() else ())}
+    items = [
+        Item(name, (found.get(name, name), mask_of[name]), truth, person)
+        for name, truth, person in zip(labels.names, labels.truth, labels.persons, strict=True)
+    ]
     train, held_out = divide(items, held)
     return Source(
         train=train,
@@ -36,65 +44,91 @@ def open_folder(settings: FolderData) -> Source:
         read=partial(_read, settings),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
+        left_out=_left_out([file for file in files if file not in used], unsearched, labels.names),
     )
 
 
-def read_labels(path: Path, id_column: str) -> pd.DataFrame:
-    """Read a label table; every cell of a CSV file is read as text.
-
-    Raises:
-        DataError: the table cannot be read, names an image twice, or has a row without one.
-    """
-    try:
-        read = pd.read_parquet if path.suffix == ".parquet" else partial(pd.read_csv, dtype=str, encoding="utf-8-sig")
-        table = read(path)
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a label table ({error}); use a .csv or .parquet file") from None
-    names = table[id_column]
-    if names.isna().any():
-        row = int(names.isna().to_numpy().argmax()) + 1
-        raise DataError(f"{path}: row {row} has no `{id_column}`; add it or remove the row")
-    if names.duplicated().any():
-        raise DataError(f"{path}: `{names[names.duplicated()].iloc[0]}` appears in two rows; remove one")
-    return table
-
-
-def read_truth(table: pd.DataFrame, path: Path, id_column: str, attributes: list[str]) -> list[dict[str, bool]]:
-    """Return the attributes of each row as booleans; `TRUTH` lists the accepted spellings.
-
-    Raises:
-        DataError: a value is not one of them.
-    """
-    columns = {}
-    for name in attributes:
-        values = table[name].map(lambda value: TRUTH.get(str(value).strip().lower()))
-        if values.isna().any():
-            row = int(values.isna().to_numpy().argmax())
-            raise DataError(
-                f"{path}: `{name}` of {table[id_column].iloc[row]} is {table[name].iloc[row]!r}, "
-                "neither true nor false; write 1 or 0, or remove the attribute from `data.attributes`"
-            )
-        columns[name] = values.astype(bool)
-    return pd.DataFrame(columns).to_dict("records")
-
-
 def _read(settings: FolderData, item: Item) -> Record:
-    image = load_square(settings.folder / item.origin, settings.resolution)
+    path, mask = item.origin
+    image = load_square(settings.folder / path, settings.resolution)
     codes = None
     if settings.masks is not None:
-        mask = (settings.masks / item.image_id).with_suffix(".png")
-        codes = load_codes(mask, settings.resolution, len(settings.parts))
+        codes = load_codes(settings.masks / mask, settings.resolution, len(settings.parts))
     return Record(image, codes)
 
 
-def _held_out(table: pd.DataFrame, settings: FolderData) -> np.ndarray:
-    if settings.split_column is None:
-        return hold_out(len(table), settings.held_out, settings.seed)
-    split = table[settings.split_column].astype(str)
-    other = ~split.isin(SPLITS)
-    if other.any():
-        raise DataError(
-            f"{settings.labels}: `{settings.split_column}` is {split[other].iloc[0]!r} for "
-            f"{table[settings.id_column][other].iloc[0]}; it must be train or held_out"
-        )
-    return (split == "held_out").to_numpy()
+def _held_out(labels: Labels, settings: FolderData) -> np.ndarray:
+    if labels.splits is None:
+        return hold_out(len(labels.names), settings.held_out, settings.seed, labels.persons)
+    meaning = settings.split_values or SPLITS
+    for name, split in zip(labels.names, labels.splits, strict=True):
+        if split not in meaning:
+            raise DataError(
+                f"{settings.labels}: `{settings.split_column}` is {split!r} for {name}; it must be one of "
+                f"{', '.join(meaning)}, or say in `data.split_values` what it means"
+            )
+    return np.array([meaning[split] == "held_out" for split in labels.splits], bool)
+
+
+def _list_files(folder: Path, skipped: Collection[Path | None]) -> tuple[list[str], list[str]]:
+    """Return the files below a folder, and the folders that are not searched because they are hidden or links.
+
+    Both are paths relative to the folder, in order. What is skipped is in neither.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable")
+
+    files, unsearched = [], []
+    for place, folders, names in os.walk(folder, onerror=fail):
+        inside = Path(place).relative_to(folder).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        closed = {name for name in folders if name.startswith(".") or Path(place, name).is_symlink()}
+        unsearched += [prefix + name for name in closed]
+        folders[:] = [name for name in folders if name not in closed and Path(place, name) not in skipped]
+        files += [prefix + name for name in names]
+    skipped_files = {path.relative_to(folder).as_posix() for path in skipped if path and path.is_relative_to(folder)}
+    return sorted(set(files) - skipped_files), sorted(unsearched)
+
+
+def _spelled(folder: Path, files: Sequence[str], wanted: Collection[str]) -> dict[str, str]:
+    """Return the spelling on disk of each wanted path, which is in Unicode's form NFC."""
+    wanted, found = set(wanted), {}
+    for file in files:
+        name = unicodedata.normalize("NFC", file)
+        if name in wanted and found.setdefault(name, file) != file:
+            raise DataError(f"{folder}: two files are named {name}, in different Unicode forms; remove one")
+    return found
+
+
+def _masks_of(settings: FolderData, names: Sequence[str], folder: Path) -> dict[str, str]:
+    """Return the path of each image's mask in the folder of masks, as it is spelled there."""
+    image_of: dict[str, str] = {}
+    for name in names:
+        mask = PurePosixPath(name).with_suffix(".png").as_posix()
+        if image_of.setdefault(mask, name) != name:
+            raise DataError(
+                f"{settings.labels}: {image_of[mask]} and {name} have one mask, {mask}; rename one image and its mask"
+            )
+    found = _spelled(folder, _list_files(folder, ())[0], image_of)
+    return {name: found.get(mask, mask) for mask, name in image_of.items()}
+
+
+def _left_out(files: Sequence[str], unsearched: Sequence[str], names: Sequence[str]) -> list[LeftOut]:
+    """Say why files and folders that are not searched are no images of the label table, which has the `names`."""
+    found = [
+        LeftOut(folder, "a hidden folder or a link to one, which is not searched")
+        for folder in unsearched
+        if not any(name.startswith(f"{folder}/") for name in names)
+    ]
+    for file in map(PurePosixPath, files):
+        if file.name.startswith("."):
+            reason = "a hidden file"
+        elif file.suffix.lower() in SUFFIXES:
+            reason = "a file without a row in the label table"
+        else:
+            reason = (
+                f"no row in the label table, and {file.suffix.lower() or 'no suffix'} is no kind of image that is read"
+            )
+        found.append(LeftOut(os.fsencode(file).decode(errors="replace"), reason))
+    return found

@@ -1,33 +1,109 @@
-"""Labels as people write them: cells of a column, read as true, false or unknown."""
+"""Label tables as people write them: a row for each image, cells that are true, false or unknown."""
 
 from __future__ import annotations
 
+import posixpath
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
+from pipeline_lib.config import FFHQData, FolderData
+from pipeline_lib.config.columns import column_of, label_columns, read_cells
 from pipeline_lib.runtime.errors import DataError
 
 #: Spellings of true and false, in lower case; whole numbers may end in `.0`.
 SPELLINGS = {"1": True, "0": False, "-1": False, "true": True, "false": False, "yes": True, "no": False}
+LISTED = 20  # values of a column that an error lists
 
 
-def column_of(attribute: str) -> str:
-    """Return the column of an attribute; `race=Black` is the attribute of rows that have Black in the column race."""
-    return attribute.partition("=")[0]
+@dataclass(frozen=True)
+class Labels:
+    """A label table, row by row.
+
+    Attributes:
+        names: of the images, each once.
+        truth: value of each attribute; None where it is unknown.
+        persons: who is shown; None where it is unknown.
+        splits: cells of the split column as text, or None without such a column.
+    """
+
+    names: list[str]
+    truth: list[dict[str, bool | None]]
+    persons: list[str | None]
+    splits: list[str] | None
+
+
+def read_labels(
+    settings: FolderData | FFHQData, normalised: Callable[[str], str], split_column: str | None = None
+) -> Labels:
+    """Read the label table that a config names.
+
+    Args:
+        settings: the config section.
+        normalised: gives the name of an image its one spelling; raises a ValueError that says what is wrong with it.
+        split_column: column of the splits.
+
+    Raises:
+        DataError: the table cannot be read, names an image twice, or has a row without an image or a cell of an
+            attribute that is neither true nor false.
+    """
+    path, columns = settings.labels, label_columns(settings.labels)
+    column = {attribute: column_of(attribute, columns) for attribute in settings.attributes}
+    others = [name for name in (split_column, settings.person_column) if name is not None]
+    cells = read_cells(path, [settings.id_column, *column.values(), *others])
+    names = _read_names(settings, cells[settings.id_column], normalised)
+
+    def place(row: int) -> str:
+        return f"{path}: {names[row]}"
+
+    truth = {
+        attribute: read_column(cells[name], attribute, settings.unknown, place, name)
+        for attribute, name in column.items()
+    }
+    persons: list[str | None] = [None] * len(names)
+    if settings.person_column is not None:
+        texts = [text_of(cell) for cell in cells[settings.person_column]]
+        persons = [text if text and text not in settings.unknown else None for text in texts]
+    return Labels(
+        names,
+        [dict(zip(truth, values, strict=True)) for values in zip(*truth.values(), strict=True)],
+        persons,
+        None if split_column is None else [text_of(cell) for cell in cells[split_column]],
+    )
+
+
+def image_name(text: str) -> str:
+    """Return the one spelling of an image's path in its folder: `./a//b.png` is `a/b.png`, in Unicode's form NFC.
+
+    Raises:
+        ValueError: the path is absolute, leaves the folder or has a line break.
+    """
+    name = posixpath.normpath(unicodedata.normalize("NFC", text))
+    if posixpath.isabs(name):
+        raise ValueError("an absolute path; write it relative to `data.folder`")
+    if name.split("/")[0] in ("..", "."):
+        raise ValueError("no file of `data.folder`; correct it or move the file there")
+    if len(name.splitlines()) > 1:
+        raise ValueError("a name with a line break; rename the file")
+    return name
 
 
 def text_of(cell: object) -> str:
     """Return a cell as text: normalised (NFC), without blanks around it and without the `.0` of a whole number."""
-    if cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and cell != cell):
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return ""
     text = unicodedata.normalize("NFC", str(cell)).strip()
     return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
 
 
 def read_column(
-    cells: Sequence[object], attribute: str, unknown: Sequence[str], place: Callable[[int], str]
+    cells: Sequence[object],
+    attribute: str,
+    unknown: Sequence[str],
+    place: Callable[[int], str],
+    column: str | None = None,
 ) -> list[bool | None]:
     """Read the cells of one column as the values of an attribute.
 
@@ -37,27 +113,64 @@ def read_column(
             that value.
         unknown: cells that mean unknown, as blank ones always do.
         place: names the row of a cell in an error.
+        column: the column's name, where it has a `=` itself.
 
     Returns:
         The value of each cell; None where it is unknown.
 
     Raises:
-        DataError: a cell is neither true nor false, or 0 and -1 occur together, of which one may mean unknown.
+        DataError: a cell is neither true nor false, or -1 and another spelling of false occur together, of which one
+            may mean unknown; or no cell is the value of `column=value`.
     """
-    column, _, value = attribute.partition("=")
+    column = column or column_of(attribute)
+    value = text_of(attribute.removeprefix(column).removeprefix("="))
     texts = [text_of(cell) for cell in cells]
     known = [bool(text) and text not in unknown for text in texts]
-    if value:
-        return [text == value if is_known else None for text, is_known in zip(texts, known, strict=True)]
-    for row, (text, is_known) in enumerate(zip(texts, known, strict=True)):
-        if is_known and text.lower() not in SPELLINGS:
+    found = {text: row for row, (text, is_known) in enumerate(zip(texts, known, strict=True)) if is_known}
+    if attribute != column:
+        if found and value not in found:
             raise DataError(
-                f"{place(row)}: `{column}` is {text!r}, neither true nor false; write 1 or 0, name the cells that mean "
-                "unknown in `data.unknown`, or remove the attribute from `data.attributes`"
+                f"{place(0)}: no cell of `{column}` is {value!r}, here or in any other row; "
+                f"use one of {_listed(found)} in `{attribute}`"
             )
-    if {"0", "-1"} <= {text for text, is_known in zip(texts, known, strict=True) if is_known}:
+        return [text == value if is_known else None for text, is_known in zip(texts, known, strict=True)]
+    wrong = next((text for text in found if text.lower() not in SPELLINGS), None)
+    if wrong is not None:
         raise DataError(
-            f"{place(texts.index('-1'))}: `{column}` is -1, and 0 in other rows; "
+            f"{place(texts.index(wrong))}: `{column}` is {wrong!r}, neither true nor false; write 1 or 0, name the "
+            f"value that is true as in `{column}=value`, or name the cells that mean unknown in `data.unknown`"
+        )
+    other = next((text for text in found if SPELLINGS[text.lower()] is False and text != "-1"), None)
+    if "-1" in found and other is not None:
+        raise DataError(
+            f"{place(texts.index('-1'))}: `{column}` is -1, and {other} in other rows; "
             "say in `data.unknown` which of the two means unknown"
         )
     return [SPELLINGS[text.lower()] if is_known else None for text, is_known in zip(texts, known, strict=True)]
+
+
+def _listed(values: Sequence[str]) -> str:
+    listed = ", ".join(repr(value) for value in sorted(values)[:LISTED])
+    return listed if len(values) <= LISTED else f"{listed} and {len(values) - LISTED} more"
+
+
+def _read_names(
+    settings: FolderData | FFHQData, cells: Sequence[object], normalised: Callable[[str], str]
+) -> list[str]:
+    names: dict[str, int] = {}
+    for row, cell in enumerate(cells):
+        text = text_of(cell)
+        if not text:
+            raise DataError(f"{settings.labels}: row {row + 1} has no `{settings.id_column}`; add it or remove the row")
+        try:
+            name = normalised(text)
+        except ValueError as fault:
+            raise DataError(
+                f"{settings.labels}: `{settings.id_column}` of row {row + 1} is {text!r}, {fault}"
+            ) from None
+        if name in names:
+            raise DataError(
+                f"{settings.labels}: `{name}` appears in two rows, {names[name] + 1} and {row + 1}; remove one"
+            )
+        names[name] = row
+    return list(names)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that is open for reading.
+    """A dataset that is open for reading; a person who is both in training and held out raises a `DataError`.
 
     Attributes:
         train: training images.
@@ -76,10 +77,32 @@ class Source:
     tolerated: float = 0.0
     left_out: Sequence[LeftOut] = ()
 
+    def __post_init__(self) -> None:
+        shown = {item.person: item.image_id for item in self.train if item.person is not None}
+        other = next((item for item in self.held_out if item.person in shown), None)
+        if other is not None:
+            raise DataError(
+                f"data: person {other.person} is in training ({shown[other.person]}) and held out ({other.image_id}), "
+                "so that what is measured there is not new; move one of these images to the other's split"
+            )
 
-def hold_out(count: int, share: float, seed: int) -> np.ndarray:
-    """Draw which of `count` images are held out, bool (count,)."""
-    return seeding.numpy_generator(seed, "held out").permutation(count) < round(share * count)
+
+def hold_out(count: int, share: float, seed: int, persons: Sequence[str | None] | None = None) -> np.ndarray:
+    """Draw which of `count` images are held out, bool (count,).
+
+    Args:
+        count: number of images.
+        share: share that is held out; with `persons` the least that consists of whole persons.
+        seed: of the draw, which is the same where no person has two images.
+        persons: who is shown in each image, all of whose images are on one side; None where it is unknown.
+    """
+    drawn = seeding.numpy_generator(seed, "held out").permutation(count)
+    first: dict[str, int] = {}  # image of each person
+    of_person = [
+        row if person is None else first.setdefault(person, row) for row, person in enumerate(persons or [None] * count)
+    ]
+    places = np.argsort(np.argsort(drawn[of_person], kind="stable"))  # a person's images follow each other
+    return places[of_person] < round(share * count)
 
 
 def divide(items: Sequence[Item], held_out: np.ndarray) -> tuple[list[Item], list[Item]]:

@@ -121,10 +121,25 @@ def test_an_image_without_masks_is_named(celeba_hq):
             "no attribute Smiling; it has 5_o",
         ),
         ("Anno/list_attr_celeba.txt", lambda text: text[:-9], "line 6 is not a file name and 40 values of 1 or -1"),
-        ("Anno/list_attr_celeba.txt", lambda text: text.replace("  1  ", "  0  "), "line 3 is not a file name and 40"),
+        (
+            "Anno/list_attr_celeba.txt",
+            lambda text: text.replace("  1  ", "  0  "),
+            "000001.jpg: `Smiling` is '0', neither 1 nor -1",
+        ),
+        ("Anno/list_attr_celeba.txt", lambda text: text.replace("  1  ", "  2  "), "000001.jpg: `Smiling` is '2', nei"),
+        ("Anno/list_attr_celeba.txt", lambda text: text.replace("000002", "000001"), "000001.jpg appears in two lines"),
+        (
+            "Eval/list_eval_partition.txt",
+            lambda text: text.replace("2.jpg", "1.jpg"),
+            "000001.jpg appears in two lines",
+        ),
         ("Eval/list_eval_partition.txt", lambda text: text.replace(" 1", ""), "line 3 is not a file name and a number"),
         ("Eval/list_eval_partition.txt", lambda text: text[:39], "000004.jpg has no partition"),
-        ("Anno/list_attr_celeba.txt", None, r"no list_attr_celeba.txt here or in Anno, Eval or Img"),
+        (
+            "Anno/list_attr_celeba.txt",
+            None,
+            r"no list_attr_celeba.txt or list_attr_celeba.csv here or in Anno, Eval or Img",
+        ),
     ],
 )
 def test_lists_that_are_not_the_published_ones_are_refused(celeba, file, change, complaint):
@@ -149,13 +164,61 @@ def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_h
 
 def test_people_are_told_apart_where_the_list_is_given(tmp_path, celeba, celeba_hq):
     identities = tmp_path / "identity_CelebA.txt"
-    identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
+    identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 8692\n")
     source = open_celeba(settings_of(celeba, identities=identities))
     assert [item.person for item in source.train] == ["2880", "2937"]
     source = open_celeba_hq(settings_of_hq(celeba_hq, celeba, identities=identities))
     assert [item.person for item in (*source.train, *source.held_out)] == ["2880", "8692"]
     alone = open_celeba(settings_of(celeba))
     assert alone.train[0].person is None
+    identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
+    with pytest.raises(DataError, match=r"person 2880 is in training \(000001.jpg\) and held out \(000004.jpg\)"):
+        open_celeba(settings_of(celeba, identities=identities))
     identities.write_text("000001.jpg 2880\n")
     with pytest.raises(DataError, match=r"identity_CelebA.txt: no line for the image of 000002.jpg"):
         open_celeba(settings_of(celeba, identities=identities))
+
+
+def test_kaggles_celeba_is_read_as_its_zip_unpacks(celeba, tmp_path):
+    """Lists as CSV, and the folder of images inside one of the same name."""
+    root = tmp_path / "kaggle"
+    (root / "img_align_celeba").mkdir(parents=True)
+    (celeba / "Img/img_align_celeba").rename(root / "img_align_celeba/img_align_celeba")
+    rows = [
+        [name, *("1" if held and attribute == "Smiling" else "-1" for attribute in CELEBA_ATTRIBUTES)]
+        for name, held in SMILING.items()
+    ]
+    header = ["image_id", *CELEBA_ATTRIBUTES]
+    (root / "list_attr_celeba.csv").write_text("".join(",".join(row) + "\r\n" for row in [header, *rows]))
+    partition = [f"{name},{part}\r\n" for name, part in zip(SMILING, "0012", strict=True)]
+    (root / "list_eval_partition.csv").write_text("".join(["image_id,partition\r\n", *partition]))
+    source = open_celeba(settings_of(root))
+    assert {item.image_id: item.attributes["Smiling"] for item in (*source.train, *source.held_out)} == SMILING
+    assert [item.image_id for item in source.held_out] == ["000003.jpg", "000004.jpg"]
+    for item in source.train:
+        assert abs(int(source.read(item).image[0, 0, 0]) - 60 * list(SMILING).index(item.image_id)) < 4  # JPEG
+
+
+@pytest.mark.parametrize("file", ["Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt"])
+def test_a_blank_last_line_of_a_list_is_no_image(celeba, file):
+    expected = open_celeba(settings_of(celeba))
+    with (celeba / file).open("a") as list_file:
+        list_file.write("\n \n")
+    found = open_celeba(settings_of(celeba))
+    assert (found.train, found.held_out) == (expected.train, expected.held_out)
+
+
+def test_a_value_of_the_lists_may_mean_unknown_or_be_named(celeba):
+    """As in the lists that `export --format celeba` writes, where 0 is unknown."""
+    path = celeba / "Anno/list_attr_celeba.txt"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace("  1  ", "  0  ")
+    path.write_text("\n".join(lines))
+    source = open_celeba(settings_of(celeba, attributes=["Smiling", "Smiling=-1"], unknown=[0]))
+    found = {item.image_id: tuple(item.attributes.values()) for item in (*source.train, *source.held_out)}
+    assert found == {
+        "000001.jpg": (None, None),
+        "000002.jpg": (False, True),
+        "000003.jpg": (True, False),
+        "000004.jpg": (False, True),
+    }

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -465,6 +466,49 @@ def test_a_folder_that_does_not_fit_is_refused_before_anything_runs(
     section, name = key.split(".")
     folder[section][name] = value
     assert complaint in refusal(folder)
+
+
+def test_a_name_is_the_same_in_both_unicode_forms_and_a_path_is_that_of_the_disk(
+    folder: dict[str, Any], tmp_path: Path
+) -> None:
+    composed, decomposed = "l\u00e4chelnd", "la\u0308chelnd"
+    (tmp_path / "labels.csv").write_text(f"image,{decomposed},long_hair\na.png,1,0\n")
+    for named, written in ((composed, decomposed), (decomposed, composed)):
+        folder["data"] |= {"attributes": [named, "long_hair"], "folder": str(tmp_path / decomposed)}
+        folder["detectors"] = {"attributes": [written, "long_hair"]}
+        folder["rebalance"]["targets"] = [target(where, written) for where in (LONG, SHORT)]
+        (tmp_path / decomposed).mkdir(exist_ok=True)
+        config = parse_config(folder)
+        assert config.rebalance.targets[0].attribute == config.data.attributes[0] == composed
+        assert config.data.folder.name == decomposed
+
+
+def test_cells_of_a_table_may_be_named_as_numbers_but_not_as_what_yaml_makes_of_yes(folder: dict[str, Any]) -> None:
+    folder["data"] |= {"split_column": "long_hair", "split_values": {0: "train", "1": "held_out"}, "unknown": [-1, "?"]}
+    data = parse_config(folder).data
+    assert data.split_values == {"0": "train", "1": "held_out"}
+    assert data.unknown == ["-1", "?"]
+    schema = yaml.safe_load(yaml.safe_dump(type(data).model_json_schema()))
+    jsonschema.validate(yaml.safe_load(yaml.safe_dump(folder["data"])), schema)
+    folder["data"]["unknown"] = [False]
+    assert "`data.unknown.0`: Input should be a valid string, found False" in refusal(folder)
+    folder["data"] |= {"unknown": [], "split_column": None}
+    assert "`split_values` are cells of `split_column`, which is not set" in refusal(folder)
+
+
+def test_an_attribute_may_be_a_value_of_a_column(folder: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,smiling,race,who\na.png,1,Black,p\n")
+    folder["data"] |= {"attributes": ["smiling", "race=Black"], "person_column": "who"}
+    folder["detectors"] = {"attributes": ["smiling", "race=Black"]}
+    folder["rebalance"]["targets"] = [target({"race=Black": value}) for value in (True, False)]
+    assert parse_config(folder).data.attributes == ["smiling", "race=Black"]
+    folder["data"]["attributes"] = ["smiling", "rase=Black"]
+    assert (
+        "`data.attributes` names `rase`, which is not one of image, smiling, race, who; did you mean `race`?"
+        in refusal(folder)
+    )
+    folder["data"] |= {"attributes": ["smiling", "race=Black"], "person_column": "name"}
+    assert "`data.person_column` names `name`" in refusal(folder)
 
 
 PUBLISHED = {"family": "progan", "domain": "celebahq-small"}

@@ -74,10 +74,23 @@ def test_what_was_exported_can_be_read_as_a_folder(run, tmp_path, capsys):
         reader="folder", folder=tmp_path / "out", labels=labels, attributes=["smiling"], resolution=32, held_out=0
     )
     source = open_folder(settings)
-    records = {item.image_id: source.read(item) for item in source.train}
-    assert np.array_equal(records["b/1.png"].image, PIXELS[2])
-    smiling = {name: record.attributes["smiling"] for name, record in records.items()}
+    items = {item.image_id: item for item in source.train}
+    assert np.array_equal(source.read(items["b/1.png"]).image, PIXELS[2])
+    smiling = {name: item.attributes["smiling"] for name, item in items.items()}
     assert smiling == {"a/1.png": True, "a/2.v2.png": False, "b/1.png": True, "b/2.png": False, "b/3.png": True}
+
+
+def test_a_rebalanced_export_keeps_its_edited_images_when_it_is_read_as_a_folder(run, tmp_path):
+    """Blank labels are unknown, so that these images are read and nothing is said of them."""
+    out = tmp_path / "out"
+    export(run, "dataset_rebalanced", out)
+    settings = FolderData(
+        reader="folder", folder=out, labels=out / "labels.csv", attributes=["smiling"], resolution=32, held_out=0
+    )
+    source = open_folder(settings)
+    assert [item.attributes["smiling"] for item in source.train] == [True, None, True, None, True]
+    assert all(np.array_equal(source.read(item).image, AFTER[place]) for place, item in enumerate(source.train))
+    assert all(not left.name.endswith(".png") for left in source.left_out)
 
 
 def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
@@ -212,7 +225,7 @@ def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, tmp
     for place, item in enumerate(source.train):
         record = source.read(item)
         assert np.array_equal(record.image, PIXELS[place])
-        assert record.attributes == {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
+        assert item.attributes == {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
 
     export(run, "dataset_rebalanced", tmp_path / "edited", "celeba")
     table = pd.read_parquet(tmp_path / "edited/metadata.parquet")
@@ -222,8 +235,13 @@ def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, tmp
     assert lines[:4] == ["7", "smiling long_hair", "000001.png 1 1", "000002.png 0 0"]
     edited = (tmp_path / "edited/list_edited.txt").read_text().splitlines()
     assert edited == ["2", "target_attribute target_value", "000002.png smiling 1", "000004.png smiling 1"]
-    with pytest.raises(DataError, match=r"line 4 is not a file name and 2 values of 1 or -1"):
-        open_celeba(settings.model_copy(update={"folder": tmp_path / "edited"}))
+    settings = settings.model_copy(update={"folder": tmp_path / "edited"})
+    with pytest.raises(
+        DataError, match=r"000002.png: `(smiling|long_hair)` is '0', neither 1 nor -1; say in `data.unkn"
+    ):
+        open_celeba(settings)
+    source = open_celeba(settings.model_copy(update={"unknown": ["0"]}))
+    assert [item.attributes["smiling"] for item in source.train] == [True, None, True, None, True]
 
 
 def test_tar_shards_hold_image_and_lineage_and_are_the_same_each_time(run, tmp_path, monkeypatch):

@@ -56,6 +56,36 @@ def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):
         open_ffhq(settings_of(ffhq))
 
 
+def test_a_number_may_be_padded_or_a_fraction_but_is_one_image(ffhq):
+    (ffhq / "labels.csv").write_text("image_number,smiling\n00001.0,1\n60000,0\n")
+    source = open_ffhq(settings_of(ffhq))
+    assert [item.image_id for item in (*source.train, *source.held_out)] == ["00001", "60000"]
+    assert [(left.name, left.reason) for left in source.left_out] == [
+        ("00000", "an image without a row in the label table")
+    ]
+    (ffhq / "labels.csv").write_text("image_number,smiling\n00001,1\n1,0\n")
+    with pytest.raises(DataError, match="`1` appears in two rows, 1 and 2"):
+        open_ffhq(settings_of(ffhq))
+    (ffhq / "labels.csv").write_text("image_number,smiling\n00001.png,1\n")
+    with pytest.raises(DataError, match=r"row 1 is '00001.png', not the number of an image"):
+        open_ffhq(settings_of(ffhq))
+
+
+def test_cells_of_the_label_table_mean_what_the_config_says(ffhq):
+    (ffhq / "labels.csv").write_text("image_number,smiling,race,who\n0,-1,A,p\n1,0,B,p\n60000,1,?,q\n")
+    given = {"attributes": ["smiling", "race=A"], "unknown": [-1, "?"], "person_column": "who"}
+    source = open_ffhq(settings_of(ffhq, **given))
+    assert [item.attributes for item in (*source.train, *source.held_out)] == [
+        {"smiling": None, "race=A": True},
+        {"smiling": False, "race=A": False},
+        {"smiling": True, "race=A": None},
+    ]
+    assert [item.person for item in (*source.train, *source.held_out)] == ["p", "p", "q"]
+    (ffhq / "labels.csv").write_text("image_number,smiling,who\n0,1,p\n1,0,p\n60000,1,p\n")
+    with pytest.raises(DataError, match=r"person p is in training \(00001\) and held out \(60000\)"):
+        open_ffhq(settings_of(ffhq, person_column="who"))
+
+
 @pytest.fixture
 def scenes(tmp_path):
     for name, count in (("church_outdoor_train", 6), ("tower_train", 4), ("bridge_train", 2)):

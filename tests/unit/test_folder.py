@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from concurrent.futures import Future
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_column_says_which_images_are_held_out(tmp_path):
     assert [item.image_id for item in source.held_out] == ["deep/03.png", "deep/07.png"]
     wrong = settings.model_copy(update={"labels": tmp_path / "wrong.csv"})
     (tmp_path / "wrong.csv").write_text(settings.labels.read_text().replace("held_out", "test"))
-    with pytest.raises(DataError, match=r"`split` is 'test' for deep/03.png; it must be train or held_out"):
+    with pytest.raises(DataError, match=r"`split` is 'test' for deep/03.png; it must be one of train, held_out, or"):
         open_folder(wrong)
 
 
@@ -204,9 +205,13 @@ def test_true_and_false_may_be_written_in_several_ways(tmp_path, spelling):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda rows: rows[3].update(smiling="perhaps"), "`smiling` of deep/03.png is 'perhaps', neither true nor"),
-        (lambda rows: rows[3].update(smiling=""), "`smiling` of deep/03.png is nan, neither true nor false"),
-        (lambda rows: rows[3].update(image="deep/04.png"), "`deep/04.png` appears in two rows"),
+        (lambda rows: rows[3].update(smiling="perhaps"), "deep/03.png: `smiling` is 'perhaps', neither true nor false"),
+        (lambda rows: rows[3].update(image="deep/04.png"), "`deep/04.png` appears in two rows, 4 and 5"),
+        (lambda rows: rows[3].update(image="./deep//04.png"), "`deep/04.png` appears in two rows, 4 and 5"),
+        (lambda rows: rows[3].update(image="/deep/03.png"), "row 4 is '/deep/03.png', an absolute path"),
+        (lambda rows: rows[3].update(image="../faces/deep/03.png"), "row 4 is '../faces/deep/03.png', no file of"),
+        (lambda rows: rows[3].update(image="."), "row 4 is '.', no file of `data.folder`"),
+        (lambda rows: rows[3].update(image="deep\n03.png"), "a name with a line break"),
         (lambda rows: rows[3].update(image=""), "row 4 has no `image`"),
     ],
 )
@@ -236,6 +241,147 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, suffix):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=f"labels.{suffix}: cannot be read as a label table"):
         label_columns(path)
+
+
+def test_what_the_folder_holds_besides_its_images_is_left_out_with_a_reason(tmp_path):
+    settings = write_dataset(tmp_path)
+    faces = tmp_path / "faces"
+    settings.labels.rename(faces / "labels.csv")
+    (faces / ".thumbs").mkdir()
+    for name in ("deep/more.JPG", "deep/phone.heic", "notes", ".thumbs/00.png", "deep/._00.png", "b\u0308.png"):
+        (faces / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (faces / "link").symlink_to(tmp_path / "elsewhere")
+    source = open_folder(settings.model_copy(update={"labels": faces / "labels.csv"}))
+    assert len(source.train) + len(source.held_out) == 20
+    unlabelled, folder = (
+        "a file without a row in the label table",
+        "a hidden folder or a link to one, which is not searched",
+    )
+    unread = "no row in the label table, and {} is no kind of image that is read"
+    assert {left.name: left.reason for left in source.left_out} == {
+        ".thumbs": folder,
+        "link": folder,
+        "b\u0308.png": unlabelled,
+        "deep/more.JPG": unlabelled,
+        "deep/phone.heic": unread.format(".heic"),
+        "notes": unread.format("no suffix"),
+        "deep/._00.png": "a hidden file",
+    }
+
+
+def test_images_behind_a_link_are_read_where_they_have_rows(tmp_path):
+    settings = write_dataset(tmp_path)
+    (tmp_path / "faces/deep").rename(tmp_path / "elsewhere")
+    (tmp_path / "faces/deep").symlink_to(tmp_path / "elsewhere")
+    source = open_folder(settings)
+    for item in source.train:
+        assert (source.read(item).image == COLORS[int(item.image_id[5:7])]).all()
+    assert source.left_out == []
+
+
+@pytest.mark.parametrize("in_table", ["NFC", "NFD"])
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_a_name_is_found_in_whichever_unicode_form_the_disk_has_it(tmp_path, in_table, on_disk):
+    settings = write_dataset(tmp_path, masks=True)
+    for folder in ("faces", "masks"):
+        named = unicodedata.normalize(on_disk, "deep/l\u00e4chelnd.png")
+        (tmp_path / folder / "deep/04.png").rename(tmp_path / folder / named)
+    text = settings.labels.read_text().replace("deep/04", unicodedata.normalize(in_table, "./deep/l\u00e4chelnd"))
+    settings.labels.write_text(text)
+    source = open_folder(settings)
+    (item,) = (item for item in (*source.train, *source.held_out) if item.image_id == "deep/l\u00e4chelnd.png")
+    record = source.read(item)
+    assert (record.image == COLORS[4]).all()
+    assert record.codes.sum() == 16 * 16
+    assert source.left_out == []
+
+
+def test_two_files_of_one_name_in_two_unicode_forms_are_refused(tmp_path):
+    settings = write_dataset(tmp_path)
+    for form in ("NFC", "NFD"):
+        (tmp_path / "faces" / unicodedata.normalize(form, "\u00e4.png")).touch()
+    open_folder(settings)  # no row says that it is one of them
+    settings.labels.write_text(settings.labels.read_text() + "\u00e4.png,1\n")
+    assert "two files are named \u00e4.png, in different Unicode forms" in refusal(tmp_path, settings)
+
+
+def test_two_images_with_one_mask_are_refused(tmp_path):
+    settings = write_dataset(tmp_path, masks=True)
+    settings.labels.write_text(settings.labels.read_text() + "deep/04.jpg,1\n")
+    assert "deep/04.png and deep/04.jpg have one mask, deep/04.png" in refusal(tmp_path, settings)
+
+
+def test_masks_beside_their_images_are_not_left_out(tmp_path):
+    settings = write_dataset(tmp_path, count=2, masks=True)
+    table = "image,smiling\n"
+    for number in range(2):
+        Image.open(tmp_path / f"faces/deep/0{number}.png").save(tmp_path / f"masks/deep/0{number}.bmp")
+        table += f"deep/0{number}.bmp,{number}\n"
+    settings.labels.write_text(table)
+    source = open_folder(settings.model_copy(update={"folder": settings.masks}))
+    assert source.left_out == []
+    within = open_folder(settings.model_copy(update={"folder": tmp_path}))
+    assert {left.name.split("/")[0] for left in within.left_out} == {"faces"}
+
+
+def test_a_person_is_on_one_side_of_a_random_split_and_of_a_given_one(tmp_path):
+    persons = [f"p{number // 4}" for number in range(16)] + [""] * 4
+    settings = write_dataset(tmp_path, who=persons, split=["train"] * 10 + ["held_out"] * 10)
+    settings = settings.model_copy(update={"attributes": ["smiling"], "person_column": "who", "held_out": 0.4})
+    source = open_folder(settings)
+    assert len(source.held_out) >= 8
+    sides = [{item.person for item in side if item.person} for side in (source.train, source.held_out)]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == {"p0", "p1", "p2", "p3"}
+    message = refusal(tmp_path, settings.model_copy(update={"split_column": "split"}))
+    assert "person p2 is in training (deep/09.png) and held out (deep/10.png)" in message
+
+
+def test_waterbirds_metadata_is_read_as_published(tmp_path):
+    (tmp_path / "metadata.csv").write_text(
+        "img_id,img_filename,y,split,place,place_filename\n"
+        "1,001.Black_footed_Albatross/a_0046_18.jpg,1,0,0,/b/bamboo_forest/00002.jpg\n"
+        "2,002.Laysan_Albatross/b_0002_1027.jpg,1,1,1,/l/lake/natural/00065.jpg\n"
+        "3,004.Groove_billed_Ani/c_0001_2.jpg,0,2,1,/o/ocean/00001.jpg\n"
+    )
+    given = {
+        "reader": "folder",
+        "folder": tmp_path,
+        "labels": tmp_path / "metadata.csv",
+        "id_column": "img_filename",
+        "attributes": ["y", "place"],
+        "split_column": "split",
+    }
+    source = open_folder(FolderData(**given, split_values={0: "train", "1": "train", 2: "held_out"}))
+    assert [tuple(item.attributes.values()) for item in source.train] == [(True, False), (True, True)]
+    assert [tuple(item.attributes.values()) for item in source.held_out] == [(False, True)]
+    with pytest.raises(
+        DataError, match=r"`split` is '2' for 004.Groove_billed_Ani/c_0001_2.jpg; it must be one of 0, 1,"
+    ):
+        open_folder(FolderData(**given, split_values={0: "train", 1: "train"}))
+
+
+def test_fairfaces_columns_of_several_values_are_read_by_value(tmp_path):
+    (tmp_path / "fairface_label_train.csv").write_text(
+        "file,age,gender,race,service_test\n"
+        "train/1.jpg,50-59,Male,East Asian,True\n"
+        "train/2.jpg,30-39,Female,Indian,False\n"
+        "train/3.jpg,3-9,Female,Black,False\n"
+    )
+    given = {"reader": "folder", "folder": tmp_path, "labels": tmp_path / "fairface_label_train.csv"}
+    given |= {"id_column": "file", "held_out": 0.0}
+    attributes = ["gender=Female", "race=East Asian", "age=3-9", "service_test"]
+    source = open_folder(FolderData(**given, attributes=attributes))
+    assert [item.attributes for item in source.train] == [
+        dict(zip(attributes, (False, True, False, True), strict=True)),
+        dict(zip(attributes, (True, False, False, False), strict=True)),
+        dict(zip(attributes, (True, False, True, False), strict=True)),
+    ]
+    with pytest.raises(
+        DataError, match=r"no cell of `race` is 'White'.* use one of 'Black', 'East Asian', 'Indian' in"
+    ):
+        open_folder(FolderData(**given, attributes=["race=White"]))
 
 
 def test_chunks_come_in_order_and_few_are_read_ahead():

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.utkface import biased, main, read_names
+from pipeline_lib.config import FolderData
+from pipeline_lib.data.folder import open_folder
 
 
 @pytest.fixture
@@ -45,6 +47,18 @@ def test_the_table_is_one_that_the_folder_reader_takes(faces, tmp_path, capsys):
     assert list(table) == ["image", "female", "white", "split"]
     assert set(table["female"]) == set(table["white"]) == {0, 1}
     assert "images to train on" in capsys.readouterr().out
+    settings = FolderData(
+        reader="folder",
+        folder=faces,
+        labels=tmp_path / "race.csv",
+        attributes=["female", "white=1"],
+        split_column="split",
+    )
+    source = open_folder(settings)
+    found = {item.image_id: [*item.attributes.values()] for item in (*source.train, *source.held_out)}
+    assert found == {image: [bool(female), bool(white)] for image, female, white, _ in table.itertuples(index=False)}
+    assert {item.image_id for item in source.held_out} == set(table["image"][table["split"] == "held_out"])
+    assert "61_1_20170109142408075.jpg" in {left.name for left in source.left_out}
 
 
 def test_a_folder_without_such_files_is_named(tmp_path, capsys):

@@ -21,7 +21,7 @@ rule prepare_dataset:
         stage="prepare_dataset",
         settings=settings["data"],
         run=RUN,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
