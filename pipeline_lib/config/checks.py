@@ -76,6 +76,9 @@ def check_attributes(config: Config) -> None:
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
             check_name("rebalance.targets", name, config.detectors.attributes)
+    for attribute, altered in config.rebalance.alters.items():
+        for name in altered:
+            check_name(f"rebalance.alters.{attribute}", name, attributes)
     for key, region in _regions(config):
         named = "name" if isinstance(region, PartRegion) else "shows"
         for part in region.parts:

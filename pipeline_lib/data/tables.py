@@ -18,11 +18,13 @@ ROWS_PER_GROUP = 4096  # rows that a `table_writer` holds in memory at a time
 
 #: Fixed columns of each kind of table. Kinds marked open have further columns, one per attribute.
 SCHEMAS: dict[str, pa.Schema] = {
-    # One row per image with its ground truth, and its identity if known. Open, with a bool per attribute.
+    # One row per image with its ground truth, and its identity if known. Open, with a bool per attribute, null where
+    # unknown.
     "labels": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("person", pa.string())]),
     # One row per image of the source that could not be used, with the reason.
     "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
-    # One row per image of an assembled set. Open, with a bool per attribute, null for edited images.
+    # One row per image of an assembled set. Open, with a bool per attribute: of edited images null where their region
+    # can show it, and else as in the original.
     "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_()), ("touched", pa.bool_())]),
     # One row per image with a detector's calibrated probabilities. Open, with a float per attribute.
     "scores": pa.schema([("image_id", pa.string())]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.groups import holds_of
@@ -27,6 +27,7 @@ def assemble_rebalanced(
     touched: list[Path],
     plan: Path,
     truth: list[Path],
+    settings: Rebalance,
     run: str,
     rebalanced: list[Path],
     labels: Path,
@@ -39,10 +40,12 @@ def assemble_rebalanced(
         touched: shards of images that went through the editor with their own part, for the others; may be empty.
         plan: its table of edits, by which spare composites are used only in the place of failed ones.
         truth: label table of the set; empty if ground truth is unknown.
+        settings: the config section, with what the regions can show.
         run: name of the run, stored in the files.
         rebalanced: shards to write, one for each of `images`.
-        labels: table to write, with flags for edited and touched images and the ground truth of all but the edited.
-            An edited image's attributes are null, because the target of an edit is not ground truth.
+        labels: table to write, with flags for edited and touched images and the labels. Of an edited image those that
+            its region can show are null, because the target of an edit is not ground truth, and the others are as
+            before.
     """
     succeeded, edits = _by_name(composites), read_table(plan, "plan")
     if unplanned := succeeded.keys() - set(edits["image_id"]):
@@ -60,7 +63,9 @@ def assemble_rebalanced(
     if known is not None:
         table = table.merge(known[["image_id", *attributes]], on="image_id", validate="one_to_one")
         table[attributes] = table[attributes].astype("boolean")
-        table.loc[table["edited"], attributes] = pd.NA
+        for attribute, own in edits[edits["image_id"].isin(list(edited))].groupby("attribute")["image_id"]:
+            lost = [name for name in attributes if not settings.carries(attribute, name)]
+            table.loc[table["image_id"].isin(own), lost] = pd.NA
     write_table(labels, "assembled", table, {"run": run})
 
 

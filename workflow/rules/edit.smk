@@ -139,7 +139,8 @@ rule assemble_rebalanced:
         "../../envs/pipeline.yaml"
     params:
         stage="assemble_rebalanced",
+        settings=settings["rebalance"] | {"alters": checked.alters},
         run=RUN,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
