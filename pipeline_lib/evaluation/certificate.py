@@ -75,7 +75,7 @@ def certify_targets(
         check_different(audit)
         check_fresh(audit, targets.labels or [])
         known = combine_audits(list(sheets.values()))
-    elif truth and _counts(checked[0]):
+    elif truth and truth_counts(checked[0]):
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]
@@ -130,7 +130,7 @@ def edited_strata(
     ]
 
 
-def _counts(checked: Path) -> bool:
+def truth_counts(checked: Path) -> bool:
     """Return whether the truth of edits counts, because it was right about unedited images."""
     accuracy = read_json(checked)["accuracy_on_unedited"]
     return accuracy is not None and accuracy >= LEAST_ACCURACY

@@ -674,7 +674,7 @@ def test_what_a_region_can_show_is_known_of_avatars_and_else_only_what_targets_n
     [
         ({"hat": []}, "`alters` names `hat`, which has no target"),
         ({"smiling": ["long_hair"]}, "`alters.smiling` names `long_hair`, a condition of its target"),
-        ({"smiling": ["mouth_opn"]}, "`rebalance.alters.smiling`: `mouth_opn` .*mouth_open"),
+        ({"smiling": ["mouth_opn"]}, "`rebalance.alters.smiling` names `mouth_opn`, .*did you mean `mouth_open`"),
     ],
 )
 def test_what_no_edit_can_alter_is_refused(alters: dict[str, list[str]], message: str) -> None:
