@@ -179,7 +179,7 @@ rule write_datasheet:
         run=RUN,
         data=settings["data"],
         targets=settings["rebalance"],
-        revision=4,
+        revision=5,
     script:
         "../scripts/stage.py"
 
