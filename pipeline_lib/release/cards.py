@@ -61,13 +61,9 @@ and where there is none on the value aimed at if it is confirmed (`table` is {ta
 {line}
 ```
 """
-#: The label, else the value aimed at if it is confirmed, as nullable bool.
-LABEL_ELSE_TARGET = """\
-labels = table["{attribute}"].astype("boolean").fillna(
-    table["target_value"].astype("boolean").where(
-        table["confirmed_by"].notna() & (table["target_attribute"] == "{attribute}")
-    )
-)"""
+#: The label, else the value aimed at if it is confirmed, where several attributes are edited for one of them.
+LABEL_ELSE_TARGET = 'labels = table["{name}"].fillna(table["target_value"].where(table["confirmed_by"].notna()))'
+OF_SEVERAL = LABEL_ELSE_TARGET.replace(".notna()", '.notna() & (table["target_attribute"] == "{name}")')
 
 MODEL = Template("""\
 # $title
@@ -148,9 +144,10 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
     model = ["- `model/`: the GAN retrained on these images, with its card."] * bool(image_set.retrained)
     files = "\n".join([form.files, *model])
     text = f"{head}\n{IMAGES.substitute(files=files)}"
-    edited = image_set.config.rebalance.edited[0]
-    if image_set.splits[0].edits and edited in image_set.attributes:
-        text += LABELS.format(table=form.table, line=LABEL_ELSE_TARGET.format(attribute=edited))
+    edited = image_set.config.rebalance.edited
+    if image_set.splits[0].edits and edited[0] in image_set.attributes:
+        line = (LABEL_ELSE_TARGET if len(edited) == 1 else OF_SEVERAL).format(name=edited[0])
+        text += LABELS.format(table=form.table, line=line)
     if form.plain:
         return text
     rows = "\n".join(f"| `{name}` | {COLUMNS.get(name, ATTRIBUTE)} |" for name in image_set.schema.names)

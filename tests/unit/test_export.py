@@ -161,7 +161,7 @@ def test_a_key_and_a_line_of_code_give_the_label_or_else_the_confirmed_target(ph
         line = (tmp_path / form / "README.md").read_text().split("```python\n")[1].split("```")[0]
         found = {"table": table}
         exec(line, found)
-        assert found["labels"].astype(object).where(found["labels"].notna(), None).tolist() == expected
+        assert found["labels"].astype("boolean").tolist() == [pd.NA if value is None else value for value in expected]
 
 
 def test_confirmed_targets_are_refused_where_a_table_has_none(tmp_path):
