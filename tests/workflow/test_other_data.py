@@ -75,6 +75,9 @@ def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
 def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks(sources: Run, tmp_path: Path) -> None:
     run = sources.copy(tmp_path / "run")
     labels = write_photos(run.folder / "photos", 384, short_sides=(40, 70))
+    table = pd.read_csv(labels).astype({"smiling": "Int8", "long_hair": "Int8"})
+    table.loc[::17, "smiling"] = table.loc[::23, "long_hair"] = pd.NA  # unknown
+    table.to_csv(labels, index=False)
     values = reduced("poisson", retrain=False) | {
         "run": "photos",
         "data": {
@@ -101,14 +104,22 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         assert (results / name).stat().st_size > 0, name
 
     read = read_table(results / "labels/dataset.parquet", "labels").set_index("image_id")
-    shown = pd.read_csv(labels, index_col="image").loc[read.index, ["smiling", "long_hair"]].astype(bool)
-    assert read[["smiling", "long_hair"]].equals(shown.rename_axis("image_id"))
+    shown = pd.read_csv(labels, index_col="image").loc[read.index, ["smiling", "long_hair"]].astype("boolean")
+    assert read[["smiling", "long_hair"]].astype("boolean").equals(shown.rename_axis("image_id"))
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
-    assert 0 < edited.sum() <= len(read_table(results / "plan/dataset.parquet", "plan"))
+    plan = read_table(results / "plan/dataset.parquet", "plan")
+    assert 0 < edited.sum() <= len(plan)
+    assert read.loc[plan["image_id"], ["smiling", "long_hair"]].notna().all(axis=None)
+    unknown = int(read[["smiling", "long_hair"]].isna().any(axis=1).sum())
+    assert all(0 < target["unknown"] <= unknown for target in metrics["edits"]["dataset"]["targets"])
 
     export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
     rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
     assert rows["edited"].tolist() == rows["synthetic"].tolist() == edited.tolist()
+    made = rows[rows["edited"]]
+    assert made["smiling"].isna().all() and (made["carried_over"] == "long_hair").all()
+    assert made["long_hair"].tolist() == read.loc[made["original_id"], "long_hair"].tolist()
+    assert set(made["confirmed_by"].dropna()) == {"referee"}
     assert not (tmp_path / "published/model").exists()
     assert list(json.loads((tmp_path / "published/provenance.json").read_text())["given"]) == ["photos.csv"]
 
