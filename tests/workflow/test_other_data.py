@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -75,18 +76,26 @@ def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
 def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks(sources: Run, tmp_path: Path) -> None:
     run = sources.copy(tmp_path / "run")
     labels = write_photos(run.folder / "photos", 384, short_sides=(40, 70))
+    table = pd.read_csv(labels)  # as many have it: words, and more than two of a kind
+    short = np.where(table.index % 2, "short & flat", "kurz/gewöhnlich = $1, $2")
+    table["hair"] = np.where(table["long_hair"] == 1, "long", short)
+    table.assign(smiling=table["smiling"].map({1: "yes", 0: "no"})).drop(columns="long_hair").to_csv(
+        labels, index=False
+    )
     values = reduced("poisson", retrain=False) | {
         "run": "photos",
         "data": {
             "reader": "folder",
             "folder": "photos",
             "labels": "photos.csv",
-            "attributes": ["smiling", "long_hair"],
+            "attributes": ["smiling", "hair"],
             "held_out": 0.33,
             "resolution": 32,
         },
     }
+    values["detectors"]["attributes"] = ["smiling", "hair"]
     values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "shards": 1}
+    values["rebalance"]["targets"] = [{"where": {"hair": "each"}, "attribute": "smiling", "rate": 0.5}]
     (run.folder / "photos.yaml").write_text(yaml.safe_dump(values))
 
     ran = {rule for rule, _ in jobs_of(run.snakemake(config="photos.yaml"))}
@@ -101,8 +110,12 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         assert (results / name).stat().st_size > 0, name
 
     read = read_table(results / "labels/dataset.parquet", "labels").set_index("image_id")
-    shown = pd.read_csv(labels, index_col="image").loc[read.index, ["smiling", "long_hair"]].astype(bool)
-    assert read[["smiling", "long_hair"]].equals(shown.rename_axis("image_id"))
+    shown = table.set_index("image").loc[read.index]
+    assert (read["smiling"] == shown["smiling"].astype(bool)).all()
+    hairs = sorted(set(table["hair"]))
+    assert all((read[f"hair={hair}"] == (shown["hair"] == hair)).all() for hair in hairs)
+    assert list(metrics["rate"]["smiling"]["dataset"]["referee"]) == sorted(f"hair={hair}" for hair in hairs)
+    assert "kurz/gewöhnlich $1, $2" in (results / "report/summary.html").read_text()
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
     assert 0 < edited.sum() <= len(read_table(results / "plan/dataset.parquet", "plan"))
 
