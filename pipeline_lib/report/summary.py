@@ -68,7 +68,7 @@ NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 SHOWN_IN_FRONTIER = (
     "Points for choices among the candidates: the distance from the target gap, by the referee, against the difference "
-    "along the seam, and against that of composite and collage. The same figures are in the table."
+    "along the seam, and against that of finished edit and collage. The same figures are in the table."
 )
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 

@@ -83,7 +83,7 @@ rule swap_parts:
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=4,
+        revision=5,
     script:
         "../scripts/stage.py"
 

@@ -143,7 +143,7 @@ rule compare_regions:
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=2,
+        revision=3,
     script:
         "../scripts/stage.py"
 
