@@ -327,7 +327,7 @@ def _say_baselines(excess: Mapping[str, Estimate]) -> list[str]:
         elif found.high < retrained.low:
             compared = "less than the retrained GAN's"
         else:
-            compared = "which cannot be told from the retrained GAN's"
+            compared = "and whether that is more or less than the retrained GAN's could not be determined"
         end = NOT_NEEDED if name == "resampled" and found.low <= retrained.high else ""
         said.append(
             f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], "
