@@ -328,6 +328,7 @@ def check_networks(config: Config) -> None:
         if "ideal" in config.retrain.baselines:
             _check_ideal(config)
     _check_methods(config)
+    _check_truncation(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
             f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
@@ -346,6 +347,16 @@ def _check_methods(config: Config) -> None:
                 f"`{key}`: {method} is not possible with a generator of the architecture {config.source_family}; use "
                 "another method"
             )
+
+
+def _check_truncation(config: Config) -> None:
+    """Check that every generator that is sampled has the mean latent that truncation draws towards."""
+    retrained = config.generator.architecture if config.generator and config.retrain else None
+    if config.sample.truncation < 1 and config.uses_generator and "progan" in (config.source_family, retrained):
+        raise ValueError(
+            f"`sample.truncation` is {config.sample.truncation:g}, but a generator of the architecture progan has no "
+            "truncation; set it to 1"
+        )
 
 
 def _check_generator(config: Config, generator: Generator) -> None:

@@ -59,7 +59,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("spare", pa.int32()),
         ]
     ),
-    # One row per candidate of each planned edit; the successful one with the highest logit is chosen.
+    # One row per candidate of each planned edit; `masked_l1` is that of its finished image to its collage.
     "candidates": pa.schema(
         [
             ("image_id", pa.string()),

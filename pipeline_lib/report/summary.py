@@ -102,7 +102,7 @@ NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 SHOWN_IN_FRONTIER = (
     "Points for choices among the candidates: the distance from the target, by the referee, against the difference "
-    "along the seam, and against that of composite and collage. The same figures are in the table."
+    "along the seam, and against that of finished edit and collage. The same figures are in the table."
 )
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
@@ -453,7 +453,7 @@ def _say_baselines(excess: Mapping[str, Estimate]) -> list[str]:
         elif found.high < retrained.low:
             compared = "less than the retrained GAN's"
         else:
-            compared = "which cannot be told from the retrained GAN's"
+            compared = "and whether that is more or less than the retrained GAN's could not be determined"
         end = NOT_NEEDED if name == "resampled" and found.low <= retrained.high else ""
         said.append(
             f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], "

@@ -494,6 +494,17 @@ def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> No
     assert "`rebalance.editor.method: spade` learns from segmented parts" in refusal(values)
 
 
+@pytest.mark.parametrize("family", ["progan", "stylegan2"])
+def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> None:
+    values = changed("generator.architecture", family)
+    assert parse_config(values | {"sample": {"truncation": 1.0}})
+    truncated = values | {"sample": {"truncation": 0.7}}
+    if family == "stylegan2":
+        assert parse_config(truncated)
+    else:
+        assert "`sample.truncation` is 0.7, but a generator of the architecture progan has no" in refusal(truncated)
+
+
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
     values = changed("rebalance.editor", {"kind": "optimization", "method": "multi-code"})
     assert "`rebalance.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)

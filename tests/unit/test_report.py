@@ -625,7 +625,7 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
     ("resampled", "compared"),
     [
         ((0.65, 0.35), "a bias of 0.30 [0.27, 0.33], more than the retrained GAN's."),
-        ((0.56, 0.44), "which cannot be told from the retrained GAN's"),
+        ((0.56, 0.44), "whether that is more or less than the retrained GAN's could not be determined"),
         ((0.50, 0.50), "less than the retrained GAN's"),
     ],
 )
