@@ -40,8 +40,12 @@ def make_run(
     pixels: np.ndarray,
     values: dict[str, Any] | None = None,
     edited: Sequence[int] = (),
+    shows: Sequence[bool] | None = None,
 ) -> Config:
     """Write a run whose rebalanced dataset differs from the dataset in the images edited alone.
+
+    An edit makes smiling unknown, and nothing else. The referee finds every edit to have succeeded, and of avatars the
+    drawings show what `shows` says.
 
     Args:
         folder: folder of the run.
@@ -50,6 +54,7 @@ def make_run(
         pixels: images, uint8 (n, side, side, 3), which are repeated as often as needed; an edited image is inverted.
         values: the config; None for `VALUES`.
         edited: places of the edited images; the donor of each is the next image.
+        shows: whether each of them smiles; None: as the edit was to make it.
     """
     config = parse_config(parse_config(values or VALUES).model_dump(mode="json"))  # as stages get it, from JSON
     settings, metadata = config.rebalance, {"run": config.run}
@@ -63,8 +68,20 @@ def make_run(
     after = labels.drop(columns="split").astype({"smiling": "boolean", "long_hair": "boolean"})
     after.insert(1, "edited", np.isin(np.arange(len(names)), edited))
     after.insert(2, "touched", False)
-    after.loc[after["edited"], ["smiling", "long_hair"]] = pd.NA
+    after.loc[after["edited"], "smiling"] = pd.NA
     write_table(folder / "labels/dataset_rebalanced.parquet", "assembled", after, metadata)
+    aimed = np.where(after["edited"], ~labels["smiling"], labels["smiling"])
+    write_table(
+        folder / "scores/referee/dataset_rebalanced.parquet",
+        "scores",
+        labels[["image_id"]].assign(smiling=np.where(aimed, 0.9, 0.1), long_hair=0.5),
+        metadata,
+    )
+    if config.knows_ideal_edits:
+        truth = labels.assign(smiling=aimed)
+        truth.loc[list(edited), "smiling"] = truth.loc[list(edited), "smiling"] if shows is None else list(shows)
+        write_table(folder / "labels/dataset_rebalanced_true.parquet", "labels", truth, metadata)
+        write_json(folder / "evaluation/counterfactual.json", {"accuracy_on_unedited": 1.0})
 
     edits = pd.DataFrame({"image_id": [names[place] for place in edited], "position": list(edited), "target": 0})
     edits = edits.assign(attribute="smiling", wanted=~labels["smiling"].to_numpy()[list(edited)])
@@ -98,7 +115,7 @@ def make_run(
         settings=config.model_dump(mode="json"),
         images=sorted(folder.glob("images/*/*.parquet")),
         models=models,
-        given=given,
+        given=[*given, *config.certify.files],
         provenance=folder / "provenance.json",
     )
     return config

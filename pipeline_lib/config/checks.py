@@ -86,6 +86,9 @@ def check_attributes(config: Config) -> None:
         for name in (target.attribute, *target.where):
             is_learnt = name in config.detectors.attributes
             check_name("rebalance.targets", name if is_learnt else column_of(name), config.detectors.attributes)
+    for attribute, altered in config.rebalance.alters.items():
+        for name in altered:
+            check_name(f"rebalance.alters.{attribute}", name, attributes)
     for key, region in _regions(config):
         named = "name" if isinstance(region, PartRegion) else "shows"
         for part in region.parts:

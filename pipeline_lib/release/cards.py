@@ -49,6 +49,26 @@ COLUMNS_TABLE = """
 {rows}
 """
 
+LABELS = """
+## Labels of edited images
+
+An edit makes unknown only what its region can show. The other labels are those of the image before the edit, and
+`carried_over` names them. The edited attribute is null until somebody has labelled the image by eye or the nearest
+drawing tells; `target_value` is what the edit aimed at, and `confirmed_by` says who confirms it. To train on the label,
+and where there is none on the value aimed at if it is confirmed (`table` is {table} as pandas reads it):
+
+```python
+{line}
+```
+"""
+#: The label, else the value aimed at if it is confirmed, as nullable bool.
+LABEL_ELSE_TARGET = """\
+labels = table["{attribute}"].astype("boolean").fillna(
+    table["target_value"].astype("boolean").where(
+        table["confirmed_by"].notna() & (table["target_attribute"] == "{attribute}")
+    )
+)"""
+
 MODEL = Template("""\
 # $title
 
@@ -128,6 +148,9 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
     model = ["- `model/`: the GAN retrained on these images, with its card."] * bool(image_set.retrained)
     files = "\n".join([form.files, *model])
     text = f"{head}\n{IMAGES.substitute(files=files)}"
+    edited = image_set.config.rebalance.edited[0]
+    if image_set.splits[0].edits and edited in image_set.attributes:
+        text += LABELS.format(table=form.table, line=LABEL_ELSE_TARGET.format(attribute=edited))
     if form.plain:
         return text
     rows = "\n".join(f"| `{name}` | {COLUMNS.get(name, ATTRIBUTE)} |" for name in image_set.schema.names)

@@ -88,7 +88,9 @@ def _timed_gans(config: Config, images: torch.Tensor, device: torch.device) -> I
 
 def _seconds_of_gan(config: Config, training: GanTraining, images: torch.Tensor, device: torch.device) -> float:
     """Return the seconds for an image at full resolution, with the gradient penalty in its share of the steps."""
-    task = GanTask(*new_networks(config.generator, images.shape[-1], 0), images, _small(training, device), 0, device, "")
+    task = GanTask(
+        *new_networks(config.generator, images.shape[-1], 0), images, _small(training, device), 0, device, ""
+    )
     every = training.penalty_every
     with_penalty = (task.total_steps - 1) // every * every
     without = with_penalty - 1 if every > 1 else with_penalty

@@ -87,7 +87,11 @@ def test_it_names_files_without_rows_and_rows_without_files(folder, check):
     (folder.root / "faces/000.png").rename(folder.root / "faces/stranger.png")
     (folder.root / "faces/phone.heic").touch()
     said = check(folder())
-    for reason, name in (("without a row", "stranger.png"), (r"\.heic is no kind", "phone.heic"), ("a file", "000.png")):
+    for reason, name in (
+        ("without a row", "stranger.png"),
+        (r"\.heic is no kind", "phone.heic"),
+        ("a file", "000.png"),
+    ):
         assert re.search(rf"{reason}.* 1 {name}", said)
 
 

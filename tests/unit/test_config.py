@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -817,6 +818,30 @@ def test_the_keys_of_inpainting_are_named_as_in_the_file(tmp_path: Path) -> None
     message = refusal(changed("rebalance.editor", editor))
     assert "`rebalance.editor.present` is missing; add it" in message
     assert "unknown key `rebalance.editor.presnt`; did you mean `present`?" in message
+
+
+def test_what_a_region_can_show_is_known_of_avatars_and_else_only_what_targets_name_is_kept() -> None:
+    avatars = parse_config(MINIMAL)
+    assert avatars.alters == {"smiling": ["mouth_open"]}
+    named = parse_config(changed("rebalance.alters", {"smiling": ["mouth_open", "beard"]}))
+    assert named.alters == {"smiling": ["mouth_open", "beard"]}
+    assert parse_config(changed("rebalance.region", {"kind": "box"})).alters == {}  # a box shows more than its part
+    kept = [name for name in ("smiling", "long_hair", "hat") if avatars.rebalance.carries("smiling", name)]
+    assert kept == ["long_hair"]
+    assert named.rebalance.carries("smiling", "hat") and not named.rebalance.carries("smiling", "beard")
+    assert named.rebalance.edits_digest("smiling") == avatars.rebalance.edits_digest("smiling")  # audits stay valid
+
+
+@pytest.mark.parametrize(
+    ("alters", "message"),
+    [
+        ({"hat": []}, "`alters` names `hat`, which has no target"),
+        ({"smiling": ["long_hair"]}, "`alters.smiling` names `long_hair`, a condition of its target"),
+        ({"smiling": ["mouth_opn"]}, "`rebalance.alters.smiling` names `mouth_opn`, .*did you mean `mouth_open`"),
+    ],
+)
+def test_what_no_edit_can_alter_is_refused(alters: dict[str, list[str]], message: str) -> None:
+    assert re.search(message, refusal(changed("rebalance.alters", alters)))
 
 
 def test_named_files_are_weights_and_tables_but_no_images(tmp_path: Path) -> None:

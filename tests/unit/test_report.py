@@ -1147,6 +1147,27 @@ def test_the_card_counts_what_the_labels_hold(tmp_path, metrics_file):
         assert f"\n## {heading}\n" in body
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (None, "Nobody has labelled what the edited images show."),
+        ("audit", "1,200 of the edited images were labelled by eye."),
+        ("truth", "What the edited images show is known from the nearest drawing of each face."),
+    ],
+)
+def test_the_card_says_who_has_labelled_the_edited_images(tmp_path, source, said):
+    metrics = metrics_of()
+    certificate = metrics["certificate"] | {"source": source}
+    certificate["targets"] = [found | {"labels_there": 1200} for found in certificate["targets"]]
+    write_json(tmp_path / "metrics.json", metrics | {"certificate": certificate})
+    write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [True]}))
+    files = {"metrics": tmp_path / "metrics.json", "labels": tmp_path / "labels.parquet", "card": tmp_path / "card.md"}
+    datasheet.write_datasheet(**files, run="tiny", data=AvatarData(), targets=EVEN)
+    text = (tmp_path / "card.md").read_text()
+    assert said in text
+    assert text.count("labelled") == said.count("labelled")  # and nothing else of who labelled what
+
+
 def test_the_card_says_of_edits_that_an_audit_planned_and_of_the_gans_compared(tmp_path, metrics_file):
     write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [True]}))
 
