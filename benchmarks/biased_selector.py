@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from benchmarks.accept import Check, at_least, at_most
 from benchmarks.runs import answer_by_truth, run_workflow
 from pipeline_lib.config import parse_config
+from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
@@ -67,7 +68,7 @@ def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
     write_table(
         results / "biased/labels.parquet", "labels", mislabel(read_table(results / "labels/dataset.parquet", "labels"))
     )
-    shards = {name: sorted((results / "images" / name).glob("*.parquet")) for name in ("dataset", "held_out")}
+    shards = {name: shards_in(results / "images" / name) for name in ("dataset", "held_out")}
     train_detector(
         images=shards["dataset"],
         labels=results / "biased/labels.parquet",

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pipeline_lib.config import GanTraining, RateRule, load_config
-from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.shards import read_shards, shards_in
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.discriminator import Discriminator
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _task(results: Path, images: str, training: GanTraining, seed: int, device: torch.device) -> GanTask:
-    pixels = read_shards(sorted((results / "images" / images).glob("*.parquet")))[1]
+    pixels = read_shards(shards_in(results / "images" / images))[1]
     source = results / "models" / "source"
     generator = load_weights(source / "generator.safetensors", Generator).requires_grad_(True)
     discriminator = load_weights(source / "discriminator.safetensors", Discriminator).requires_grad_(True)

@@ -261,20 +261,19 @@ def resumed_training(setting: Setting) -> list[Found]:
 
 
 def several_processes(setting: Setting) -> list[Found]:
-    """Compare trainings under torchrun, of one process on a GPU and of two on the CPU, with one that runs by itself."""
+    """Compare trainings under torchrun with one that runs by itself on the same device, whose random numbers differ."""
     values = _training_values(setting, kimg=setting.size(256, 32) / 1000)
-    alone = _made_in(setting.folder / "alone")
-    _finish(_start([sys.executable, "-m", "pipeline_lib", "stage", "train_generator"], values | alone))
+    no_gpu = {"CUDA_VISIBLE_DEVICES": "", "LATENT_REBALANCE_DEVICES": ""}
     found = []
     for name, processes, cuda in (("nccl, one process", 1, True), ("gloo, two processes", 2, False)):
         if cuda and not setting.full:
             continue
-        made = _made_in(setting.folder / name.split(",")[0])
+        where = {} if cuda else no_gpu
+        alone, made = (_made_in(setting.folder / f"{name.split(',')[0]}-{way}") for way in ("alone", "joined"))
+        _finish(_start([sys.executable, "-m", "pipeline_lib", "stage", "train_generator"], values | alone, where))
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         launch += ["-m", "pipeline_lib", "stage", "--threads=1", "train_generator"]
-        _finish(
-            _start(launch, values | made, {} if cuda else {"CUDA_VISIBLE_DEVICES": "", "LATENT_REBALANCE_DEVICES": ""})
-        )
+        _finish(_start(launch, values | made, where))
         off = _apart(alone, made)
         # Adam's first steps are the signs of gradients, which sums in another order turn where there is next to none
         most = 0.05 if processes == 1 else 0.15

@@ -43,7 +43,7 @@ def _stages(config: Config, folder: Path) -> list[tuple[str, Path, dict[str, Any
     settings = config.model_dump(mode="json")
     images = {name: [str(folder / f"{name}-{shard}.parquet") for shard in range(2)] for name in ("dataset", "held_out")}
     generator = folder / "generator.safetensors"
-    tables = ("labels", "masks", "held_out_labels", "held_out_masks", "quarantine")
+    tables = ("labels", "masks", "held_out_labels", "held_out_masks", "quarantine", "notes")
     prepare = {"settings": settings["data"], "run": config.run, "images": images["dataset"]}
     prepare |= {"held_out": images["held_out"], **{name: str(folder / f"{name}.parquet") for name in tables}}
     shared = {"seed": config.seed, "checkpoints": str(folder / "checkpoints")}
@@ -58,7 +58,7 @@ def _stages(config: Config, folder: Path) -> list[tuple[str, Path, dict[str, Any
     encode = {"generator": str(generator), "settings": settings["encoder"], "source": []}
     encode |= {"encoder": str(folder / "encoder.safetensors"), "report": str(folder / "encoder.json")}
     return [
-        ("prepare_dataset", folder / "quarantine.parquet", prepare),
+        ("prepare_dataset", folder / "notes.parquet", prepare),
         ("train_generator", generator, train | shared),
         ("train_encoder", folder / "encoder.json", encode | shared),
     ]

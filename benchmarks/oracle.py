@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.accept import Check, at_least, at_most
 from pipeline_lib.config import RateRule, load_config
+from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.evaluation.certificate import edited_strata
 from pipeline_lib.rebalance.certify import Verdict, estimate, judge
@@ -61,7 +62,7 @@ class Oracle:
         table = read_table(results / "labels/dataset_rebalanced.parquet", "assembled").set_index("image_id")
         edited = table.index[table["edited"]]
         self.edits = read_table(results / "plan/dataset.parquet", "plan").set_index("image_id").loc[edited]
-        tried = read_tables(sorted((results / "swaps/dataset").glob("*.candidates.parquet")), "candidates")
+        tried = read_tables(shards_in(results / "swaps/dataset", "candidates.parquet"), "candidates")
         donor_of = tried[tried["chosen"]].set_index("image_id")["donor_id"]
         self.donors = pd.factorize(donor_of.loc[edited])[0]
         kept = self.labels.loc[table.index[~table["edited"]]]

@@ -31,6 +31,7 @@ from torch import Tensor
 from pipeline_lib.config import AvatarData, BoxRegion, OptimizationMethod, PartRegion, Rebalance, load_config
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
 from pipeline_lib.data.part_masks import parts_of
+from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.choice import judge
 from pipeline_lib.editing.donors import ImageSet
@@ -133,10 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _chosen_edits(results: Path, region: PartRegion | BoxRegion, count: int, seed: int) -> _Edits:
     """Draw chosen edits of the dataset."""
-    image_set = ImageSet(
-        sorted((results / "images/dataset").glob("*.parquet")), results / "parts/dataset.parquet", parts_of(region)
-    )
-    tried = read_tables(sorted((results / "swaps/dataset").glob("*.candidates.parquet")), "candidates")
+    image_set = ImageSet(shards_in(results / "images/dataset"), results / "parts/dataset.parquet", parts_of(region))
+    tried = read_tables(shards_in(results / "swaps/dataset", "candidates.parquet"), "candidates")
     chosen = tried[tried["chosen"]].merge(read_table(results / "plan/dataset.parquet", "plan"), on="image_id")
     chosen = chosen.sort_values("position", ignore_index=True)
     chosen = chosen.iloc[seeding.numpy_generator(seed, "refinement").permutation(len(chosen))[:count]]

@@ -109,6 +109,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "held_out_labels": file("held_out_labels.parquet"),
             "held_out_masks": file("held_out_masks.parquet"),
             "quarantine": file("quarantine.parquet"),
+            "notes": file("notes.parquet"),
         },
         "extract_parts": {
             "images": shards("dataset"),

@@ -52,8 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)
 
-    check = commands.add_parser("check", help="check a config file and print it with every default")
+    check = commands.add_parser("check", help="check a config file and its data: images, labels, groups and donors")
     check.add_argument("config", type=Path)
+    check.add_argument("--json", action="store_true", help="check the file alone, and print it with every default")
     check.set_defaults(command=_check)
 
     stage = commands.add_parser("stage", help="run one stage; without values, list its parameters")
@@ -157,7 +158,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    print(load_config(options.config).model_dump_json(indent=2))
+    config = load_config(options.config)
+    if options.json:
+        print(config.model_dump_json(indent=2))
+        return 0
+    from pipeline_lib.report.check import print_check
+
+    print_check(config)
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import difflib
+import importlib.util
 import inspect
 import logging
+import re
 import time
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -81,50 +83,66 @@ STAGES = {
 #: Stages that can run in several processes, each on a GPU of its own.
 SHARED = ("train_generator", "train_encoder")
 
+GIVEN_HERE = ("device", "threads")  # parameters of a stage that are no values
+
 
 def find_stage(name: str) -> Callable[..., None]:
     """Import the function of a stage."""
     return getattr(importlib.import_module(STAGES[name]), name)
 
 
+def revision_of(name: str) -> int:
+    """Return the revision at the definition of a stage, read from its source: to import it would load torch."""
+    source = Path(importlib.util.find_spec(STAGES[name]).origin).read_text(encoding="utf-8")
+    return int(re.search(rf"^@(?:revisions\.)?stage\(revision=(\d+)\)\ndef {name}\(", source, re.MULTILINE)[1])
+
+
+def at_revision(name: str) -> str:
+    """Return `name@revision`, as a rule names its stage: jobs run again when the revision is raised."""
+    return f"{name}@{revision_of(name)}"
+
+
 def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int = 1) -> None:
     """Call a stage with plain values, converted to the types of its signature.
 
     Strings become paths, single values become lists where a list is expected, and dicts become config sections. A stage
-    that takes a `device` gets a leased GPU, or the CPU if there is none. Values that the stage does not take are
-    dropped, such as a rule's revision number, which only triggers reruns.
+    that takes a `device` gets a leased GPU, or the CPU if there is none.
 
     Args:
         name: a key of `STAGES`.
-        values: named inputs, outputs, wildcards and parameters together.
+        values: named inputs, outputs and parameters together.
         threads: CPU threads.
         gpus: devices to lease; with more than one, the stage runs in as many processes.
 
     Raises:
-        ConfigError: a value is missing, or this stage runs on one GPU at most.
+        ConfigError: a value is missing or unknown, or this stage runs on one GPU at most.
     """
     if gpus > 1 and name not in SHARED:
         raise ConfigError(f"stage {name} runs on one GPU, not {gpus}; only {', '.join(SHARED)} can use several")
     stage = find_stage(name)
+    parameters = inspect.signature(stage).parameters
+    taken = [parameter for parameter in parameters if parameter not in GIVEN_HERE]
+    for given in values:
+        if given not in taken:
+            nearest = difflib.get_close_matches(given, taken, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"stage {name} takes no `{given}`; did you mean `{nearest}`?")
+    for parameter in taken:
+        if parameter not in values and parameters[parameter].default is inspect.Parameter.empty:
+            raise ConfigError(f"stage {name}: no value for `{parameter}`; add `{parameter}=VALUE`")
     hints = typing.get_type_hints(stage)
-    arguments: dict[str, Any] = {}
     with ExitStack() as stack:
-        device = stack.enter_context(_device(gpus)) if "device" in hints else None
+        device = stack.enter_context(_device(gpus)) if "device" in parameters else None
         if gpus > 1 and device != "cpu":
             ranks.launch(name, values, gpus, threads)
             return
-        for parameter in inspect.signature(stage).parameters.values():
-            if parameter.name == "device":
-                import torch
+        arguments = {parameter: _convert(value, hints[parameter]) for parameter, value in values.items()}
+        if device is not None:
+            import torch
 
-                arguments["device"] = torch.device(device)
-                tune_cpu(threads)
-            elif parameter.name == "threads":
-                arguments["threads"] = threads
-            elif parameter.name in values:
-                arguments[parameter.name] = _convert(values[parameter.name], hints[parameter.name])
-            elif parameter.default is parameter.empty:
-                raise ConfigError(f"stage {name}: no value for `{parameter.name}`; add `{parameter.name}=VALUE`")
+            arguments["device"] = torch.device(device)
+            tune_cpu(threads)
+        if "threads" in parameters:
+            arguments["threads"] = threads
         start = time.monotonic()
         stage(**arguments)
         logger.info("%s took %.1f s", name, time.monotonic() - start)

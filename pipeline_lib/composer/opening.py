@@ -78,7 +78,7 @@ def _from_folder(folder: Path, count: int, side: int) -> dict[str, np.ndarray]:
         if path.stem in images:
             raise DataError(f"{path}: another image in this folder has the same name but for its ending; rename one")
         try:
-            images[path.stem] = load_square(path, side)
+            images[path.stem] = load_square(path, side).image
         except BadImageError as error:
             raise DataError(f"{path}: {error}") from None
     if not images:

@@ -28,6 +28,7 @@ from pipeline_lib.config.backends import (
 from pipeline_lib.config.base import RateRule
 from pipeline_lib.config.checks import (
     check_attributes,
+    check_names,
     check_networks,
     check_paths,
     check_sections,
@@ -83,6 +84,7 @@ from pipeline_lib.config.sections import (
     Utility,
 )
 from pipeline_lib.config.studies import Studies, Translators, Variant
+from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
@@ -193,7 +195,9 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
     """
     try:
         config = Config.model_validate(_normalised(values))
-        for check in (check_paths, check_attributes, check_targets, check_sections, check_networks):
+        check_paths(config)
+        config = resolve_values(config)
+        for check in (check_attributes, check_names, check_targets, check_sections, check_networks):
             check(config)
     except ValidationError as error:
         schema = Config.model_json_schema()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline_lib.config.base import FOLDER, Section
@@ -17,7 +18,14 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import check_name
-from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_SETTABLE, CELEBA_ATTRIBUTES
+from pipeline_lib.config.names import (
+    AVATAR_ATTRIBUTES,
+    AVATAR_EXCHANGEABLE,
+    AVATAR_SETTABLE,
+    CELEBA_ATTRIBUTES,
+    RESERVED,
+    group_name,
+)
 from pipeline_lib.config.rebalance import BoxRegion, Optimization, PartRegion, Translation
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
@@ -33,6 +41,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
+MOST_RELATED = 12  # attributes of targets and conditions, of which every combination is gone through
 
 
 def check_paths(config: Config) -> None:
@@ -75,7 +84,8 @@ def check_attributes(config: Config) -> None:
         check_name("detectors.attributes", name, attributes)
     for target in config.rebalance.targets:
         for name in (target.attribute, *target.where):
-            check_name("rebalance.targets", name, config.detectors.attributes)
+            is_learnt = name in config.detectors.attributes
+            check_name("rebalance.targets", name if is_learnt else column_of(name), config.detectors.attributes)
     for attribute, altered in config.rebalance.alters.items():
         for name in altered:
             check_name(f"rebalance.alters.{attribute}", name, attributes)
@@ -93,9 +103,32 @@ def check_attributes(config: Config) -> None:
 def _regions(config: Config) -> Iterator[tuple[str, PartRegion | BoxRegion]]:
     """Yield the regions that are swapped, with their keys."""
     for attribute in config.rebalance.edited:
-        own = attribute in config.rebalance.regions
-        key = f"rebalance.regions.{attribute}" if own else "rebalance.region"
-        yield key, config.rebalance.region_of(attribute)
+        own = config.rebalance.region_key(attribute)
+        yield f"rebalance.regions.{own}" if own else "rebalance.region", config.rebalance.region_of(attribute)
+
+
+def check_names(config: Config) -> None:
+    """Check that no attribute is named like a column of ours, and that no two are alike in a report or an export."""
+    alike: dict[str, str] = {}
+    for key in ("data.attributes", "detectors.attributes"):
+        names = list(getattr(getattr(config, key.partition(".")[0]), "attributes", ()))
+        for name in names:
+            if name.casefold() in RESERVED:
+                raise ValueError(
+                    f"`{key}`: `{name}` is the name of a column of our tables or exports; rename this column of yours"
+                )
+            if name != name.strip() or not name.isprintable() or name.endswith("="):
+                raise ValueError(f"`{key}`: {name!r} begins or ends with a blank or `=`, or does not print; rename it")
+            other = alike.setdefault(_plain(name), name)
+            if other != name or names.count(name) > 1:
+                raise ValueError(
+                    f"`{key}`: `{other}` and `{name}` would have one name in reports and exports; rename or remove one"
+                )
+
+
+def _plain(name: str) -> str:
+    """Return a name without what differs in no report: its case, and what divides its words."""
+    return " ".join(filter(None, re.split(r"[\s_=]+", name.casefold())))
 
 
 def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
@@ -134,7 +167,12 @@ def _check_columns(data: FolderData | FFHQData, **named: str | None) -> None:
     except DataError as error:
         raise ValueError(f"`data.labels`: {error}") from None
     for name in data.attributes:
-        check_name("data.attributes", column_of(name, columns), columns)
+        if "=" in name and name in columns:
+            raise ValueError(
+                f"`data.attributes`: `{name}` means the value `{name.partition('=')[2]}` of a column "
+                f"`{column_of(name)}`, but is itself a column of {data.labels}; rename it"
+            )
+        check_name("data.attributes", column_of(name), columns)
     for key, column in {"id_column": data.id_column, "person_column": data.person_column, **named}.items():
         if column is not None:
             check_name(f"data.{key}", column, columns)
@@ -162,7 +200,7 @@ _KNOWN_ATTRIBUTES = {
 
 
 def check_targets(config: Config) -> None:
-    """Check that the first attribute has a gap, and that no image matches two targets of one attribute."""
+    """Check that no image matches two targets of one attribute, and that an edit changes what one target asks for."""
     targets = config.rebalance.targets
     if isinstance(tolerances := config.certify.tolerance, list) and len(tolerances) != len(targets):
         raise ValueError(
@@ -172,28 +210,59 @@ def check_targets(config: Config) -> None:
         raise ValueError(
             "`certify.samples` are labels of samples of a retrained GAN, but `retrain` is null; remove one"
         )
-    if sum(target.attribute == targets[0].attribute for target in targets) < 2:
-        raise ValueError(
-            f"`rebalance.targets`: `{targets[0].attribute}` has one target, and the group gap is that of the first "
-            "attribute's first two; add its target in another group, or begin with an attribute that has two"
-        )
     if len(config.rebalance.edited) > 1 and config.evaluate.utility:
         raise ValueError(
             "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; set "
             "it to null"
         )
+    _check_related(config)
     for number, target in enumerate(targets):
-        if target.attribute in target.where:
-            raise ValueError(
-                f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; use another attribute"
-            )
+        for name in target.where:
+            if column_of(name) == column_of(target.attribute):
+                raise ValueError(
+                    f"`rebalance.targets.{number}`: `{target.attribute}` is conditioned on itself; "
+                    "use another attribute"
+                )
         for other in (other for other in targets[:number] if other.attribute == target.attribute):
-            shared = set(target.where) & set(other.where)
-            if not any(target.where[name] is not other.where[name] for name in shared):
+            if not _exclude(target.where, other.where):
                 raise ValueError(
                     f"`rebalance.targets` overlap, because an image can match both {other.where} and {target.where}; "
-                    "make their conditions exclusive"
+                    "make their conditions exclusive, or name values of one column, as in `where: {race: each}`"
                 )
+            if _plain(group_name(target.where)) == _plain(group_name(other.where)):
+                raise ValueError(
+                    f"`rebalance.targets`: {other.where} and {target.where} would have one name in reports; rename an "
+                    "attribute"
+                )
+
+
+def _check_related(config: Config) -> None:
+    """Check that targets name not too many attributes, and of a column whose value is edited no other value."""
+    edited = config.rebalance.edited
+    named = dict.fromkeys(name for target in config.rebalance.targets for name in (target.attribute, *target.where))
+    for attribute in edited:
+        for name in named:
+            if name != attribute and column_of(name) == column_of(attribute):
+                raise ValueError(
+                    f"`rebalance.targets`: an edit of `{attribute}` would change `{name}` too, since both are of one "
+                    "column; name one of them alone"
+                )
+    if len(named) > MOST_RELATED:
+        raise ValueError(
+            f"`rebalance.targets` name {len(named)} attributes, and at most {MOST_RELATED} are possible; use fewer "
+            "groups, such as bands of ages"
+        )
+
+
+def _exclude(one: Mapping[str, bool], other: Mapping[str, bool]) -> bool:
+    """Return whether no image can match both conditions: they contradict, or name different values of one column."""
+    if any(name in other and other[name] is not value for name, value in one.items()):
+        return True
+    return any(
+        "=" in name and column_of(name) == column_of(another) and name != another and one[name] and other[another]
+        for name in one
+        for another in other
+    )
 
 
 def check_sections(config: Config) -> None:
@@ -262,6 +331,7 @@ def check_networks(config: Config) -> None:
         if "ideal" in config.retrain.baselines:
             _check_ideal(config)
     _check_methods(config)
+    _check_truncation(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
             f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
@@ -280,6 +350,16 @@ def _check_methods(config: Config) -> None:
                 f"`{key}`: {method} is not possible with a generator of the architecture {config.source_family}; use "
                 "another method"
             )
+
+
+def _check_truncation(config: Config) -> None:
+    """Check that every generator that is sampled has the mean latent that truncation draws towards."""
+    retrained = config.generator.architecture if config.generator and config.retrain else None
+    if config.sample.truncation < 1 and config.uses_generator and "progan" in (config.source_family, retrained):
+        raise ValueError(
+            f"`sample.truncation` is {config.sample.truncation:g}, but a generator of the architecture progan has no "
+            "truncation; set it to 1"
+        )
 
 
 def _check_generator(config: Config, generator: Generator) -> None:

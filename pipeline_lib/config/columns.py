@@ -1,4 +1,4 @@
-"""Label tables as files: the one place that opens them, for the checks of a config as for the readers."""
+"""Label tables: the one place that opens them and reads a cell, for the checks of a config as for the readers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ from pipeline_lib.runtime.errors import DataError
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+#: Spellings of true and false, in lower case; whole numbers may end in `.0`.
+SPELLINGS = {"1": True, "0": False, "-1": False, "true": True, "false": False, "yes": True, "no": False}
 DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 PARQUET = (".parquet", ".pq")
+
+
+def text_of(cell: object) -> str:
+    """Return a cell as text: normalised (NFC), without blanks around it and without the `.0` of a whole number."""
+    if cell is None or str(cell == cell) != "True":  # NaN, NaT and NA are not equal to themselves
+        return ""
+    text = unicodedata.normalize("NFC", str(cell)).strip()
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
 
 
 def column_of(attribute: str, columns: Sequence[str] = ()) -> str:

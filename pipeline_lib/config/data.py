@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.columns import text_of
 from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
 Resolution = Annotated[
@@ -25,11 +26,12 @@ Shards = Annotated[Count, Field(description="shards of each image set")]
 
 
 def _as_text(cell: Any) -> Any:
-    return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+    """Return a cell as it is compared with those of a table; `yes` without quotes is no text but true in YAML."""
+    return text_of(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else cell
 
 
-#: A cell of a label table, as text; a whole number needs no quotes.
-Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})]
+#: A cell of a label table, as text; a number needs no quotes.
+Cell = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})]
 Labelled = Annotated[
     list[str],
     Field(
@@ -174,11 +176,21 @@ class HuggingFaceData(FilesWithoutMasks):
     """A Hugging Face image dataset, saved to disk or as Parquet files; the package `datasets` is not needed."""
 
     reader: Literal["huggingface"] = Field(description="reader of the dataset")
-    folder: Folder = Field(
-        description="folder with <split>/*.arrow, as saved to disk, or <split>-*.parquet, as on the Hub"
+    folder: Folder = Field(description="folder of a dataset saved to disk, or of a snapshot of the Hub")
+    configuration: Annotated[str, Field(coerce_numbers_to_str=True)] | None = Field(
+        None, description="configuration (subset) to read; null: there is only one"
     )
     image_column: str = Field("image", description="column with the images")
-    attributes: list[str] = Field(min_length=1, description="binary columns, as booleans, 1 and 0, or 1 and -1")
+    attributes: list[str] = Field(
+        min_length=1,
+        description="binary columns (booleans, 1 and 0, classes named yes and no), or `column=value` for one value",
+    )
+    unknown: list[Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
+        [], description="cells that mean unknown, as empty ones do"
+    )
+    person_column: str | None = Field(
+        None, description="column with the identity of the person shown; null: every image shows another person"
+    )
     train: str = Field("train", description="training split")
     held_out: str = Field("test", description="held-out split")
     resolution: Resolution = 256

@@ -1,4 +1,8 @@
-"""Names of image sets, and of attributes and parts by dataset, in a module that imports no reader."""
+"""Names of image sets, of groups, and of attributes and parts by dataset, in a module that imports no reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 #: Image sets that a run can compare, in the order of the paper's Fig. 12, with the control last.
 IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", "retrained", "control")
@@ -11,6 +15,16 @@ AUDITED = {
     "dataset_rebalanced": "`certify.labels`, or as `rebalance.labels` to plan by it",
     "retrained": "`certify.samples`",
 }
+
+#: Columns of tables, exports and sheets that also have one for each attribute, which can have none of these names.
+RESERVED = frozenset(
+    {
+        *("image_id", "split", "person", "edited", "touched", "candidate", "donor_id"),  # of tables
+        *("file_name", "original_id", "synthetic", "target_attribute", "target_value", "region", "editor", "finish"),
+        *("selector_digest", "encoder_digest", "editor_digest", "generator_digest", "run", "seed"),  # of the lineage
+        *("image", "dataset", "edit"),  # of exported labels and of audits
+    }
+)
 
 #: Part labels of the masks, in the order of their integer code.
 AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", "facial_hair", "glasses", "hat")
@@ -114,3 +128,8 @@ CELEBA_HQ_PARTS = (
     "necklace",
     "clothes",
 )
+
+
+def group_name(where: Mapping[str, bool]) -> str:
+    """Return the name of a group, such as `long_hair and not hat`, or `all` without conditions."""
+    return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.columns import column_of, text_of
 from pipeline_lib.config.sections import PrecisionChoice
 from pipeline_lib.runtime.files import digest_of
 
@@ -128,13 +129,59 @@ Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_
 Region = Annotated[PartRegion | BoxRegion, Field(discriminator="kind")]
 
 
+class Target(Section):
+    """A target as a config has it, with values of columns where a rule names attributes alone."""
+
+    where: dict[str, bool | int | str] = Field(
+        {},
+        description="conditions that must all hold: `attribute: true`, or of a column of the label table `column: "
+        "value`, as the table has it, or `column: each` for a target in the group of each value; empty: every image",
+    )
+    attribute: str = Field(description="name of the attribute, or of a column with `value`")
+    value: bool | int | str = Field(
+        True, description="value of the column that is the attribute, as the table has it; true: the column is binary"
+    )
+    rate: Share = Field(description="share of these images with the attribute")
+
+
+def _name_values(targets: Any) -> Any:
+    """Name each value of a column as the attribute `column=value`; see `pipeline_lib.config.values`."""
+    if not isinstance(targets, list):
+        return targets
+    return [_name_values_of(target) if isinstance(target, dict) else target for target in targets]
+
+
+def _name_values_of(target: dict[str, Any]) -> dict[str, Any]:
+    named = {key: value for key, value in target.items() if key != "value"}
+    value = target.get("value", True)
+    if value is False or value is None:
+        raise ValueError("`value` is what counts as having the attribute; remove it, and give 1 minus the rate")
+    if value is not True and "attribute" in target:
+        named["attribute"] = f"{target['attribute']}={text_of(value)}"
+    if isinstance(target.get("where"), dict):
+        named["where"] = dict(_name_value(name, value) for name, value in target["where"].items())
+    return named
+
+
+def _name_value(name: Any, value: Any) -> tuple[Any, Any]:
+    is_value = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return (f"{name}={text_of(value)}", True) if is_value else (name, value)
+
+
+Targets = Annotated[
+    list[RateRule],
+    BeforeValidator(_name_values, json_schema_input_type=Annotated[list[Target], Field(min_length=1)]),
+    Field(min_length=1),
+]
+
+
 class Rebalance(Section):
     """Target rates and the edits that reach them."""
 
-    targets: list[RateRule] = Field(
-        min_length=2,
-        description="target rate of an attribute in each group; the group gap is first minus second. Several "
-        "attributes are rebalanced together, and a condition may name one that has targets itself",
+    targets: Targets = Field(
+        description="target rate of an attribute in each group; the group gap is first minus second, and of more than "
+        "two groups the largest difference between two of them, beyond that of their targets. Several attributes are "
+        "rebalanced together, and a condition may name one that has targets itself",
     )
     region: Region = Field(PartRegion(), description="region to swap")
     regions: dict[str, Region] = Field(
@@ -204,9 +251,13 @@ class Rebalance(Section):
         """Names of the attributes that are edited, in the order in which the targets name them."""
         return tuple(dict.fromkeys(target.attribute for target in self.targets))
 
+    def region_key(self, attribute: str) -> str | None:
+        """Return the key in `regions` of an attribute, which may be its column; None: it is shown by `region`."""
+        return next((name for name in (attribute, column_of(attribute)) if name in self.regions), None)
+
     def region_of(self, attribute: str) -> PartRegion | BoxRegion:
         """Return the region whose swap gives an image the attribute."""
-        return self.regions.get(attribute, self.region)
+        return self.regions.get(self.region_key(attribute), self.region)
 
     def for_attribute(self, attribute: str) -> Rebalance:
         """Return this section with the region of one attribute, for the edits of that attribute."""
@@ -223,7 +274,7 @@ class Rebalance(Section):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Names of the attributes that have a group gap, which is that of their first two targets."""
+        """Names of the attributes that have a group gap, because they have targets in two groups or more."""
         return tuple(name for name in self.edited if len(self.alone(name).targets) > 1)
 
     @property
@@ -262,7 +313,7 @@ class Rebalance(Section):
         regions = self.regions_by_attribute.values()
         if len({bool(region.parts) for region in regions}) > 1:
             raise ValueError("`regions`: some show parts and others none; let each box show one, or none of them")
-        if unused := sorted(set(self.regions) - set(self.edited)):
+        if unused := sorted(set(self.regions) - {self.region_key(attribute) for attribute in self.edited}):
             raise ValueError(f"`regions` names `{unused[0]}`, which has no target; remove it, or add a target")
         return self
 

@@ -93,6 +93,7 @@ def open_avatars(settings: AvatarData) -> Source:
         held_out=items(range(HELD_OUT_FROM, HELD_OUT_FROM + settings.held_out)),
         read=partial(_read, settings),
         preprocessing=f"rendered by resvg-py {version('resvg-py')}",
+        equal_are_copies=False,
     )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline_lib.config import CelebAData, CelebAHQData
 from pipeline_lib.config.columns import column_of, label_columns, read_cells
 from pipeline_lib.config.names import CELEBA_HQ_PARTS
-from pipeline_lib.data.images import PREPROCESSING, load_square, open_image
+from pipeline_lib.data.images import PREPROCESSING, Photograph, open_photograph, square_codes
 from pipeline_lib.data.labels import read_column, text_of
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
@@ -104,7 +104,7 @@ def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) 
         raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
     cells = read(path, [IMAGE, *column.values()])
     images = _each_once(path, [text_of(cell) for cell in cells[IMAGE]])
-    for name in set(column).intersection(columns):
+    for name in (attribute for attribute in column if attribute in columns):
         odd = next((row for row, cell in enumerate(cells[name]) if text_of(cell) not in {*VALUES, *unknown}), None)
         if odd is not None:
             raise DataError(
@@ -150,27 +150,27 @@ def read_mapping(path: Path) -> dict[int, str]:
     return {int(line.split()[0]): line.split()[2] for _, line in lines[1:]}
 
 
-def load_parts(masks: Path, number: int, resolution: int) -> np.ndarray:
+def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph) -> np.ndarray:
     """Merge the binary part masks of one image.
 
     Returns:
         Indices into `CELEBA_HQ_PARTS`, uint8 of shape (resolution, resolution).
 
     Raises:
-        BadImageError: a mask cannot be read or does not have the published size.
+        BadImageError: a mask cannot be read, does not have the published size, or does not fit its photograph.
     """
     codes = np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
     folder = masks / str(number // IMAGES_PER_MASK_FOLDER)
     for name, part in MASKS.items():
         path = folder / f"{number:05d}_{name}.png"
         if path.exists():
-            mask = np.asarray(open_image(path).convert("L"))
+            mask = np.asarray(open_photograph(path).image.convert("L"))
             if mask.shape != codes.shape:
                 raise BadImageError(f"{path.name} is {mask.shape[1]} by {mask.shape[0]} pixels, not {MASK_SIDE} square")
             codes[mask > 127] = CELEBA_HQ_PARTS.index(part)
     if not codes.any():
         raise BadImageError(f"no masks {folder}/{number:05d}_*.png")
-    return np.asarray(Image.fromarray(codes).resize((resolution, resolution), Image.Resampling.NEAREST))
+    return square_codes(Image.fromarray(codes), resolution, photograph, f"{folder.name}/{number:05d}_*.png")
 
 
 def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | CelebAHQData) -> Source:
@@ -195,8 +195,9 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
 
 def _read(resolution: int, item: Item) -> Record:
     path, masks = item.origin
-    codes = None if masks is None else load_parts(*masks, resolution)
-    return Record(load_square(path, resolution), codes)
+    photograph = open_photograph(path)
+    codes = None if masks is None else load_parts(*masks, resolution, photograph)
+    return photograph.square(resolution, codes)
 
 
 def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, str]:

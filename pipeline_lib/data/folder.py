@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.data.images import PREPROCESSING, SUFFIXES, load_codes, load_square
+from pipeline_lib.data.images import PREPROCESSING, SUFFIXES, load_codes, open_photograph
 from pipeline_lib.data.labels import Labels, image_name, read_labels
 from pipeline_lib.data.sources import Item, LeftOut, Record, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
@@ -45,16 +45,17 @@ def open_folder(settings: FolderData) -> Source:
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
         left_out=_left_out([file for file in files if file not in used], unsearched, labels.names),
+        missing=[name for name in labels.names if name not in found],
     )
 
 
 def _read(settings: FolderData, item: Item) -> Record:
     path, mask = item.origin
-    image = load_square(settings.folder / path, settings.resolution)
+    photograph = open_photograph(settings.folder / path)
     codes = None
     if settings.masks is not None:
-        codes = load_codes(settings.masks / mask, settings.resolution, len(settings.parts))
-    return Record(image, codes)
+        codes = load_codes(settings.masks / mask, settings.resolution, len(settings.parts), photograph)
+    return photograph.square(settings.resolution, codes)
 
 
 def _held_out(labels: Labels, settings: FolderData) -> np.ndarray:

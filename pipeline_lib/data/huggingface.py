@@ -3,62 +3,111 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_lib.config import HuggingFaceData
+from pipeline_lib.data.huggingface_layout import class_names, find_files, left_out
 from pipeline_lib.data.images import PREPROCESSING, load_square
+from pipeline_lib.data.labels import SPELLINGS, column_of, read_column, text_of
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
 ROWS = 256  # of an Arrow file that a worker reads at a time; of a Parquet file it reads whole row groups
 
 
+class _Row(NamedTuple):
+    split: str
+    path: Path
+    number: int  # of the row in the file
+    place: tuple[int, int]  # the block that it is read with, and its position in the block
+
+
 def open_huggingface(settings: HuggingFaceData) -> Source:
     """List the images of the two splits with their labels; pixels are read later.
 
     Raises:
-        DataError: a split is missing, lacks a column, or contains a label that is neither true nor false.
+        DataError: a split or a shard is missing or not told apart from another, a column is missing, a label is neither
+            true nor false, or a value of an attribute `column=value` does not occur.
     """
+    splits = (settings.train, settings.held_out)
+    files = find_files(settings.folder, settings.configuration, splits)
+    columns: dict[str, list[object]] = {column_of(name): [] for name in settings.attributes}
+    if settings.person_column is not None:
+        columns[settings.person_column] = []
+    rows: list[_Row] = []
+    for split in splits:
+        for path in files[split]:
+            for column, cells in _cells(path, list(columns), settings).items():
+                columns[column] += cells
+            rows += [_Row(split, path, number, place) for number, place in enumerate(_places(path))]
+
+    def place(row: int) -> str:
+        return f"{rows[row].path}: row {rows[row].number}"
+
+    truth = {}
+    for name in settings.attributes:
+        column, _, value = name.partition("=")
+        if value and value not in (found := {text_of(cell) for cell in columns[column]}):
+            few = ", ".join(sorted(found - {""})[:20])
+            raise DataError(
+                f"{settings.folder}: no row has {value} in `{column}`, but {few}; correct `data.attributes`"
+            )
+        truth[name] = read_column(columns[column], name, settings.unknown, place)
+    people = [text_of(cell) or None for cell in columns.get(settings.person_column, [None] * len(rows))]
+    items: dict[str, list[Item]] = {split: [] for split in splits}
+    for number, (row, person) in enumerate(zip(rows, people, strict=True)):
+        of_split = items[row.split]
+        attributes = {name: values[number] for name, values in truth.items()}
+        of_split.append(Item(f"{row.split}-{len(of_split):08d}", (row.path, row.number, row.place), attributes, person))
     return Source(
-        train=_items(settings, settings.train),
-        held_out=_items(settings, settings.held_out),
+        train=items[settings.train],
+        held_out=items[settings.held_out],
         read=partial(_read, settings),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
+        left_out=left_out(settings.folder, files),
     )
 
 
-def files_of(folder: Path, split: str) -> list[Path]:
-    """Return a split's files in order: `<split>/*.arrow` as saved to disk, or `<split>-*.parquet` as on the Hub.
+def _cells(path: Path, columns: list[str], settings: HuggingFaceData) -> dict[str, list[object]]:
+    """Read columns of a file; numbers of classes become their names, and -1, which stands for none, becomes None."""
+    schema = _schema(path)
+    missing = [name for name in (settings.image_column, *columns) if name not in schema.names]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)}")
+    kind = schema.field(settings.image_column).type
+    is_image = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not is_image and not (pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}):
+        raise DataError(f"{path}: `{settings.image_column}` contains no images but {kind}; correct `data.image_column`")
+    names = class_names(path, schema, settings.folder, settings.configuration)
+    for column in set(settings.attributes) & set(names):
+        if not all(name.lower() in SPELLINGS or name in settings.unknown for name in map(text_of, names[column])):
+            raise DataError(
+                f"{path}: `{column}` has the classes {', '.join(names[column])}, neither true nor false; "
+                f"write one as {column}={names[column][-1]} in `data.attributes`"
+            )
+    table = _table(path) if path.suffix.lower() == ".arrow" else _read_parquet(path, columns)
+    cells = {column: table[column].to_pylist() for column in columns}
+    for column in set(columns) & set(names):
+        cells[column] = [
+            _name_of(cell, names[column], f"{path}: `{column}` of row {row}") for row, cell in enumerate(cells[column])
+        ]
+    return cells
 
-    Raises:
-        DataError: there are none.
-    """
-    found = sorted(folder.glob(f"{split}/*.arrow")) or sorted(folder.rglob(f"{split}-*.parquet"))
-    if not found:
-        raise DataError(f"{folder}: neither {split}/*.arrow nor {split}-*.parquet; correct the split or the folder")
-    return found
 
-
-def _items(settings: HuggingFaceData, split: str) -> list[Item]:
-    items = []
-    for path in files_of(settings.folder, split):
-        names = _schema(path).names
-        missing = [name for name in (settings.image_column, *settings.attributes) if name not in names]
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
-        labels = _labels(path, settings.attributes)
-        for (row, values), place in zip(enumerate(labels), _places(path, len(labels)), strict=True):
-            wrong = [name for name, value in values.items() if value not in (True, False, 1, 0, -1)]
-            if wrong:
-                raise DataError(f"{path}: `{wrong[0]}` of row {row} is {values[wrong[0]]!r}, neither true nor false")
-            truth = {name: value in (True, 1) for name, value in values.items()}
-            items.append(Item(f"{split}-{len(items):08d}", (path, row, place), truth))
-    return items
+def _name_of(cell: object, names: list[str], place: str) -> str | None:
+    if cell is None or cell == -1:
+        return None
+    if not isinstance(cell, int) or not 0 <= cell < len(names):
+        raise DataError(f"{place} is {cell!r}, but its classes are {', '.join(names)}, from 0 on; correct one of them")
+    return names[cell]
 
 
 def _read(settings: HuggingFaceData, item: Item) -> Record:
@@ -69,44 +118,50 @@ def _read(settings: HuggingFaceData, item: Item) -> Record:
     if not stored or not (stored.get("bytes") or stored.get("path")):
         raise BadImageError(f"row {row} of {path.name} contains no image")
     image = io.BytesIO(stored["bytes"]) if stored.get("bytes") else path.parent / stored["path"]
-    return Record(load_square(image, settings.resolution))
+    return load_square(image, settings.resolution)
 
 
 def _schema(path: Path) -> pa.Schema:
-    if path.suffix == ".arrow":
+    if path.suffix.lower() == ".arrow":
         return _table(path).schema
-    try:
+    with _readable(path):
         return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); download it again") from None
 
 
-def _labels(path: Path, attributes: list[str]) -> list[dict[str, object]]:
-    table = _table(path) if path.suffix == ".arrow" else pq.read_table(path, columns=attributes)
-    return table.select(attributes).to_pylist()
+def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
+    with _readable(path):
+        return pq.read_table(path, columns=columns, partitioning=None)
 
 
 @lru_cache(maxsize=4)
 def _table(path: Path) -> pa.Table:
     """Map an Arrow file into memory; it is read only on access."""
-    try:
+    with _readable(path):
         return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Arrow file ({error}); save the dataset again") from None
 
 
 @lru_cache(maxsize=2)
 def _rows(path: Path, column: str, block: int) -> pa.ChunkedArray:
     """Return a block of images; blocks are cached, because workers read rows in order."""
-    if path.suffix == ".arrow":
+    if path.suffix.lower() == ".arrow":
         return _table(path)[column].slice(block * ROWS, ROWS)
-    return pq.ParquetFile(path).read_row_group(block, columns=[column])[column]
+    with _readable(path):
+        return pq.ParquetFile(path).read_row_group(block, columns=[column])[column]
 
 
-def _places(path: Path, count: int) -> list[tuple[int, int]]:
+def _places(path: Path) -> list[tuple[int, int]]:
     """Return the block that each row is read with, and its position in the block."""
-    if path.suffix == ".arrow":
-        return [divmod(row, ROWS) for row in range(count)]
+    if path.suffix.lower() == ".arrow":
+        return [divmod(row, ROWS) for row in range(_table(path).num_rows)]
     metadata = pq.read_metadata(path)
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     return [(group, within) for group, size in enumerate(sizes) for within in range(size)]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name a file that cannot be read."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable dataset file ({error}); download or save it again") from None

@@ -7,14 +7,10 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from pipeline_lib.config import FFHQData, FolderData
-from pipeline_lib.config.columns import column_of, label_columns, read_cells
+from pipeline_lib.config.columns import SPELLINGS, column_of, label_columns, read_cells, text_of
 from pipeline_lib.runtime.errors import DataError
 
-#: Spellings of true and false, in lower case; whole numbers may end in `.0`.
-SPELLINGS = {"1": True, "0": False, "-1": False, "true": True, "false": False, "yes": True, "no": False}
 AIMS = ("target_attribute", "target_value", "confirmed_by")  # columns of an export, about edited images
 LISTED = 20  # values of a column that an error lists
 
@@ -93,14 +89,6 @@ def image_name(text: str) -> str:
     if len(name.splitlines()) > 1:
         raise ValueError("a name with a line break; rename the file")
     return name
-
-
-def text_of(cell: object) -> str:
-    """Return a cell as text: normalised (NFC), without blanks around it and without the `.0` of a whole number."""
-    if pd.api.types.is_scalar(cell) and pd.isna(cell):
-        return ""
-    text = unicodedata.normalize("NFC", str(cell)).strip()
-    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
 
 
 def read_column(

@@ -15,16 +15,18 @@ from pipeline_lib.config import Data
 from pipeline_lib.data.avatars import open_avatars
 from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
 from pipeline_lib.data.class_folders import open_class_folders
+from pipeline_lib.data.copies import Copies, contradiction, digest_of_pixels
 from pipeline_lib.data.ffhq import open_ffhq
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
-from pipeline_lib.data.tables import SCHEMAS, TableWriter, table_writer, write_table
+from pipeline_lib.data.tables import SCHEMAS, table_writer, write_table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ READERS = {
 }
 
 
+@stage(revision=3)
 def prepare_dataset(
     *,
     settings: Data,
@@ -52,11 +55,13 @@ def prepare_dataset(
     held_out_labels: Path,
     held_out_masks: Path,
     quarantine: Path,
+    notes: Path,
     threads: int,
 ) -> None:
     """Read the training and the held-out set.
 
-    An image that cannot be used is skipped and listed in the quarantine table with the reason.
+    An image that cannot be used is skipped and listed in the quarantine table with the reason. So is a copy of an image
+    with the opposite label. Other copies of training images are left out of the held-out set.
 
     Args:
         settings: the config section.
@@ -68,6 +73,7 @@ def prepare_dataset(
         held_out_labels: table of its labels to write.
         held_out_masks: table of its part codes to write.
         quarantine: table of the skipped images to write.
+        notes: table to write of what was left out, converted, or a copy of another image.
         threads: worker processes.
 
     Raises:
@@ -82,11 +88,18 @@ def prepare_dataset(
     for split, items in (("train", source.train), ("held_out", source.held_out)):
         if not items:
             raise DataError(f"data: no images in the split {split}; add images or change `held_out`")
+    remarks = [_note(left.name, None, "left out", left.reason) for left in source.left_out]
+    copies = Copies()
     with ProcessPoolExecutor(threads) as pool:
-        fill = partial(_fill_split, source, settings.resolution, metadata, pool)
+        fill = partial(_fill_split, source, settings.resolution, metadata, pool, copies, remarks)
         bad = fill("train", source.train, images, labels, masks)
         bad += fill("held_out", source.held_out, held_out, held_out_labels, held_out_masks)
     write_table(quarantine, "quarantine", pd.DataFrame(bad, columns=SCHEMAS["quarantine"].names), metadata)
+    remarked = pd.DataFrame(remarks, columns=SCHEMAS["notes"].names)
+    for kind, rows in remarked.groupby("kind", sort=False):
+        first = rows.iloc[0]
+        logger.info("%s: %d, such as %s (%s); all are in %s", kind, len(rows), first["name"], first["reason"], notes)
+    write_table(notes, "notes", remarked, metadata)
 
 
 def shard_of(position: int, count: int, shards: int) -> int:
@@ -99,6 +112,8 @@ def _fill_split(
     resolution: int,
     metadata: dict[str, str],
     pool: ProcessPoolExecutor,
+    copies: Copies,
+    remarks: list[dict[str, str | None]],
     split: str,
     items: Sequence[Item],
     images: list[Path],
@@ -106,29 +121,50 @@ def _fill_split(
     masks: Path,
 ) -> list[dict[str, str]]:
     bad: list[dict[str, str]] = []
-    table: TableWriter | None = None  # opened with the first image, which determines its columns
+    kept: list[Item] = []
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with ExitStack() as stack:
         writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
         codes = stack.enter_context(table_writer(masks, "masks", metadata))
         progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(items)))
-        for number, records in enumerate(map_ahead(pool, partial(_read_chunk, source.read), chunks, CHUNKS_AHEAD)):
-            for place, (item, record) in enumerate(zip(chunks[number], records, strict=True)):
+        read = partial(_read_digested, source.read, source.equal_are_copies)
+        for number, records in enumerate(map_ahead(pool, read, chunks, CHUNKS_AHEAD)):
+            for place, (item, (record, digest)) in enumerate(zip(chunks[number], records, strict=True)):
+                original, where = copies.first_of(item, split, digest)
+                if name := contradiction(item, original):
+                    record = (
+                        f"its pixels are those of {original.image_id}, but not its `{name}`; correct one of the two"
+                    )
                 if isinstance(record, str):
                     logger.warning("%s is skipped: %s", item.image_id, record)
                     bad.append({"image_id": item.image_id, "split": split, "reason": record})
                     continue
+                if original is not item:
+                    fate = "kept" if where == split else f"left out, for that one is in {where}"
+                    remarks.append(_note(item.image_id, split, "duplicate", f"a copy of {original.image_id}; {fate}"))
+                    if where != split:
+                        continue
+                    copies.unite(item, original)
+                remarks += [_note(item.image_id, split, "converted", conversion) for conversion in record.conversions]
                 shard = shard_of(number * CHUNK + place, len(items), len(writers))
                 writers[shard].add([item.image_id], record.image[None])
-                person = {} if item.person is None else {"person": item.person}
-                row = {"image_id": item.image_id, "split": split, **person, **item.attributes}
-                table = table or stack.enter_context(table_writer(labels, "labels", metadata, list(row)))
-                table.add([row])
+                kept.append(item)
                 if record.codes is not None:
                     codes.add([{"image_id": item.image_id, "codes": record.codes.tobytes()}])
             progress.advance(len(records))
         _check_bad(bad, split, len(items), source.tolerated)
+        if not kept:
+            raise DataError(f"data: every {split} image is a copy of a training image; add images or change the split")
+        people = [copies.person_of(item) for item in kept]
+        columns = ["image_id", "split", *(["person"] if any(people) else []), *kept[0].attributes]
+        table = stack.enter_context(table_writer(labels, "labels", metadata, columns))
+        for item, person in zip(kept, people, strict=True):
+            table.add([{"image_id": item.image_id, "split": split, "person": person, **item.attributes}])
     return bad
+
+
+def _note(name: str, split: str | None, kind: str, reason: str) -> dict[str, str | None]:
+    return {"name": name, "split": split, "kind": kind, "reason": reason}
 
 
 def _check_bad(bad: list[dict[str, str]], split: str, count: int, tolerated: float) -> None:
@@ -148,3 +184,13 @@ def _read_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[R
         except BadImageError as reason:
             records.append(str(reason))
     return records
+
+
+def _read_digested(
+    read: Callable[[Item], Record], equal_are_copies: bool, items: Sequence[Item]
+) -> list[tuple[Record | str, bytes | None]]:
+    """Read items like `_read_chunk`, each with a digest of its pixels if equal ones are copies."""
+    return [
+        (record, digest_of_pixels(record.image) if equal_are_copies and isinstance(record, Record) else None)
+        for record in _read_chunk(read, items)
+    ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 
@@ -141,7 +145,8 @@ def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY
     """Read entire shards for random access, as ids and uint8 images (n, resolution, resolution, 3).
 
     Images of more than `most_bytes` in total are written to an unnamed file in the temporary folder and memory-mapped,
-    so that only accessed images take memory. The file is freed with the last reference to the images.
+    so that only accessed images take memory. The file is freed with the last reference to the images. Processes that
+    train together on a node share one.
 
     Raises:
         DataError: a shard is missing or damaged, there are no images, or the temporary folder is full.
@@ -162,8 +167,8 @@ def read_shards(paths: Sequence[str | Path], most_bytes: int = LARGEST_IN_MEMORY
 
 def _map_shards(paths: Sequence[str | Path], shape: tuple[int, ...]) -> tuple[list[str], np.ndarray]:
     """Write images to a scratch file and map it only for reading, so that images not accessed take no memory."""
-    names: list[str] = []
-    with tempfile.TemporaryFile() as file:
+
+    def fill(file: BinaryIO) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         except OSError as error:
@@ -171,13 +176,39 @@ def _map_shards(paths: Sequence[str | Path], shape: tuple[int, ...]) -> tuple[li
                 f"{tempfile.gettempdir()}: no room for {math.prod(shape) / 2**30:.1f} GiB of images "
                 f"({error.strerror}); set TMPDIR to a larger disk"
             ) from None
-        for group_names, images in iterate_shards(paths):
+        for _, images in iterate_shards(paths):
             file.write(images.data)
-            names += group_names
         file.flush()
-        return names, np.memmap(file, np.uint8, "r+", shape=shape)
+
+    with ranks.scratch_file(fill) as file:
+        pixels = np.memmap(file, np.uint8, "r+", shape=shape)
+    names = [open_shard(path).read(columns=["image_id"])["image_id"].to_pylist() for path in paths]
+    return [name for of_shard in names for name in of_shard], pixels
 
 
 def count_images(paths: Sequence[str | Path]) -> int:
     """Count images without reading them."""
     return sum(open_shard(path).metadata.num_rows for path in paths)
+
+
+def shards_in(folder: str | Path, kind: str = "parquet") -> list[Path]:
+    """Return the shards of a folder, `0.parquet` or `0.{kind}`, in the order of their numbers; empty without any."""
+    return sorted(Path(folder).glob(f"*.{kind}"), key=lambda path: int(path.name.partition(".")[0]))
+
+
+def digest_of_images(paths: Sequence[str | Path], first: int | None = None) -> str:
+    """Return 16 hexadecimal digits that change with the id or a pixel of any image, and with nothing else.
+
+    Labels that people made are bound to images by it. So it is the same if images are written again by another run,
+    in other shards, or by another version of the library that compresses them.
+
+    Args:
+        paths: shards, in the order of their numbers.
+        first: number of images that count, from the first on; None: all.
+    """
+    images = (pair for names, pixels in iterate_shards(paths) for pair in zip(names, pixels, strict=True))
+    found = sorted(
+        hashlib.blake2b(pixels.tobytes(), key=hashlib.blake2b(name.encode()).digest(), digest_size=16).digest()
+        for name, pixels in islice(images, first)
+    )
+    return hashlib.blake2b(b"".join(found), digest_size=8).hexdigest()

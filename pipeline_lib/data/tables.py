@@ -18,11 +18,14 @@ ROWS_PER_GROUP = 4096  # rows that a `table_writer` holds in memory at a time
 
 #: Fixed columns of each kind of table. Kinds marked open have further columns, one per attribute.
 SCHEMAS: dict[str, pa.Schema] = {
-    # One row per image with its ground truth, and its identity if known. Open, with a bool per attribute, null where
-    # unknown.
+    # One row per image with its ground truth and the person shown, null where unknown; a copy of a picture shows the
+    # person of the first. Open, with a bool per attribute, null where unknown.
     "labels": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("person", pa.string())]),
     # One row per image of the source that could not be used, with the reason.
     "quarantine": pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]),
+    # One row per image or file of the source that was not taken as it is. The kind is `left out` (no image of the
+    # dataset), `converted` (another colour mode, say) or `duplicate` (pixels of an earlier image).
+    "notes": pa.schema([("name", pa.string()), ("split", pa.string()), ("kind", pa.string()), ("reason", pa.string())]),
     # One row per image of an assembled set. Open, with a bool per attribute: of edited images null where their region
     # can show it, and else as in the original.
     "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_()), ("touched", pa.bool_())]),
@@ -57,7 +60,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("spare", pa.int32()),
         ]
     ),
-    # One row per candidate of each planned edit; the successful one with the highest logit is chosen.
+    # One row per candidate of each planned edit; `masked_l1` is that of its finished image to its collage.
     "candidates": pa.schema(
         [
             ("image_id", pa.string()),

@@ -22,6 +22,7 @@ from pipeline_lib.runtime.errors import PipelineError
 KINDS = {
     "images/*.parquet": "image shard",
     "labels/quarantine.parquet": "table `quarantine`",
+    "labels/notes.parquet": "table `notes`",
     "labels/*_rebalanced.parquet": "table `assembled`",
     "labels/*.parquet": "table `labels`",
     "true_parts/*.parquet": "table `masks`",
@@ -41,6 +42,7 @@ KINDS = {
     "evaluation/bias.parquet": "table `bias`",
     "evaluation/gaps.json": "gap of each attribute in each image set by each judge, with intervals",
     "evaluation/agreement.json": "share of each image set on which the two detectors agree",
+    "evaluation/kappa.json": "agreement of the two detectors in each group beyond chance, by Cohen's kappa",
     "evaluation/quality.parquet": "table `quality`",
     "evaluation/edits-*.json": "edits planned and succeeded, as selector and referee see it",
     "evaluation/frontier.json": "what other choices among the candidates would have given, by the referee",

@@ -16,10 +16,12 @@ from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.rebalance.plan import made_edits
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.revisions import stage
 
 AT_A_TIME = 4096  # images that are held in memory
 
 
+@stage(revision=3)
 def assemble_rebalanced(
     *,
     images: list[Path],
@@ -99,6 +101,7 @@ def replace_images(
     return found
 
 
+@stage(revision=2)
 def resample_dataset(
     *, images: list[Path], table: Path, targets: list[RateRule], run: str, seed: int, resampled: list[Path]
 ) -> None:

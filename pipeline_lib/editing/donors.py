@@ -20,7 +20,7 @@ from pipeline_lib.editing.choice import closest
 from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.distances import seam
 from pipeline_lib.imaging.masks import unpack_masks
-from pipeline_lib.imaging.transfer import to_float, upload
+from pipeline_lib.imaging.transfer import at_once, to_float, upload
 from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 GATHERERS = 8  # threads, since rows of a mapped file are waited for
 SHARE_KEPT = 0.5  # of a GPU's free memory that an image set may take
+POOLED_AT_ONCE = 8192  # donors of 64 pixels that a GPU compares at a time
 SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
 
 
@@ -161,13 +162,19 @@ def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device:
     size = len(donors.pixels) // len(contexts.pixels)
     if size == settings.candidates:
         return torch.arange(size, device=device).expand(len(contexts.pixels), size)
-    selected = []
-    for context, pool in zip(contexts.split(1), donors.split(size), strict=True):
-        (image, parts), (images, donor_parts) = context.to(device), pool.to(device)
-        masks = region_masks(settings.region, donor_parts, parts.expand_as(donor_parts))
-        differs = seam(image, images, masks.region, seam_width(images))
-        selected.append(closest(differs, settings.seam_tolerance)[: settings.candidates].sort().values)
-    return torch.stack(selected)
+    together = 1  # contexts; each has a window of its own on a CPU, and a GPU is kept busy
+    if device.type != "cpu":
+        together = max(1, at_once(contexts.pixels.shape[1], POOLED_AT_ONCE) // size)
+    batches = zip(contexts.split(together), donors.split(together * size), strict=True)
+    return torch.cat([_closest_donors(*batch, size, settings, device) for batch in batches])
+
+
+def _closest_donors(contexts: Looked, donors: Looked, size: int, settings: Rebalance, device: torch.device) -> Tensor:
+    image, parts = (rows.repeat_interleave(size, dim=0) for rows in contexts.to(device))
+    images, donor_parts = donors.to(device)
+    masks = region_masks(settings.region, donor_parts, parts)
+    differs = seam(image, images, masks.region, seam_width(images)).view(-1, size)
+    return closest(differs, settings.seam_tolerance)[:, : settings.candidates].sort(dim=1).values
 
 
 def seam_width(images: Tensor) -> int:

@@ -53,9 +53,12 @@ def finish(context: Tensor, donor: Tensor, composite: Tensor, masks: Masks, how:
         foreign = torch.zeros_like(region)
         around = (images[window] for images in (cloned, context, composite, region))
         foreign[window] = masks.unknown[window] * _contradicted(*around, side=context.shape[-1])
-        some = foreign.flatten(1).any(dim=1).nonzero().flatten()  # few images, in most batches
+        some = slice(None)
+        if foreign.device.type == "cpu":  # few images, in most batches; a GPU would have to be waited for
+            some = foreign.flatten(1).any(dim=1).nonzero().flatten()
         joined = composite[some] + spread_inwards(cloned[some] - composite[some], foreign[some])
-        blended = cloned.index_copy(0, some, torch.where(foreign[some].bool(), joined, cloned[some]))
+        blended = cloned.clone()
+        blended[some] = torch.where(foreign[some].bool(), joined, cloned[some])
     return torch.where(region.bool(), blended.clamp(-1, 1), context)
 
 

@@ -12,8 +12,10 @@ from pipeline_lib.editing.assemble import replace_images
 from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.rebalance.plan import needed_edits
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.revisions import stage
 
 
+@stage(revision=1)
 def draw_ideal(
     *,
     images: list[Path],

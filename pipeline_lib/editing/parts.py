@@ -11,20 +11,22 @@ import torch
 
 from pipeline_lib.config import BoxRegion
 from pipeline_lib.data.part_masks import BOX
-from pipeline_lib.data.shards import count_images, iterate_batches
+from pipeline_lib.data.shards import count_images, iterate_batches, resolution_of
 from pipeline_lib.data.tables import table_writer
 from pipeline_lib.imaging.masks import box_mask
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 STRAY = 0.1  # of a part's largest connected piece: a smaller one is a mistake of the segmenter, and is left out
 TOUCHING = np.ones((3, 3), int)  # pixels that touch at a corner are connected
 
 
 @torch.no_grad()
+@stage(revision=2)
 def extract_parts(
     *,
     images: list[Path],
@@ -52,7 +54,7 @@ def extract_parts(
         table_writer(parts, "parts", metadata) as table,
         Progress("extract_parts", count_images(images)) as progress,
     ):
-        for names, pixels in iterate_batches(images, batch):
+        for names, pixels in iterate_batches(images, batch_for(resolution_of(images[0]), batch)):
             chunk = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
             codes = segmenter(to_float(chunk, device)).cpu().numpy()
             for name, image_codes in zip(names, codes, strict=True):

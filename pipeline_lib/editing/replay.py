@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Rebalance
+from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.choice import choose_best, closest
 from pipeline_lib.rebalance.groups import group_name
@@ -54,7 +55,7 @@ def replay(
 
 def read_candidates(results: Path, name: str) -> pd.DataFrame:
     """Read the candidates of an image set of a run."""
-    shards = sorted((results / "swaps" / name).glob("*.candidates.parquet"))
+    shards = shards_in(results / "swaps" / name, "candidates.parquet")
     if not shards:
         raise DataError(f"{results}/swaps/{name}: no candidates; run the workflow first, or correct the path")
     return read_tables(shards, "candidates")
@@ -144,7 +145,7 @@ def yields_of(
     made = made_edits(plan, set(chosen.loc[chosen["chosen"], "image_id"]))
     taken = chosen[chosen["chosen"]].merge(made[["image_id", "target", "wanted"]], on="image_id")
     if by_referee:
-        shards = sorted((results / "swaps" / name).glob("*.judged.parquet"))
+        shards = shards_in(results / "swaps" / name, "judged.parquet")
         judged = read_judged(shards, read_candidates(results, name))
         taken["confirmed"] = confirmed(taken, seen_by_referee(taken, judged), settings.targets)
     rows = []

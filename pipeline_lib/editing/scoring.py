@@ -7,16 +7,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pipeline_lib.data.shards import count_images, iterate_batches
+from pipeline_lib.data.shards import count_images, iterate_batches, resolution_of
 from pipeline_lib.data.tables import table_writer
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 
 @torch.no_grad()
+@stage(revision=1)
 def score_attributes(
     *,
     images: list[Path],
@@ -46,7 +48,7 @@ def score_attributes(
             table_writer(path, "scores", metadata, ["image_id", *detector.attributes]) as table,
             Progress(f"score_attributes ({name})", count_images(shards)) as progress,
         ):
-            for names, pixels in iterate_batches(shards, batch):
+            for names, pixels in iterate_batches(shards, batch_for(resolution_of(shards[0]), batch)):
                 probabilities = detector(to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)).cpu()
                 rows = pd.DataFrame(probabilities.numpy(), columns=detector.attributes)
                 table.add(rows.assign(image_id=names))

@@ -34,6 +34,7 @@ from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def swap(
 
 
 @torch.no_grad()
+@stage(revision=5)
 def swap_parts(
     *,
     images: list[Path],
@@ -358,7 +360,7 @@ def _try_candidates(
         "seam": differs,
         "success": success,
         "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
-        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.masks.known).view(of_face),
+        "masked_l1": masked_l1(swaps.finished, swaps.collage, swaps.masks.known).view(of_face),
         "best": judged.pixels[winners],
     }
     if referee:
@@ -382,12 +384,13 @@ def _refine(
     settings: Rebalance,
     editor: LatentRegressionEditor,
 ) -> Tensor:
-    """Refine the composites of the winners, and put in their place those that succeed; returns which, bool (faces,)."""
+    """Refine the composites of the winners, and put the edits in their place that succeed; returns which, (faces,)."""
     context, donor = swaps.context[winners], swaps.donor[winners]
     masks = Masks(*(mask[winners] for mask in swaps.masks))
     composite = editor.refine(context, donor, masks, settings.refine)
-    refined = judge_winners(finish(context, donor, composite, masks, settings.finish))
+    finished = finish(context, donor, composite, masks, settings.finish)
+    refined = judge_winners(finished)
     better = (refined.strength > 0) & (judged.strength[winners] > 0)
-    for before, after in (*zip(judged, refined, strict=True), (swaps.composite, composite)):
+    for before, after in (*zip(judged, refined, strict=True), (swaps.finished, finished)):
         before[winners[better]] = after[better]
     return better

@@ -16,9 +16,11 @@ from pipeline_lib.editing.swap import faces_at_a_time, swap
 from pipeline_lib.imaging.transfer import to_uint8
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 
 @torch.no_grad()
+@stage(revision=3)
 def touch_images(
     *,
     images: list[Path],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,31 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, rate_rows
-from pipeline_lib.rebalance.estimate import DetectorError, Estimate, Observed, correct_gap, measure_errors
+from pipeline_lib.evaluation.counterfactual import truth_counts
+from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, group_gap, rate_rows, wilson_rate
+from pipeline_lib.rebalance.estimate import (
+    DetectorError,
+    Estimate,
+    Observed,
+    cohens_kappa,
+    correct_gap,
+    is_for_calibration,
+    measure_errors,
+)
 from pipeline_lib.rebalance.groups import group_name, holds_of, in_group
-from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime import revisions, seeding
+from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
 
 logger = logging.getLogger(__name__)
 
 
+@revisions.stage(revision=5)
 def evaluate_bias(
     *,
     truth: Path,
     rebalanced_truth: list[Path],
+    checked: list[Path],
     held_out_truth: Path,
     held_out_referee: Path,
     selector: list[Path],
@@ -37,6 +49,7 @@ def evaluate_bias(
     bias: Path,
     gaps: Path,
     agreement: Path,
+    kappa: Path,
 ) -> None:
     """Measure rates and group gaps of every image set by each source of labels, and the detectors' agreement.
 
@@ -49,6 +62,7 @@ def evaluate_bias(
     Args:
         truth: labels of the original dataset.
         rebalanced_truth: labels of the rebalanced dataset, by `evaluate_counterfactuals`; empty if they are unknown.
+        checked: JSON of it, which says whether they count; likewise.
         held_out_truth: labels of the held-out set.
         held_out_referee: the referee's scores of the held-out set.
         selector: the selector's scores, a table for each image set, under its name.
@@ -62,25 +76,32 @@ def evaluate_bias(
         gaps: JSON {attribute: {stage: {judge: {"value", "ci": [low, high]}}}} to write, of the attributes with targets
             in two groups.
         agreement: JSON {stage: {attribute: share of images on which the detectors agree}} to write.
+        kappa: JSON {stage: {attribute: {group: {"n", "agree", "kappa"}}}} to write, with the images of each group by
+            the referee, those on which the detectors agree, and Cohen's kappa; null where both answer alike of all.
     """
-    judged = {("dataset", "truth"): _holds(read_table(truth, "labels"), "labels")}
-    if rebalanced_truth:
-        judged["dataset_rebalanced", "truth"] = _holds(read_table(*rebalanced_truth, "labels"), "labels")
+    judged = {("dataset", "truth"): _holds(truth, "labels")}
+    if rebalanced_truth and truth_counts(*checked):
+        judged["dataset_rebalanced", "truth"] = _holds(*rebalanced_truth, "labels")
     stages, by_selector = [path.stem for path in referee], {path.stem: path for path in selector}
     for stage, path in zip(stages, referee, strict=True):
-        judged[stage, "selector"] = _holds(read_table(by_selector[stage], "scores"), "scores")
-        judged[stage, "referee"] = _holds(read_table(path, "scores"), "scores")
+        judged[stage, "selector"] = _holds(by_selector[stage], "scores")
+        judged[stage, "referee"] = _holds(path, "scores")
+        if not judged[stage, "selector"].index.equals(judged[stage, "referee"].index):
+            raise DataError(f"{path}: scores of other images than {by_selector[stage]}; run the workflow again")
+    held_out = _holds(held_out_truth, "labels"), _holds(held_out_referee, "scores")
 
     rows: list[pd.DataFrame] = []
     found_gaps: dict[str, dict[str, dict[str, object]]] = {
         attribute: {stage: {} for stage in stages} for attribute in targets.compared
     }
+    by_group: dict[str, dict[str, dict[str, object]]] = {stage: {} for stage in stages}
     for attribute in targets.edited:
-        wheres = {group_name(target.where): target.where for target in targets.alone(attribute).targets}
-        errors = _referee_errors(held_out_truth, held_out_referee, attribute, wheres)
-        for (stage, judge), holds in judged.items():
-            has = holds[attribute] == 1
-            known = ~np.isnan(holds[attribute])
+        rules = targets.alone(attribute).targets
+        wheres, wanted = {group_name(rule.where): rule.where for rule in rules}, [rule.rate for rule in rules]
+        errors = _referee_errors(*held_out, attribute, wheres)
+        for (stage, judge), found in judged.items():
+            holds = holds_of(found, list(found))
+            has, known = holds[attribute] == 1, ~np.isnan(holds[attribute])
             groups = {name: in_group(holds, where) & known for name, where in wheres.items()}
             tables = {judge: rate_rows(stage, judge, attribute, has, groups, settings.confidence)}
             if judge == "referee":
@@ -88,11 +109,16 @@ def evaluate_bias(
                     stage, attribute, has, groups, errors, settings.confidence, settings.resamples, seed
                 )
             rows += tables.values()
+            if judge == "referee":
+                by_group[stage][attribute] = _agreement_by_group(judged[stage, "selector"][attribute], has, groups)
             if attribute not in found_gaps:
                 continue
-            found_gaps[attribute][stage][judge] = _gap_of(tables[judge])
+            observed = [
+                Observed(int((has & inside).sum()), int(inside.sum()), errors[name]) for name, inside in groups.items()
+            ]
+            found_gaps[attribute][stage][judge] = _gap_of(observed, wanted, settings)
             if judge == "referee":
-                found_gaps[attribute][stage]["corrected"] = _corrected_gap(stage, has, groups, errors, settings, seed)
+                found_gaps[attribute][stage]["corrected"] = _corrected_gap(stage, observed, wanted, settings, seed)
     agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in stages}
     for stage, attribute in itertools.product(stages, targets.edited):
         if agreed[stage][attribute] < detectors.least_agreement:
@@ -104,44 +130,54 @@ def evaluate_bias(
     write_table(bias, "bias", pd.concat(rows, ignore_index=True), {"run": run, "config_digest": digest})
     write_json(gaps, found_gaps)
     write_json(agreement, agreed)
+    write_json(kappa, by_group)
 
 
-def _holds(table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
-    return holds_of(table, attribute_columns(table, kind))
+def _holds(path: Path, kind: str) -> pd.DataFrame:
+    """Return whether each image of a table has each attribute, nullable, by image and in the order of their names."""
+    table = read_table(path, kind)
+    rows = table.set_index("image_id")[attribute_columns(table, kind)].sort_index()
+    return rows.astype("boolean") if kind == "labels" else (rows > 0.5).astype("boolean")
 
 
 def _referee_errors(
-    truth: Path, scores: Path, attribute: str, wheres: Mapping[str, Mapping[str, bool]]
+    truth: pd.DataFrame, said: pd.DataFrame, attribute: str, wheres: Mapping[str, Mapping[str, bool]]
 ) -> dict[str, DetectorError]:
     """Measure the referee's error in each of its groups on the held-out images that it was not calibrated on."""
-    labels = read_table(truth, "labels").iloc[1::2]
-    known = labels[attribute].notna().to_numpy()
-    said = _holds(read_table(scores, "scores").iloc[1::2][known], "scores")
-    groups = {name: in_group(said, where) for name, where in wheres.items()}
-    has = labels.loc[known, attribute].to_numpy(bool)
-    return measure_errors(has, said[attribute] == 1, groups, fall_back_to_pooled=True)
+    shows = truth.loc[said.index[~is_for_calibration(said.index)], attribute].dropna()
+    holds = holds_of(said.loc[shows.index], list(said))
+    groups = {name: in_group(holds, where) for name, where in wheres.items()}
+    return measure_errors(shows.to_numpy(bool), holds[attribute] == 1, groups, fall_back_to_pooled=True)
 
 
-def _gap_of(table: pd.DataFrame) -> dict[str, object]:
-    first, second = (Estimate(row.rate, row.ci_low, row.ci_high) for row in table.iloc[:2].itertuples())
-    return estimate_json(gap(first, second))
+def _gap_of(observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate) -> dict[str, object]:
+    """Return the gap between groups whose target rates are `wanted`, by what is observed of each."""
+
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        return gap(*(wilson_rate(observed[number].positives, observed[number].n, level) for number in (one, other)))
+
+    return estimate_json(group_gap(gap_of, wanted, settings.confidence))
 
 
 def _corrected_gap(
-    stage: str,
-    has_attribute: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    errors: Mapping[str, DetectorError],
-    settings: Evaluate,
-    seed: int,
+    stage: str, observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate, seed: int
 ) -> dict[str, object]:
-    first, second = (
-        Observed(int((has_attribute & inside).sum()), int(inside.sum()), errors[name])
-        for name, inside in list(groups.items())[:2]
-    )
-    rng = seeding.numpy_generator(seed, "corrected gap", stage)
-    return estimate_json(correct_gap(first, second, settings.confidence, settings.resamples, rng))
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        rng = seeding.numpy_generator(seed, "corrected gap", stage)
+        return correct_gap(observed[one], observed[other], level, settings.resamples, rng)
+
+    return estimate_json(group_gap(gap_of, wanted, settings.confidence))
 
 
-def _agreement(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
     return {name: float((first[name] == second[name]).mean()) for name in first}
+
+
+def _agreement_by_group(
+    first: pd.Series, second: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for name, inside in groups.items():
+        agree, kappa = cohens_kappa(first.to_numpy(bool)[inside], second[inside])
+        found[name] = {"n": int(inside.sum()), "agree": agree, "kappa": kappa}
+    return found

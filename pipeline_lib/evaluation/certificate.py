@@ -11,19 +11,28 @@ import pandas as pd
 
 from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.counterfactual import LEAST_ACCURACY
+from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
+from pipeline_lib.rebalance.audit import (
+    agreement_of_audits,
+    check_different,
+    check_fresh,
+    combine_audits,
+    digests_of_dataset,
+    read_audit,
+)
 from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.groups import any_unknown, attributes_of, group_name, holds_of, not_counted
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 #: Why nothing is known of unedited images.
 UNLABELLED, TOUCHED = "unlabelled", "touched"
 
 
+@stage(revision=4)
 def certify_targets(
     *,
     labels: Path,
@@ -43,7 +52,8 @@ def certify_targets(
 
     Unedited images count by their labels, and not for a target of which a label is unknown. Edited images count by
     their truth where it is known, as of avatars, and else by the labels of an audit, which stands for those that were
-    not audited.
+    not audited. An edited image of which it could not be told what it shows counts for each limit of an interval as
+    what is worst for it.
 
     Args:
         labels: label table of the dataset before it was edited.
@@ -70,12 +80,12 @@ def certify_targets(
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
     source, known = None, None
     if audit:
-        source, digest = "audit", digest_of_files(*rebalanced)
-        sheets = {str(path): read_audit(path, set(table["image_id"]), attributes, digest) for path in audit}
+        source, digests = "audit", digests_of_dataset(rebalanced)
+        sheets = {str(path): read_audit(path, set(table["image_id"]), attributes, digests) for path in audit}
         check_different(audit)
         check_fresh(audit, targets.labels or [])
         known = combine_audits(list(sheets.values()))
-    elif truth and truth_counts(checked[0]):
+    elif truth and truth_counts(*checked):
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]
@@ -98,6 +108,7 @@ def certify_targets(
             entry["not_counted"] = uncounted
     said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
     if source == "audit" and unknown is None:
+        said["unclear"] = sum(len(stratum.unclear) for stratum in strata)
         said["labels"] = _check_labels(kept, known, rules)
         said["agreement"] = agreement_of_audits(sheets)
     write_json(certificate, said)
@@ -121,19 +132,13 @@ def edited_strata(
     if known is None:
         return [Stratum(*pair, size, np.empty(0, int)) for pair, size in sizes.items()]
     labelled = rows.loc[known.index.intersection(rows.index)]
-    shown = known.loc[labelled.index, classes.attributes]
-    unclear = shown.isna().any(axis=1).to_numpy()  # counts as failed, since an edit must be seen to be right
-    found = np.where(unclear, labelled["origin"], classes.of(holds_of(shown.fillna(False), classes.attributes)))
-    return [
-        Stratum(*pair, size, found[(labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])])
-        for pair, size in sizes.items()
-    ]
-
-
-def truth_counts(checked: Path) -> bool:
-    """Return whether the truth of edits counts, because it was right about unedited images."""
-    accuracy = read_json(checked)["accuracy_on_unedited"]
-    return accuracy is not None and accuracy >= LEAST_ACCURACY
+    possible = classes.possible(known.loc[labelled.index, classes.attributes].to_numpy(float, na_value=np.nan))
+    told = possible.sum(axis=1) == 1
+    strata = []
+    for pair, size in sizes.items():
+        own = ((labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])).to_numpy()
+        strata.append(Stratum(*pair, size, possible[own & told].argmax(axis=1), possible[own & ~told]))
+    return strata
 
 
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, rules: Sequence[RateRule]) -> dict[str, int]:

@@ -14,13 +14,12 @@ from pipeline_lib.rebalance.audit import (
     agreement_of_audits,
     check_different,
     combine_audits,
+    digests_of_samples,
     read_audit,
-    samples_digest,
     sealed_name,
 )
-from pipeline_lib.rebalance.certify import Verdict, judge
+from pipeline_lib.rebalance.certify import ASSUMED_ERRORS, Verdict, judge
 from pipeline_lib.rebalance.certify_samples import (
-    ASSUMED_ERRORS,
     NEGATIVE,
     POSITIVE,
     count_labels,
@@ -31,8 +30,10 @@ from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 
+@stage(revision=3)
 def certify_samples(
     *,
     retrained: Path,
@@ -70,10 +71,10 @@ def certify_samples(
     others = set(map(sealed_name, read_table(control, "scores")["image_id"]))
     sheets: dict[str, pd.DataFrame] = {}
     if audit:
-        digest = samples_digest(images[0], truncation, seed)
+        digests = digests_of_samples(images, truncation, seed)
         check_different(audit, "certify.samples")
         for path in audit:
-            read = read_audit(path, {*opinions.index, *others}, attributes, digest, "the retrained GAN")
+            read = read_audit(path, {*opinions.index, *others}, attributes, digests, "the retrained GAN")
             sheets[str(path)] = read[read.index.isin(opinions.index)]
             if sheets[str(path)].empty:
                 raise DataError(f"{path}: no labels of samples of the retrained GAN; label the sheet and save it again")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.config import Utility
 from pipeline_lib.evaluation.probe import Probe
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.runtime import seeding
 
@@ -42,7 +42,7 @@ def reduced(pixels: np.ndarray, side: int) -> np.ndarray:
     """Return images (n, H, W, 3) reduced to `side` pixels by averages over areas; smaller ones as they are; uint8."""
     if pixels.shape[1] <= side:
         return pixels
-    chunks = torch.from_numpy(pixels).permute(0, 3, 1, 2).split(256)
+    chunks = torch.from_numpy(pixels).permute(0, 3, 1, 2).split(batch_for(pixels.shape[1], 256))
     small = [F.interpolate(chunk.float(), size=(side, side), mode="area").round().to(torch.uint8) for chunk in chunks]
     return torch.cat(small).permute(0, 2, 3, 1).contiguous().numpy()
 

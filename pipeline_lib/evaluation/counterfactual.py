@@ -1,9 +1,12 @@
-"""The truth of edited avatars: each is compared with the same face drawn with every drawing of the swapped part."""
+"""The truth of edited avatars: each is compared with the same face drawn with every drawing of the swapped part.
+
+What the nearest drawing shows is called true only if it is right about edits of which the truth is known otherwise.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from math import inf, log10
@@ -19,20 +22,36 @@ from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
-from pipeline_lib.editing.donors import ImageSet
-from pipeline_lib.imaging.collages import region_masks
+from pipeline_lib.editing.donors import ImageSet, select_donors
+from pipeline_lib.editing.finish import finish
+from pipeline_lib.evaluation.rates import estimate_json, wilson_rate
+from pipeline_lib.imaging.blur import gaussian_blur
+from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.masks import grow
+from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.files import digest_of, read_json, write_json
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
 RIM = 1  # pixels around the region in which an edit may be blended
-CHECKED = 250  # unedited faces on which the judgement itself is checked
-LEAST_ACCURACY = 0.995  # of the judgement on them
+CHECKED = 500  # edits of known truth on which the judgement itself is checked
+LEAST_ACCURACY = (
+    0.95  # of the judgement on them, the lower limit of its interval; rates of edited images err by the rest
+)
+SOFTNESS = (
+    0.0,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+)  # of these edits: sigma of a Gaussian in 64ths of the side, until found
 IDENTICAL = 100.0  # dB that identical pixels, whose PSNR is infinite, count as in a median
 CHUNK = 16  # faces that a worker process is given at a time
 CHUNKS_AHEAD = 32
@@ -64,6 +83,7 @@ class _Question(NamedTuple):
     region: np.ndarray
 
 
+@stage(revision=2)
 def evaluate_counterfactuals(
     *,
     images: list[Path],
@@ -74,6 +94,7 @@ def evaluate_counterfactuals(
     candidates: list[Path],
     data: AvatarData,
     settings: Rebalance,
+    confidence: float,
     run: str,
     seed: int,
     counterfactuals: Path,
@@ -86,6 +107,10 @@ def evaluate_counterfactuals(
     The ideal edit is the same face drawn with that drawing of the swapped part which is nearest to the edited image, in
     mean squared error inside the region. The region is what the edit pasted or left unknown, and a rim of one pixel.
 
+    The judgement is checked on known edits: faces of the dataset get the part of another one, joined by Poisson
+    blending, and show what that one shows by its label. They are blurred until the median of their PSNRs is at
+    most that of the edits. The truth counts if the judgement is right about at least `LEAST_ACCURACY` of them.
+
     Args:
         images: shards of the dataset.
         rebalanced: shards of the rebalanced dataset.
@@ -95,12 +120,13 @@ def evaluate_counterfactuals(
         candidates: its tables of candidates, of all shards.
         data: the config section of the dataset.
         settings: the config section of the edits.
+        confidence: level of the interval of the check, in (0, 1).
         run: name of the run, stored in the files.
         seed: seed of the run.
         counterfactuals: table to write, with a row for each edited image.
         truth: table of labels of the rebalanced dataset to write; an edited image has those of its nearest drawing.
-        summary: JSON to write. Identical pixels count as `IDENTICAL` dB in its medians. With several attributes the
-            accuracy on unedited faces is the least of them.
+        summary: JSON to write, with the check of each attribute (`check`) and whether the truth counts (`counts`).
+            Identical pixels count as `IDENTICAL` dB in its medians.
         threads: worker processes.
 
     Raises:
@@ -112,7 +138,6 @@ def evaluate_counterfactuals(
     made = made_edits(planned, set(chosen["image_id"]))
     edits = chosen.merge(made[["image_id", "attribute", "wanted"]], on="image_id")
     _, edited = read_shards(rebalanced)
-    labelled = known.set_index("image_id")
     rows, shown, checks = [], [], {}
     with ProcessPoolExecutor(threads) as pool:
         for attribute, region in settings.regions_by_attribute.items():
@@ -127,21 +152,18 @@ def evaluate_counterfactuals(
                     **{name: [getattr(judged, name) for judged in found] for name in MEASURED},
                 )
             )
-            check = _unedited(image_set, planned, seed)
-            drawn = labelled.loc[check, attribute].to_numpy()
-            right = [
-                judged.attributes[attribute] == value
-                for judged, value in zip(judge(check, check, image_set.pixels), drawn, strict=True)
-            ]
-            checks[attribute] = _accuracy(attribute, right)
+            shows = known.set_index("image_id")[attribute]
+            known_edits = draw_known_edits(image_set, settings.for_attribute(attribute), seed)
+            inside = np.median([min(judged.psnr_inside, IDENTICAL) for judged in found] or [IDENTICAL])
+            checks[attribute] = check_judgement(attribute, known_edits, shows, judge, float(inside), confidence)
     rows = pd.concat(rows, ignore_index=True)
     metadata = {"run": run, "config_digest": digest_of([data.model_dump(), settings.model_dump()])}
     write_table(counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
     write_table(truth, "labels", _relabelled(known, rows["image_id"], shown), metadata)
-    accuracies = [accuracy for accuracy, _ in checks.values() if accuracy is not None]
     checked = {
-        "accuracy_on_unedited": min(accuracies, default=None),
-        "unedited": sum(count for _, count in checks.values()),
+        "check": checks,
+        "least_accuracy": LEAST_ACCURACY,
+        "counts": all(check["ci"][0] >= LEAST_ACCURACY for check in checks.values()),
     }
     write_json(summary, summarise(rows, len(needed_edits(planned))) | checked)
 
@@ -193,25 +215,86 @@ def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
     }
 
 
-def _accuracy(attribute: str, right: Sequence[bool]) -> tuple[float | None, int]:
-    """Return the share of unedited faces that are judged rightly, None without any, and their number."""
-    if not right:
-        return None, 0
-    accuracy = float(np.mean(right))
-    if accuracy < LEAST_ACCURACY:
+def truth_counts(summary: Path) -> bool:
+    """Return whether what the nearest drawing shows counts as the truth, by the JSON of `evaluate_counterfactuals`."""
+    return read_json(summary)["counts"]
+
+
+class KnownEdits(NamedTuple):
+    """Edits of n faces that show what their donors show, since they have the part of these.
+
+    Images are (n, 3, H, W) in [-1, 1], and the region (n, 1, H, W).
+    """
+
+    contexts: np.ndarray  # positions in the image set
+    donors: np.ndarray
+    original: torch.Tensor
+    edited: torch.Tensor
+    region: torch.Tensor
+    image_set: ImageSet
+
+    def pixels(self, softness: float) -> np.ndarray:
+        """Return the image set with these edits, uint8, blurred by a Gaussian of `softness` 64ths of the side."""
+        shown = gaussian_blur(self.edited, softness / 64 * self.edited.shape[-1]) if softness else self.edited
+        pixels = np.array(self.image_set.pixels)
+        pixels[self.contexts] = as_pixels(torch.where(self.region.bool(), shown, self.original)).numpy()
+        return pixels
+
+
+def draw_known_edits(image_set: ImageSet, settings: Rebalance, seed: int) -> KnownEdits:
+    """Give some faces that have the part that of the donor that an edit would take.
+
+    That is the one of a pool of random donors that differs least along the seam, or, where edits are chosen by the
+    selector's certainty alone, the first of them.
+    """
+    contexts = seeding.numpy_generator(seed, "counterfactual check").permutation(image_set.with_part)[:CHECKED]
+    size = (settings.pool or settings.candidates) if settings.choose == "seam" else 1
+    size, one = min(size, len(image_set.with_part) - 1), settings.model_copy(update={"candidates": 1})
+    donors, images, device = [], [], torch.device("cpu")
+    for chunk in np.array_split(contexts, -(-len(contexts) // CHUNK)):
+        pools = np.stack([image_set.donors(position, size, seed, "counterfactual check") for position in chunk])
+        looked, of_pools = image_set.look(chunk), image_set.look(pools.flatten())
+        best = select_donors(looked, of_pools, one, device).numpy()
+        donors.append(np.take_along_axis(pools, best, axis=1)[:, 0])
+        (context, parts), (donor, donor_parts) = looked.to(device), image_set.look(donors[-1]).to(device)
+        masks = region_masks(settings.region, donor_parts, parts)
+        collage = make_collage(context, donor, masks.pasted)
+        images.append((context, finish(context, donor, collage, masks, "detail"), masks.region))
+    return KnownEdits(contexts, np.concatenate(donors), *map(torch.cat, zip(*images, strict=True)), image_set)
+
+
+def check_judgement(
+    attribute: str,
+    known: KnownEdits,
+    shows: pd.Series,
+    judge: Callable[[Sequence[str], Sequence[str], np.ndarray], list[Judged]],
+    inside: float,
+    confidence: float,
+) -> dict[str, object]:
+    """Return how often the nearest drawing is right about known edits, with Wilson's interval, for JSON.
+
+    Args:
+        attribute: the attribute that they show by their donors.
+        known: the edits, which are blurred until the median of their PSNRs is at most `inside`.
+        shows: labels of the attribute, by image.
+        judge: judges images by names of contexts and donors and the pixels of the image set.
+        inside: median PSNR to the nearest drawing of the edits of the run, in dB.
+        confidence: level of the interval.
+    """
+    contexts, donors = ([known.image_set.names[place] for place in places] for places in (known.contexts, known.donors))
+    for softness in SOFTNESS:
+        found = judge(contexts, donors, known.pixels(softness))
+        if np.median([min(judged.psnr_inside, IDENTICAL) for judged in found]) <= inside:
+            break
+    right = sum(judged.attributes[attribute] == value for judged, value in zip(found, shows.loc[donors], strict=True))
+    accuracy = wilson_rate(right, len(found), confidence)
+    if accuracy.low < LEAST_ACCURACY:
         logger.warning(
-            "the nearest drawing shows the right value of `%s` in only %.4f of %d unedited faces, less than %s; the "
-            "truth of edits does not count",
-            attribute, accuracy, len(right), LEAST_ACCURACY,
+            "the nearest drawing shows the right value of `%s` in %d of %d known edits, which does not show that it is "
+            "right about at least %s of them; what it shows does not count as the truth",
+            attribute, right, len(found), LEAST_ACCURACY,
         )  # fmt: skip
-    return accuracy, len(right)
-
-
-def _unedited(image_set: ImageSet, planned: pd.DataFrame, seed: int) -> list[str]:
-    """Draw faces that have the part and that no edit was planned for."""
-    names = np.array(image_set.names)[image_set.with_part]
-    names = names[~np.isin(names, planned["image_id"])]
-    return seeding.numpy_generator(seed, "counterfactual check").permutation(names)[:CHECKED].tolist()
+    return estimate_json(accuracy) | {"n": len(found), "right": right, "softness": softness}
 
 
 def _judge(

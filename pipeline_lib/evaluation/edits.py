@@ -12,8 +12,10 @@ from pipeline_lib.evaluation.ledger import ledger_of
 from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.revisions import stage
 
 
+@stage(revision=3)
 def evaluate_edits(
     *,
     candidates: list[Path],

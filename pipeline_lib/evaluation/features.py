@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline_lib.data.shards import count_images, iterate_batches
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.data.shards import count_images, iterate_batches, resolution_of
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.perceptual import Perceptual
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
@@ -55,7 +55,7 @@ def extract_features(
     extractor.to(device)
     found = []
     with Progress("features", count) as progress, torch.inference_mode():
-        for _, images in iterate_batches(shards, batch):
+        for _, images in iterate_batches(shards, batch_for(resolution_of(shards[0]), batch)):
             images = images[: count - progress.done]
             found.append(extractor.features(to_float(torch.tensor(images).permute(0, 3, 1, 2), device)).cpu())
             progress.advance(len(images))
@@ -71,5 +71,5 @@ def extract_features(
 @torch.inference_mode()
 def features_of(images: np.ndarray, extractor: Perceptual, device: str | torch.device, batch: int = 64) -> np.ndarray:
     """Return the extractor's features, float32 (n, d), of uint8 images (n, H, W, 3) in memory."""
-    chunks = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch)
+    chunks = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_for(images.shape[1], batch))
     return torch.cat([extractor.to(device).features(to_float(chunk, device)).cpu() for chunk in chunks]).numpy()

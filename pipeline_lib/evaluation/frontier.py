@@ -11,16 +11,18 @@ import pandas as pd
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import choose_again
-from pipeline_lib.rebalance.groups import counts_for, holds_of
+from pipeline_lib.rebalance.groups import counts_for, holds_of, target_gap
 from pipeline_lib.rebalance.judged import confirmed, read_judged, seen_by_referee
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.errors import UnansweredError
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 THRESHOLDS = (0.8, 0.95)
 REALISM = ("seam", "masked_l1")  # columns of the table of candidates that compare pixels
 
 
+@stage(revision=2)
 def evaluate_frontier(
     *,
     candidates: list[Path],
@@ -59,8 +61,8 @@ def evaluate_frontier(
             refused[rule] = str(error)
         else:
             entries.append({"rule": rule, "value": value, **measure_choice(chosen, scores, edits, before, settings)})
-    first, second = settings.first_attribute().targets[:2]
-    write_json(frontier, {"target_gap": first.rate - second.rate, "choices": entries, "refused": refused})
+    wanted = target_gap(settings.first_attribute().targets)
+    write_json(frontier, {"target_gap": wanted, "choices": entries, "refused": refused})
 
 
 def other_rules(candidates: pd.DataFrame, settings: Rebalance) -> list[tuple[str, Any]]:
@@ -84,8 +86,8 @@ def measure_choice(
 
     - `edits` counts the edits that are needed, `made` those that are made, spares included, and `confirmed` those of
       them that the referee finds to have the wanted value in their group.
-    - `gap` is the first target's rate minus the second's in the dataset with these edits; None if a group is empty.
-    - `distance` is the absolute difference of that gap from the target gap.
+    - `gap` is the group gap in the dataset with these edits; None if a group is empty, or of a single target.
+    - `distance` is the absolute difference of that gap from the target gap, or of a single target's rate from it.
     - `seam` and `masked_l1` are means over the edits that are made; None if there is none.
 
     Args:
@@ -99,21 +101,21 @@ def measure_choice(
     made = made_edits(plan, set(taken["image_id"]))[["image_id", "target", "wanted"]]
     made = made.merge(taken[["image_id", "candidate", *REALISM]], on="image_id")
     seen = seen_by_referee(made, judged)
-    rates, compared = [], settings.first_attribute().targets[:2]
+    rates, compared = [], settings.first_attribute().targets
     for target in compared:
         rows = labels.set_index("image_id")[[target.attribute, *target.where]].astype("boolean")
         rows.loc[seen.index] = seen[rows.columns]
         holds = holds_of(rows, list(rows))
         inside = counts_for(holds, target)
         rates.append(float((holds[target.attribute] == 1)[inside].mean()) if inside.any() else np.nan)
-    gap = rates[0] - rates[1]
-    target_gap = compared[0].rate - compared[1].rate
+    away = np.array(rates) - [target.rate for target in compared]
+    gap = rates[0] - rates[1] if len(rates) == 2 else np.ptp(away) if len(rates) > 2 else np.nan
     return {
         "edits": len(needed_edits(plan)),
         "made": len(made),
         "confirmed": int(confirmed(made, seen, settings.targets).sum()),
         "gap": _or_none(gap),
-        "distance": _or_none(abs(gap - target_gap)),
+        "distance": _or_none(abs(away[0] if len(rates) == 1 else gap - target_gap(compared))),
         **{name: _or_none(made[name].mean()) for name in REALISM},
     }
 

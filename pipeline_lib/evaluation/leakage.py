@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
@@ -20,13 +20,14 @@ from pipeline_lib.evaluation.features import features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.probe import Probe
 from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 LEAST, MOST = 20, 1000  # edited images, and unedited ones, of a cell: with fewer it is left out, more are not used
 FOLDS = 5
@@ -36,18 +37,7 @@ OUTLIERS = 0.01  # share of the parts that may reach beyond the crop, at each si
 FIGURES = ("frechet_distance", "frechet_distance_of_halves")
 
 
-class Area(NamedTuple):
-    """An area under a ROC curve and its standard error."""
-
-    value: float
-    error: float
-
-    def interval(self, confidence: float) -> Estimate:
-        """Return the area with its normal interval, clipped to [0, 1]."""
-        width = self.error * norm.ppf((1 + confidence) / 2)
-        return Estimate(self.value, max(0.0, self.value - width), min(1.0, self.value + width))
-
-
+@stage(revision=2)
 def evaluate_leakage(
     *,
     images: list[Path],
@@ -96,19 +86,17 @@ def evaluate_leakage(
     areas, distances = {}, {}
     for name, rows_of_cell in chosen.groupby("cell", sort=False):
         is_edited, positions = rows_of_cell["edited"].to_numpy(), rows_of_cell["position"].to_numpy()
-        areas[name] = area_under_curve(rows_of_cell["score"].to_numpy(), is_edited)
+        area = area_under_curve(rows_of_cell["score"].to_numpy(), is_edited)
+        areas[name] = area_interval(area, int(is_edited.sum()), int((~is_edited).sum()), evaluate.confidence)
         distances[name] = _distances(pixels[positions[is_edited]], pixels[positions[~is_edited]], extractor, device)
     pairs = {name: counts[name]["edited"] * counts[name]["unedited"] for name in kept}
     write_json(
         leakage,
         {
-            "cells": {
-                name: counts[name] | {"auc": estimate_json(areas[name].interval(evaluate.confidence))} | distances[name]
-                for name in kept
-            },
+            "cells": {name: counts[name] | {"auc": estimate_json(areas[name])} | distances[name] for name in kept},
             "left_out": {name: count for name, count in counts.items() if name not in kept},
             "pooled": {
-                "auc": estimate_json(pool_areas(areas, pairs).interval(evaluate.confidence) if kept else UNKNOWN),
+                "auc": estimate_json(pool_areas(areas, pairs)),
                 **{figure: _pool(distances, pairs, figure) for figure in FIGURES},
             },
             "crop": {"top": rows.start, "bottom": rows.stop, "left": columns.start, "right": columns.stop},
@@ -117,30 +105,57 @@ def evaluate_leakage(
     )
 
 
-def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> Area:
-    """Return the area under the ROC curve with its standard error by DeLong et al. (1988), from ranks (Sun & Xu 2014).
+def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Return the area under the ROC curve, the share of pairs in which the positive has the higher score.
 
-    The area is the share of pairs of a positive and a negative in which the positive has the higher score; ties count
-    half. If no pair is in the wrong order, the estimated error is 0.
+    Ties count half.
 
     Args:
         scores: float (n,).
-        positive: bool (n,), with at least two of either kind.
+        positive: bool (n,), with at least one of either kind.
     """
-    ranks = rankdata(scores)
     positives, negatives = int(positive.sum()), int((~positive).sum())
-    below = (ranks[positive] - rankdata(scores[positive])) / negatives  # share of the negatives, for each positive
-    above = 1 - (ranks[~positive] - rankdata(scores[~positive])) / positives
-    error = np.sqrt(below.var(ddof=1) / positives + above.var(ddof=1) / negatives)
-    return Area(float(below.mean()), float(error))
+    above = rankdata(scores)[positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
 
 
-def pool_areas(areas: Mapping[str, Area], pairs: Mapping[str, int]) -> Area:
-    """Return the share of pairs within cells in the right order, which is the mean of areas weighted by pairs."""
-    total = sum(pairs[name] for name in areas)
-    value = sum(area.value * pairs[name] / total for name, area in areas.items())
-    variance = sum((area.error * pairs[name] / total) ** 2 for name, area in areas.items())
-    return Area(value, variance**0.5)
+def area_interval(area: float, positives: int, negatives: int, confidence: float) -> Estimate:
+    """Return an area under a ROC curve with its score interval by Newcombe (2006, part 2, method 5).
+
+    A limit is as far from the area as the confidence level allows at the variance that the limit itself gives, by
+    Hanley and McNeil (1982). So the interval has a width even if every pair is in the right order.
+
+    Args:
+        area: share of pairs of a positive and a negative in the right order.
+        positives: number of positives.
+        negatives: number of negatives.
+        confidence: level of the interval, in (0, 1).
+    """
+    z, more = norm.ppf((1 + confidence) / 2), (positives + negatives) / 2 - 1
+
+    def lower(value: float) -> float:
+        def excess(limit: float) -> float:
+            of_pairs = 1 + more * ((1 - limit) / (2 - limit) + limit / (1 + limit))
+            return value - limit - z * (limit * (1 - limit) * of_pairs / (positives * negatives)) ** 0.5
+
+        return brentq(excess, 0, np.nextafter(value, 0)) if value > 0 else 0.0
+
+    return Estimate(area, lower(area), 1 - lower(1 - area))  # the variance of 1 minus the area is the same
+
+
+def pool_areas(areas: Mapping[str, Estimate], pairs: Mapping[str, int]) -> Estimate:
+    """Return the share of pairs within cells in the right order, which is the mean of areas weighted by pairs.
+
+    The limits are as far away as those of the cells, weighted and squared, as Zou and Donner (2008) combine intervals;
+    of two cells it is Newcombe's hybrid score interval. NaN without a cell.
+    """
+    if not areas:
+        return UNKNOWN
+    weights = np.array([pairs[name] for name in areas]) / sum(pairs[name] for name in areas)
+    value, low, high = np.array([*areas.values()]).T
+    pooled = weights @ value
+    below, above = (np.linalg.norm(weights * distance) for distance in (value - low, high - value))
+    return Estimate(float(pooled), float(pooled - below), float(pooled + above))
 
 
 def crop_of(regions: Collection[PartRegion | BoxRegion], parts: Path, resolution: int) -> tuple[slice, slice]:
@@ -229,7 +244,7 @@ def _train(images: Tensor, edited: Tensor, batches: Tensor, random: torch.Genera
 @torch.inference_mode()
 def _score(probe: Probe, images: Tensor, device: torch.device) -> np.ndarray:
     """Return the sum of a probe's logits of each image and its mirror image, float64 (n,)."""
-    shown = [to_float(chunk, device) for chunk in images.split(256)]
+    shown = [to_float(chunk, device) for chunk in images.split(batch_for(images.shape[-1], 256))]
     return torch.cat([probe(chunk) + probe(chunk.flip(-1)) for chunk in shown]).double().cpu().numpy()
 
 

@@ -10,13 +10,16 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.revisions import stage
 
 
+@stage(revision=8)
 def collect_metrics(
     *,
     bias: Path,
     gaps: Path,
     agreement: Path,
+    kappa: Path,
     quality: Path,
     regions: list[Path],
     edits: list[Path],
@@ -39,6 +42,7 @@ def collect_metrics(
         bias: table of `evaluate_bias`.
         gaps: JSON of `evaluate_bias`.
         agreement: JSON of `evaluate_bias`.
+        kappa: JSON of `evaluate_bias`.
         quality: table of `evaluate_quality`.
         regions: JSON of `compare_regions`; empty if there are no parts to compare with a box.
         edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
@@ -74,6 +78,7 @@ def collect_metrics(
             },
             "gap": read_json(gaps),
             "agreement": read_json(agreement),
+            "kappa": read_json(kappa),
             "quality": by_stage,
             "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},
             "frontier": read_json(*frontier) if frontier else None,

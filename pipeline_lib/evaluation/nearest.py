@@ -16,15 +16,17 @@ from pipeline_lib.config import AvatarData, Evaluate, Rebalance
 from pipeline_lib.data.avatars import draw_face, draw_variants, render_image
 from pipeline_lib.data.shards import iterate_batches
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, gap, wilson_rate
+from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
 from pipeline_lib.imaging.transfer import to_float, to_uint8
 from pipeline_lib.networks.inversion import Inverter, open_inverter
+from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Answers(NamedTuple):
     ratio: np.ndarray
 
 
+@stage(revision=2)
 def judge_samples(
     *,
     images: list[Path],
@@ -297,14 +300,12 @@ def compare(
         whatever the ambiguous ones show: in the lower one none of them has the attribute, and in the upper one all do.
     """
     attribute = settings.edited[0]
-    groups, rates = {}, []
+    groups, counted = {}, []
     for target in settings.first_attribute().targets:
         inside = in_group(says["referee"], target.where)
         yes, unknown, n = (int((inside & which).sum()) for which in (shows & ~ambiguous, ambiguous, inside))
-        rate, least, most = (
-            wilson_rate(*counts, confidence) for counts in ((yes, n - unknown), (yes, n), (yes + unknown, n))
-        )
-        rates.append((rate, least, most))
+        counted.append(((yes, n - unknown), (yes, n), (yes + unknown, n)))
+        rate, least, most = (wilson_rate(*counts, confidence) for counts in counted[-1])
         groups[group_name(target.where)] = {
             "n": n,
             "ambiguous": unknown,
@@ -319,9 +320,19 @@ def compare(
                 for detector, said in says.items()
             },
         }
-    (first, first_least, first_most), (second, second_least, second_most) = rates[:2]
-    lower, upper = (estimate_json(gap(*pair)) for pair in ((first_least, second_most), (first_most, second_least)))
-    return {"groups": groups, "gap": estimate_json(gap(first, second)) | {"bounds": [lower["ci"][0], upper["ci"][1]]}}
+
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        return gap(*(wilson_rate(*counted[number][0], level) for number in (one, other)))
+
+    def bounds_of(one: int, other: int, level: float) -> Estimate:
+        (first, least, most), (second, least_other, most_other) = (
+            [wilson_rate(*counts, level) for counts in counted[number]] for number in (one, other)
+        )
+        return Estimate(gap(first, second).value, gap(least, most_other).low, gap(most, least_other).high)
+
+    wanted = [target.rate for target in settings.first_attribute().targets]
+    found, bounds = (estimate_json(group_gap(of, wanted, confidence)) for of in (gap_of, bounds_of))
+    return {"groups": groups, "gap": found | {"bounds": bounds["ci"]}}
 
 
 def _confusion(shows: np.ndarray, ambiguous: np.ndarray, says: np.ndarray) -> dict[str, dict[str, int]]:

@@ -16,6 +16,7 @@ from pipeline_lib.evaluation.frechet import frechet_distance, kernel_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.runtime.files import digest_of
+from pipeline_lib.runtime.revisions import stage
 
 
 def measure_quality(
@@ -65,6 +66,7 @@ def measure_quality(
     return rows[SCHEMAS["quality"].names]
 
 
+@stage(revision=1)
 def evaluate_quality(
     *,
     held_out: list[Path],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import hypot
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
+from math import comb, hypot
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,34 @@ def gap(first: Estimate, second: Estimate) -> Estimate:
     below = hypot(first.value - first.low, second.high - second.value)
     above = hypot(first.high - first.value, second.value - second.low)
     return Estimate(difference, difference - below, difference + above)
+
+
+def group_gap(gap_of: Callable[[int, int, float], Estimate], targets: Sequence[float], confidence: float) -> Estimate:
+    """Return the gap between groups: of two the first rate minus the second, of more the largest of all pairs.
+
+    Of more than two groups it is the distance of the rate that is farthest above its target from the one that is
+    farthest below. With equal targets that is the largest rate minus the smallest. Since it is the largest of many, its
+    interval is that of every pair together (Bonferroni), and ends at 0.
+
+    Args:
+        gap_of: the rate of one group minus that of another, given their numbers and the level of the interval.
+        targets: target rate of each group.
+        confidence: level of the interval, in (0, 1).
+
+    Returns:
+        The gap and its limits; NaN with less than two groups, or if a rate is NaN.
+    """
+    if len(targets) < 2:
+        return UNKNOWN
+    if len(targets) == 2:
+        return gap_of(0, 1, confidence)
+    level = 1 - (1 - confidence) / comb(len(targets), 2)
+    pairs = [
+        np.array(gap_of(one, other, level)) - (targets[one] - targets[other])
+        for one, other in permutations(range(len(targets)), 2)
+    ]
+    value, low, high = map(float, np.max(pairs, axis=0))
+    return Estimate(value, float(np.maximum(low, 0)), high)
 
 
 def rate_rows(

@@ -17,17 +17,20 @@ from pipeline_lib.editing.editors import LatentRegressionEditor
 from pipeline_lib.editing.swap import swap
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.grids import save_grid
+from pipeline_lib.imaging.transfer import batch_for
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.distances import open_distance, perceptual_distances
 from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
+@stage(revision=3)
 def compare_regions(
     *,
     images: list[Path],
@@ -45,7 +48,7 @@ def compare_regions(
     gallery: Path,
     device: torch.device,
 ) -> None:
-    """Swap the same donors into the same images by part and by the paper's box, and compare the composites.
+    """Swap the same donors into the same images by part and by the paper's box, and compare the edits.
 
     Args:
         images: shards of the samples.
@@ -92,9 +95,9 @@ def compare_regions(
         outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
         result[kind] = {
             "n": len(edits),
-            "masked_l1": float(masked_l1(done.collage, done.composite, done.masks.known).mean()),
+            "masked_l1": float(masked_l1(done.collage, done.finished, done.masks.known).mean()),
             "perceptual_distance_to_context_outside": float(
-                perceptual_distances(perceptual, done.context, done.composite, outside * done.masks.known).mean()
+                perceptual_distances(perceptual, done.context, done.finished, outside * done.masks.known).mean()
             ),
             **{
                 f"success_by_{judge}": float(
@@ -117,9 +120,8 @@ def _donors_with_attribute(
 ) -> np.ndarray:
     """Draw one donor for each edit that has the target value of the attribute by the selector."""
     pool = image_set.with_part
-    probabilities = torch.cat(
-        [selector(image_set.look(chunk).to(device)[0]) for chunk in np.array_split(pool, max(1, len(pool) // 256))]
-    )
+    batches = np.array_split(pool, max(1, len(pool) // batch_for(image_set.pixels.shape[1], 256)))
+    probabilities = torch.cat([selector(image_set.look(batch).to(device)[0]) for batch in batches])
     attribute = edits["attribute"].iloc[0]
     has = (probabilities[:, selector.index(attribute)] > 0.5).cpu().numpy()
     donors = {wanted: pool[has == wanted] for wanted in (True, False)}

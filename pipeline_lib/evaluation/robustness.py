@@ -13,15 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline_lib.config import Evaluate, Rebalance
-from pipeline_lib.data.shards import iterate_batches
+from pipeline_lib.data.shards import iterate_batches, resolution_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, gap, wilson_rate
+from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
-from pipeline_lib.imaging.transfer import as_pixels, to_float
+from pipeline_lib.imaging.transfer import as_pixels, batch_for, to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import stage
 
 BLUR = 1 / 64  # sigma as a share of the image's side
 SMALLER = 0.75  # side of the images in between, as a share
@@ -60,6 +62,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
+@stage(revision=2)
 def evaluate_robustness(
     *,
     images: list[Path],
@@ -85,8 +88,8 @@ def evaluate_robustness(
         referee_scores: the referee's, likewise.
         targets: the config section with attribute and groups.
         settings: the config section with the level of the intervals.
-        robustness: JSON to write, {set: {change: {judge: the gap with its interval, and the share of images of which
-            the judge says the same as of the unchanged one}}}.
+        robustness: JSON to write, {set: {change: {judge: the gap with its interval, null with a single target, and the
+            share of images of which the judge says the same as of the unchanged one}}}.
         device: where to score.
         batch: images scored at a time.
     """
@@ -99,7 +102,7 @@ def evaluate_robustness(
         shards = [shard for shard in images if shard.parent.name == name]
         says: dict[tuple[str, str], list[Tensor]] = {(change, judge): [] for change in CHANGES for judge in judges}
         seen: list[str] = []
-        for names, pixels in iterate_batches(shards, batch):
+        for names, pixels in iterate_batches(shards, batch_for(resolution_of(shards[0]), batch)):
             seen += names
             original = to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)
             for change, apply in CHANGES.items():
@@ -122,9 +125,12 @@ def _gap_of(
     """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
     named = {attribute: holds[:, column] for column, attribute in enumerate(detector.attributes)}
     attribute = targets.edited[0]
-    rates = []
-    for target in targets.first_attribute().targets[:2]:
-        inside = named[attribute][in_group(named, target.where)]
-        rates.append(wilson_rate(int(inside.sum()), len(inside), settings.confidence))
+    rules = targets.first_attribute().targets
+    has = [named[attribute][in_group(named, rule.where)] for rule in rules]
+
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        return gap(*(wilson_rate(int(has[number].sum()), len(has[number]), level) for number in (one, other)))
+
+    found = group_gap(gap_of, [rule.rate for rule in rules], settings.confidence)
     column = detector.index(attribute)
-    return estimate_json(gap(*rates)) | {"same": float((holds[:, column] == before[:, column]).mean())}
+    return estimate_json(found) | {"same": float((holds[:, column] == before[:, column]).mean())}

@@ -16,20 +16,24 @@ from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
+from pipeline_lib.evaluation.counterfactual import truth_counts
+from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
 from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.rebalance.estimate import UNKNOWN
 from pipeline_lib.rebalance.groups import counts_for, group_name, holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
 LEAST_TESTED = 2  # held-out images of a cell; with fewer it has no accuracy
-FIGURES = ("worst_group", "balanced_accuracy", "parity_gap", "equalized_odds")
+ACCURACIES = ("worst_group", "balanced_accuracy")  # no less if an accuracy in a cell is higher
+FIGURES = (*ACCURACIES, "parity_gap", "equalized_odds")
 #: Methods that need no edit, and those that do, of which the better ones are compared.
-CHEAP = ("reweighted", "resampled", "group_dro")
+BASELINES = ("original", "reweighted", "resampled", "group_dro")
 EDITED = ("rebalanced", "rebalanced_reweighted", "rebalanced_confirmed", "rebalanced_touched")
 
 
@@ -49,6 +53,7 @@ class Cells(NamedTuple):
         return Cells(self.group, value)
 
 
+@stage(revision=3)
 def evaluate_utility(
     *,
     images: list[Path],
@@ -60,6 +65,7 @@ def evaluate_utility(
     held_out: list[Path],
     held_out_labels: Path,
     truth: list[Path],
+    checked: list[Path],
     counterfactuals: list[Path],
     data: Data,
     settings: Rebalance,
@@ -83,6 +89,7 @@ def evaluate_utility(
         held_out: shards of the held-out images.
         held_out_labels: their labels.
         truth: true labels of the rebalanced dataset; empty if they are unknown.
+        checked: JSON of `evaluate_counterfactuals`, which says whether they count; likewise.
         counterfactuals: table of ideal edits; likewise.
         data: the config section of the dataset.
         settings: the config section of the edits.
@@ -91,7 +98,10 @@ def evaluate_utility(
         utility: JSON to write. For each method it has the number of training images by cell, the share of false labels
             where the truth is known, the accuracy in each cell, and worst-group accuracy, balanced accuracy, difference
             of selection rates (`parity_gap`) and equalised-odds difference with intervals over seeds and held-out
-            images; then what the best method with edits gains over the best without (`gain`).
+            images; then what the best method with edits gains in worst-group accuracy over the best without (`gain`),
+            with a `Verdict`. The figures are null where a cell has too few held-out images (`left_out`). Then, and
+            where a cell of the dataset or of the rebalanced one has no image (`untrained`), so that weights and even
+            batches are undefined, the gain is null too.
         device: where to compute.
 
     Raises:
@@ -101,7 +111,7 @@ def evaluate_utility(
     names, pixels = read_shards(images)
     cells = _cells(labels, names, settings)
     edits = _edits(assembled, plan, referee, names)
-    truly = _truth(truth, names, settings, cells)
+    truly = _truth(truth if truth and truth_counts(*checked) else [], names, settings, cells)
     small = reduced(pixels, side)
     sets = _training_sets(small, reduced(read_shards(rebalanced)[1], side), cells, edits)
     if counterfactuals and isinstance(data, AvatarData):
@@ -114,6 +124,7 @@ def evaluate_utility(
     tested = _cells(held_out_labels, test_names, settings)
     names_of_cells = cell_names(settings)
     left_out = _untested(tested, names_of_cells, held_out_labels)
+    untrained = _untrained([sets["original"], sets["rebalanced"]], names_of_cells)
 
     correct = {}
     with Progress("evaluate_utility", len(sets) * evaluate.utility.seeds, unit="classifiers") as progress:
@@ -133,6 +144,7 @@ def evaluate_utility(
             "seeds": evaluate.utility.seeds,
             "held_out": dict(zip(names_of_cells, _counts(tested.number, len(names_of_cells)), strict=True)),
             "left_out": left_out,
+            "untrained": untrained,
             "methods": {
                 method: {
                     "images": dict(zip(names_of_cells, _counts(sets[method].cell, len(names_of_cells)), strict=True)),
@@ -142,7 +154,7 @@ def evaluate_utility(
                 }
                 for method, found in accuracies.items()
             },
-            "gain": _gain(accuracies, draws, evaluate.confidence),
+            "gain": gain_of(accuracies, draws, evaluate.confidence, tested, complete=not left_out and not untrained),
         },
     )
 
@@ -171,39 +183,42 @@ def figures(accuracies: np.ndarray) -> dict[str, np.ndarray]:
     """Return each of `FIGURES`, (...,), from the accuracies (..., cells), in which each cell counts alike.
 
     Parity gap and equalised odds are the largest difference between two groups: of the rate of positive predictions,
-    and of the rates of true or of false positives, whichever is larger. A group needs both its cells for them.
+    and of the rates of true or of false positives, whichever is larger. All figures are NaN if a cell's accuracy is.
     """
     negatives, positives = accuracies[..., 0::2], accuracies[..., 1::2]
-    chosen = (positives + 1 - negatives) / 2  # each cell counts alike
     return {
-        "worst_group": np.nanmin(accuracies, axis=-1),
-        "balanced_accuracy": np.nanmean(accuracies, axis=-1),
-        "parity_gap": _range(chosen),
-        "equalized_odds": np.maximum(
-            _range(np.where(np.isnan(chosen), np.nan, positives)), _range(np.where(np.isnan(chosen), np.nan, negatives))
-        ),
+        "worst_group": accuracies.min(axis=-1),
+        "balanced_accuracy": accuracies.mean(axis=-1),
+        "parity_gap": _range((positives + 1 - negatives) / 2),  # each cell counts alike
+        "equalized_odds": np.maximum(_range(positives), _range(negatives)),
     }
 
 
 def resampled(
     correct: Mapping[str, np.ndarray], tested: Cells, cells: int, resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the accuracies (resamples, seeds, cells) of each method with seeds and held-out images drawn again.
+    """Return the accuracies (3, resamples, seeds, cells) of each method with seeds and held-out images drawn again.
 
-    Images are drawn within each cell, and in the same way for every method, so that methods can be compared.
+    Images get random weights within each cell (the Bayesian bootstrap, Rubin 1981), the same for every method, so that
+    methods can be compared. The first of the three leans down and the last up, by the weight of one more image that is
+    classified wrongly or rightly. Quantiles of these are the limits of Clopper and Pearson (1934) for one cell and one
+    seed, so that a cell without an error is not certain to have none. Of the seeds one less is drawn than there are,
+    which makes the variance of their mean unbiased (Rao and Wu 1988).
     """
     random = seeding.numpy_generator(seed, "utility", "resamples")
     seeds = len(next(iter(correct.values())))
-    drawn_seeds = random.integers(0, seeds, (resamples, seeds))
-    found = {method: np.full((resamples, seeds, cells), np.nan) for method in correct}
+    drawn_seeds = random.integers(0, seeds, (resamples, max(1, seeds - 1)))
+    found = {method: np.full((3, *drawn_seeds.shape, cells), np.nan) for method in correct}
     for cell in range(cells):
         inside = np.flatnonzero(tested.number == cell)
         if len(inside) < LEAST_TESTED:
             continue
-        times = random.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), resamples)
+        weights = random.standard_exponential((resamples, len(inside) + 1))
+        weights /= weights.sum(axis=1, keepdims=True)
+        added = weights[:, -1:]
         for method, rows in correct.items():
-            by_seed = times @ rows[:, inside].T / len(inside)
-            found[method][:, :, cell] = np.take_along_axis(by_seed, drawn_seeds, axis=1)
+            low = np.take_along_axis(weights[:, :-1] @ rows[:, inside].T, drawn_seeds, axis=1)
+            found[method][..., cell] = low, low / (1 - added), low + added
     return found
 
 
@@ -323,41 +338,63 @@ def _counts(number: np.ndarray, cells: int) -> list[int]:
     return np.bincount(number[number >= 0], minlength=cells).tolist()
 
 
+def _untrained(sets: Sequence[TrainingSet], names: Sequence[str]) -> list[str]:
+    """Return the names of the cells of which one of the sets has no image, so that weights are undefined."""
+    counts = np.array([_counts(training.cell, len(names)) for training in sets])
+    empty = [name for name, least in zip(names, counts.min(axis=0), strict=True) if not least]
+    for name in empty:
+        logger.warning("no training image is in `%s`; weights and even batches are undefined", name)
+    return empty
+
+
 def _estimates(found: np.ndarray, drawn: np.ndarray, confidence: float) -> dict[str, object]:
     """Return each figure of a method, the mean over seeds, with its interval."""
     values, of_draws = figures(found), figures(drawn)
-    return {
-        name: estimate_json(_estimate(values[name].mean(), of_draws[name].mean(axis=1), confidence)) for name in FIGURES
-    }
+    said = {}
+    for name in FIGURES:
+        of_figure = of_draws[name].mean(axis=-1)
+        leaning = of_figure if name in ACCURACIES else of_figure[[1, 1, 1]]
+        said[name] = estimate_json(interval_of(values[name].mean(), leaning, confidence, least=0))
+    return said
 
 
-def _gain(
-    accuracies: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray], confidence: float
+def gain_of(
+    accuracies: Mapping[str, np.ndarray],
+    draws: Mapping[str, np.ndarray],
+    confidence: float,
+    tested: Cells,
+    complete: bool,
 ) -> dict[str, object]:
-    """Return the gain in worst-group accuracy of the best method with edits over the best without, with interval."""
+    """Return the gain in worst-group accuracy of the best method with edits over the best without, and a verdict.
+
+    The best are chosen anew in every draw, so that the interval accounts for their choice by the same images. It is
+    unknown unless the cells are complete.
+    """
+    if not complete:
+        unknown = dict.fromkeys(("with_edits", "without", "held_out_needed"))
+        return unknown | estimate_json(UNKNOWN) | {"margin": MARGIN, "verdict": Verdict.UNKNOWN}
     worst = {method: float(figures(found)["worst_group"].mean()) for method, found in accuracies.items()}
-    cheap, edited = (
-        max((method for method in methods if method in worst), key=lambda method: worst[method])
-        for methods in (CHEAP, EDITED)
-    )
-    drawn = [figures(draws[method])["worst_group"].mean(axis=1) for method in (edited, cheap)]
-    difference = _estimate(worst[edited] - worst[cheap], drawn[0] - drawn[1], confidence)
-    return {"with_edits": edited, "without": cheap, **estimate_json(difference)}
-
-
-def _estimate(value: float, drawn: np.ndarray, confidence: float) -> Estimate:
-    if np.isnan(value):
-        return UNKNOWN
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(value), float(low), float(high))
+    drawn = {method: figures(rows)["worst_group"].mean(axis=-1) for method, rows in draws.items()}
+    kinds = [[method for method in methods if method in worst] for methods in (EDITED, BASELINES)]
+    edited, plain = (max(methods, key=worst.__getitem__) for methods in kinds)
+    of_edited, of_plain = (np.max([drawn[method] for method in methods], axis=0) for methods in kinds)
+    gain = interval_of(worst[edited] - worst[plain], of_edited - of_plain[::-1], confidence, least=-1)
+    verdict = judge_gain(gain)
+    return {
+        "with_edits": edited,
+        "without": plain,
+        **estimate_json(gain),
+        "margin": MARGIN,
+        "verdict": verdict,
+        "held_out_needed": images_needed(gain, int((tested.group >= 0).sum()), confidence)
+        if verdict is Verdict.UNDECIDED
+        else None,
+    }
 
 
 def _range(values: np.ndarray) -> np.ndarray:
     """Return the largest difference between groups, (...,), of values (..., groups); NaN with less than two groups."""
-    known = ~np.isnan(values).all(axis=tuple(range(values.ndim - 1)))
-    if known.sum() < 2:
-        return np.full(values.shape[:-1], np.nan)
-    return np.ptp(values[..., known], axis=-1)
+    return np.ptp(values, axis=-1) if values.shape[-1] > 1 else np.full(values.shape[:-1], np.nan)
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

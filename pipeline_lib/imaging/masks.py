@@ -37,7 +37,12 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
 
 
 def window_of(mask: Tensor, margin: int) -> tuple[slice, ...]:
-    """Return the rectangle around all masks of a batch (n, 1, H, W), with a margin in pixels, as an index into it."""
+    """Return the rectangle around all masks of a batch (n, 1, H, W), with a margin in pixels, as an index into it.
+
+    On a GPU it is the whole image, because to read the masks back would be to wait for all work before them.
+    """
+    if mask.device.type != "cpu":
+        return (slice(None),) * 4
     seen = (mask > 0).flatten(0, 1).any(dim=0)
     extents = (seen.any(dim=other).nonzero().flatten().tolist() for other in (1, 0))
     bounds = ((at[0], at[-1]) if at else (0, -1) for at in extents)

@@ -40,8 +40,9 @@ def _solve(known: Tensor, inside: Tensor, steps: int) -> Tensor:
         solved = _solve(coarse, (share == 0).to(known), 2 * steps)
         start = F.interpolate(solved, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
     membrane, window = torch.where(inside.bool(), start, known), window_of(inside, margin=1)
-    unknowns = int(inside.sum(dim=(1, 2, 3)).amax()) if len(inside) else 0  # as many steps are exact
-    membrane[window] = _conjugate_gradients(membrane[window], inside[window], min(steps, unknowns))
+    if inside.device.type == "cpu" and len(inside):
+        steps = min(steps, int(inside.sum(dim=(1, 2, 3)).amax()))  # as many as there are unknowns are exact
+    membrane[window] = _conjugate_gradients(membrane[window], inside[window], steps)
     return membrane
 
 

@@ -50,3 +50,8 @@ def to_uint8(images: Tensor) -> Tensor:
 def at_once(side: int, of_64: int = 64) -> int:
     """Return how many images of a side in pixels, at least one, take the memory of `of_64` images of 64 pixels."""
     return max(1, of_64 * 64**2 // side**2)
+
+
+def batch_for(side: int, batch: int) -> int:
+    """Return `batch`, or, above 256 pixels, as many images as take the memory of `batch` images of 256 pixels."""
+    return min(batch, at_once(side, 16 * batch))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pipeline_lib.config.columns import column_of
 
 SMALLEST_PROBABILITY = 1e-6  # a probability of 0 or 1 has no logit
 
@@ -33,8 +35,11 @@ class Detector(nn.Module):
         self.register_buffer("temperature", torch.ones(len(self.attributes)))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return calibrated logits (n, attributes) of images (n, 3, H, W) in [-1, 1]."""
-        return self.raw_logits(images) / self.temperature
+        """Return calibrated logits (n, attributes) of images (n, 3, H, W) in [-1, 1].
+
+        Of the values of one column at most one is positive; see `one_value_of_each_column`.
+        """
+        return one_value_of_each_column(self.raw_logits(images) / self.temperature, self.attributes)
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Return logits before calibration."""
@@ -53,6 +58,24 @@ class Detector(nn.Module):
     def index(self, attribute: str) -> int:
         """Return the column of an attribute."""
         return self.attributes.index(attribute)
+
+
+def one_value_of_each_column(logits: Tensor, attributes: Sequence[str]) -> Tensor:
+    """Return logits of attributes (n, attributes) in which no image has two values of one column.
+
+    Where the probabilities of attributes such as `race=Black` and `race=White` sum to more than 1, each is divided by
+    the sum. Other logits stay as they are.
+    """
+    values = sorted((column_of(name), place) for place, name in enumerate(attributes) if "=" in name)
+    for _, of_column in groupby(values, key=lambda pair: pair[0]):
+        places = [place for _, place in of_column]
+        if len(places) > 1:
+            probabilities = logits[:, places].float().sigmoid()
+            shares = probabilities / probabilities.sum(dim=1, keepdim=True).clamp(min=1)
+            logits = logits.index_copy(
+                1, torch.tensor(places, device=logits.device), shares.logit(SMALLEST_PROBABILITY).to(logits.dtype)
+            )
+    return logits
 
 
 class PlainClassifier(Detector):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from pipeline_lib.networks.layers import EqualConv2d, EqualLinear, resolutions_up_to
 
+DEVIATION_GROUP = 4  # images whose standard deviation is taken together
+
 
 class Discriminator(nn.Module):
     """Residual blocks down to 4 pixels, minibatch standard deviation, and a head in float32.
@@ -101,7 +103,7 @@ class _Block(nn.Module):
         return (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
 
 
-def minibatch_standard_deviation(x: Tensor, group: int = 4) -> Tensor:
+def minibatch_standard_deviation(x: Tensor, group: int = DEVIATION_GROUP) -> Tensor:
     """Append a channel with the mean standard deviation over groups of images (Karras et al. 2018, section 3)."""
     n, _, height, width = x.shape
     group = math.gcd(n, group)

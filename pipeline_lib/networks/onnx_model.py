@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,10 @@ from pipeline_lib.networks.classifier import Detector, as_logits
 from pipeline_lib.networks.preprocess import Preprocess
 from pipeline_lib.networks.segmenter import Segmenter, group_codes
 from pipeline_lib.runtime.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+CPU_ONLY = {"CPUExecutionProvider", "AzureExecutionProvider"}  # of onnxruntime's providers
 
 
 class OnnxModel(nn.Module):
@@ -30,6 +35,7 @@ class OnnxModel(nn.Module):
         self.preprocess = preprocess
         self.register_buffer("content", torch.zeros(model_bytes, dtype=torch.uint8))
         self._session: Any = None
+        self._is_slow = False  # known to run on the CPU although the images are on a GPU
 
     def load(self, path: Path, content: bytes, resolution: int) -> Tensor:
         """Load the bytes of a model, and return its output for one black image of `resolution` pixels.
@@ -51,6 +57,12 @@ class OnnxModel(nn.Module):
         """Return the model's first output for images (n, 3, H, W) in [-1, 1], float32 on their device."""
         if self._session is None:
             self._session = _open_session(self.content.cpu().numpy().tobytes())
+        if images.is_cuda and not self._is_slow and CPU_ONLY.issuperset(self._session.get_providers()):
+            self._is_slow = True
+            logger.warning(
+                "an ONNX model runs on the CPU, because this onnxruntime supports no GPU; "
+                "run `pip install onnxruntime-gpu` in its place for a faster run"
+            )
         name = self._session.get_inputs()[0].name
         inputs = self.preprocess(images).float().cpu().numpy()
         return torch.from_numpy(np.asarray(self._session.run(None, {name: inputs})[0])).to(images.device)

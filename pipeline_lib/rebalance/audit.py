@@ -7,18 +7,23 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pipeline_lib.data.shards import open_shard
+from pipeline_lib.data.shards import digest_of_images, open_shard
+from pipeline_lib.rebalance.estimate import cohens_kappa
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 
 VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "?": None}
+FIRST_SAMPLES = 16  # by which samples of one generator are told from another's
 
 
 def read_audit(
-    path: Path, names: set[str], attributes: Sequence[str], digest: str, of: str = "the rebalanced dataset"
+    path: Path,
+    names: set[str],
+    attributes: Sequence[str],
+    digests: Sequence[str],
+    of: str = "the rebalanced dataset",
 ) -> pd.DataFrame:
     """Read the labels of an audit, a nullable bool column for each attribute, by image.
 
@@ -27,14 +32,14 @@ def read_audit(
             or no, or ? for an image of which it cannot be told.
         names: names of the images that the audit can be of.
         attributes: names of the attributes of the targets and their conditions.
-        digest: digest of these images, which is in the column `dataset`.
+        digests: digests of these images, one of which is in the column `dataset`.
         of: what the images are, for messages.
 
     Raises:
         DataError: a column or a value is missing, the audit is of other images, or an image has two different rows.
     """
     rows = _read_rows(path, names, ("dataset", *attributes), of)
-    if (rows["dataset"] != digest).any():
+    if not rows["dataset"].isin(digests).all():
         raise DataError(f"{path}: an audit of other images, since {of} has changed; draw a new one")
     return _values(path, rows[list(attributes)])
 
@@ -98,27 +103,36 @@ def sealed_name(image_id: str) -> str:
     return digest_of([image_id])
 
 
-def samples_digest(shard: Path, truncation: float, seed: int) -> str:
-    """Return the digest of the samples of a generator, which is that of all that decides how they look.
-
-    How many there are does not matter, since further samples change none of the first.
+def digests_of_dataset(shards: Sequence[Path]) -> list[str]:
+    """Return the digest that a new audit of a dataset has, and that of earlier versions, which is of the files' bytes.
 
     Args:
-        shard: a shard of them.
+        shards: all shards of the dataset.
+    """
+    return [digest_of_images(shards), digest_of_files(*sorted(shards))]
+
+
+def digests_of_samples(shards: Sequence[Path], truncation: float, seed: int) -> list[str]:
+    """Return the digest that a new audit of a generator's samples has, and that of earlier versions.
+
+    The first samples count. How many there are does not matter, since further samples change none of the first. Earlier
+    versions had a digest of the generator's file and the settings.
+
+    Args:
+        shards: their shards, in the order of their numbers.
         truncation: `sample.truncation` of the config.
         seed: seed of the run.
     """
-    generator = (open_shard(shard).schema_arrow.metadata or {}).get(b"generator_digest")
+    generator = (open_shard(shards[0]).schema_arrow.metadata or {}).get(b"generator_digest")
     if generator is None:
-        raise DataError(f"{shard}: no digest of a generator, so not a shard of samples; run the rule that makes it")
-    return digest_of([generator.decode(), truncation, seed])
+        raise DataError(f"{shards[0]}: no digest of a generator, so not a shard of samples; run the rule that makes it")
+    return [digest_of_images(shards, FIRST_SAMPLES), digest_of([generator.decode(), truncation, seed])]
 
 
 def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """Return for each two audits of the same images and each attribute on how many they agree, and Cohen's kappa.
 
-    Kappa is the agreement beyond that of two people who answer as often in the same way, but at random, as a share of
-    what is possible; None if that is nothing. That it cannot be told is an answer too.
+    That it cannot be told is an answer too.
 
     Args:
         sheets: labels by the name of their file.
@@ -130,12 +144,8 @@ def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, An
             answers = [
                 sheet.loc[shared, attribute].astype("string").fillna("?").to_numpy(str) for sheet in (first, second)
             ]
-            agree = float((answers[0] == answers[1]).mean())
-            by_chance = sum(
-                float(np.prod([(said == answer).mean() for said in answers])) for answer in np.unique(answers)
-            )
-            kappa = (agree - by_chance) / (1 - by_chance) if by_chance < 1 else None
-            counts = {"images": len(shared), "agree": round(agree * len(shared)), "kappa": kappa}
+            agree, kappa = cohens_kappa(*answers)
+            counts = {"images": len(shared), "agree": agree, "kappa": kappa}
             found.append({"files": [one, other], "attribute": attribute} | counts)
     return found
 

@@ -7,11 +7,13 @@ the whole population: where every image of a stratum is labelled, nothing about 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
+from scipy.stats import norm
 
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
@@ -19,7 +21,10 @@ from pipeline_lib.runtime.errors import DataError
 
 PRIOR = 0.5  # Jeffreys' prior of a share
 NEARLY_NONE = 1e-9  # in place of 0, at which a beta distribution is undefined
-MOST_LABELS = 2**20  # up to which the number of labels that would do is sought
+FEWEST = 16  # labels with which the search for enough of them starts
+GROWTH = 1.1  # factor of one more attempt
+LIKELY = 0.8  # probability of a verdict from which on labels are likely to be enough
+ASSUMED_ERRORS = 0.02  # share of the edits that are taken to fail, or of a detector's errors, before any is labelled
 
 
 @dataclass(frozen=True)
@@ -30,30 +35,43 @@ class Stratum:
         origin: number of the class before the edit.
         planned: number of the class that the edit is made for.
         size: number of images.
-        found: of each audited image the number of its class, int (n,).
+        found: of each audited image of which it could be told the number of its class, int (n,).
+        unclear: of each other audited image the classes that it can be of, bool (m, classes).
     """
 
     origin: int
     planned: int
     size: int
     found: np.ndarray
+    unclear: np.ndarray = field(default_factory=lambda: np.empty((0, 0), bool))
 
     def __post_init__(self) -> None:
-        if len(self.found) > self.size:
+        if self.audited > self.size:
             raise DataError(
-                f"audit of edits from class {self.origin} to {self.planned}: {len(self.found)} labels for {self.size} "
+                f"audit of edits from class {self.origin} to {self.planned}: {self.audited} labels for {self.size} "
                 "images; no image is audited twice"
             )
 
     @property
     def audited(self) -> int:
         """Number of audited images."""
-        return len(self.found)
+        return len(self.found) + len(self.unclear)
 
     @property
     def failures(self) -> int:
-        """Number of audited images that are of another class than was planned."""
+        """Number of audited images that are known to be of another class than was planned."""
         return int((self.found != self.planned).sum())
+
+    def resolved(self, gained: np.ndarray) -> Stratum:
+        """Return the stratum with each unclear image in the class, of those that it can be of, that gains the most."""
+        if not len(self.unclear):
+            return self
+        as_worst = np.where(self.unclear, gained, -np.inf).argmax(axis=1)
+        return Stratum(self.origin, self.planned, self.size, np.concatenate([self.found, as_worst]))
+
+    def told(self) -> Stratum:
+        """Return the stratum as if unclear images had not been audited."""
+        return Stratum(self.origin, self.planned, self.size, self.found)
 
 
 class Verdict(StrEnum):
@@ -76,7 +94,8 @@ def estimate(
     """Return a weighted sum of the targets' rates with its interval; NaN if a group with a weight has no images.
 
     Each limit leans to its side as that of Clopper and Pearson does (1934), so that the interval covers as often as it
-    says where failures are rare. An interval between quantiles of one posterior would not.
+    says where failures are rare. An interval between quantiles of one posterior would not. An audited image of which it
+    could not be told what it shows counts for each limit as what is worst for it, and for the value not at all.
 
     Args:
         classes: what the targets tell apart.
@@ -95,7 +114,7 @@ def estimate(
         float(np.quantile(draw_rates(classes, kept, strata, draws, rng, lean * weights) @ weights, tail))
         for lean, tail in zip((-1, 0, 1), tails, strict=True)
     )
-    return Estimate(middle, min(low, middle), max(middle, high))
+    return Estimate(float(np.clip(middle, low, high)), low, high)
 
 
 def draw_rates(
@@ -118,14 +137,15 @@ def draw_rates(
         strata: edited images.
         draws: number of draws.
         rng: random generator.
-        lean: weights of a sum of the rates that leans up, by half a failure in each stratum, (targets,); 0 draws from
-            Jeffreys' posterior.
+        lean: weights of a sum of the rates that leans up, by half a failure in each stratum and by all unclear images,
+            (targets,); 0 draws from Jeffreys' posterior.
     """
-    gained = classes.gradient(_planned(kept, strata), lean)
+    gained = classes.gradient(_planned(kept, strata) + PRIOR, lean)  # with images of all classes, so that none is a tie
     counts = np.tile(np.asarray(kept, float), (draws, 1))
     for stratum in strata:
         more = np.sign(gained[stratum.origin] - gained[stratum.planned])  # what a failure does to the sum
-        counts += _draw_outcomes(stratum, len(classes), draws, rng, more)
+        clear = stratum.resolved(gained) if lean.any() else stratum.told()
+        counts += _draw_outcomes(clear, len(classes), draws, rng, more)
     return np.nan_to_num(classes.rates(counts))
 
 
@@ -169,6 +189,38 @@ def judge(found: Estimate, target: float, tolerance: float) -> Verdict:
     return Verdict.MISSED if low > tolerance or high < -tolerance else Verdict.UNKNOWN
 
 
+def chances(expected: Estimate, target: float, tolerance: float, confidence: float) -> tuple[float, float]:
+    """Return how likely a target is found to be met, and missed, by estimates that scatter normally about this one."""
+    below, above = expected.value - expected.low, expected.high - expected.value
+    spread = max((below + above) / 2 / norm.ppf((1 + confidence) / 2), np.finfo(float).tiny)
+    lowest, highest = target - tolerance + below, target + tolerance - above  # that are judged to meet it
+    at = norm(expected.value, spread)
+    met = max(0.0, at.cdf(highest) - at.cdf(lowest))
+    return float(met), float(at.cdf(target - tolerance - above) + at.sf(target + tolerance + below))
+
+
+def likely_labels(
+    expect: Callable[[float], Estimate], fewest: float, most: float, target: float, tolerance: float, confidence: float
+) -> int | None:
+    """Return how many labels decide a target in a share `LIKELY` of all audits; None if not even `most` do.
+
+    Args:
+        expect: the estimate that is expected of so many labels, not always a whole number.
+        fewest: number of labels with which the search starts.
+        most: number of labels with which it ends.
+        target: the rate or the gap that was asked for.
+        tolerance: largest distance from it that counts as met.
+        confidence: level of the interval that decides, in (0, 1).
+    """
+    labels = float(fewest)
+    while labels < GROWTH * most:
+        labels = min(labels, most)
+        if sum(chances(expect(labels), target, tolerance, confidence)) >= LIKELY:
+            return math.ceil(labels)
+        labels *= GROWTH
+    return None
+
+
 def labels_needed(
     classes: Classes,
     kept: np.ndarray,
@@ -181,7 +233,8 @@ def labels_needed(
 ) -> int | None:
     """Return how many labels in all would decide a target, if failures stay as frequent as they were seen to be.
 
-    That many do in about half of all audits.
+    That many do in a share `LIKELY` of all audits. What was seen is taken with one more label of each stratum, which is
+    a failure with the probability `ASSUMED_ERRORS`.
 
     Args:
         classes: what the targets tell apart.
@@ -196,25 +249,24 @@ def labels_needed(
     Returns:
         Number of audited images in all strata together; None if even labels of all edited images would not tell.
     """
-    sizes = np.array([stratum.size for stratum in strata], float)
-    labels = max(8, sum(stratum.audited for stratum in strata))
-    while True:
-        planned = np.minimum(np.ceil(labels * sizes / max(1.0, sizes.sum())), sizes).astype(int)
-        expected = [_expect(stratum, int(count)) for stratum, count in zip(strata, planned, strict=True)]
-        if judge(estimate(classes, kept, expected, of, confidence, rng), target, tolerance) is not Verdict.UNKNOWN:
-            return int(planned.sum())
-        if labels >= min(sizes.sum(), MOST_LABELS):
-            return None
-        labels = int(np.ceil(labels * 1.25))
+    edits = sum(stratum.size for stratum in strata)
+
+    def expect(labels: float) -> Estimate:
+        expected = [_expect(stratum, math.ceil(labels * stratum.size / edits)) for stratum in strata]
+        return estimate(classes, kept, expected, of, confidence, rng)
+
+    fewest = max(FEWEST, sum(stratum.audited for stratum in strata))
+    return likely_labels(expect, min(fewest, edits), edits, target, tolerance, confidence)
 
 
 def _expect(stratum: Stratum, count: int) -> Stratum:
-    """Return a stratum with `count` labels in which failures are as frequent as in its audit so far."""
+    """Return a stratum with `count` labels, of which as many fail or are unclear as in its audit so far."""
     if count <= stratum.audited:
         return stratum
-    share = (stratum.failures + PRIOR) / (stratum.audited + 2 * PRIOR) if stratum.audited else 0.0
-    failed = round(share * count)
+    rows = round(count * len(stratum.unclear) / max(1, stratum.audited))
+    unclear = np.resize(stratum.unclear, (rows, stratum.unclear.shape[1]))
+    found = np.full(count - len(unclear), stratum.planned)
+    failed = math.ceil(len(found) * (stratum.failures + ASSUMED_ERRORS) / (len(stratum.found) + 1))
     wrong = stratum.found[stratum.found != stratum.planned]
-    found = np.full(count, stratum.planned)
     found[:failed] = np.resize(wrong, failed) if len(wrong) else stratum.origin
-    return replace(stratum, found=found)
+    return Stratum(stratum.origin, stratum.planned, stratum.size, found, unclear)

@@ -8,16 +8,15 @@ are normal ones, which cover too seldom where a detector errs rarely; these here
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from pipeline_lib.config import RateRule
+from pipeline_lib.rebalance.certify import ASSUMED_ERRORS, FEWEST, likely_labels
 from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.errors import DataError
@@ -25,13 +24,8 @@ from pipeline_lib.runtime.errors import DataError
 #: What a sample is to a target: in its group with the attribute, in its group without it, or in another group.
 POSITIVE, NEGATIVE, OTHER = range(3)
 CLASSES = 3
-#: Share of the detector's opinions that are taken to be wrong before anything was labelled.
-ASSUMED_ERRORS = 0.02
 LEAN = 0.5  # observations that a limit adds on its side
-FEWEST = 16  # labels with which the search for enough of them starts
-GROWTH = 1.1  # factor of one more attempt
 MORE_SAMPLES = 10  # times as many samples as there are, if labels of all of these would not do
-LIKELY = 0.8  # probability of a verdict from which on labels are likely to be enough
 
 
 @dataclass(frozen=True)
@@ -179,24 +173,14 @@ def labels_needed(
     """
     found = int(counts.said.sum())
     for samples in (found, MORE_SAMPLES * found):
-        labels = float(max(FEWEST, counts.labels))
-        while labels < GROWTH * samples:
-            labels = min(labels, samples)
-            expected = _expect(counts, labels, samples)
-            if _chance(estimate_rate(expected, confidence, rng), target, tolerance, confidence) >= LIKELY:
-                return Needed(math.ceil(labels), samples)
-            labels *= GROWTH
-    return Needed(None, samples)
 
+        def expect(labels: float, samples: int = samples) -> Estimate:
+            return estimate_rate(_expect(counts, labels, samples), confidence, rng)
 
-def _chance(expected: Estimate, target: float, tolerance: float, confidence: float) -> float:
-    """Return how likely a target is decided by estimates that scatter normally about the expected one."""
-    below, above = expected.value - expected.low, expected.high - expected.value
-    spread = max((below + above) / 2 / norm.ppf((1 + confidence) / 2), np.finfo(float).tiny)
-    lowest, highest = target - tolerance + below, target + tolerance - above  # that are judged to meet it
-    at = norm(expected.value, spread)
-    met = max(0.0, at.cdf(highest) - at.cdf(lowest))
-    return float(met + at.cdf(target - tolerance - above) + at.sf(target + tolerance + below))
+        needed = likely_labels(expect, max(FEWEST, counts.labels), samples, target, tolerance, confidence)
+        if needed is not None:
+            break
+    return Needed(needed, samples)
 
 
 def _expect(counts: Labelled, labels: float, samples: int) -> Labelled:

@@ -51,6 +51,16 @@ class Classes:
             place = place * len(self._values) + digit
         return self._class_of[place]
 
+    def possible(self, shown: np.ndarray) -> np.ndarray:
+        """Return which classes each image can be of, bool (n, classes); those of unknown values are none.
+
+        Args:
+            shown: whether each image has each of `attributes`, float (n, attributes), NaN where it is unknown.
+        """
+        fits = (np.isnan(shown)[:, None] | (shown[:, None] == self._combinations)).all(axis=2)
+        fits &= ~np.isnan(self._combinations).any(axis=1)
+        return fits @ (self._class_of[:, None] == np.arange(len(self)))
+
     def of_edits(
         self, before: Mapping[str, np.ndarray], attribute: np.ndarray, wanted: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -10,15 +10,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge
+from pipeline_lib.rebalance.certify import FEWEST, GROWTH, LIKELY, Stratum, Verdict, chances, estimate, judge
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import any_unknown
 from pipeline_lib.rebalance.plan import Audited, choose_edits
 from pipeline_lib.runtime import seeding
-
-FEWEST = 8  # labels with which the search for enough of them starts
-GROWTH = 1.25  # factor of one more attempt
 
 
 class Forecast(NamedTuple):
@@ -32,7 +29,7 @@ class Forecast(NamedTuple):
     edits: int
     after: Estimate  # rate that an audit would find
     verdict: Verdict
-    labels: int | None  # audited edits of each target from which on this one is found to be met; None if never
+    labels: int | None  # audited edits of each target from which on this one is likely found to be met; None if never
     unknown: int  # images that may be of the group, but do not count, since a label is unknown
 
 
@@ -87,7 +84,8 @@ def forecast(
     for number, (target, tolerance) in enumerate(zip(targets, tolerances, strict=True)):
         after, enough = rate_of(number, labels), None
         for tried in reversed(_attempts(max(edits))):  # every larger audit must do as well
-            if judge(rate_of(number, tried), target.rate, tolerance) is not Verdict.MET:
+            met, _ = chances(rate_of(number, tried), target.rate, tolerance, confidence)
+            if met < LIKELY:
                 break
             enough = tried
         verdict = judge(after, target.rate, tolerance)
@@ -114,7 +112,7 @@ def _audited(origin: int, planned: int, size: int, labels: int, failing: float) 
 
 
 def _attempts(most: int) -> list[int]:
-    """Return numbers of labels from 0 to `most`, each a quarter more than the one before."""
+    """Return numbers of labels from 0 to `most`, each a tenth more than the one before."""
     attempts, tried = [0], FEWEST
     while tried < most:
         attempts.append(tried)

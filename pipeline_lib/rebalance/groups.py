@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import RateRule
+from pipeline_lib.config.names import group_name as group_name
 
 Holds = TypeVar("Holds")  # arrays or tensors of bool, or of `holds_of`
 
@@ -34,11 +35,6 @@ def in_group(holds: Mapping[str, Holds], where: Mapping[str, bool]) -> Holds:
     return functools.reduce(operator.and_, (holds[attribute] == value for attribute, value in where.items()), everyone)
 
 
-def group_name(where: Mapping[str, bool]) -> str:
-    """Return the name of a group, such as `long_hair and not hat`, or `all` without conditions."""
-    return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"
-
-
 def any_unknown(holds: Mapping[str, np.ndarray]) -> bool:
     """Return whether any attribute of any image is unknown."""
     return any(np.isnan(values).any() for values in holds.values())
@@ -47,6 +43,17 @@ def any_unknown(holds: Mapping[str, np.ndarray]) -> bool:
 def attributes_of(targets: Sequence[RateRule]) -> list[str]:
     """Return the names of the attributes of targets and their conditions, sorted."""
     return sorted({name for target in targets for name in (target.attribute, *target.where)})
+
+
+def target_gap(targets: Sequence[RateRule]) -> float | None:
+    """Return the group gap that the target rates of one attribute leave; None of a single one.
+
+    Of two it is the first minus the second. The gap of more than two is what rates are apart beyond their targets, and
+    so to be 0; see `evaluation.rates.group_gap`.
+    """
+    if len(targets) == 2:
+        return targets[0].rate - targets[1].rate
+    return 0.0 if len(targets) > 2 else None
 
 
 def counts_for(holds: Mapping[str, np.ndarray], target: RateRule) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.audit import combine_audits, read_edits
 from pipeline_lib.rebalance.groups import (
@@ -27,6 +27,7 @@ from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.revisions import stage
 
 LEAST_IN_GROUP = 30  # images of a dataset
 DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
@@ -39,6 +40,7 @@ class Audited(NamedTuple):
     succeeded: int  # with the value that they were to get, and in their group
 
 
+@stage(revision=2)
 def plan_edits(
     *,
     table: Path,
@@ -69,7 +71,8 @@ def plan_edits(
         summary: JSON of counts by target to write.
 
     Raises:
-        DataError: a group of a dataset is too small, a rate cannot be reached, or the audit cannot be used.
+        DataError: a group of a dataset is too small, an edit has no donor, a rate cannot be reached, or the audit
+            cannot be used.
     """
     rows = read_table(table, kind)
     attributes = attribute_columns(rows, kind)
@@ -80,6 +83,8 @@ def plan_edits(
         attribute: _has_part(rows["image_id"], region, editable)
         for attribute, region in settings.regions_by_attribute.items()
     }
+    if kind == "labels":
+        refuse_without_donors(holds, settings, name, may_change)
     audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
     chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
     if not settings.spares:
@@ -113,6 +118,55 @@ def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateR
                 f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}{more}, and a rate of "
                 f"fewer than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
             )
+
+
+def refuse_without_donors(
+    holds: Mapping[str, np.ndarray],
+    settings: Rebalance,
+    name: str,
+    may_change: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Refuse targets for which no image can be a donor, or none from which it could be told that an edit succeeds.
+
+    An edit takes its region from an image that has the wanted value, unless a diffusion model draws it. If the labels
+    of the attribute are those of a condition, or their opposite, then no detector can learn which of the two it sees,
+    and no edit is found to succeed.
+
+    Args:
+        holds: whether each image has each attribute, by `holds_of`.
+        settings: the config section.
+        name: name of the image set.
+        may_change: which images have a part that can be exchanged, bool (n,), for each attribute that has a target;
+            None: all.
+
+    Raises:
+        DataError: names the target, the attribute and the value.
+    """
+    for number, target in enumerate(settings.targets):
+        has, group = holds[target.attribute], counts_for(holds, target)
+        needed = round(target.rate * group.sum()) - int((group & (has == 1)).sum())
+        if not needed:
+            continue
+        value = group_name({target.attribute: needed > 0})
+        donors = int(((has == (needed > 0)) & (may_change[target.attribute] if may_change else True)).sum())
+        least = (settings.pool or settings.candidates) if settings.donors == "with-attribute" else 1
+        if donors < least and not isinstance(settings.editor, Inpainting):
+            raise DataError(
+                f"rebalance.targets.{number}: {abs(needed)} images of `{name}` that are {group_name(target.where)} are "
+                f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "
+                f"images that are {value}, or drop the target"
+            )
+        conditions = {group_name(target.where): in_group(holds, target.where)} | {
+            condition: holds[condition] for condition in target.where
+        }
+        for condition, meets in conditions.items():
+            alike = (has == meets)[~np.isnan(has) & ~np.isnan(meets)]
+            if alike.all() or not alike.any():
+                raise DataError(
+                    f"rebalance.targets.{number}: in `{name}` {target.attribute} is the same as {condition} or its "
+                    f"opposite, so nobody can learn to tell an image that became {value} from one of another group; "
+                    "add images in which they differ, or use other groups"
+                )
 
 
 def _has_part(names: pd.Series, region: PartRegion | BoxRegion, editable: Path) -> np.ndarray:
@@ -280,7 +334,8 @@ def audit_edits(
     """Count for each target the audited edits, and those that show the target value in their group.
 
     Args:
-        audit: CSV files, of one round or of several; where two differ about an image, its edit has failed.
+        audit: CSV files, of one round or of several. An edit of which it could not be told whether it succeeded, or
+            about which two of them differ, is not counted.
         names: names of the images.
         holds: whether each image had each attribute before the edit, by `holds_of`.
         settings: the config section.
@@ -295,14 +350,13 @@ def audit_edits(
     known = combine_audits([values for values, _ in read])
     edited = pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
     before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
-    told = known.notna().all(axis=1).to_numpy()
-    after = known.fillna(False).astype(bool)
     counted = []
     for target in targets:
         rises = target.rate > holds[target.attribute][counts_for(holds, target)].mean()
         made_for = counts_for(dict(before.items()), target) & (before[target.attribute] != rises)
         made_for &= edited == target.attribute
-        succeeded = told & in_group(dict(after.items()), target.where) & (after[target.attribute] == rises)
+        succeeded = in_group(dict(known.items()), target.where) & (known[target.attribute] == rises)
+        made_for &= succeeded.notna()
         counted.append(Audited(int(made_for.sum()), int((made_for & succeeded).sum())))
     return counted
 
@@ -316,6 +370,7 @@ def _share(audited: Audited, number: int) -> float:
     return audited.succeeded / audited.edits
 
 
+@stage(revision=1)
 def plan_sham(*, plan: Path, run: str, sham: Path) -> None:
     """Plan sham edits: of the same images, to the value that they have already, which cost as much and balance nothing.
 

@@ -97,8 +97,7 @@ edited images of the training data from unedited ones that show the same with an
 - Not as evidence about people: rates in its samples were set by a config.
 - Not to train a detector of $attributes: its samples come without labels, and what detectors say of them can be wrong.
 - Not as a balanced source where another attribute or group matters: only the rates named above were aimed at.
-- Not with another truncation than $truncation: the rates above hold for it alone.
-
+$truncation
 ## How to load it
 
 With the library Latent Rebalance ($version) installed, in this folder:
@@ -108,6 +107,7 @@ $example
 ```
 """)
 
+TRUNCATION = "- Not with another truncation than {:g}: the rates above hold for it alone.\n"
 EXAMPLE = """\
 import torch
 from PIL import Image
@@ -164,7 +164,7 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
     config, header, settings = image_set.config, read_header(image_set.retrained), image_set.config.rebalance
     title = f"GAN with {' and '.join(map(readable, settings.edited))} rebalanced ({config.run})"
     measured = metrics["quality"]["retrained"]["frechet_distance"]
-    side, truncation = image_set.resolution, config.sample.truncation
+    side, is_truncatable = image_set.resolution, header["architecture"] == "stylegan2"
     certificates = metrics["certificate_samples"], metrics["certificate"]
     said = say_samples(certificates[0]), say_certificate(certificates[1])
     bases = describe_samples(certificates[0]), describe_certificate(certificates[1])
@@ -187,9 +187,9 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
         extractor=measured["extractor"],
         distance=frechet_distances(metrics["quality"]).text("retrained"),
         leakage=_area(metrics["leakage"]["dataset"]["pooled"]["auc"]),
-        truncation=f"{truncation:g}",
+        truncation=TRUNCATION.format(config.sample.truncation) * is_truncatable,
         version=image_set.provenance["installation"]["latent-rebalance"],
-        example=_example(config, header["architecture"], side),
+        example=_example(config, side),
     )
     front = {
         "license": "mit" if config.data.reader == "avatars" else "unknown",
@@ -230,8 +230,8 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _example(config: Config, architecture: str, side: int) -> str:
-    truncated = config.sample.truncation < 1 and architecture == "stylegan2"
+def _example(config: Config, side: int) -> str:
+    truncated = config.sample.truncation < 1
     truncate = f"\nlatents = generator.truncate(latents, {config.sample.truncation:g})" * truncated
     return EXAMPLE.format(truncate=truncate, side=side)
 

@@ -16,6 +16,7 @@ from pipeline_lib.config import Config, read_config
 from pipeline_lib.runtime.devices import device_pool
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below, read_json, write_json
+from pipeline_lib.runtime.revisions import stage
 
 FILE, CONFIG = "provenance.json", "config.yaml"
 FORM = 1  # of the file; raised when keys change their meaning
@@ -46,6 +47,7 @@ VECTORS = ("amx", "avx", "bf16", "fma", "i8mm", "neon", "sse", "sve")  # beginni
 CODE = "any step of the workflow"
 
 
+@stage(revision=1)
 def record_provenance(
     *, settings: dict[str, Any], images: list[Path], models: list[Path], given: list[Path], provenance: Path
 ) -> None:

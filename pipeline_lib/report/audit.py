@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import Config
-from pipeline_lib.data.shards import read_shards
+from pipeline_lib.data.shards import read_shards, shards_in
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.png import data_url, encode_png
-from pipeline_lib.rebalance.audit import samples_digest, sealed_name
+from pipeline_lib.rebalance.audit import digests_of_dataset, digests_of_samples, sealed_name
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, digest_of_files
+from pipeline_lib.runtime.files import atomic_path
 
 #: Unedited images for each edited one, so that nobody can tell which are edited, and to check the source; likewise
 #: samples of the control GAN for each one of the retrained GAN.
@@ -109,7 +109,7 @@ def draw_audit(config: Config, results: Path, count: int, sheet: int) -> pd.Data
     return pd.DataFrame(
         {
             "image_id": names,
-            "dataset": digest_of_files(*_shards(results, "dataset_rebalanced")),
+            "dataset": digests_of_dataset(_shards(results, "dataset_rebalanced"))[0],
             "edit": np.where(rows["edited"], plan["attribute"].reindex(names).map(digests), ""),
         }
     )
@@ -140,10 +140,10 @@ def draw_samples(config: Config, results: Path, count: int, sheet: int) -> pd.Da
         for (name, found), share in zip(names.items(), (count, round(UNEDITED * count)), strict=True)
     ]
     mixed = seeding.numpy_generator(config.seed, "audit", "samples", sheet).permutation(np.concatenate(drawn))
-    digest = samples_digest(_shards(results, "retrained")[0], config.sample.truncation, config.seed)
+    digest = digests_of_samples(_shards(results, "retrained"), config.sample.truncation, config.seed)[0]
     return pd.DataFrame({"image_id": list(map(sealed_name, mixed)), "dataset": digest, "edit": ""})
 
 
 def _shards(results: Path, name: str) -> list[Path]:
     """Return the shards of an image set of a run."""
-    return sorted((results / "images" / name).glob("*.parquet"))
+    return shards_in(results / "images" / name)

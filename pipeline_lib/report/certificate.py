@@ -18,7 +18,8 @@ UNKNOWN = {
     "unlabelled": "The dataset has no labels of these attributes.",
     "touched": "The editor has touched the unedited images too, so that their labels may no longer hold.",
 }
-DIFFERING = "An edit on which they differ counts as failed."
+UNCLEAR = "Each limit of an interval counts them as what is worst for it."
+DIFFERING = "What an edit shows on which they differ could not be told."
 VERDICTS = {
     Verdict.MET: "The target is met.",
     Verdict.MISSED: "The target is missed.",
@@ -42,7 +43,13 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
     agree, audited = labels["agree"], labels["audited"]
     said += f" In {agree} of {audited} unedited images, the audit agrees with the label in the dataset."
     said += f" Of {labels['unclear']} it could not be told." if labels["unclear"] else ""
+    said += say_unclear(certificate["unclear"], "audited edits")
     return " ".join([said, *(f"{say_agreement(pair)} {DIFFERING}" for pair in certificate["agreement"])])
+
+
+def say_unclear(count: int, images: str) -> str:
+    """Say how images count of which it could not be told what they show; empty without any."""
+    return f" Of {count} {images} it could not be told what they show. {UNCLEAR}" if count else ""
 
 
 def say_agreement(found: Mapping[str, Any]) -> str:

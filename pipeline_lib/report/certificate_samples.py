@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline_lib.rebalance.certify import Verdict
-from pipeline_lib.report.certificate import VERDICTS, say_agreement
+from pipeline_lib.report.certificate import VERDICTS, say_agreement, say_unclear
 from pipeline_lib.report.tables import percent, readable
 
 THIS_GAN = (
@@ -33,12 +33,10 @@ def describe_samples(certificate: Mapping[str, Any]) -> str:
     """Say what the rates are based on, and without labels how to come by some."""
     if certificate["source"] is None:
         return " ".join([OPINIONS, *_say_how(certificate), THIS_GAN])
-    said = [f"{certificate['labels']:,} of {certificate['samples']:,} samples were labelled by eye. {BY_LABELS}"]
-    if certificate["unclear"]:
-        said.append(
-            f"Of {certificate['unclear']} it could not be told what they show. Each limit of an interval counts them "
-            "as what is worst for it."
-        )
+    said = [
+        f"{certificate['labels']:,} of {certificate['samples']:,} samples were labelled by eye. {BY_LABELS}"
+        f"{say_unclear(certificate['unclear'], 'samples')}"
+    ]
     return " ".join([*said, *map(say_agreement, certificate["agreement"]), THIS_GAN])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -24,6 +24,7 @@ from pipeline_lib.report.tables import (
     share_text,
 )
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import stage
 
 #: Upper limits of the Hugging Face Hub's size categories.
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
@@ -117,6 +118,7 @@ GENERATED_PIXELS = "All pixels of an edited image are the generator's output, no
 KEPT_PIXELS = "Outside the pasted region and its rim an edited image keeps its own pixels."
 
 
+@stage(revision=5)
 def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
     """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 
@@ -171,7 +173,7 @@ def _collection(data: Data) -> str:
 
 def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets: Rebalance) -> dict[str, object]:
     edited, generates = int(labels["edited"].sum()), _generates(targets)
-    gans = metrics["gap"][targets.compared[0]]
+    gans = metrics["agreement"]
     measured = metrics["quality"]["dataset_rebalanced"]["frechet_distance"]
     return {
         "attributes": " or ".join(map(readable, targets.edited)),
@@ -228,9 +230,9 @@ def _gap(metrics: Mapping[str, Any], targets: Rebalance) -> str:
     )
 
 
-def _say_baselines(gaps: Mapping[str, Any]) -> str:
+def _say_baselines(gans: Collection[str]) -> str:
     """Name the further GANs that show whether the edits are what helps; empty without any."""
-    trained_on = [text for name, text in TRAINED_ON.items() if name in gaps]
+    trained_on = [text for name, text in TRAINED_ON.items() if name in gans]
     return f" To tell what the edits are good for, a GAN each was trained on {'; on '.join(trained_on)}." * bool(
         trained_on
     )

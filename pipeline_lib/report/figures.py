@@ -21,15 +21,17 @@ from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
-from pipeline_lib.report.tables import as_estimate, denied_groups, gap_text, readable, share_text
+from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, readable, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
+from pipeline_lib.runtime.revisions import stage
 
 DOTS_PER_INCH = 250
 SMALL, NORMAL = 6.5, 8.0  # sizes of type in points, for a figure as wide as a page
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; in grey they differ in lightness.
 GROUP_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442")
+HATCHES = ("", "////", "....", "xxxx")  # of the groups for which there are no other colours
 TARGET_COLOR, STRUCK_COLOR, INK, PALE = "#000000", "#D55E00", "#222222", "#E4E4E4"
 
 
@@ -61,9 +63,16 @@ class Layout(NamedTuple):
     height: float
     panels: float
     key: float
+    rows: int  # of the key for which there is room
+
+    def for_groups(self, groups: int) -> Layout:
+        """Return a higher one if the key has more rows, for that many groups and four marks."""
+        more = LINE * max(0, math.ceil((groups + 4) / 2) - self.rows)
+        return Layout(self.height + more, self.panels + more, self.key + more, self.rows)
 
 
-ONE_ROW, TWO_ROWS = Layout(3.32, 1.55, 1.2), Layout(4.3, 0.387, 1.849)
+LINE = 0.1376  # of the key
+ONE_ROW, TWO_ROWS = Layout(3.32, 1.55, 1.2, 4), Layout(4.3, 0.387, 1.849, 6)
 
 
 def panels_of(stages: Collection[str]) -> list[Panel]:
@@ -74,6 +83,7 @@ def panels_of(stages: Collection[str]) -> list[Panel]:
     return [panel._replace(row=0, column=number) for number, panel in enumerate(shown)]
 
 
+@stage(revision=3)
 def plot_rates(
     *,
     bias: Path,
@@ -123,7 +133,8 @@ def rates_figure(
             share that it does; these panels are crossed out as well.
     """
     panels = panels_of(agreement)
-    layout = TWO_ROWS if any(panel.row for panel in panels) else ONE_ROW
+    most = max(len(targets.alone(attribute).targets) for attribute in targets.edited)
+    layout = (TWO_ROWS if any(panel.row for panel in panels) else ONE_ROW).for_groups(most)
     figure = Figure(figsize=(7.2, layout.height * len(targets.edited)))
     blocks = figure.subfigures(len(targets.edited), squeeze=False)[:, 0]
     for block, attribute in zip(blocks, targets.edited, strict=True):
@@ -196,12 +207,11 @@ def _draw_attribute(
 def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str, float]) -> None:
     """Draw the bars of one source of labels; for the referee, also marks for the selector and the corrected rates."""
     for position, (group, rate_wanted) in enumerate(wanted.items()):
-        color = GROUP_COLORS[position % len(GROUP_COLORS)]
         rate, low, high = rates.loc[(judge, group), ["rate", "ci_low", "ci_high"]].astype(float)
         if np.isnan(rate):
             axes.text(position, 0.02, "no image", ha="center", va="bottom", rotation=90, fontsize=SMALL, color=INK)
         else:
-            axes.bar(position, rate, width=0.76, color=color, edgecolor=INK, linewidth=0.5)
+            axes.bar(position, rate, width=0.76, **_style(position))
             _whisker(axes, position, low, high)
             if judge == "referee":
                 _mark(axes, position - 0.23, rates.loc[("selector", group)], "o", "white")
@@ -217,6 +227,12 @@ def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Return colour, hatching and edge of a group's bar, by its number."""
+    hatch = HATCHES[number // len(GROUP_COLORS) % len(HATCHES)]
+    return {"facecolor": GROUP_COLORS[number % len(GROUP_COLORS)], "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
 
 
 def _mark(axes: Axes, position: float, row: pd.Series, marker: str, fill: str) -> None:
@@ -251,10 +267,7 @@ def _strike(axes: Axes, share: str) -> None:
 
 def _add_key(figure: SubFigure, groups: Sequence[str], layout: Layout) -> None:
     """Draw the legend in the empty places of the lower row, or below the only one."""
-    bars = [
-        Patch(facecolor=GROUP_COLORS[number % len(GROUP_COLORS)], edgecolor=INK, linewidth=0.5, label=readable(group))
-        for number, group in enumerate(groups)
-    ]
+    bars = [Patch(**_style(number), label=readable(group)) for number, group in enumerate(groups)]
     point = {"linestyle": "", "markersize": 4}
     marks = [
         Line2D([], [], color=TARGET_COLOR, linestyle="dashed", linewidth=0.9, label="target rate"),
@@ -274,14 +287,15 @@ def _add_key(figure: SubFigure, groups: Sequence[str], layout: Layout) -> None:
         frameon=False,
         columnspacing=1.2,
     )
-    notes = [f"Group gap: {readable(groups[0])} minus {readable(groups[1])}, with its interval."] if groups[1:] else []
-    if layout == TWO_ROWS:
+    between = MANY_GROUPS if len(groups) > 2 else " minus ".join(map(readable, groups))
+    notes = [f"Group gap: {between}, with its interval."] if groups[1:] else []
+    if layout.rows == TWO_ROWS.rows:
         notes.append(
             "Upper row: the panels of the paper's Fig. 12, in its order. Lower row: the dataset that the retrained GAN "
             "was trained on, and the control GAN, trained with the same settings and seed on the original dataset."
         )
     note = textwrap.fill(" ".join(notes), 70)
-    under_key = layout.key - 0.34 - 0.1376 * math.ceil((len(bars) + len(marks)) / 2)
+    under_key = layout.key - 0.34 - LINE * math.ceil((len(bars) + len(marks)) / 2)
     figure.text(0.058, under_key / layout.height, note, fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 
 
@@ -296,6 +310,7 @@ class Edit:
     composite: np.ndarray | None = None
 
 
+@stage(revision=2)
 def plot_before_after(
     *,
     images: list[Path],

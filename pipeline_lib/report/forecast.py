@@ -11,7 +11,7 @@ from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.forecast import Forecast, forecast
 from pipeline_lib.rebalance.groups import holds_of
-from pipeline_lib.rebalance.plan import audit_edits, refuse_small_groups
+from pipeline_lib.rebalance.plan import audit_edits, refuse_small_groups, refuse_without_donors
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
@@ -29,7 +29,8 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
         console: where to print; None: standard output.
 
     Raises:
-        DataError: the labels of the run are not there yet, a group is too small, or a target cannot be reached.
+        DataError: the labels of the run are not there yet, a group is too small, an edit has no donor, or a target
+            cannot be reached.
     """
     path = Path("results") / config.run / "labels/dataset.parquet"
     if not path.is_file():
@@ -39,6 +40,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     targets = config.rebalance.targets
     refuse_small_groups(holds, targets, "dataset")
     settings = config.rebalance
+    refuse_without_donors(holds, settings, "dataset")
     audited = audit_edits(settings.labels, rows["image_id"], holds, settings) if settings.labels else None
     if failing is None:
         failed = [1 - found.succeeded / max(found.edits, 1) for found in audited or ()] or [FAILING] * len(targets)

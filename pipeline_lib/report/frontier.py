@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from pipeline_lib.report.figures import GROUP_COLORS, INK, NORMAL, PALE, SMALL, save_figure
 from pipeline_lib.report.tables import rounded, share_text
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.revisions import stage
 
 REALISM = {
     "seam": "difference along the seam",
-    "masked_l1": "difference of composite and collage",
+    "masked_l1": "difference of finished edit and collage",
 }
 FRONTIER = "frontier, which no choice beats in both"
 #: Name in the legend, colour and marker of the choices that differ from the run's own in one rule.
@@ -72,18 +73,21 @@ def describe_frontier(frontier: Mapping[str, Any] | None) -> str:
     if frontier is None:
         return ""
     reasons = dict.fromkeys(frontier["refused"].values())
+    target_gap = frontier["target_gap"]
+    goal = "target rate" if target_gap is None else f"target gap of {target_gap:+z.2f}"
     refused = f" The tables cannot answer every other choice ({'; '.join(reasons)})." if reasons else ""
     return (
         "Each choice differs from the run's own in one rule, and was made again from the tables of candidates. What "
         "edited images show is said by the referee, never by the selector that chose them. Unedited images count by "
         "their labels. Confirmed is the share of the edits made in which the referee sees the wanted value and the "
-        "group. Points further to the left are more realistic, and lower ones closer to the target gap of "
-        f"{frontier['target_gap']:+z.2f}. The run's own choice is a good one if no point lies clearly to the lower "
-        "left of it. If you change the config because of this figure, the referee has taken part in the choice, so "
-        f"certify the new dataset by labels.{refused}"
+        f"group. Points further to the left are more realistic, and lower ones closer to the {goal}. The run's own "
+        "choice is a good one if no point lies clearly to the lower left of it. If you change the config because of "
+        "this figure, the referee has taken part in the choice, so certify the new dataset by "
+        f"labels.{refused}"
     )
 
 
+@stage(revision=1)
 def plot_frontier(*, frontier: Path, figure: Path) -> None:
     """Draw the group gap of each choice against the realism of its edits.
 
@@ -115,7 +119,8 @@ def frontier_figure(frontier: Mapping[str, Any]) -> Figure:
         axes.grid(color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    left.set_ylabel("distance from the target gap,\nby the referee", fontsize=SMALL, color=INK)
+    goal = "rate" if frontier["target_gap"] is None else "gap"
+    left.set_ylabel(f"distance from the target {goal},\nby the referee", fontsize=SMALL, color=INK)
     handles = {handle.get_label(): handle for axes in (left, right) for handle in axes.get_legend_handles_labels()[0]}
     figure.legend(
         handles=list(handles.values()), loc="lower center", ncols=3, fontsize=SMALL, frameon=False, columnspacing=1.2

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.rebalance.estimate import Estimate
-from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, readable
+from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, rate_text, readable
 
 DETECTORS = ("selector", "referee")
 SAID = {"retrained": "samples of the retrained GAN", "samples": "samples of the source GAN"}
 OPEN = (
-    "Labels by eye of 960 samples of one default run contradicted 3 % of what it told, most of it half-smiles that it "
-    "took for straight mouths. Where samples of one value are ambiguous more often, its rate is found too low, and "
-    "only the bounds hold. The referee tells the group of a sample."
+    "Samples of this run were not labelled for this, so that nothing checks it on samples themselves. Where samples of "
+    "one value are ambiguous more often, its rate is found too low, and only the bounds hold. The referee tells the "
+    "group of a sample."
 )
 
 
@@ -66,9 +66,9 @@ def judged_table(found: Mapping[str, Any]) -> pd.DataFrame:
                 "image set": readable(stage),
                 "group": readable(group),
                 "samples": row["n"],
-                "nearest drawing": _rate_text(row["rate"]),
+                "nearest drawing": rate_text(as_estimate(row["rate"])),
                 "whatever the ambiguous show": _range_text(row["bounds"]),
-                **{f"by the {name}": _rate_text(row[name]["rate"]) for name in reversed(DETECTORS)},
+                **{f"by the {name}": rate_text(as_estimate(row[name]["rate"])) for name in reversed(DETECTORS)},
                 "ambiguous": percent(row["share_ambiguous"]),
             }
             for stage, group, row in _groups(found)
@@ -109,17 +109,19 @@ def _say_stage(name: str, of_set: Mapping[str, Any], attribute: str) -> str:
     if not (sum(yes.values()) and sum(no.values())):
         return f"Of {name} the judge can tell none with, or none without “{readable(attribute)}” by the selector."
     gap, (low, high) = of_set["gap"], of_set["gap"]["bounds"]
-    if gap["value"] is None:
-        by_gap = "Of one group it can tell none."
+    if len(of_set["groups"]) == 1:
+        by_gap = ""
+    elif gap["value"] is None:
+        by_gap = " Of one group it can tell none."
     else:
         by_gap = (
-            f"By the nearest drawing the group gap is {gap_text(as_estimate(gap))}, and between {low:+z.2f} and "
+            f" By the nearest drawing the group gap is {gap_text(as_estimate(gap))}, and between {low:+z.2f} and "
             f"{high:+z.2f} whatever the ambiguous ones show."
         )
     return (
         f"Among {name} that the judge can tell, {percent(yes['shows'] / sum(yes.values()))} of those with "
         f"“{readable(attribute)}” by the selector show it by the nearest drawing, and "
-        f"{percent(no['shows not'] / sum(no.values()))} of those without it do not. {by_gap}"
+        f"{percent(no['shows not'] / sum(no.values()))} of those without it do not.{by_gap}"
     )
 
 
@@ -134,13 +136,6 @@ def _say_refused(check: Mapping[str, Any]) -> str:
         "This judge does not count here. On drawings passed through encoder and generator it is right about less than "
         f"{percent(check['least_accuracy'])} of what it tells in some group, or it tells nothing there."
     )
-
-
-def _rate_text(found: Mapping[str, Any]) -> str:
-    """Write a rate with its interval: `0.78 [0.75, 0.81]`."""
-    if found["value"] is None:
-        return "unknown"
-    return f"{found['value']:{RATE}} {_range_text(found['ci'])}"
 
 
 def _range_text(limits: list[float | None]) -> str:

@@ -16,6 +16,7 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.report.figures import NORMAL, SMALL, STRUCK_COLOR, save_figure
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.comparison import RATIO
 from pipeline_lib.studies.rows import OVER
 
@@ -46,6 +47,7 @@ MORE_IS_BETTER = (
 )  # fmt: skip
 
 
+@stage(revision=1)
 def write_studies(*, table: Path, page: Path) -> None:
     """Write a page with a table for each study, and which of the paper's orderings hold here.
 
@@ -131,6 +133,7 @@ def _figure(row: dict[str, Any]) -> str:
     return ("{value:.3g}" + interval).format_map(row)
 
 
+@stage(revision=1)
 def plot_independence(*, maps: Path, figure: Path) -> None:
     """Draw which pixels vary when a part is replaced (paper Fig. 8 and 26).
 
@@ -144,6 +147,7 @@ def plot_independence(*, maps: Path, figure: Path) -> None:
         )
 
 
+@stage(revision=1)
 def plot_pictures(*, pictures: Path, figure: Path) -> None:
     """Draw the images of a study in rows, with a title for each column (paper Fig. 7, 9, 16 and 17).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Detectors, Rebalance, Retrain
+from pipeline_lib.config import Detectors, RateRule, Rebalance, Retrain
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance import certify
@@ -25,11 +25,22 @@ from pipeline_lib.report.certificate import describe_certificate, say_certificat
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.frontier import describe_frontier, frontier_table
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
-from pipeline_lib.report.tables import as_estimate, frechet_distances, readable, share_text, target_gap
+from pipeline_lib.report.tables import (
+    RATE,
+    as_estimate,
+    frechet_distances,
+    readable,
+    share_text,
+    target_gap,
+)
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import stage
 
-SMALL_GAP = 0.1  # distance from the target gap up to which a GAN has almost no bias
+#: Distances from the target gap and from a target rate up to which a GAN has almost no bias; rates that are each as far
+#: away on opposite sides leave such a gap.
+SMALL_GAP, SMALL_DISTANCE = 0.1, 0.05
+LEAST_KAPPA = 0.6  # below which agreement beyond chance is at most moderate (Landis and Koch 1977)
 
 OPENINGS = {True: "The rebalancing worked", False: "The rebalancing did not work", None: "No verdict is possible"}
 DATASET_IS = {
@@ -43,10 +54,33 @@ TARGETS_ARE = {
     None: "Whether the target rates are met cannot be told yet. The section “Are the target rates met?” says why.",
 }
 RETRAINED_IS = {
-    True: "the GAN retrained on it has at most half of the control GAN's bias",
-    False: "the GAN retrained on it has more than half of the control GAN's bias",
-    None: "whether retraining halved the GAN's bias cannot be told",
+    True: "the GAN retrained on it has at most half of the control GAN's bias {of}",
+    False: "the GAN retrained on it has more than half of the control GAN's bias {of}",
+    None: "there is not enough evidence that retraining halved the GAN's bias {of}",
 }
+RETRAINED_MISSES = "the GAN retrained on it misses a target rate, by labels of its samples"
+NO_BIAS = "The comparison of the GANs proves nothing, since the control GAN has almost no bias."
+DOUBTFUL = "The comparison of the GANs proves nothing, since the detectors disagree on one of the two."
+GAP_IS = {
+    True: "The retrained GAN has at most half of the control GAN's bias, and their intervals do not overlap.",
+    False: "The retrained GAN has more than half of the control GAN's bias.",
+    None: "The intervals of the two GANs are too wide to tell whether retraining made the difference.",
+}
+#: Where the control GAN has almost no group gap too much, but its rates are away from their targets.
+GAP_STAYS = {
+    True: "Neither the control GAN nor the retrained GAN is far from the target gap.",
+    False: "The control GAN is not far from the target gap, but the retrained GAN is.",
+    None: "The group gap of the retrained GAN is unknown.",
+}
+RATES_ARE = {
+    True: "The retrained GAN's rate furthest from its target is at most half as far away as the control GAN's, and "
+    "their intervals do not overlap.",
+    False: "The retrained GAN's rate furthest from its target is more than half as far away as the control GAN's.",
+    None: "Whether the retrained GAN's rate furthest from its target is at most half as far away as the control GAN's "
+    "cannot be told.",
+}
+#: In the order in which one of a target decides about all of them.
+NOT_MET = (certify.Verdict.MISSED, certify.Verdict.UNKNOWN)
 CORRECTED_DISAGREES = (
     "Read this verdict with care. Biases of the GANs that are corrected for the referee's errors do not meet the same "
     "criterion. Their intervals also account for how well these errors are known."
@@ -67,8 +101,8 @@ BASELINES_ARE = {
 NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 SHOWN_IN_FRONTIER = (
-    "Points for choices among the candidates: the distance from the target gap, by the referee, against the difference "
-    "along the seam, and against that of composite and collage. The same figures are in the table."
+    "Points for choices among the candidates: the distance from the target, by the referee, against the difference "
+    "along the seam, and against that of finished edit and collage. The same figures are in the table."
 )
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
@@ -90,6 +124,7 @@ class Verdict:
     reasons: list[str]
 
 
+@stage(revision=9)
 def write_summary(
     *,
     metrics: Path,
@@ -161,45 +196,86 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     """Decide whether the dataset meets its target rates, and whether the retrained GAN is less biased than the control.
 
     The balance is real if the certificate says of every target that it is met, and if by the referee the retrained
-    GAN's bias in each attribute is at most half of the control GAN's, with intervals that do not overlap. Without a
-    retrained GAN the dataset alone decides. GANs on whose images the detectors disagree too often do not count.
+    GAN's bias in each attribute is at most half of the control GAN's, with intervals that do not overlap. Bias is both
+    the distance of the group gap from the target gap, and that of the rate furthest from its target among all groups. A
+    target rate that labels of samples say is missed decides against the GAN. Without a retrained GAN the dataset alone
+    decides. GANs on whose images the detectors disagree too often do not count.
 
     Args:
         metrics: metrics of the run.
         targets: groups, attributes and target rates.
         least_agreement: agreement of the detectors that a gap needs to count.
     """
-    agreement = metrics["agreement"]
     reasons, halved, corrected_halved = [], [], []
-    for attribute in targets.compared if "retrained" in agreement else ():
+    for attribute in targets.edited if "retrained" in metrics["agreement"] else ():
         rules = targets.alone(attribute).targets
-        excess, corrected = (
-            {
-                stage: excess_of(as_estimate(judges[judge]), target_gap(rules))
-                for stage, judges in metrics["gap"][attribute].items()
-            }
-            for judge in ("referee", "corrected")
-        )
-        is_doubtful = any(agreement[stage][attribute] < least_agreement for stage in ("retrained", "control"))
-        halved.append(None if is_doubtful else is_halved(excess["retrained"], excess["control"]))
-        corrected_halved.append(is_halved(corrected["retrained"], corrected["control"]))
-        said = [
-            _say_retrained(halved[-1], is_doubtful, excess["control"]),
-            *_say_drawing(metrics.get("judged_samples"), attribute, target_gap(rules), excess["retrained"]),
-            *_say_baselines(excess),
-        ]
-        of_attribute = f"Of {readable(attribute)}: " if len(targets.compared) > 1 else ""
+        excess, *compared = _compare_gans(metrics, attribute, rules, "referee")
+        is_doubtful = _is_doubtful(metrics, attribute, least_agreement)
+        halved.append(None if is_doubtful else _all(compared))
+        corrected_halved.append(_all(_compare_gans(metrics, attribute, rules, "corrected")[1:]))
+        said = [DOUBTFUL] if is_doubtful else _say_compared(excess, *compared)
+        if excess:
+            said += _say_drawing(
+                metrics.get("judged_samples"), attribute, target_gap(rules), excess["retrained"]
+            ) + _say_baselines(excess)
+        of_attribute = f"Of {readable(attribute)}: " if len(targets.edited) > 1 else ""
         reasons += [f"{of_attribute}{sentence}" for sentence in said]
-    found = {"dataset": meets_targets(metrics["certificate"])} | ({"retrained": _all(halved)} if halved else {})
+    found, rates = {"dataset": meets_targets(metrics["certificate"])}, []
+    if halved:
+        rates = _rates_of_samples(metrics, targets, least_agreement)
+        reasons.append(_say_rates(rates))
+        missed = any((rate.verdict, rate.by) == (certify.Verdict.MISSED, "labels") for rate in rates)
+        found["retrained"] = False if missed else _all(halved)
     real = _all(found.values())
     if real and not all(corrected_halved):
         reasons.append(CORRECTED_DISAGREES)
     return Verdict(
         real,
-        _headline(real, **found),
+        _headline(real, "in gap and rates" if targets.compared else "in its rates", rates, **found),
         _caution(metrics, targets, least_agreement),
         [TARGETS_ARE[found["dataset"]], *reasons, *_cost(metrics["quality"])],
     )
+
+
+def _is_doubtful(metrics: Mapping[str, Any], attribute: str, least_agreement: float) -> bool:
+    """Return whether the detectors disagree too often on samples of either GAN for these to be compared."""
+    return any(metrics["agreement"][stage][attribute] < least_agreement for stage in ("retrained", "control"))
+
+
+def _compare_gans(
+    metrics: Mapping[str, Any], attribute: str, rules: Sequence[RateRule], judge: str
+) -> tuple[dict[str, Estimate], bool | None, bool | None]:
+    """Return the distance of each GAN from the target gap, and whether retraining halved it and that of the rates.
+
+    Without a gap of this attribute no distance is returned, and the first answer is True.
+    """
+    distance = {
+        stage: furthest(judges[judge], rules)
+        for stage, judges in metrics["rate"][attribute].items()
+        if stage in ("retrained", "control")
+    }
+    of_rates = is_halved(distance["retrained"], distance["control"], SMALL_DISTANCE)
+    if attribute not in metrics["gap"]:
+        return {}, True, of_rates
+    excess = {
+        stage: excess_of(as_estimate(judges[judge]), target_gap(rules))
+        for stage, judges in metrics["gap"][attribute].items()
+    }
+    of_gap = is_halved(excess["retrained"], excess["control"], SMALL_GAP)
+    if excess["control"].value <= SMALL_GAP and distance["control"].value > SMALL_DISTANCE:
+        of_gap = None if math.isnan(excess["retrained"].value) else excess["retrained"].value <= SMALL_GAP
+    return excess, of_gap, of_rates
+
+
+def furthest(rates: Mapping[str, Any], rules: Sequence[RateRule]) -> Estimate:
+    """Return the distance of the rate that is furthest from its target; NaN if a rate is unknown.
+
+    Args:
+        rates: rates from the metrics by group.
+        rules: target rates.
+    """
+    distances = [excess_of(as_estimate(rates[group_name(rule.where)]), rule.rate) for rule in rules]
+    return Estimate(*map(float, np.max(distances, axis=0)))
 
 
 def meets_targets(certificate: Mapping[str, Any]) -> bool | None:
@@ -219,9 +295,15 @@ def excess_of(gap: Estimate, target: float) -> Estimate:
     return Estimate(abs(gap.value - target), 0.0 if gap.low <= target <= gap.high else near, far)
 
 
-def is_halved(retrained: Estimate, control: Estimate) -> bool | None:
-    """Return whether a gap is at most half of the control's, or None if intervals overlap or the control has no gap."""
-    if math.isnan(retrained.value) or math.isnan(control.value) or control.value <= SMALL_GAP:
+def is_halved(retrained: Estimate, control: Estimate, small: float) -> bool | None:
+    """Return whether a distance is at most half of the control's; None if intervals overlap or the control's is small.
+
+    Args:
+        retrained: distance of the retrained GAN from what was asked for.
+        control: that of the control GAN.
+        small: up to which distance of the control GAN there is nothing to halve.
+    """
+    if math.isnan(retrained.value) or math.isnan(control.value) or control.value <= small:
         return None
     if retrained.value > control.value / 2:
         return False
@@ -251,12 +333,18 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
     ]
 
 
-def _headline(real: bool | None, **found: bool | None) -> str:
+def _headline(real: bool | None, of_bias: str, rates: Sequence[_Rate], **found: bool | None) -> str:
     said = f"{OPENINGS[real]}: {DATASET_IS[found['dataset']]}"
     if "retrained" not in found:
         return f"{said}."
+    by_labels = [rate for rate in rates if rate.by == "labels"]
+    verdicts = {rate.verdict for rate in by_labels or rates}
+    met = next(verdict for verdict in (*NOT_MET, certify.Verdict.MET) if verdict in verdicts)
+    by = "labels" if by_labels else "the referee, a detector"
+    is_missed = bool(by_labels) and met is certify.Verdict.MISSED
+    retrained_is = RETRAINED_MISSES if is_missed else RETRAINED_IS[found["retrained"]].format(of=of_bias)
     joined_by = "and" if (found["dataset"] is True) == (found["retrained"] is True) else "but"
-    return f"{said}, {joined_by} {RETRAINED_IS[found['retrained']]}."
+    return f"{said}, {joined_by} {retrained_is}. Target rates in its samples: {met}, by {by}."
 
 
 def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> str:
@@ -277,7 +365,12 @@ def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: fl
         named(*which): share
         for which, share in tables.denied_groups(metrics["edits"]["dataset"], least_agreement).items()
     }
-    said = []
+    said = [
+        f"In “{readable(stage)}” the detectors' agreement on {readable(attribute)} among “{readable(group)}” is little "
+        f"more than chance would give (Cohen's kappa {found['kappa']:.2f}, {found['n']:,} images), so this rate is "
+        "doubtful."
+        for stage, attribute, group, found in tables.low_kappas(metrics["kappa"], LEAST_KAPPA)
+    ]
     for shares, what, which in (
         (doubtful, "images", "rates and gaps of these images do"),
         (denied, "edits of the dataset", "the referee's rate of this group in the rebalanced dataset does"),
@@ -291,16 +384,49 @@ def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: fl
     return " ".join(said)
 
 
-def _say_retrained(halved: bool | None, is_doubtful: bool, control: Estimate) -> str:
-    if is_doubtful:
-        return "The comparison of the GANs proves nothing, since the detectors disagree on one of the two."
-    if halved is None and control.value <= SMALL_GAP:
-        return "The comparison of the GANs proves nothing, since the control GAN has almost no bias."
-    return {
-        True: "The retrained GAN has at most half of the control GAN's bias, and their intervals do not overlap.",
-        False: "The retrained GAN has more than half of the control GAN's bias.",
-        None: "The intervals of the two GANs are too wide to tell whether retraining made the difference.",
-    }[halved]
+def _say_compared(excess: Mapping[str, Estimate], of_gap: bool | None, of_rates: bool | None) -> list[str]:
+    """Say whether retraining halved the distances from the target gap, if there is one, and from the target rates."""
+    if not excess:
+        return [RATES_ARE[of_rates]]
+    if excess["control"].value > SMALL_GAP:
+        return [GAP_IS[of_gap], RATES_ARE[of_rates]]
+    return [NO_BIAS] if of_gap is of_rates is None else [GAP_STAYS[of_gap], RATES_ARE[of_rates]]
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """What is known of one target in the samples of the retrained GAN, and whether by labels or by the referee."""
+
+    rule: RateRule
+    value: float
+    verdict: str
+    by: str
+
+
+def _rates_of_samples(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float) -> list[_Rate]:
+    """Return the rate of every target in the retrained GAN's samples, by labels if there are any."""
+    found = []
+    labelled = (metrics.get("certificate_samples") or {"targets": [{"rate": None}] * len(targets.targets)})["targets"]
+    for rule, certified, by_eye in zip(targets.targets, metrics["certificate"]["targets"], labelled, strict=True):
+        if by_eye["rate"] is not None:
+            found.append(_Rate(rule, as_estimate(by_eye["rate"]).value, by_eye["verdict"], "labels"))
+            continue
+        rate = as_estimate(metrics["rate"][rule.attribute]["retrained"]["referee"][group_name(rule.where)])
+        verdict = certify.judge(rate, rule.rate, certified["tolerance"])
+        if _is_doubtful(metrics, rule.attribute, least_agreement):
+            verdict = certify.Verdict.UNKNOWN
+        found.append(_Rate(rule, rate.value, verdict, "the referee"))
+    return found
+
+
+def _say_rates(rates: Sequence[_Rate]) -> str:
+    said = [
+        f"{readable(rate.rule.attribute)} among “{readable(group_name(rate.rule.where))}” "
+        f"{'unknown' if math.isnan(rate.value) else format(rate.value, RATE)}, target {rate.rule.rate:{RATE}} "
+        f"({rate.verdict}, by {rate.by})"
+        for rate in rates
+    ]
+    return f"Rates in the retrained GAN's samples: {'; '.join(said)}."
 
 
 def _say_drawing(judged: Mapping[str, Any] | None, attribute: str, target: float, by_referee: Estimate) -> list[str]:
@@ -327,7 +453,7 @@ def _say_baselines(excess: Mapping[str, Estimate]) -> list[str]:
         elif found.high < retrained.low:
             compared = "less than the retrained GAN's"
         else:
-            compared = "which cannot be told from the retrained GAN's"
+            compared = "and whether that is more or less than the retrained GAN's could not be determined"
         end = NOT_NEEDED if name == "resampled" and found.low <= retrained.high else ""
         said.append(
             f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], "
@@ -359,10 +485,12 @@ def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
         f"{target_gap(targets.alone(name).targets):+z.2f}{f' of {readable(name)}' * several}"
         for name in targets.compared
     )
+    bias = f"of a group gap from the target gap ({wanted}), and that" if wanted else ""
     return (
         f"The criterion has two parts. {met}. By the referee, the retrained GAN's bias is at most half of the control "
-        f"GAN's, and their intervals do not overlap. Bias is the distance of a group gap from the target gap "
-        f"({wanted}). The intervals account for the choice of images, not for another seed of the training."
+        f"GAN's, and their intervals do not overlap. Bias is the distance {bias} of the rate furthest from its target "
+        "among all groups. No target rate is missed by labels of the retrained GAN's samples, if there are any. The "
+        "intervals account for the choice of images, not for another seed of the training."
     )
 
 
@@ -370,6 +498,8 @@ def _question(targets: Rebalance) -> str:
     if len(targets.edited) > 1:
         return f"Are {' and '.join(f'“{readable(attribute)}”' for attribute in targets.edited)} at their target rates?"
     *names, last = (f"“{readable(group_name(target.where))}”" for target in targets.targets)
+    if not names:
+        return f"Is {readable(targets.targets[0].attribute)} at its target rate in {last}?"
     return f"Is {readable(targets.targets[0].attribute)} balanced between {', '.join(names)} and {last}?"
 
 
@@ -412,7 +542,7 @@ def _gaps(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: float
 
 def _say_gaps(targets: Rebalance) -> list[str]:
     """Say of each attribute between which groups its gap is."""
-    if len(targets.edited) == 1:
+    if len(targets.edited) == 1 == len(targets.compared):
         return [f"Group gap: {tables.groups_text(targets)}."]
     return [f"Group gap in {readable(name)}: {tables.groups_text(targets.alone(name))}." for name in targets.compared]
 
@@ -491,8 +621,8 @@ def _say_robustness(metrics: Mapping[str, Any]) -> str:
     if rows.empty:
         return ""
     return (
-        f"<h2>Gaps of the GANs in slightly changed samples</h2>\n{_table(rows)}\n"
-        '<p class="note">A GAN that has learnt to deceive a detector instead of balancing what it draws shows its gap '
+        f"<h2>The GANs in slightly changed samples</h2>\n{_table(rows)}\n"
+        '<p class="note">A GAN that has learnt to deceive a detector instead of balancing what it draws is biased '
         "again when its samples are changed a little. Same is the share of samples of which the detector says the same "
         "as before.</p>"
     )

@@ -1,7 +1,8 @@
-"""The second section of a report: whether the rebalanced dataset trains a fairer classifier than cheaper means do."""
+"""The second section of a report: whether a classifier trained on the rebalanced dataset is fairer than baselines."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline_lib.evaluation.gain import Verdict
 from pipeline_lib.report.figures import INK, NORMAL, PALE, SMALL, save_figure
-from pipeline_lib.report.tables import as_estimate, readable, rounded, share_text
+from pipeline_lib.report.tables import as_estimate, gap_text, readable, rounded, share_text
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.revisions import stage
 
 #: Methods in the order of the table: without edits, then with them.
 METHODS = {
@@ -44,8 +47,8 @@ def utility_table(utility: Mapping[str, Any] | None) -> pd.DataFrame:
         rows.append(
             {
                 "classifier trained on": METHODS[method],
-                "worst group": share_text(worst.value),
-                "interval": f"[{share_text(worst.low)}, {share_text(worst.high)}]",
+                "worst group": "unknown" if math.isnan(worst.value) else share_text(worst.value),
+                "interval": "" if math.isnan(worst.value) else f"[{share_text(worst.low)}, {share_text(worst.high)}]",
                 "balanced accuracy": rounded(found["balanced_accuracy"]["value"], 3),
                 "parity gap": rounded(found["parity_gap"]["value"], 3),
                 "equalised odds difference": rounded(found["equalized_odds"]["value"], 3),
@@ -60,25 +63,37 @@ def say_utility(utility: Mapping[str, Any] | None) -> str:
     if utility is None:
         return ""
     gain = utility["gain"]
+    if gain["verdict"] == Verdict.UNKNOWN:
+        return f"Whether edits help could not be determined. {_say_empty(utility)}"
     with_edits, without = METHODS[gain["with_edits"]], METHODS[gain["without"]]
     after, before = (
         share_text(utility["methods"][gain[kind]]["worst_group"]["value"]) for kind in ("with_edits", "without")
     )
-    low, high = gain["ci"]
-    attribute = readable(utility["attribute"])
-    if low > 0:
-        return (
-            f"Edits help: a classifier of {attribute} is right in {after} of its worst group if it is trained on the "
-            f"{with_edits}, and in {before} with the best cheaper method ({without})."
-        )
-    if high < 0:
-        return (
-            f"At this bias a cheaper method is better: the worst group of a classifier of {attribute} is right in "
-            f"{before} ({without}), and in {after} after edits ({with_edits})."
-        )
+    opening = {
+        Verdict.BETTER: "Edits help",
+        Verdict.WORSE: "At this bias a baseline without edits is better",
+        Verdict.EQUIVALENT: f"At this bias edits and baselines without them are equivalent within {gain['margin']:g}",
+        Verdict.UNDECIDED: "Whether edits help could not be determined",
+    }[gain["verdict"]]
     return (
-        f"At this bias cheaper methods are enough: the worst group of a classifier of {attribute} is right in {before} "
-        f"({without}) and in {after} after edits ({with_edits}), which does not differ beyond the interval."
+        f"{opening}: the worst-group accuracy of a classifier of {readable(utility['attribute'])} is {after} if it is "
+        f"trained on the {with_edits}, and {before} with the best baseline without edits ({without}), a difference of "
+        f"{gap_text(as_estimate(gain))}.{_say_needed(utility)}"
+    )
+
+
+def _say_needed(utility: Mapping[str, Any]) -> str:
+    """Say how many held-out images are likely to give a verdict; nothing if there is one."""
+    needed, there = utility["gain"]["held_out_needed"], sum(utility["held_out"].values())
+    return f" About {needed:,} held-out images are likely to be enough; there are {there:,}." if needed else ""
+
+
+def _say_empty(utility: Mapping[str, Any]) -> str:
+    """Name the cells without images, of which nothing can be learnt or tested."""
+    return " ".join(
+        f"{what}: {', '.join(map(readable, utility[key]))}."
+        for what, key in (("Too few held-out images to test", "left_out"), ("No training images", "untrained"))
+        if utility[key]
     )
 
 
@@ -86,16 +101,16 @@ def describe_utility(utility: Mapping[str, Any] | None) -> str:
     """Say how the classifiers were trained and tested."""
     if utility is None:
         return ""
-    few = f" Too few held-out images to be counted: {', '.join(map(readable, utility['left_out']))}."
     cells = ", ".join(f"{count:,} {readable(name)}" for name, count in utility["held_out"].items())
     return (
         f"Each classifier was trained {utility['seeds']} times and tested on held-out images ({cells}). Every cell of "
         "group and value counts alike. An edited image has the value that the edit was to give it. The intervals "
-        "account for seeds and held-out images. False labels are known where the truth of edits is."
-        f"{few if utility['left_out'] else ''}"
+        "account for seeds and held-out images. False labels are known where the truth of edits is. "
+        f"{_say_empty(utility)}".rstrip()
     )
 
 
+@stage(revision=1)
 def plot_utility(*, utility: Path, figure: Path) -> None:
     """Draw the worst-group accuracy of each method with its interval, and the accuracy in every cell.
 
@@ -126,7 +141,8 @@ def utility_figure(utility: Mapping[str, Any]) -> Figure:
         )  # fmt: skip
     axes.set_yticks(range(len(methods)), [METHODS[method] for method in methods], fontsize=SMALL)
     axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_xlim(min(0.5, *(utility["methods"][method]["worst_group"]["ci"][0] for method in methods)) - 0.02, 1.0)
+    lows = (as_estimate(utility["methods"][method]["worst_group"]).low for method in methods)
+    axes.set_xlim(min([0.5, *(low for low in lows if not math.isnan(low))]) - 0.02, 1.0)
     axes.tick_params(axis="x", labelsize=SMALL, length=2)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=PALE, linewidth=0.6)

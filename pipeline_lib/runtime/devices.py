@@ -128,7 +128,10 @@ def acquire(pool: Sequence[str], folder: Path, count: int = 1) -> Iterator[list[
 
 
 def tune_cpu(threads: int) -> None:
-    """Set up this process for training on `threads` CPU threads.
+    """Set up this process for computing on `threads` CPU threads, and in float32 wherever float32 is asked for.
+
+    A GPU may otherwise round the factors of convolutions to the ten bits of TF32, so that a result in float32 would be
+    off by as much as one in bfloat16 rounding. bfloat16 is asked for by autocast.
 
     Denormal numbers are flushed to zero, and glibc keeps freed memory instead of returning it to the kernel, which
     would have to clear each page again for the next step's tensors. This makes training 1.25 times faster. Other C
@@ -138,6 +141,8 @@ def tune_cpu(threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     _keep_freed_memory()
 
 

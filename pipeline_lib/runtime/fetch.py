@@ -11,6 +11,7 @@ from typing import Any
 from pipeline_lib.runtime.errors import DataError, UnreachableError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ CHUNK = 1 << 20
 GONE = (401, 403, 404, 410)  # answers that do not pass by themselves
 
 
+@stage(revision=1)
 def fetch_published(*, url: str, file: Path) -> None:
     """Download a file unless it exists.
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,57 @@ def digest_of(value: Any) -> str:
 def files_below(folders: Iterable[str | Path]) -> list[Path]:
     """Return every file of the folders, in order."""
     return [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name was left by a program for itself, such as a folder of thumbnails."""
+    return name.startswith(".") or name in ("@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def digest_of_listing(*paths: str | Path, but: str | Path) -> str:
+    """Return 16 hexadecimal digits that change with name, size or time of change of any file of the folders.
+
+    No file is opened. Folders that are links are listed too, each once. Hidden files and folders are left out.
+
+    Args:
+        paths: files and folders.
+        but: a folder to leave out, should it lie below one of them.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    seen = {_place(Path(but))}
+    for path in map(Path, paths):
+        found = _list_folder(path, "", seen) if path.is_dir() else [("", path.stat())] if path.exists() else []
+        for name, status in found:
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _list_folder(folder: Path, within: str, seen: set[tuple[int, int] | None]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield name and status of the files in a folder and below it; the folders that are `seen` are left out."""
+    if (place := _place(folder)) in seen:
+        return
+    seen.add(place)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:  # such as lost+found, of which no reader can open a file either
+        return
+    for entry in entries:
+        if is_hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _list_folder(Path(entry.path), f"{within}{entry.name}/", seen)
+            continue
+        with suppress(FileNotFoundError):  # a link to nothing
+            yield f"{within}{entry.name}", entry.stat()
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    """Return what a folder is on its disk, whatever the path to it; None if there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def digest_of_files(*paths: str | Path) -> str:

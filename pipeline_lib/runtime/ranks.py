@@ -12,9 +12,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline_lib.runtime import errors
 from pipeline_lib.runtime.errors import ConfigError, PipelineError
@@ -73,6 +75,18 @@ def own_rows(rows: Tensor) -> Tensor:
     return rows[rank() :: count()]
 
 
+def all_rows(rows: Tensor) -> Tensor:
+    """Return a whole batch from the shares of all processes, in its order; the inverse of `own_rows`."""
+    if count() == 1:
+        return rows
+    import torch
+    from torch import distributed
+
+    shares = [torch.empty_like(rows) for _ in range(count())]
+    distributed.all_gather(shares, rows.contiguous())
+    return torch.stack(shares, dim=1).flatten(0, 1)
+
+
 def average(tensors: Iterable[Tensor | None]) -> None:
     """Replace tensors of one dtype and device, in place, by their mean over all processes."""
     if count() == 1:
@@ -98,6 +112,32 @@ def any_of(flag: bool) -> bool:
     total = torch.tensor([float(flag)])
     distributed.all_reduce(total)
     return bool(total)
+
+
+@contextmanager
+def scratch_file(fill: Callable[[BinaryIO], None]) -> Iterator[BinaryIO]:
+    """Open an unnamed file in the temporary folder that one process of this node has filled, for reading and writing.
+
+    It is freed with the last reference to it or to its mapping.
+    """
+    if count() == 1:
+        with tempfile.TemporaryFile() as file:
+            fill(file)
+            yield file
+        return
+    from torch import distributed
+
+    fills = os.environ["LOCAL_RANK"] == "0"
+    names = [""] * count()
+    with tempfile.NamedTemporaryFile() if fills else nullcontext() as own:
+        if fills:
+            fill(own)
+        distributed.all_gather_object(names, own.name if fills else "")
+        # the processes of a node have consecutive ranks, and the first of them has filled the file
+        path = next(name for name in reversed(names[: rank() + 1]) if name)
+        with Path(path).open("r+b") as file:
+            distributed.barrier()  # it keeps its name until all have opened it
+            yield file
 
 
 def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) -> None:

@@ -14,6 +14,7 @@ from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.distances import perceptual_distances
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.networks.perceptual import TITLES, load_perceptual
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.masked import masked_images
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
@@ -28,6 +29,7 @@ PAPER = {ALL: (0.194, 0.291), NO_LATENT: (0.194, 0.305), NO_PERCEPTUAL: (0.197, 
 
 
 @torch.no_grad()
+@stage(revision=1)
 def study_ablation(
     *,
     images: list[Path],

@@ -19,6 +19,7 @@ from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 from pipeline_lib.training.adapt import adapt_encoder
 
@@ -28,6 +29,7 @@ METRICS = "L1 of the image", "perceptual distance", "L1 of an edit outside of th
 SHOWN = 6  # images in the figure
 
 
+@stage(revision=1)
 def study_adaptation(
     *,
     images: list[Path],

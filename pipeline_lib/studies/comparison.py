@@ -24,6 +24,7 @@ from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.collages import Layers, blend_layers, draw_collages, lay
 from pipeline_lib.studies.rows import groups_of, mean_row, not_done, over, write_arrays, write_rows
 
@@ -76,6 +77,7 @@ PAPER: dict[str, dict[str, tuple[float, float | None]]] = {
 
 
 @torch.no_grad()
+@stage(revision=2)
 def reconstruct_collages(
     *,
     images: list[Path],
@@ -165,6 +167,7 @@ def _opened(
     return reconstruct, opened.precision
 
 
+@stage(revision=3)
 def study_comparison(
     *,
     made: list[Path],

@@ -16,6 +16,7 @@ from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.distances import perceptual_distances
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.masked import masked_images
 from pipeline_lib.studies.rows import groups_of, mean_row, over, write_arrays, write_rows
 
@@ -26,6 +27,7 @@ SHOWN = 6  # images in the figure
 
 
 @torch.no_grad()
+@stage(revision=1)
 def study_completion(
     *,
     images: list[Path],

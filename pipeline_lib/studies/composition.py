@@ -19,6 +19,7 @@ from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.collages import as_rectangles, blend_layers, draw_collages, fill, lay
 from pipeline_lib.studies.rows import groups_of, mean_row, over, write_arrays, write_rows
 
@@ -36,6 +37,7 @@ SHOWN = 6  # collages in the figure
 
 
 @torch.no_grad()
+@stage(revision=3)
 def study_composition(
     *,
     samples: list[Path],

@@ -22,6 +22,7 @@ from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.interpolation import COMPOSITION, LATENT, PIXEL, blend
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
@@ -35,6 +36,7 @@ SHOWN = 6  # images in the figure
 
 
 @torch.no_grad()
+@stage(revision=1)
 def study_direction(
     *,
     images: list[Path],

@@ -20,6 +20,7 @@ from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.independence import part_masks, replace_parts
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
@@ -36,6 +37,7 @@ STRUCK = (230, 40, 40)  # colour of the superpixel in the figure
 
 
 @torch.no_grad()
+@stage(revision=1)
 def study_discovery(
     *,
     images: list[Path],
@@ -176,7 +178,7 @@ def draw_superpixel(
 
 def area_outside(score: np.ndarray, superpixel: np.ndarray, part: np.ndarray) -> float:
     """Return how well a score (H, W) tells the pixels of a part from others, outside of a superpixel; 0.5 is chance."""
-    return area_under_curve(score[~superpixel], part[~superpixel]).value
+    return area_under_curve(score[~superpixel], part[~superpixel])
 
 
 def _row(image: np.ndarray, superpixel: np.ndarray, variation: np.ndarray, part: np.ndarray) -> np.ndarray:

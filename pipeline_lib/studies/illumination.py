@@ -15,6 +15,7 @@ from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.rows import mean_row, write_arrays, write_rows
 
 STUDY = "illumination"
@@ -25,6 +26,7 @@ SHOWN = 6  # images in the figure
 
 
 @torch.no_grad()
+@stage(revision=1)
 def study_illumination(
     *,
     images: list[Path],

@@ -20,6 +20,7 @@ from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
 
 STUDY = "interpolation"
@@ -38,6 +39,7 @@ class Pair(NamedTuple):
 
 
 @torch.no_grad()
+@stage(revision=1)
 def study_interpolation(
     *,
     images: list[Path],

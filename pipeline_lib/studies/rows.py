@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from pipeline_lib.data.tables import read_tables, write_table
 from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
+from pipeline_lib.runtime.revisions import stage
 
 GROUPS = 5  # disjoint groups of images, on each of which a distance between sets is measured
 OVER = " over "  # between the names of two methods, in a row of their differences
@@ -81,6 +82,7 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(file, **arrays)
 
 
+@stage(revision=1)
 def collect_studies(*, studies: list[Path], run: str, table: Path) -> None:
     """Write the rows of all studies as one table.
 

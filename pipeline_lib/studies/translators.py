@@ -18,6 +18,7 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.collages import draw_collages, lay
 from pipeline_lib.training.encoder import new_encoder
 from pipeline_lib.training.loop import run
@@ -33,6 +34,7 @@ from pipeline_lib.training.translation import (
 COLLAGES = 4000  # collages that CycleGAN learns from
 
 
+@stage(revision=1)
 def train_translator(
     *,
     images: list[Path],
@@ -88,6 +90,7 @@ def train_translator(
     save_weights(weights, network, {"training": described, "key": key})
 
 
+@stage(revision=1)
 def train_in_domain_encoder(
     *,
     images: list[Path],

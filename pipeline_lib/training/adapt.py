@@ -99,7 +99,7 @@ def adapt_to_file(
     """
     inverter = Inverter(encoder, generator, device)
     try:
-        pixels = torch.from_numpy(load_square(image, inverter.generator.resolution).copy())
+        pixels = torch.from_numpy(load_square(image, inverter.generator.resolution).image.copy())
     except BadImageError as reason:
         raise DataError(f"{image}: {reason}") from None
     target = (pixels.permute(2, 0, 1)[None].float() / 127.5 - 1).to(device)

@@ -52,7 +52,8 @@ class AttributeDiscriminator:
         """Take a step with the relativistic loss and both gradient penalties, on these outputs and the last ones.
 
         A small difference between joint rates shows only in more images than a batch holds. Of real images more are
-        remembered, because their rates do not change.
+        remembered, because their rates do not change. If several processes train, all of them remember the whole batch,
+        so that one checkpoint holds the memory of each.
 
         Args:
             real: outputs for real images, (n, attributes).
@@ -62,8 +63,9 @@ class AttributeDiscriminator:
             The loss.
         """
         remembered = {"real": REAL_SHARE * self.settings.memory, "fake": self.settings.memory}
-        for kind, latest in (("real", real), ("fake", fake)):
-            self._seen[kind] = torch.cat([self._seen[kind], latest.detach()])[-max(len(latest), remembered[kind]) :]
+        for kind, own in (("real", real), ("fake", fake)):
+            latest = ranks.all_rows(own.detach())
+            self._seen[kind] = torch.cat([self._seen[kind], latest])[-max(len(latest), remembered[kind]) :]
         real, fake = (self._seen[kind].clone().requires_grad_() for kind in ("real", "fake"))
         scores = self.network(real), self.network(fake)
         rivals = scores[1].repeat(ceil(len(real) / len(fake)), 1)[: len(real)]
@@ -74,7 +76,6 @@ class AttributeDiscriminator:
             penalty = penalty + gradient.square().sum(dim=1).mean()
         self._optimiser.zero_grad(set_to_none=True)
         (loss + self.settings.gamma / 2 * penalty).backward()
-        ranks.average(weight.grad for weight in self.network.parameters())
         self._optimiser.step()
         return loss.detach()
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from pipeline_lib.runtime import seeding
-
-T = TypeVar("T")
 
 
 def batch_positions(index: int, batch: int, count: int, seed: int, name: str) -> Tensor:
@@ -21,7 +19,11 @@ def batch_positions(index: int, batch: int, count: int, seed: int, name: str) ->
     epochs = stream // count
     chosen = torch.empty_like(stream)
     for epoch in epochs.unique().tolist():
-        order = torch.randperm(count, generator=seeding.torch_generator(seed, name, "epoch", epoch))
         inside = epochs == epoch
-        chosen[inside] = order[stream[inside] % count]
+        chosen[inside] = _order(count, seed, name, epoch)[stream[inside] % count]
     return chosen
+
+
+@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
+def _order(count: int, seed: int, name: str, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=seeding.torch_generator(seed, name, "epoch", epoch))

@@ -21,18 +21,26 @@ from pipeline_lib.config import (
     PartRegion,
     TrainedHere,
 )
+from pipeline_lib.config.columns import column_of
 from pipeline_lib.data.part_masks import PartMasks, parts_of
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weights
-from pipeline_lib.networks.classifier import Detector, PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.classifier import (
+    Detector,
+    PlainClassifier,
+    ResidualClassifier,
+    one_value_of_each_column,
+)
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
+from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
@@ -43,6 +51,7 @@ MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
+@stage(revision=2)
 def train_detector(
     *,
     images: list[Path],
@@ -64,8 +73,8 @@ def train_detector(
     """Train, calibrate and evaluate one detector.
 
     Unless given, it is trained on one half of the training images (split by identity if known), weighted so that it
-    does not learn the dataset's bias. It is calibrated on the held-out images at even positions and evaluated on those
-    at odd positions. Unknown labels take part in none of this.
+    does not learn the dataset's bias. It is calibrated on one half of the held-out images and evaluated on the other,
+    by `is_for_calibration`. Unknown labels take part in none of this.
 
     Args:
         images: shards of the training set.
@@ -101,15 +110,17 @@ def train_detector(
         )
     detector = detector.to(device).requires_grad_(False).eval()
 
-    _, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
-    for half in (test_truth[::2], test_truth[1::2]):
+    test_names, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    calibrates = torch.from_numpy(is_for_calibration(test_names))
+    for half in (test_truth[calibrates], test_truth[~calibrates]):
         _refuse_nowhere_known(half, settings.attributes, held_out_labels, "half of the held-out images")
     logits = _logits_of(detector, test_pixels, device)
     for path in other:
         refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
-    detector.temperature.copy_(fit_temperatures(logits[::2], test_truth[::2]))
-    probabilities = (logits[1::2] / detector.temperature.cpu()).sigmoid().numpy()
-    truth = test_truth[1::2].numpy()
+    detector.temperature.copy_(fit_temperatures(logits[calibrates], test_truth[calibrates]))
+    calibrated = one_value_of_each_column(logits[~calibrates] / detector.temperature.cpu(), settings.attributes)
+    probabilities = calibrated.sigmoid().numpy()
+    truth = test_truth[~calibrates].numpy()
     cells = cell_accuracies(probabilities, truth, settings.attributes, related)
     refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
     found = detector_report(probabilities, truth, settings.attributes)
@@ -119,7 +130,8 @@ def train_detector(
 
 def _logits_of(detector: Detector, pixels: Tensor, device: torch.device) -> Tensor:
     """Return the uncalibrated logits of images, float32 (n, attributes)."""
-    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in pixels.split(256)])
+    batches = pixels.split(batch_for(pixels.shape[-1], 256))
+    return torch.cat([detector.raw_logits(to_float(batch, device)).cpu() for batch in batches])
 
 
 def refuse_same(referee: Tensor, selector: Tensor, attributes: Sequence[str]) -> None:
@@ -225,7 +237,7 @@ def _trained_detector(
     _refuse_nowhere_known(targets[own], settings.attributes, labels, f"the {judge}'s half of the training images")
     balance = torch.zeros_like(targets)
     columns = [settings.attributes.index(name) for name in related]
-    balance[own] = independence_weights(targets[own], columns)
+    balance[own] = independence_weights(targets[own], columns, settings.attributes)
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
     detector = _new_detector(network, settings)
     task = _DetectorTask(
@@ -292,7 +304,7 @@ def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights:
     return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth.nan_to_num(), weights)
 
 
-def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
+def independence_weights(truth: Tensor, related: list[int], attributes: Sequence[str]) -> Tensor:
     """Weight images so that attributes are independent of each other (reweighing of Kamiran and Calders 2012).
 
     Trained on a biased dataset, a detector that is unsure about a mouth decides by the hair. With the weights
@@ -301,6 +313,8 @@ def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
     Args:
         truth: attributes, 0 or 1, NaN where unknown, (n, attributes).
         related: columns to make independent of each other and of all other columns.
+        attributes: names of the columns; those of values of one column of the label table, such as `race=Black` and
+            `race=White`, exclude each other, and are not made independent of each other.
 
     Returns:
         A weight for each image and column, (n, attributes); 1 on average if every combination occurs. It is 0 where the
@@ -308,7 +322,8 @@ def independence_weights(truth: Tensor, related: list[int]) -> Tensor:
     """
     weights = torch.zeros_like(truth)
     for column in range(truth.shape[1]):
-        columns = [column, *(other for other in related if other != column)]
+        apart = [other for other in related if column_of(attributes[other]) != column_of(attributes[column])]
+        columns = [column, *apart]
         known = ~truth[:, columns].isnan().any(dim=1)
         attribute, *rest = truth[known][:, columns].long().T
         others = sum((values << place for place, values in enumerate(rest)), 0 * attribute)

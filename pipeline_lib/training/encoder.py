@@ -26,6 +26,7 @@ from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, resolve_precision
 from pipeline_lib.runtime.errors import ConfigError, WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.loop import run
 
 GRID_IMAGES = 12
@@ -81,23 +82,35 @@ class EncoderTask:
         for group in self._optimiser.param_groups:  # cosine decay to zero
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
         latents, images, mask = self.draw(training.batch, "step", index, shared=True)
-        collages = round(training.collages * len(images))
+        in_all = round(training.collages * training.batch)
+        collages = len(range(ranks.rank(), in_all, ranks.count()))  # in the own rows of the batch
         seam = torch.zeros_like(images[:, :1])
         if collages:
-            images, mask, seam = self._make_collages(images, mask, collages, index)
+            images, mask, seam = self._make_collages(images, mask, in_all, collages, index)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             predicted = self._encode(images, mask).float()
-            losses = {}
-            if "latent" in self._weights:
-                losses["latent"] = latent_loss(predicted[collages:], latents[collages:])
-            if self._weights.keys() - {"latent"}:
-                losses |= self._image_losses(self._synthesize(predicted).float(), images, seam, index)
+            rebuilt = self._synthesize(predicted).float() if self._weights.keys() - {"latent"} else None
+        losses = {}  # in float32; in bfloat16 the perceptual distance of nearly equal images is off by a quarter
+        if "latent" in self._weights:
+            losses["latent"] = self._share_of_latent_loss(predicted[collages:], latents[collages:], in_all)
+        if rebuilt is not None:
+            losses |= self._image_losses(rebuilt, images, seam, index)
         objective = sum(weight * losses[name].float() for name, weight in self._weights.items())
         self._optimiser.zero_grad(set_to_none=True)
         objective.backward()
         ranks.average(weight.grad for weight in self.encoder.parameters())
         self._optimiser.step()
         return losses
+
+    def _share_of_latent_loss(self, predicted: Tensor, latents: Tensor, collages: int) -> Tensor:
+        """Return the loss on the own images whose latents are known, weighted so that processes average to that of all.
+
+        With `collages` in a whole batch, processes have one more or one fewer of such images, or even none.
+        """
+        if not len(latents):
+            return 0 * predicted.sum()
+        share = len(latents) * ranks.count() / (self.settings.training.batch - collages)
+        return share * latent_loss(predicted, latents)
 
     def _image_losses(self, rebuilt: Tensor, images: Tensor, seam: Tensor, index: int) -> dict[str, Tensor]:
         """Return the losses of rebuilt images, without those of weight 0, which cost most of a step."""
@@ -114,18 +127,27 @@ class EncoderTask:
         return losses
 
     def _make_collages(
-        self, images: Tensor, mask: Tensor | None, count: int, index: int
+        self, images: Tensor, mask: Tensor | None, in_all: int, count: int, index: int
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Paste a random box of the next image, within the local square, into the first images, with an unknown seam.
 
         The generator's images are biased, and an encoder trained only on them learns to infer the mouth from the hair.
-        In a collage the two are independent. The latents of a collage are unknown.
+        In a collage the two are independent. The latents of a collage are unknown. If several processes train, the next
+        image is the next of the own ones.
+
+        Args:
+            images: the own images of the batch.
+            mask: their masks.
+            in_all: collages in the whole batch, whose first images they are.
+            count: collages among the own images.
+            index: of the step.
         """
         size = images.shape[-1]
         rows, columns = self.settings.training.local.window(size)
         most = (rows.stop - rows.start) * 7 // 16  # so that boxes can be as small as a mouth
         random = self._random("collage", index)
-        top, bottom, left, right = torch.randint(0, most + 1, (4, count, 1), generator=random, device=self.device)
+        boxes = torch.randint(0, most + 1, (4, in_all, 1), generator=random, device=self.device)
+        top, bottom, left, right = boxes[:, ranks.rank() :: ranks.count()]
         pixel = torch.arange(size, device=self.device)
         tall = (pixel >= rows.start + top) & (pixel < rows.stop - bottom)
         wide = (pixel >= columns.start + left) & (pixel < columns.stop - right)
@@ -216,6 +238,7 @@ def _mix_layers(first: Tensor, second: Tensor, share: float, random: torch.Gener
     return torch.where(keep[..., None], first, second)
 
 
+@stage(revision=1)
 def train_encoder(
     *,
     generator: Path,

@@ -13,10 +13,11 @@ from torch import Tensor
 from pipeline_lib.config import GanTraining
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.imaging.transfer import to_float
-from pipeline_lib.networks.discriminator import Discriminator
+from pipeline_lib.networks.discriminator import DEVIATION_GROUP, Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, resolve_precision
+from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.training.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.batches import batch_positions
@@ -38,6 +39,9 @@ class GanTask:
         device: where to train.
         name: name of the stage, for logs and random streams.
         attributes: a second discriminator, on a detector's logits; used only at full resolution.
+
+    Raises:
+        ConfigError: several processes train, and the batch has no whole groups of images for each of them.
     """
 
     def __init__(
@@ -51,6 +55,12 @@ class GanTask:
         name: str,
         attributes: AttributeDiscriminator | None = None,
     ):
+        if ranks.count() > 1 and settings.batch % (DEVIATION_GROUP * ranks.count()):
+            raise ConfigError(
+                f"{name}: a batch of {settings.batch} over {ranks.count()} processes is no multiple of "
+                f"{DEVIATION_GROUP} images each, in groups of which the discriminator takes their deviation; "
+                f"set `batch` to a multiple of {DEVIATION_GROUP * ranks.count()}, or use fewer processes"
+            )
         self.attributes = attributes
         self.name = name
         self.settings = settings

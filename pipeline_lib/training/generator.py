@@ -18,11 +18,13 @@ from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.gan import GanTask
 from pipeline_lib.training.loop import run
 
 
+@stage(revision=2)
 def train_generator(
     *,
     images: list[Path],

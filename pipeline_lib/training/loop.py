@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline_lib.runtime import ranks
+from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.errors import DivergenceError, WeightsError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
@@ -26,9 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """A training task, whose steps depend only on the state and the step's index, so that resuming is exact."""
+    """A training task, whose steps depend only on the state and the step's index, so that resuming is exact.
+
+    The global random generators, from which dropout draws, are seeded before each step.
+    """
 
     name: str
+    seed: int
     total_steps: int
     images_per_step: int  # in all processes together
 
@@ -80,6 +84,7 @@ def run(
         record = stack.enter_context(_Record(task, folder, start)) if ranks.rank() == 0 else None
         stop = stack.enter_context(_StopSignal())
         for index in range(start, task.total_steps):
+            torch.manual_seed(seeding.derive(task.seed, task.name, "layers", index, ranks.rank()))
             for name, value in task.step(index).items():
                 totals[name] = totals.get(name, 0) + value.detach()
             done, summed, stopping = index + 1, summed + 1, ranks.any_of(stop.requested)

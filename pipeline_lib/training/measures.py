@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 
+from pipeline_lib.config.columns import column_of
 from pipeline_lib.rebalance.groups import group_name
 
 
@@ -49,13 +49,18 @@ def cell_accuracies(
     columns = [attributes.index(name) for name in related]
     right = (probabilities > 0.5) == truth
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in related}
-    for values in itertools.product((True, False), repeat=len(related)):
+    for values in np.unique(truth[:, columns], axis=0)[::-1].tolist():
         inside = (truth[:, columns] == values).all(axis=1)
-        cell = group_name(dict(zip(related, values, strict=True)))
+        cell = group_name(_without_other_values(dict(zip(related, values, strict=True))))
         for name, column in zip(related, columns, strict=True):
-            if inside.any():
-                found[name][cell] = {"n": int(inside.sum()), "accuracy": float(right[inside, column].mean())}
+            found[name][cell] = {"n": int(inside.sum()), "accuracy": float(right[inside, column].mean())}
     return found
+
+
+def _without_other_values(cell: dict[str, bool]) -> dict[str, bool]:
+    """Leave out of a cell which values a column has not, where it says which one it has."""
+    known = {column_of(name) for name, holds in cell.items() if holds and "=" in name}
+    return {name: holds for name, holds in cell.items() if holds or "=" not in name or column_of(name) not in known}
 
 
 def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:

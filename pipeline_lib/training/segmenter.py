@@ -19,18 +19,20 @@ from pipeline_lib.config import (
 )
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.checkpoints import origin_of, save_weights
 from pipeline_lib.networks.onnx_model import OnnxSegmenter
 from pipeline_lib.networks.segmenter import Segmenter, UNetSegmenter
 from pipeline_lib.networks.transformers_model import TransformersSegmenter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import intersection_over_union
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
 
+@stage(revision=1)
 def train_segmenter(
     *,
     images: list[Path],
@@ -71,7 +73,9 @@ def train_segmenter(
         write_json(report, {"n": 0, "intersection_over_union": {}, "mean": None})
         return
     test_pixels, test_codes = _images_with_masks(held_out, held_out_masks)
-    found = torch.cat([segmenter(to_float(batch, device)).cpu() for batch in test_pixels.split(128)])
+    found = torch.cat(
+        [segmenter(to_float(batch, device)).cpu() for batch in test_pixels.split(batch_for(test_pixels.shape[-1], 128))]
+    )
     write_json(report, intersection_over_union(found.numpy(), segmenter.parts, test_codes.numpy(), part_names))
 
 

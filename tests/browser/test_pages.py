@@ -21,11 +21,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from pipeline_lib.config import load_config
+from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.imaging.png import LINEAGE
-from pipeline_lib.rebalance.audit import read_audit, read_edits
+from pipeline_lib.rebalance.audit import digests_of_dataset, read_audit, read_edits
 from pipeline_lib.report.audit import write_audit
-from pipeline_lib.runtime.files import digest_of_files
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -169,8 +169,8 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     browser.find_element(By.ID, "save").click()
     saved = tmp_path / "audit-avatars-1.csv"
     until(browser, saved.exists)
-    digest = digest_of_files(*sorted((results / "images/dataset_rebalanced").glob("*.parquet")))
-    found = read_audit(saved, set(names), ["smiling", "long_hair"], digest)
+    digests_of_images = digests_of_dataset(shards_in(results / "images/dataset_rebalanced"))
+    found = read_audit(saved, set(names), ["smiling", "long_hair"], digests_of_images)
     assert found["smiling"].dropna().tolist().count(True) == 1
     digests = {load_config("config/config.yaml").rebalance.edits_digest("smiling"): "smiling"}
     edits, edited = read_edits(saved, set(names), ["smiling", "long_hair"], digests)

@@ -19,7 +19,16 @@ GAPS = {
     "retrained": 0.07,
     "control": 0.45,
 }
+GROUPS = ("long_hair", "not long_hair")
+RATES = {"retrained": (0.55, 0.48), "control": (0.75, 0.30)}
 KEPT = {
+    "rate": {
+        "smiling": {
+            stage: {"referee": {group: {"value": rate} for group, rate in zip(GROUPS, rates, strict=True)}}
+            for stage, rates in RATES.items()
+        }
+    },
+    "certificate": {"targets": [{"group": group, "target": 0.5} for group in GROUPS]},
     "gap": {"smiling": {stage: {"referee": {"value": value}} for stage, value in GAPS.items()}},
     "edits": {
         "samples": {"share_by_selector": 0.97, "share_by_referee": 0.93},
@@ -76,6 +85,7 @@ def test_a_run_that_keeps_every_promise_passes(tmp_path):
         ("gap.smiling.dataset_rebalanced.truth.value", -0.04, "gap| of the rebalanced dataset by truth"),
         ("gap.smiling.control.referee.value", 0.39, "gap of the control"),
         ("gap.smiling.retrained.referee.value", -0.14, "gap| of the retrained GAN"),
+        ("rate.smiling.retrained.referee.not long_hair.value", 0.37, "distance of the retrained GAN's worst rate"),
         ("edits.samples.share_by_selector", 0.94, "swaps of the samples that succeed by the selector"),
         ("edits.dataset.share_by_selector", 0.97, "swaps of the dataset that succeed by the selector"),
         ("edits.dataset.share_by_referee", 0.96, "swaps of the dataset that succeed by the referee"),

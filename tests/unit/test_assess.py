@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Detectors, Evaluate, RateRule, Rebalance
 from pipeline_lib.config.names import IMAGE_SETS
@@ -52,21 +53,33 @@ def wilson(positives, n):
 def evaluate(tmp_path):
     """Return a function that runs the stage, the selector being wrong about the images at some positions."""
 
-    def run(wrong=(), least_agreement=0.95, counts=COUNTS, edits_are_known=False):
+    def run(
+        wrong=(),
+        least_agreement=0.95,
+        counts=COUNTS,
+        edits_are_known=False,
+        truth_counts=True,
+        shuffled=False,
+        hide=None,
+    ):
         def write(name, kind, table):
+            table = table.sample(frac=1, random_state=len(name)) if shuffled else table
             write_table(tmp_path / name, kind, table)
             return tmp_path / name
 
         def labelled(table):
-            return table.assign(split="train")[["image_id", "split", "long_hair", "smiling"]]
+            table = table.assign(split="train")[["image_id", "split", "long_hair", "smiling"]]
+            return hide(table.astype({"long_hair": "boolean", "smiling": "boolean"})) if hide else table
 
         held_out = table_of({LONG: (100, 200), SHORT: (100, 200)})
         tables = {stage: table_of(counts[stage]) for stage in counts}
+        write_json(tmp_path / "checked.json", {"counts": truth_counts})
         evaluate_bias(
+            checked=[tmp_path / "checked.json"] * edits_are_known,
             truth=write("dataset", "labels", labelled(tables["dataset"])),
             rebalanced_truth=[write("true", "labels", labelled(tables["dataset_rebalanced"]))] * edits_are_known,
             held_out_truth=write("held_out", "labels", labelled(held_out)),
-            held_out_referee=write("held_out_referee", "scores", probabilities(held_out)),
+            held_out_referee=write("held_out_referee", "scores", probabilities(held_out, range(0, 400, 8))),
             selector=[write(f"selector/{name}", "scores", probabilities(tables[name], wrong)) for name in counts],
             referee=[write(f"referee/{name}", "scores", probabilities(tables[name])) for name in counts],
             targets=TARGETS,
@@ -77,6 +90,7 @@ def evaluate(tmp_path):
             bias=tmp_path / "bias.parquet",
             gaps=tmp_path / "gaps.json",
             agreement=tmp_path / "agreement.json",
+            kappa=tmp_path / "kappa.json",
         )
         bias = read_table(tmp_path / "bias.parquet", "bias")
         (gaps,) = read_json(tmp_path / "gaps.json").values()  # of the only attribute
@@ -98,6 +112,12 @@ def test_rates_and_their_intervals_are_those_counted_by_hand(evaluate, known):
                 row = rates.loc[(stage, judge, group)]
                 assert (row["n"], row["rate"], row["attribute"]) == (n, smiling / n, "smiling")
                 assert (row["ci_low"], row["ci_high"]) == pytest.approx(wilson(smiling, n))
+
+
+def test_the_truth_of_edits_is_no_source_of_labels_where_it_does_not_count(evaluate):
+    bias, gaps, _ = evaluate(edits_are_known=True, truth_counts=False)
+    assert set(bias.loc[bias["judge"] == "truth", "stage"]) == {"dataset"}
+    assert "truth" not in gaps["dataset_rebalanced"]
 
 
 def test_gaps_are_the_first_groups_rate_minus_the_seconds(evaluate):
@@ -133,6 +153,37 @@ def test_agreement_is_the_share_of_images_on_which_the_detectors_agree(evaluate,
     caplog.clear()
     evaluate(wrong=[0, 1, 20], least_agreement=0.9)
     assert not caplog.records
+
+
+def test_the_order_of_rows_changes_nothing(evaluate):
+    """The referee is wrong about every eighth held-out image, all of the half that it was calibrated on."""
+    (bias, *others), (same, *other) = evaluate(wrong=[0, 1, 20]), evaluate(wrong=[0, 1, 20], shuffled=True)
+    pd.testing.assert_frame_equal(bias, same)
+    assert others == other
+
+
+def test_agreement_beyond_chance_is_counted_in_each_group(evaluate, tmp_path):
+    evaluate(wrong=[0, 1, 20])  # of the dataset two of the long-haired of whom the others have 16 of 20 smiles
+    found = read_json(tmp_path / "kappa.json")["dataset"]["smiling"]
+    says = np.arange(20) < 16
+    kappa = cohen_kappa_score(says, np.where(np.arange(20) < 2, ~says, says))
+    assert found[LONG] == {"n": 20, "agree": 18, "kappa": pytest.approx(kappa)}
+    assert found[SHORT]["agree"] == 19
+    evaluate(counts=COUNTS | {"retrained": {LONG: (20, 20), SHORT: (0, 0)}})
+    found = read_json(tmp_path / "kappa.json")["retrained"]["smiling"]
+    assert found == {LONG: {"n": 20, "agree": 20, "kappa": None}, SHORT: {"n": 0, "agree": 0, "kappa": None}}
+
+
+def test_images_of_unknown_truth_are_not_counted(evaluate):
+    def hide(table):
+        table.loc[[0, 1, 2, 19], "smiling"] = pd.NA  # of the long-haired of the dataset three who smile, and one other
+        table.loc[20, "long_hair"] = pd.NA  # a smile
+        return table
+
+    rates = evaluate(hide=hide)[0].set_index(["stage", "judge", "group"])
+    assert rates.loc[("dataset", "truth", LONG), ["n", "rate"]].tolist() == [16, 13 / 16]
+    assert rates.loc[("dataset", "truth", SHORT), ["n", "rate"]].tolist() == [19, 3 / 19]
+    assert rates.loc[("dataset", "referee", LONG), "n"] == 20
 
 
 def test_only_the_image_sets_that_are_given_are_judged(evaluate):
@@ -250,6 +301,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         bias=tmp_path / "bias.parquet",
         gaps=tmp_path / "gaps.json",
         agreement=tmp_path / "agreement.json",
+        kappa=tmp_path / "kappa.json",
         quality=tmp_path / "quality.parquet",
         regions=[tmp_path / "regions.json"] * segmented,
         edits=[tmp_path / "edits-samples.json", tmp_path / "edits-dataset.json"],
@@ -269,6 +321,7 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["gap"] == {"smiling": gaps}
     assert metrics["agreement"] == agreement
+    assert metrics["kappa"] == read_json(tmp_path / "kappa.json")
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline_lib import cli
 from pipeline_lib.config import load_config
-from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.data.tables import write_table
-from pipeline_lib.rebalance.audit import samples_digest, sealed_name
-from pipeline_lib.report.audit import write_audit
+from pipeline_lib.data.shards import read_shards, shard_writer, shards_in
+from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.rebalance.audit import digests_of_dataset, digests_of_samples, read_audit, sealed_name
+from pipeline_lib.report.audit import draw_audit, write_audit
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import digest_of_files
 
 COUNT, EDITED = 100, 40
 CONFIG = load_config("config/config.yaml")
@@ -98,6 +100,45 @@ def test_another_sheet_has_other_images_and_the_same_one_the_same(results, tmp_p
     assert not set(first) & set(other)
 
 
+def spread(folder, shards, **options):
+    """Write the images of a folder anew, over `shards` files."""
+    names, pixels = read_shards(shards_in(folder))
+    for path in shards_in(folder):
+        path.unlink()
+    for number, places in enumerate(np.array_split(np.arange(len(names)), shards)):
+        path = folder / f"{number}.parquet"
+        with shard_writer(path, pixels.shape[1], {"run": f"{shards} shards"}) as writer:
+            writer.add([names[place] for place in places], pixels[places])
+        if options:
+            pq.write_table(pq.read_table(path), path, **options)
+
+
+def test_a_sheet_is_of_the_images_however_they_are_stored(results, tmp_path):
+    """The workflow names shards by number: 0, 1, 2 ... 10, and not 0, 1, 10, 2."""
+    images = results / "images/dataset_rebalanced"
+    sheets = [draw_audit(CONFIG, results, 10, 1)]
+    for shards, options in ((12, {}), (12, {"compression": "gzip"}), (3, {})):
+        spread(images, shards, **options)
+        sheets.append(draw_audit(CONFIG, results, 10, 1))
+    paths = [images / f"{number}.parquet" for number in range(3)]
+    for sheet in sheets:
+        sheet.assign(smiling=1).to_csv(tmp_path / "audit.csv", index=False)
+        names = set(read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["image_id"])
+        assert len(read_audit(tmp_path / "audit.csv", names, ["smiling"], digests_of_dataset(paths))) == 12
+
+
+@pytest.mark.parametrize("shards", [2, 12])
+def test_a_sheet_of_an_earlier_version_is_accepted_while_the_files_are_the_same(results, shards):
+    """Its digest was of the files' bytes, with the shards sorted as text."""
+    images = results / "images/dataset_rebalanced"
+    spread(images, shards)
+    earlier = digest_of_files(*sorted(images.glob("*.parquet")))
+    paths = [images / f"{number}.parquet" for number in range(shards)]
+    assert earlier in digests_of_dataset(paths)
+    spread(images, shards, compression="gzip")
+    assert earlier not in digests_of_dataset(paths)
+
+
 def test_samples_of_both_gans_are_mixed_at_random_and_not_told_apart(sampled, tmp_path):
     page, count = write_audit(CONFIG, sampled, tmp_path / "audit", 30, 1, "retrained")
     found = images_of(page)
@@ -111,7 +152,8 @@ def test_samples_of_both_gans_are_mixed_at_random_and_not_told_apart(sampled, tm
     text = page.read_text()
     assert "retrained" not in text
     assert "control" not in text
-    assert samples_digest(sampled / "images/retrained/0.parquet", CONFIG.sample.truncation, CONFIG.seed) in text
+    digest, _ = digests_of_samples([sampled / "images/retrained/0.parquet"], CONFIG.sample.truncation, CONFIG.seed)
+    assert digest in text
     assert "audit-avatars-samples-1.csv" in text
     other = images_of(write_audit(CONFIG, sampled, tmp_path / "audit", 30, 2, "retrained")[0])
     assert not set(found) & set(other)

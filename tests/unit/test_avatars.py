@@ -267,6 +267,7 @@ def prepare(folder, shards, threads):
         held_out_labels=folder / "held_out_labels.parquet",
         held_out_masks=folder / "held_out_masks.parquet",
         quarantine=folder / "quarantine.parquet",
+        notes=folder / "notes.parquet",
         threads=threads,
     )
     return paths("dataset"), paths("held_out")

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.evaluation.rates import corrected_rows, gap, rate_rows, wilson_rate
+from pipeline_lib.evaluation.rates import corrected_rows, gap, group_gap, rate_rows, wilson_rate
 from pipeline_lib.rebalance.estimate import DetectorError
 from pipeline_lib.rebalance.groups import group_name
 
@@ -73,6 +73,48 @@ def test_rates_are_counted_within_each_group_and_fit_the_table(tmp_path):
     assert rows.loc[2, ["rate", "ci_low", "ci_high"]].isna().all()
     write_table(tmp_path / "bias.parquet", "bias", rows)
     assert read_table(tmp_path / "bias.parquet", "bias")["group"].tolist() == list(groups)
+
+
+def gap_of_counts(counts, targets, confidence=0.95):
+    def gap_of(one, other, level):
+        return gap(*(wilson_rate(*counts[number], level) for number in (one, other)))
+
+    return group_gap(gap_of, targets, confidence)
+
+
+def test_the_gap_of_two_groups_is_the_first_minus_the_second():
+    assert gap_of_counts([(10, 40), (30, 60)], [0.9, 0.1]) == gap(wilson_rate(10, 40, 0.95), wilson_rate(30, 60, 0.95))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_the_gap_of_several_groups_is_the_largest_minus_the_smallest_rate_whatever_their_order(order):
+    counts = [(300, 400), (120, 400), (200, 400)]
+    found = gap_of_counts([counts[number] for number in order], [0.5] * 3)
+    level = 1 - 0.05 / 3  # three pairs
+    largest = gap(wilson_rate(300, 400, level), wilson_rate(120, 400, level))
+    assert found == pytest.approx(largest)
+
+
+def test_several_groups_that_are_at_different_targets_have_no_gap_and_exchanged_ones_have():
+    counts, targets = [(80, 100), (50, 100), (20, 100)], [0.8, 0.5, 0.2]
+    assert gap_of_counts(counts, targets).value == pytest.approx(0)
+    assert gap_of_counts(counts, targets[::-1]).value == pytest.approx(1.2)
+
+
+def test_a_single_group_and_one_without_images_have_no_gap():
+    assert np.isnan(gap_of_counts([(3, 4)], [0.5])).all()
+    assert np.isnan(gap_of_counts([(3, 4), (1, 4), (0, 0)], [0.5] * 3)).all()
+
+
+def test_the_interval_of_the_largest_gap_holds_the_true_one_as_often_as_it_says():
+    """The interval of the two groups that differ most in a sample would exclude a gap of 0 in most samples."""
+    random, groups, size, held, naive = np.random.default_rng(0), 7, 200, 0, 0
+    for _ in range(200):
+        counts = [(int(positives), size) for positives in random.binomial(size, 0.5, groups)]
+        held += gap_of_counts(counts, [0.5] * groups).low <= 0
+        naive += gap(*(wilson_rate(*pick(counts), 0.95) for pick in (max, min))).low <= 0
+    assert held >= 190
+    assert naive < 120
 
 
 def test_a_gap_with_an_empty_group_is_not_a_number():

@@ -9,6 +9,7 @@ from PIL import Image
 from pipeline_lib.config import CelebAData, CelebAHQData
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES, CELEBA_HQ_PARTS
 from pipeline_lib.data.celeba import MASKS, load_parts, open_celeba, open_celeba_hq
+from pipeline_lib.data.images import open_photograph
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.runtime.errors import DataError
 
@@ -100,7 +101,8 @@ def test_celeba_hq_is_divided_as_the_images_it_was_made_from(celeba, celeba_hq):
 
 
 def test_masks_lie_over_each_other_in_the_published_order(celeba_hq):
-    codes = load_parts(celeba_hq / "CelebAMask-HQ-mask-anno", 0, 512)
+    photograph = open_photograph(celeba_hq / "CelebA-HQ-img/0.jpg")
+    codes = load_parts(celeba_hq / "CelebAMask-HQ-mask-anno", 0, 512, photograph)
     assert CELEBA_HQ_PARTS[codes[50, 250]] == "hair"
     assert CELEBA_HQ_PARTS[codes[320, 250]] == "mouth"
     assert CELEBA_HQ_PARTS[codes[320, 50]] == "skin"
@@ -108,8 +110,9 @@ def test_masks_lie_over_each_other_in_the_published_order(celeba_hq):
 
 
 def test_an_image_without_masks_is_named(celeba_hq):
+    photograph = open_photograph(celeba_hq / "CelebA-HQ-img/2001.jpg")
     with pytest.raises(BadImageError, match=r"no masks .*/1/02002_\*.png"):
-        load_parts(celeba_hq / "CelebAMask-HQ-mask-anno", 2002, 64)
+        load_parts(celeba_hq / "CelebAMask-HQ-mask-anno", 2002, 64, photograph)
 
 
 @pytest.mark.parametrize(

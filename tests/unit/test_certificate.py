@@ -8,12 +8,13 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Certify, Rebalance, parse_config
+from pipeline_lib.data.shards import digest_of_images
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.certificate import _check_labels, certify_targets
 from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import digest_of_files, read_json, write_json
+from pipeline_lib.runtime.files import read_json, write_json
 
 TARGETS = Rebalance(
     targets=[{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
@@ -43,25 +44,33 @@ def certify(tmp_path, write_shards):
     shards = write_shards(np.zeros((2 * COUNT, 4, 4, 3), np.uint8), names)
 
     def run(
-        failed=0, audited=None, by_truth=None, labelled=True, tolerance=0.03, touched=False, unclear=0, differing=0
+        failed=0,
+        audited=None,
+        by_truth=None,
+        labelled=True,
+        tolerance=0.03,
+        touched=False,
+        unclear=0,
+        differing=0,
+        groups_known=False,
     ):
         true = labels.assign(smiling=np.where(edited, ~smiling, smiling), split="train")
         true.loc[np.array(places)[:failed], "smiling"] = True  # these kept their smile
         given = {"truth": [], "checked": [], "audit": []}
         if by_truth is not None:
             write_table(tmp_path / "true.parquet", "labels", true)
-            write_json(tmp_path / "checked.json", {"accuracy_on_unedited": by_truth})
+            write_json(tmp_path / "checked.json", {"counts": by_truth})
             given |= {"truth": [tmp_path / "true.parquet"], "checked": [tmp_path / "checked.json"]}
         if audited:
             drawn = np.random.default_rng(0).choice(places, audited, replace=False)
             sheet = true.loc[drawn, ["image_id", *ATTRIBUTES]].replace({True: "1", False: "0"})
-            sheet.iloc[:unclear, 1:] = "?"
-            sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "audit.csv", index=False)
+            sheet.iloc[:unclear, 2 if groups_known else 1 :] = "?"
+            sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "audit.csv", index=False)
             given["audit"] = [tmp_path / "audit.csv"]
             if differing:
                 places_of = np.flatnonzero(sheet["smiling"] == "0")[:differing]
                 sheet.iloc[places_of, sheet.columns.get_loc("smiling")] = "1"
-                sheet.assign(dataset=digest_of_files(*shards)).to_csv(tmp_path / "second.csv", index=False)
+                sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "second.csv", index=False)
                 given["audit"].append(tmp_path / "second.csv")
         if not labelled:
             write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
@@ -85,7 +94,7 @@ def certify(tmp_path, write_shards):
 
 
 def test_where_the_truth_is_known_there_is_no_doubt(certify):
-    found = certify(failed=6, by_truth=1.0)
+    found = certify(failed=6, by_truth=True)
     first, second = found["targets"]
     assert (found["source"], first["group"], first["edited"], first["audited"]) == ("truth", "long_hair", 120, 120)
     assert first["rate"] == {"value": 0.515, "ci": [0.515, 0.515]}  # 200 of 400, and 6 whose edit failed
@@ -97,7 +106,7 @@ def test_where_the_truth_is_known_there_is_no_doubt(certify):
 
 
 def test_a_target_that_was_missed_is_said_to_be(certify):
-    assert [target["verdict"] for target in certify(failed=40, by_truth=1.0)["targets"]] == ["missed", "met"]
+    assert [target["verdict"] for target in certify(failed=40, by_truth=True)["targets"]] == ["missed", "met"]
 
 
 def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify):
@@ -114,21 +123,33 @@ def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
     assert low < 0.53 < high
     assert (found["source"], first["labels_there"]) == ("audit", 150)
     assert certify(audited=200)["targets"][0]["verdict"] == "met"
-    assert certify(by_truth=1.0, audited=200)["source"] == "audit"  # it was made to be used
+    assert certify(by_truth=True, audited=200)["source"] == "audit"  # it was made to be used
 
 
-def test_an_edit_of_which_nobody_can_tell_what_it_shows_has_failed(certify):
-    sure, unsure = (certify(audited=200, unclear=unclear)["targets"][0]["rate"]["value"] for unclear in (0, 20))
-    assert unsure > sure + 0.01
+def test_edits_of_which_nobody_can_tell_what_they_show_widen_the_interval_and_leave_the_rate(certify):
+    sure, unsure = certify(audited=200, failed=12), certify(audited=200, failed=12, unclear=40)
+    (low, high), (lower, higher) = (found["targets"][0]["rate"]["ci"] for found in (sure, unsure))
+    assert (lower < low) & (higher > high + 0.02)
+    assert unsure["targets"][0]["rate"]["value"] == pytest.approx(sure["targets"][0]["rate"]["value"], abs=0.01)
+    assert (sure["unclear"], unsure["unclear"]) == (0, 40)
+    assert "Of 40 audited edits it could not be told what they show." in describe_certificate(unsure)
+    assert "could not be told" not in describe_certificate(sure)
 
 
-def test_a_truth_that_is_wrong_about_unedited_images_does_not_count(certify):
-    found = certify(by_truth=0.9)
+def test_an_edit_counts_though_something_else_could_not_be_told(certify):
+    """If all of 240 edits are audited, and of 60 only the group is known, the rate of that group is open by as much."""
+    found = certify(audited=240, unclear=60, groups_known=True)
+    limits = [target["rate"]["ci"] for target in found["targets"]]
+    assert sum(high - low for low, high in limits) == pytest.approx(60 / COUNT)
+
+
+def test_a_truth_that_is_wrong_about_known_edits_does_not_count(certify):
+    found = certify(by_truth=False)
     assert (found["source"], found["targets"][0]["verdict"]) == (None, "not enough evidence")
 
 
 def test_unedited_images_that_the_editor_touched_are_not_what_their_labels_say(certify):
-    found = certify(by_truth=1.0, touched=True)
+    found = certify(by_truth=True, touched=True)
     assert found["targets"][0]["rate"] is None
     assert "The editor has touched the unedited images too" in say_certificate(found)[0]
 
@@ -140,7 +161,7 @@ def test_a_dataset_without_labels_has_no_certificate(certify):
 
 
 def test_every_target_can_have_its_own_tolerance(certify):
-    found = certify(failed=6, by_truth=1.0, tolerance=[0.01, 0.03])
+    found = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
     assert [target["verdict"] for target in found["targets"]] == ["missed", "met"]
     rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
     with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):
@@ -161,7 +182,7 @@ def test_every_target_can_have_its_own_tolerance(certify):
 def test_an_audit_that_cannot_be_used_is_named(text, message, tmp_path):
     (tmp_path / "audit.csv").write_text(text)
     with pytest.raises(DataError, match=message) as refused:
-        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], "x")
+        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], ["x"])
     assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
 
 
@@ -200,7 +221,8 @@ def test_agreement_of_two_people_is_cohens_kappa():
 def test_a_second_opinion_is_counted_and_said(certify):
     found = certify(audited=200, differing=20)
     alone = certify(audited=200)
-    assert found["targets"][0]["rate"]["value"] > alone["targets"][0]["rate"]["value"] + 0.01  # 20 edits to no smile
+    (low, high), (lower, higher) = (certified["targets"][0]["rate"]["ci"] for certified in (alone, found))
+    assert (lower <= low) & (higher > high + 0.01)  # 20 edits to no smile
     assert next(pair for pair in found["agreement"] if pair["attribute"] == "smiling")["agree"] == 180
     said = "audit.csv and second.csv agree on “smiling” in 180 of 200 images (Cohen's kappa 0."
     assert said in describe_certificate(found)
@@ -244,6 +266,6 @@ def test_every_file_of_an_audit_is_looked_for(tmp_path):
 
 def test_labels_of_an_audit_may_be_written_in_several_ways_and_twice(tmp_path):
     (tmp_path / "audit.csv").write_text("image_id,dataset,smiling\na,x,1\nb,x, No\nc,x,TRUE\na,x,1\nd,x,?\n")
-    found = read_audit(tmp_path / "audit.csv", {"a", "b", "c", "d"}, ["smiling"], "x")["smiling"]
+    found = read_audit(tmp_path / "audit.csv", {"a", "b", "c", "d"}, ["smiling"], ["x"])["smiling"]
     assert found.dropna().tolist() == [True, False, True]
     assert found.isna().tolist() == [False, False, False, True]

@@ -10,7 +10,7 @@ from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.certificate_samples import certify_samples
-from pipeline_lib.rebalance.audit import samples_digest, sealed_name
+from pipeline_lib.rebalance.audit import digests_of_samples, sealed_name
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
@@ -37,7 +37,7 @@ def certify(tmp_path):
         write_table(tmp_path / f"{name}.parquet", "scores", scores.astype(dict.fromkeys(ATTRIBUTES, "float32")))
     with shard_writer(tmp_path / "0.parquet", 4, {"generator_digest": "of-this-gan"}) as writer:
         writer.add(names["retrained"][:1], np.zeros((1, 4, 4, 3), np.uint8))
-    digest = samples_digest(tmp_path / "0.parquet", 1.0, 0)
+    digest, earlier = digests_of_samples([tmp_path / "0.parquet"], 1.0, 0)
     truth = pd.DataFrame({"long_hair": long_hair, "smiling": smiling}).astype(int)
 
     def run(labels=0, controls=0, unclear=0, differing=0, tolerance=0.03, edit=None, truncation=1.0, rates=None):
@@ -73,6 +73,7 @@ def certify(tmp_path):
         )
         return read_json(tmp_path / "certificate.json")
 
+    run.earlier = earlier
     run.rates = [smiling[long_hair == value].mean() for value in (True, False)]
     return run
 
@@ -163,7 +164,7 @@ def test_samples_that_show_nothing_clear_widen_the_interval(certify):
     widths = [np.diff(found["targets"][0]["rate"]["ci"])[0] for found in (clear, unclear)]
     assert widths[1] > widths[0] + 0.02
     assert unclear["unclear"] == 60
-    assert "Of 60 it could not be told what they show." in describe_samples(unclear)
+    assert "Of 60 samples it could not be told what they show." in describe_samples(unclear)
 
 
 def test_a_second_opinion_is_counted_and_said(certify):
@@ -208,22 +209,26 @@ def test_labels_of_the_control_alone_are_no_labels_of_the_retrained_gan(certify)
         certify(controls=5)
 
 
-def test_labels_of_samples_drawn_otherwise_are_refused(certify):
+def test_labels_of_an_earlier_version_count_while_generator_and_settings_are_the_same(certify):
+    def as_earlier(sheet):
+        sheet["dataset"] = certify.earlier
+
+    assert certify(labels=20, edit=as_earlier)["labels"] == 20
     with pytest.raises(DataError, match="an audit of other images"):
-        certify(labels=20, truncation=0.7)
+        certify(labels=20, edit=as_earlier, truncation=0.7)
 
 
 def test_the_digest_is_of_how_samples_look_and_not_of_how_many_there_are(tmp_path):
-    def digest(generator, count, truncation=1.0, seed=0):
-        path = tmp_path / f"{generator}-{count}.parquet"
+    def digest(shade, count, generator="a"):
+        path = tmp_path / "0.parquet"
         with shard_writer(path, 4, {"generator_digest": generator} if generator else None) as writer:
-            writer.add([f"retrained-{number}" for number in range(count)], np.zeros((count, 4, 4, 3), np.uint8))
-        return samples_digest(path, truncation, seed)
+            writer.add([f"retrained-{number}" for number in range(count)], np.full((count, 4, 4, 3), shade, np.uint8))
+        return digests_of_samples([path], 1.0, 0)[0]
 
-    assert digest("a", 2) == digest("a", 5)
-    assert len({digest("a", 2), digest("b", 2), digest("a", 2, 0.7), digest("a", 2, seed=1)}) == 4
+    assert digest(0, 20) == digest(0, 50) == digest(0, 20, "of the same weights, by another run")
+    assert digest(0, 20) != digest(1, 20)
     with pytest.raises(DataError, match="no digest of a generator, so not a shard of samples"):
-        digest(None, 2)
+        digest(0, 20, None)
 
 
 def test_the_config_names_labels_of_samples_only_where_there_are_any(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
+from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier, one_value_of_each_column
 from pipeline_lib.networks.segmenter import UNetSegmenter
 
 ATTRIBUTES = ["smiling", "hat", "beard"]
@@ -53,6 +53,28 @@ def test_an_image_and_its_mirror_image_are_judged_alike_unless_an_attribute_has_
     torch.testing.assert_close(detector.logits(images), (one + other) / 2)
     detector.mirror = False
     torch.testing.assert_close(detector.logits(images), one)
+
+
+def test_no_image_has_two_values_of_one_column():
+    attributes = ["race=Black", "smiling", "race=East Asian", "age=3-9", "race=White"]
+    logits = torch.tensor([[3.0, 3.0, -1.0, 5.0, -2.0], [-2.0, -3.0, -1.0, 5.0, -4.0], [0.1, 2.0, 0.1, -1.0, 0.1]])
+    found = one_value_of_each_column(logits, attributes)
+    races = found[:, [0, 2, 4]].sigmoid()
+    before = logits[:, [0, 2, 4]].sigmoid()
+    torch.testing.assert_close(races, before / before.sum(dim=1, keepdim=True).clamp(min=1))
+    assert ((found[:, [0, 2, 4]] > 0).sum(dim=1)).tolist() == [1, 0, 0]
+    assert found[:, [1, 3]].equal(logits[:, [1, 3]])
+    assert one_value_of_each_column(logits, ["a", "b=1", "c", "d", "e"]).equal(logits)
+
+
+def test_a_detectors_answers_have_one_value_of_each_column():
+    torch.manual_seed(0)
+    detector = PlainClassifier(["race=Black", "race=White"], width=4).requires_grad_(False).eval()
+    detector.head.bias.fill_(1.0)  # sees both in every image
+    images = draw(4)
+    assert (detector.raw_logits(images) > 0).all()
+    assert ((detector.logits(images) > 0).sum(dim=1) <= 1).all()
+    assert (detector(images).sum(dim=1) <= 1 + 1e-6).all()
 
 
 @BOTH

@@ -137,6 +137,7 @@ def test_a_stage_takes_paths_text_and_json(tmp_path):
 
 def test_a_stage_names_the_value_that_is_missing_or_misspelt(capsys):
     assert "no value for `plan`" in refusal(capsys, "stage", "evaluate_edits", "candidates=a.parquet")
+    assert "takes no `plans`; did you mean `plan`?" in refusal(capsys, "stage", "evaluate_edits", "plans=a.parquet")
     assert "`candidates`: write every value as NAME=VALUE" in refusal(capsys, "stage", "evaluate_edits", "candidates")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import csv
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from pipeline_lib.config import BoxRegion, load_config, named_files, parse_config
-from pipeline_lib.config.names import IMAGE_SETS
+from pipeline_lib.config.names import IMAGE_SETS, RESERVED
+from pipeline_lib.data.tables import OPEN, SCHEMAS
+from pipeline_lib.release.image_sets import LINEAGE
 from pipeline_lib.runtime.errors import ConfigError
 
 LONG, SHORT = {"long_hair": True}, {"long_hair": False}
@@ -260,6 +264,151 @@ def test_targets_that_differ_in_one_condition_do_not_overlap() -> None:
     assert len(parse_config(changed("rebalance.targets", targets)).rebalance.targets) == 3
 
 
+def test_one_target_is_enough_and_can_be_of_every_image() -> None:
+    for only in (target(LONG), {"attribute": "smiling", "rate": 0.5}):
+        found = parse_config(changed("rebalance.targets", [only])).rebalance
+        assert [rule.where for rule in found.targets] == [only.get("where", {})]
+        assert found.compared == ()
+    assert parse_config(joint(targets=JOINT[1:])).rebalance.compared == ()
+    assert "`rebalance.targets`" in refusal(changed("rebalance.targets", []))
+
+
+def test_columns_of_one_thing_overlap_and_the_mend_is_a_column_with_values() -> None:
+    message = refusal(changed("rebalance.targets", [target({name: True}) for name in ("long_hair", "eyeglasses")]))
+    assert "`rebalance.targets` overlap" in message
+    assert "where: {race: each}" in message
+
+
+FACES = [  # as FairFace is published; smiling is another's
+    ("train/1.jpg", "50-59", "Male", "East Asian", "True", "yes", "0"),
+    ("train/2.jpg", "3-9", "Female", "Latino_Hispanic", "False", "no", "1"),
+    ("train/3.jpg", "more than 70", "Female", "Black", "True", "YES", "4"),
+    ("train/4.jpg", "3-9", "Female", "", "True", "no", "1"),
+]
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function that gives a config of a table in FairFace's layout with these targets."""
+    (tmp_path / "faces").mkdir()
+    with (tmp_path / "faces.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "age", "gender", "race", "service_test", "smiling", "ethnicity"), *FACES])
+
+    def values(targets: list[dict[str, Any]], attributes: list[str]) -> dict[str, Any]:
+        data = {"reader": "folder", "folder": str(tmp_path / "faces"), "labels": str(tmp_path / "faces.csv")}
+        config = changed("rebalance", {"targets": targets, "region": {"kind": "box", "shows": None}})
+        config["data"] = data | {"id_column": "file", "attributes": attributes, "resolution": 64}
+        return config | {"detectors": {"attributes": attributes}}
+
+    return values
+
+
+BLACK, ASIAN, LATINO = ({f"race={value}": True} for value in ("Black", "East Asian", "Latino_Hispanic"))
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "attribute", "wheres"),
+    [
+        ({"race": "Black"}, "Female", "gender=Female", [BLACK]),
+        ({"race": "each"}, "Female", "gender=Female", [BLACK, ASIAN, LATINO]),
+        ({"age": "50-59"}, "Male", "gender=Male", [{"age=50-59": True}]),
+        ({"race=Black": False}, "Female", "gender=Female", [{"race=Black": False}]),
+        ({"ethnicity": 4}, "Female", "gender=Female", [{"ethnicity=4": True}]),
+        ({"ethnicity": 1}, "Female", "gender=Female", [{"ethnicity=1": True}]),  # UTKFace's races are numbers
+        ({"smiling": "no"}, "Female", "gender=Female", [{"smiling": False}]),
+        ({"smiling": "each"}, "Female", "gender=Female", [{"smiling": True}, {"smiling": False}]),
+        ({"race": "each"}, "yes", "smiling", [BLACK, ASIAN, LATINO]),
+        ({"race": "each"}, True, "smiling", [BLACK, ASIAN, LATINO]),
+    ],
+)
+def test_a_value_is_named_as_the_table_has_it(faces, where, value, attribute, wheres) -> None:
+    written = {"where": where, "attribute": attribute.partition("=")[0], "value": value, "rate": 0.5}
+    config = parse_config(faces([written], ["gender", "smiling", "race", "age", "ethnicity"]))
+    assert [rule.attribute for rule in config.rebalance.targets] == [attribute] * len(wheres)
+    assert sorted(map(str, (rule.where for rule in config.rebalance.targets))) == sorted(map(str, wheres))
+    named = {name for where in (*wheres, {attribute: True}) for name in where}
+    assert named <= set(config.data.attributes) == set(config.detectors.attributes)
+    assert not {name.partition("=")[0] for name in named if "=" in name} & set(config.data.attributes)
+    assert parse_config(config.model_dump(mode="json")) == config
+
+
+def test_every_group_of_two_columns_is_a_target(faces) -> None:
+    every = {"where": {"race": "each", "age": "each"}, "attribute": "smiling", "rate": 0.5}
+    wheres = [rule.where for rule in parse_config(faces([every], ["smiling", "race", "age"])).rebalance.targets]
+    assert len(wheres) == 9
+    assert {"race=Black": True, "age=3-9": True} in wheres
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"where": {"race": "Blck"}}, "has no row whose `race` is 'Blck'; did you mean `Black`?"),
+        ({"where": {"Race": "Black"}}, "no column `Race`; it has file, age"),
+        ({"where": {"age": "3-9"}}, "`rebalance.targets` names `age`, which is not one of"),
+        ({"value": False}, "give 1 minus the rate"),
+        ({"value": "no"}, "`rebalance.targets.0.value` means false"),
+        ({"where": {"smiling": True}}, "`smiling` is conditioned on itself"),
+        ({"attribute": "race", "value": "Black", "where": {"race": "East Asian"}}, "of one column"),
+        ({"where": {"race": ["Black"]}}, "`rebalance.targets.0.where.race`"),
+    ],
+)
+def test_what_no_row_of_the_table_can_meet_is_refused(faces, changes, found) -> None:
+    written = {"where": {}, "attribute": "smiling", "rate": 0.5} | changes
+    assert found in refusal(faces([written], ["smiling", "race", "gender"]))
+
+
+def test_edits_towards_two_values_of_one_column_are_refused(faces) -> None:
+    written = [{"attribute": "race", "value": value, "rate": 0.5} for value in ("Black", "East Asian")]
+    values = faces(written, ["race"]) | {"evaluate": {"utility": None}}
+    assert "`race=East Asian` too, since both are of one column" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [({"hair": "long"}, "the reader avatars are true or false"), ({"long_hair": "each"}, "needs a label table")],
+)
+def test_a_reader_without_a_table_has_no_values(where: dict[str, Any], found: str) -> None:
+    assert found in refusal(changed("rebalance.targets", [target(where)]))
+    spelled = parse_config(changed("rebalance.targets", [target({"long_hair": 1}), target({"long_hair": "no"})]))
+    assert [rule.where for rule in spelled.rebalance.targets] == [LONG, SHORT]
+
+
+def test_too_many_attributes_are_refused_before_every_combination_is_gone_through(faces, tmp_path) -> None:
+    rows = [f"{age}.jpg,{age},{age % 2}" for age in range(100, 120)]
+    (tmp_path / "faces.csv").write_text("\n".join(["file,age,smiling", *rows]))
+    written = {"where": {"age": "each"}, "attribute": "smiling", "rate": 0.5}
+    assert "name 21 attributes, and at most 12" in refusal(faces([written], ["smiling", "age"]))
+
+
+def test_the_region_of_a_column_is_that_of_its_values(faces) -> None:
+    values = faces([{"attribute": "gender", "value": "Male", "rate": 0.5}], ["gender"])
+    values["rebalance"]["regions"] = {"gender": {"kind": "box", "shows": None, "top": 0.1}}
+    assert parse_config(values).rebalance.region_of("gender=Male").top == 0.1
+
+
+@pytest.mark.parametrize("name", [*sorted(RESERVED), "Person", "IMAGE_ID"])
+def test_an_attribute_named_like_a_column_of_ours_is_refused(faces, tmp_path, name: str) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_text(path.read_text().replace("service_test", name))
+    written = [{"attribute": "smiling", "rate": 0.5}]
+    assert f"`data.attributes`: `{name}` is the name of a column of our" in refusal(faces(written, ["smiling", name]))
+
+
+def test_the_reserved_names_are_those_of_every_table_with_attributes() -> None:
+    of_tables = {name for kind in OPEN for name in SCHEMAS[kind].names}
+    of_files = {"image", "image_id", "dataset", "edit"}  # of exported labels, and of the CSV of an audit
+    assert of_tables | set(LINEAGE.names) | of_files == RESERVED
+
+
+@pytest.mark.parametrize("other", ["Smiling", "smiling_", "SMILING"])
+def test_attributes_that_would_have_one_name_in_a_report_are_refused(faces, tmp_path, other: str) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_text(path.read_text().replace("service_test", other))
+    written = [{"attribute": "smiling", "rate": 0.5}]
+    assert "would have one name" in refusal(faces(written, ["smiling", other]))
+    assert "would have one name" in refusal(faces(written, ["smiling", "smiling"]))
+
+
 def test_a_target_conditioned_on_itself_is_refused() -> None:
     message = refusal(changed("rebalance.targets.0", target({"smiling": True})))
     assert "`smiling` is conditioned on itself; use another attribute" in message
@@ -293,7 +442,6 @@ def test_targets_can_be_of_several_attributes_each_with_its_region() -> None:
         (joint(regions={"eyeglasses": {"kind": "box", "shows": None}}), "some show parts and others none"),
         (joint(regions={"eyeglasses": GLASSES | {"name": "ears"}}), "`ears`"),
         (joint(touch="all"), "`touch: all` is for targets of one attribute"),
-        (joint(targets=JOINT[1:]), "`smiling` has one target, and the group gap"),
         (joint() | {"evaluate": {"utility": {}}}, "`evaluate.utility` trains classifiers of one attribute"),
     ],
 )
@@ -345,6 +493,17 @@ def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> No
     values = changed("rebalance.editor", {"kind": "translation", "method": "spade"})
     values["rebalance"] = values["rebalance"] | {"region": {"kind": "box", "shows": None}}
     assert "`rebalance.editor.method: spade` learns from segmented parts" in refusal(values)
+
+
+@pytest.mark.parametrize("family", ["progan", "stylegan2"])
+def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> None:
+    values = changed("generator.architecture", family)
+    assert parse_config(values | {"sample": {"truncation": 1.0}})
+    truncated = values | {"sample": {"truncation": 0.7}}
+    if family == "stylegan2":
+        assert parse_config(truncated)
+    else:
+        assert "`sample.truncation` is 0.7, but a generator of the architecture progan has no" in refusal(truncated)
 
 
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
@@ -485,10 +644,14 @@ def test_a_name_is_the_same_in_both_unicode_forms_and_a_path_is_that_of_the_disk
 
 
 def test_cells_of_a_table_may_be_named_as_numbers_but_not_as_what_yaml_makes_of_yes(folder: dict[str, Any]) -> None:
-    folder["data"] |= {"split_column": "long_hair", "split_values": {0: "train", "1": "held_out"}, "unknown": [-1, "?"]}
+    folder["data"] |= {
+        "split_column": "long_hair",
+        "split_values": {0: "train", "1": "held_out"},
+        "unknown": [-1, 2.0, " ? "],
+    }
     data = parse_config(folder).data
     assert data.split_values == {"0": "train", "1": "held_out"}
-    assert data.unknown == ["-1", "?"]
+    assert data.unknown == ["-1", "2", "?"]
     schema = yaml.safe_load(yaml.safe_dump(type(data).model_json_schema()))
     jsonschema.validate(yaml.safe_load(yaml.safe_dump(folder["data"])), schema)
     folder["data"]["unknown"] = [False]

@@ -53,7 +53,8 @@ def pages_kept() -> int:
 untuned = pages_kept()
 tune_cpu(1)
 smallest = torch.tensor([1e-38]) * torch.tensor([1e-3])
-print(torch.get_num_threads(), smallest.item(), untuned, pages_kept())
+rounded = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+print(torch.get_num_threads(), smallest.item(), untuned, pages_kept(), rounded)
 """
 
 Start = Callable[..., subprocess.Popen]
@@ -230,11 +231,11 @@ def test_a_folder_that_takes_no_locks_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and tunes glibc")
-def test_a_tuned_process_keeps_freed_memory_and_flushes_denormals() -> None:
+def test_a_tuned_process_keeps_freed_memory_flushes_denormals_and_computes_in_float32() -> None:
     result = subprocess.run([sys.executable, "-c", TUNE], capture_output=True, text=True, check=True)
-    threads, smallest, untuned, tuned = result.stdout.split()
+    threads, smallest, untuned, tuned, rounded = result.stdout.split()
     block_pages = 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
-    assert (threads, smallest) == ("1", "0.0")
+    assert (threads, smallest, rounded) == ("1", "0.0", "False")
     assert int(untuned) < block_pages / 2 < int(tuned)
 
 

@@ -135,7 +135,7 @@ def test_a_collage_shows_a_box_of_the_next_image_within_an_unknown_seam():
     square = LocalLoss(top=0.25, left=0.0, side=0.75)
     task = make_task(section(training={"local": square, "collages": 0.5}))
     images, known = draw(4, 3, 32, 32), torch.zeros(4, 1, 32, 32)
-    collages, mask, seam = task._make_collages(images, known, 2, 5)
+    collages, mask, seam = task._make_collages(images, known, 2, 2, 5)
     assert collages[2:].equal(images[2:])
     assert mask[2:].equal(known[2:])
     assert not seam[2:].any()
@@ -150,7 +150,7 @@ def test_a_collage_shows_a_box_of_the_next_image_within_an_unknown_seam():
         assert not (pasted & seam[number, 0].bool()).any()
         assert grow(mask[number : number + 1], 1).equal(mask[number : number + 1] + seam[number : number + 1])
     assert not mask[0].equal(mask[1])
-    assert not task._make_collages(images, known, 2, 6)[1].equal(mask)
+    assert not task._make_collages(images, known, 2, 2, 6)[1].equal(mask)
 
 
 def test_bfloat16_computes_the_same_losses_less_precisely():
@@ -158,6 +158,16 @@ def test_bfloat16_computes_the_same_losses_less_precisely():
     for name, loss in exact.items():
         assert loss != rounded[name]
         torch.testing.assert_close(rounded[name], loss, rtol=0.03, atol=1e-3, check_dtype=False)
+
+
+def test_the_perceptual_distance_of_nearly_equal_images_is_exact_in_bfloat16(monkeypatch):
+    task = make_task(section(training={"precision": "bfloat16"}))
+    _, images, _ = task.draw(4, "step", 0)
+    nearly = (images + 0.005 * draw(*images.shape)).clamp(-1, 1)
+    monkeypatch.setattr(task, "_synthesize", lambda latents: nearly + 0 * latents.sum())
+    monkeypatch.setattr(task, "_crop", lambda rebuilt, images, index: (rebuilt, images))
+    expected = task.perceptual(nearly, images).mean()
+    assert float(task.step(0)["perceptual"]) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_no_latent_is_asked_of_a_collage(monkeypatch):

@@ -117,5 +117,42 @@ def test_the_folder_is_the_label(scenes):
 def test_a_folder_without_images_is_refused(scenes):
     (scenes / "empty").mkdir()
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
-    with pytest.raises(DataError, match=r"empty: no images \(.bmp, .jpeg"):
+    with pytest.raises(DataError, match=r"empty: no images \(.avif, .bmp, .jpeg"):
         open_class_folders(settings)
+
+
+def test_what_programs_left_among_classes_is_not_read_but_listed(scenes):
+    settings = ClassFolderData(
+        reader="class-folders", folder=scenes, attributes={"tower": ["tower_train"]}, others=["bridge_train"]
+    )
+    known = {item.image_id for source in [open_class_folders(settings)] for item in (*source.train, *source.held_out)}
+    for name in ("tower_train/.ipynb_checkpoints", "bridge_train/a/@eaDir", "__MACOSX"):
+        (scenes / name).mkdir()
+        Image.new("RGB", (40, 40)).save(scenes / name / "0.jpg")
+    (scenes / "tower_train/a/._0.webp").touch()
+    (scenes / "tower_train/7.heic").touch()
+    (scenes / "bridge_train/towers").symlink_to(scenes / "tower_train")
+    source = open_class_folders(settings)
+    assert {item.image_id for item in (*source.train, *source.held_out)} == known
+    assert {(left.name, left.reason) for left in source.left_out} == {
+        ("__MACOSX", "a folder that is no class of `data.attributes` or `data.others`"),
+        ("church_outdoor_train", "a folder that is no class of `data.attributes` or `data.others`"),
+        ("tower_train/.ipynb_checkpoints", "a hidden folder"),
+        ("bridge_train/a/@eaDir", "a hidden folder"),
+        ("tower_train/a/._0.webp", "a hidden file"),
+        ("bridge_train/towers", "a link to a folder"),
+        *((name, "a file of a type that is not read") for name in ("tower_train/7.heic", "tower_train/notes.txt")),
+        ("bridge_train/notes.txt", "a file of a type that is not read"),
+    }
+
+
+def test_an_image_in_two_classes_is_refused_and_one_class_may_be_named_twice(scenes):
+    def settings(**classes):
+        return ClassFolderData(reader="class-folders", folder=scenes, attributes=classes, resolution=32)
+
+    nested = settings(tower=["tower_train"], near=["tower_train/a"])
+    with pytest.raises(DataError, match=r"0.webp: this image is in two classes, tower_train and tower_train/a;"):
+        open_class_folders(nested)
+    source = open_class_folders(settings(tower=["tower_train"], tall=["tower_train/", "bridge_train"]))
+    assert len(source.train) + len(source.held_out) == 6
+    assert all(item.attributes["tall"] for item in source.train)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files, read_json, write_json
+from pipeline_lib.runtime.files import (
+    atomic_path,
+    digest_of,
+    digest_of_files,
+    digest_of_listing,
+    read_json,
+    write_json,
+)
 
 WRITE_HALF_AND_WAIT = """
 import sys
@@ -123,3 +133,51 @@ def test_json_files_have_sorted_keys_and_end_with_a_line_break(tmp_path: Path) -
     text = (tmp_path / "a.json").read_text()
     assert text.endswith("}\n")
     assert list(json.loads(text)) == ["a", "b"]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    for name in ("a.jpg", "deep/b.jpg", ".cache/c.jpg", "results/run/d.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/e.jpg").touch()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep/round").symlink_to(folder)
+    (folder / "nothing.jpg").symlink_to(tmp_path / "nowhere")
+    return folder
+
+
+def replace(folder: Path) -> None:
+    status = (folder / "deep/b.jpg").stat()
+    (folder / "deep/b.jpg").write_text("b.jpg/deep")  # as long as before
+    os.utime(folder / "deep/b.jpg", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_seen"),
+    [
+        (lambda folder: None, False),
+        (replace, True),
+        (lambda folder: (folder / "a.jpg").rename(folder / "b.jpg"), True),
+        (lambda folder: (folder / "a.jpg").unlink(), True),
+        (lambda folder: (folder / "linked/f.jpg").touch(), True),
+        (lambda folder: (folder / ".cache/f.jpg").touch(), False),
+        (lambda folder: (folder / "deep/Thumbs.db").touch(), False),
+        (lambda folder: (folder / "results/run/d.png").write_text("more"), False),
+    ],
+)
+def test_a_listing_tells_whether_a_file_was_replaced(photographs: Path, change: Callable, is_seen: bool) -> None:
+    def digest() -> str:
+        return digest_of_listing(photographs, photographs / "a.jpg", but=photographs / "results")
+
+    before = digest()
+    change(photographs)
+    assert (digest() != before) == is_seen
+
+
+def test_a_listing_is_the_same_wherever_the_folder_is(photographs: Path) -> None:
+    before = digest_of_listing(photographs, but="results")
+    shutil.move(photographs, photographs.with_name("moved"))
+    assert digest_of_listing(photographs.with_name("moved"), but="results") == before

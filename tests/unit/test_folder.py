@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline_lib.config import FolderData
 from pipeline_lib.config.columns import label_columns
 from pipeline_lib.data.folder import open_folder
-from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square
+from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square, open_photograph
 from pipeline_lib.data.prepare import CHUNKS_AHEAD, prepare_dataset
 from pipeline_lib.data.shards import open_shard, read_shards
 from pipeline_lib.data.sources import BadImageError
@@ -54,7 +54,7 @@ def write_dataset(root, count=20, masks=False, **columns):
 def prepare(root, settings):
     made = {
         name: root / f"{name}.parquet"
-        for name in ("labels", "masks", "held_out_labels", "held_out_masks", "quarantine")
+        for name in ("labels", "masks", "held_out_labels", "held_out_masks", "quarantine", "notes")
     }
     shards = {name: [root / name / f"{shard}.parquet" for shard in range(2)] for name in ("images", "held_out")}
     prepare_dataset(settings=settings, run="toy", threads=1, **made, **shards)
@@ -105,9 +105,9 @@ def test_the_middle_square_is_seen(tmp_path):
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert (load_square(tmp_path / "wide.png", 10) == 255).all()
+    assert (load_square(tmp_path / "wide.png", 10).image == 255).all()
     Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "tall.png")
-    assert (load_square(tmp_path / "tall.png", 10) == 255).all()
+    assert (load_square(tmp_path / "tall.png", 10).image == 255).all()
 
 
 def test_a_photograph_is_turned_as_its_camera_was(tmp_path):
@@ -116,13 +116,13 @@ def test_a_photograph_is_turned_as_its_camera_was(tmp_path):
     exif = Image.Exif()
     exif[274] = 3  # upside down
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    assert (load_square(tmp_path / "a.png", 8)[4:] == 255).all()
+    assert (load_square(tmp_path / "a.png", 8).image[4:] == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_greys_and_opaque_images_are_colours_too(tmp_path, mode):
     Image.new("RGB", (8, 8), (90, 90, 90)).convert(mode).save(tmp_path / "a.png")
-    assert (load_square(tmp_path / "a.png", 8) == 90).all()
+    assert (load_square(tmp_path / "a.png", 8).image == 90).all()
 
 
 def truncated(path):
@@ -137,10 +137,8 @@ def truncated(path):
         (truncated, "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
         (lambda path: path.write_text("hello"), "cannot be read"),
-        (lambda path: Image.new("I;16", (64, 64)).save(path), "colour mode is I;16"),
-        (lambda path: Image.new("CMYK", (64, 64)).save(path, format="tiff"), "colour mode is CMYK"),
-        (lambda path: Image.new("P", (64, 64)).save(path), "colour mode is P"),
-        (lambda path: Image.new("RGBA", (64, 64), (0, 0, 0, 9)).save(path), "colour mode is RGBA"),
+        (lambda path: Image.new("F", (64, 64)).save(path, format="tiff"), "colour mode of 04.png is F"),
+        (lambda path: Image.new("RGBA", (64, 64), (0, 0, 0, 9)).save(path), "04.png is transparent"),
         (lambda path: Image.new("RGB", (64, 31)).save(path), "64 by 31 pixels, less than the required 32"),
         (lambda path: Image.new("1", (20_000, 5_000)).save(path), "more than 89,478,485 pixels"),
     ],
@@ -189,8 +187,9 @@ def test_masks_are_cut_like_their_images_and_no_codes_are_mixed(tmp_path):
 )
 def test_a_mask_that_holds_no_codes_is_refused(tmp_path, mask, reason):
     mask.save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     with pytest.raises(BadImageError, match=reason):
-        load_codes(tmp_path / "a.png", 8, 2)
+        load_codes(tmp_path / "a.png", 8, 2, open_photograph(tmp_path / "image.png"))
 
 
 @pytest.mark.parametrize("spelling", ["1,0", "1,-1", "True,False", " true ,FALSE", "1.0,0.0"])

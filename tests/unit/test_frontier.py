@@ -11,6 +11,7 @@ import pytest
 from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.frontier import evaluate_frontier
+from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.report.frontier import describe_frontier, frontier_figure, frontier_table, unbeaten
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
@@ -114,6 +115,35 @@ def test_the_gap_is_measured_from_the_target_gap(tables):
     assert found["target_gap"] == pytest.approx(0.4)
     distance = {choice["value"]: choice["distance"] for choice in found["choices"] if choice["rule"] == "candidates"}
     assert distance == {1: pytest.approx(0.0, abs=1e-9), 2: pytest.approx(0.4)}
+
+
+def test_the_rate_of_a_single_target_is_measured_from_it_and_has_no_gap(tables):
+    targets = [TARGETS[0].model_copy(update={"rate": 0.4})]
+    found = evaluate(tables, SETTINGS.model_copy(update={"targets": targets}))
+    assert found["target_gap"] is None
+    assert {choice["gap"] for choice in found["choices"]} == {None}
+    distance = {choice["value"]: choice["distance"] for choice in found["choices"] if choice["rule"] == "candidates"}
+    assert distance[1] == pytest.approx(14 / 20 - 0.4)  # no edit shows, by the referee
+    assert distance[2] == pytest.approx(10 / 20 - 0.4)
+    assert "closer to the target rate" in describe_frontier(found)
+    assert "target rate" in frontier_figure(found).axes[0].get_ylabel()
+    assert set(frontier_table(found)["group gap"]) == {"–"}
+
+
+def test_the_gap_of_three_groups_is_that_of_the_farthest(tables):
+    labels = read_table(tables["labels"], "labels")
+    labels["hat"] = labels["long_hair"] & (labels.index % 2 == 0)
+    write_table(tables["labels"], "labels", labels)
+    judged = read_table(tables["judged"], "judged")
+    write_table(tables["judged"], "judged", judged.assign(hat=0.0))
+    for name, kind in (("candidates", "candidates"), ("judged", "judged"), ("plan", "plan")):
+        write_table(tables[name], kind, read_table(tables[name], kind).head(0))
+    wheres = [{"long_hair": True, "hat": True}, {"long_hair": True, "hat": False}, {"long_hair": False}]
+    targets = [RateRule(where=where, attribute="smiling", rate=0.5) for where in wheres]
+    (own,) = evaluate(tables, SETTINGS.model_copy(update={"targets": targets}))["choices"]
+    holds = {name: labels[name].to_numpy() for name in ("smiling", "long_hair", "hat")}
+    rates = [labels.loc[in_group(holds, where), "smiling"].mean() for where in wheres]
+    assert own["gap"] == own["distance"] == pytest.approx(max(rates) - min(rates))
 
 
 def test_what_the_selector_says_of_chosen_candidates_counts_for_nothing(tables):

@@ -6,21 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, norm
 
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.evaluation.leakage import (
     FIGURES,
-    Area,
     _folds,
+    area_interval,
     area_under_curve,
     crop_of,
     cross_fit,
     evaluate_leakage,
     pool_areas,
 )
+from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.files import read_json
 
 CPU = torch.device("cpu")
@@ -44,29 +45,55 @@ def test_an_area_is_the_share_of_pairs_in_the_right_order():
     scores, positive = random.integers(0, 12, 70).astype(float), random.random(70) < 0.4
     pairs = scores[positive][:, None] - scores[~positive][None]
     area = area_under_curve(scores, positive)
-    assert area.value == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-    u = mannwhitneyu(scores[positive], scores[~positive]).statistic
-    assert area.value == pytest.approx(u / pairs.size)
+    assert area == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    assert area == pytest.approx(mannwhitneyu(scores[positive], scores[~positive]).statistic / pairs.size)
+    assert area_under_curve(np.arange(6.0), np.arange(6) > 2) == 1
 
 
-def test_the_error_of_an_area_is_how_far_it_strays():
+def hanley_mcneil(area, positives, negatives):
+    """Return the variance of an area by Hanley and McNeil (1982), for exponentially distributed scores."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    pairs = (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
+    return (area * (1 - area) + pairs) / (positives * negatives)
+
+
+@pytest.mark.parametrize("area", [0.0, 0.031, 0.5, 0.9, 1.0])
+def test_limits_of_an_area_are_where_the_score_test_just_rejects(area):
+    found = area_interval(area, 40, 40, 0.9)
+    for limit in found[1:]:  # of as many positives as negatives Newcombe's variance is that of Hanley and McNeil
+        assert abs(area - limit) == pytest.approx(norm.ppf(0.95) * hanley_mcneil(limit, 40, 40) ** 0.5, abs=1e-9)
+    assert 0 <= found.low <= area <= found.high <= 1
+    assert found.low < found.high
+    mirrored = area_interval(1 - area, 40, 40, 0.9)
+    assert (1 - mirrored.high, 1 - mirrored.low) == (pytest.approx(found.low), pytest.approx(found.high))
+
+
+def test_perfect_separation_of_few_images_is_not_certain():
+    found = area_interval(1.0, 20, 20, 0.95)
+    assert (found.value, found.high) == (1, 1)
+    assert 0.8 < found.low < 0.95
+    assert found.low < area_interval(1.0, 200, 200, 0.95).low < 1
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(20, 20), (20, 80), (120, 180)])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 2.5, 3.5])
+def test_an_interval_of_an_area_covers_the_true_one(positives, negatives, apart):
     random = np.random.default_rng(1)
-    positive = np.arange(300) < 120
-    areas = [area_under_curve(random.normal(size=300) + positive, positive) for _ in range(400)]
-    strayed = np.std([area.value for area in areas])
-    assert np.mean([area.error for area in areas]) == pytest.approx(strayed, rel=0.1)
-    covered = [area.interval(0.95).low < 0.7602 < area.interval(0.95).high for area in areas]  # Phi(1 / sqrt 2)
-    assert 0.92 < np.mean(covered) < 0.98
-
-
-def test_perfect_scores_have_an_area_of_one_and_no_error():
-    assert area_under_curve(np.array([1.0, 2, 3, 4]), np.array([False, False, True, True])) == (1, 0)
-    assert Area(0.99, 0.02).interval(0.95).high == 1
+    positive = np.arange(positives + negatives) < positives
+    true = norm.cdf(apart / 2**0.5)
+    covered = []
+    for _ in range(400):
+        area = area_under_curve(random.normal(size=len(positive)) + apart * positive, positive)
+        _, low, high = area_interval(area, positives, negatives, 0.95)
+        covered.append(low <= true <= high)
+    assert np.mean(covered) > 0.92
 
 
 def test_pooled_areas_are_weighted_by_their_pairs():
-    pooled = pool_areas({"a": Area(0.5, 0.1), "b": Area(0.9, 0.2)}, {"a": 300, "b": 100})
-    assert pooled == pytest.approx((0.6, np.hypot(0.075, 0.05)))
+    areas = {"a": Estimate(0.5, 0.4, 0.7), "b": Estimate(0.9, 0.7, 0.95)}
+    below, above = np.hypot(0.75 * 0.1, 0.25 * 0.2), np.hypot(0.75 * 0.2, 0.25 * 0.05)
+    assert pool_areas(areas, {"a": 300, "b": 100}) == pytest.approx((0.6, 0.6 - below, 0.6 + above))
+    assert pool_areas({"a": areas["a"]}, {"a": 3}) == areas["a"]
 
 
 def test_every_cell_is_spread_evenly_over_folds_that_the_seed_decides():
@@ -83,14 +110,13 @@ def test_a_mark_of_one_pixel_is_found():
     images, edited = noise(400), halves(400)
     images[edited, :, 5, 6] += 40
     area = area_under_curve(cross_fit(images, edited, np.full(400, "cell"), 0, CPU, STEPS), edited)
-    assert area.value > 0.95
+    assert area > 0.95
 
 
 def test_two_draws_of_one_distribution_are_not_told_apart():
     edited = halves(400)
     area = area_under_curve(cross_fit(noise(400), edited, np.full(400, "cell"), 0, CPU, STEPS), edited)
-    assert area.value == pytest.approx(0.5, abs=4 * area.error)
-    assert area.error == pytest.approx(0.029, abs=0.003)  # sqrt of (n + 1) / (12 n1 n0)
+    assert area == pytest.approx(0.5, abs=4 * 0.029)  # sqrt of (n + 1) / (12 n1 n0)
 
 
 def test_the_cell_itself_is_no_help():
@@ -102,7 +128,7 @@ def test_the_cell_itself_is_no_help():
     scores = cross_fit(images, edited, cells, 0, CPU, STEPS)
     for cell in ("a", "b"):
         area = area_under_curve(scores[cells == cell], edited[cells == cell])
-        assert area.value == pytest.approx(0.5, abs=4 * area.error)
+        assert area == pytest.approx(0.5, abs=4 * 0.051)  # of 40 and 160
 
 
 def test_the_seed_decides_the_scores():

@@ -19,6 +19,7 @@ class Descent:
     """Minimises a noisy parabola with momentum; does what it is told at given steps."""
 
     name = "descent"
+    seed = 0
     images_per_step = 4
 
     def __init__(self, steps=40, events=None):
@@ -180,6 +181,14 @@ def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(count, batch):
     orders = stream[: epochs * count].view(epochs, count)
     assert orders.sort(dim=1).values.equal(torch.arange(count).expand(epochs, count))
     assert len(orders.unique(dim=0)) > 1
+
+
+def test_an_epoch_is_shuffled_once(monkeypatch):
+    shuffled, shuffle = [], torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *args, **options: shuffled.append(args) or shuffle(*args, **options))
+    for step in range(10):
+        batch_positions(step, 8, 40, 0, "shuffled once")
+    assert len(shuffled) == 2  # epochs of five batches
 
 
 def test_the_batch_of_a_step_is_a_function_of_seed_name_and_step():

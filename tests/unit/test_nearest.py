@@ -28,7 +28,7 @@ from pipeline_lib.evaluation.nearest import (
 from pipeline_lib.evaluation.rates import gap, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.rebalance.estimate import Estimate
-from pipeline_lib.report.nearest import confusion_table, describe_judged, judged_table, say_judged
+from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
 
@@ -223,6 +223,14 @@ def test_rates_bounds_and_confusion_are_those_counted_by_hand():
     other = wilson_rate(16, 86, 0.9), wilson_rate(16, 110, 0.9), wilson_rate(40, 110, 0.9)
     assert found["gap"]["ci"] == pytest.approx(list(gap(rate, other[0]))[1:], abs=1e-6)
     assert found["gap"]["bounds"] == pytest.approx([gap(least, other[2]).low, gap(most, other[1]).high], abs=1e-6)
+
+
+def test_a_single_target_has_no_gap_by_the_nearest_drawing():
+    found = compare(*counted(), SETTINGS.model_copy(update={"targets": SETTINGS.targets[:1]}), 0.9)
+    assert found["gap"] == {"value": None, "ci": [None, None], "bounds": [None, None]}
+    judged = {"check": {"counts": True}, "sets": {"retrained": found, "control": found}, "attribute": "smiling"}
+    assert say_judged(judged)[0].endswith("of those without it do not.")
+    assert gaps_by_drawing(judged, "smiling") is None
 
 
 def test_a_group_without_samples_has_no_rate():

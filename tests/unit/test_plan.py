@@ -21,6 +21,7 @@ from pipeline_lib.rebalance.plan import (
     plan_edits,
     plan_sham,
     refuse_small_groups,
+    refuse_without_donors,
 )
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
@@ -111,6 +112,41 @@ def test_a_rate_out_of_reach_is_refused_with_the_numbers():
     with pytest.raises(DataError, match=message):
         choose_edits(holds, may_change, targets(0.5, 0.0), 0, "dataset")
     assert len(choose_edits(holds, may_change, targets(0.666666667, 0.0), 0, "dataset")[0]) == 2
+
+
+def settings_of(*rules, **changes):
+    return Rebalance(targets=list(rules), **changes)
+
+
+def test_a_target_whose_value_no_image_has_is_refused():
+    holds = draw() | {"smiling": np.zeros(500, bool)}
+    with pytest.raises(DataError, match=r"targets\.0: \d+ images of `dataset` that are long_hair .* smiling"):
+        refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
+    refuse_without_donors(holds, settings_of(*targets(0.0, 0.0)), "dataset")  # nothing is to be edited
+
+
+def test_donors_of_another_group_are_enough_but_must_have_the_part():
+    holds = draw()
+    holds["smiling"][holds["long_hair"]] = False
+    wanted = settings_of(targets(0.5, 0.5)[0])
+    refuse_without_donors(holds, wanted, "dataset")
+    with pytest.raises(DataError, match="and 0 images of any group can be their donors"):
+        refuse_without_donors(holds, wanted, "dataset", {"smiling": ~holds["smiling"]})
+    few = settings_of(targets(0.5, 0.5)[0], donors="with-attribute", candidates=400)
+    with pytest.raises(DataError, match=f"and {holds['smiling'].sum()} images of any group .* fewer than 400"):
+        refuse_without_donors(holds, few, "dataset")
+
+
+@pytest.mark.parametrize("opposite", [False, True])
+def test_an_attribute_that_is_the_same_as_its_group_is_refused(opposite):
+    holds = draw()
+    holds["smiling"] = holds["long_hair"] ^ opposite
+    for hatless in (False, True):
+        wanted = settings_of(*targets(0.5, 0.5, hatless=hatless))
+        with pytest.raises(DataError, match=r"targets\.0: in `dataset` smiling is the same as long_hair"):
+            refuse_without_donors(holds, wanted, "dataset")
+    holds["smiling"][np.flatnonzero(holds["long_hair"])[:1]] ^= True
+    refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
 
 
 def test_a_group_without_an_image_is_refused():
@@ -262,14 +298,18 @@ def audit(tmp_path):
 def test_audited_edits_are_counted_by_target(audit):
     found = audit(("a", 1, 1, 0), ("b", 1, 1, 1), ("z", 0, 1, 1), ("c", 1, 0, 1), ("d", 1, 1, 1), ("y", 0, 0, 0))
     assert found == [Audited(2, 1), Audited(2, 1)]  # b still smiles, and d has left its group
-    assert audit(("a", 1, 1, "?"), ("c", 1, 0, 1)) == [Audited(1, 0), Audited(1, 1)]
+
+
+def test_an_edit_of_which_it_cannot_be_told_whether_it_succeeded_is_not_counted(audit):
+    assert audit(("a", 1, 1, "?"), ("b", 1, 1, 0), ("c", 1, 0, 1)) == [Audited(1, 1), Audited(1, 1)]
+    assert audit(("a", 1, "?", 1), ("c", 1, "?", 1)) == [Audited(1, 0), Audited(0, 0)]  # a still smiles, whoever it is
 
 
 def test_audits_of_two_rounds_are_taken_together(audit, tmp_path):
     audit(("a", 1, 1, 0), ("c", 1, 0, 1), name="first.csv")
     more = [tmp_path / "first.csv"]
     assert audit(("b", 1, 1, 0), ("c", 1, 0, 1), more=more) == [Audited(2, 2), Audited(1, 1)]
-    assert audit(("b", 1, 1, 0), ("c", 1, 0, 0), more=more) == [Audited(2, 2), Audited(1, 0)]  # they differ on c
+    assert audit(("b", 1, 1, 0), ("c", 1, 0, 0), more=more) == [Audited(2, 2), Audited(0, 0)]  # they differ on c
 
 
 def test_an_audit_of_other_edits_is_refused(audit):

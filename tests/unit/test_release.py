@@ -19,6 +19,7 @@ from pipeline_lib.cli import main
 from pipeline_lib.config import load_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.release import provenance
 from pipeline_lib.release.export import export
@@ -49,7 +50,7 @@ def rates(first, second):
     }
 
 
-METRICS = {key: {} for key in ("agreement", "detectors", "edits", "regions", "segmenter", "timing")} | {
+METRICS = {key: {} for key in ("agreement", "detectors", "edits", "kappa", "regions", "segmenter", "timing")} | {
     "rate": {"smiling": {"control": rates(0.72, 0.28), "retrained": rates(0.55, 0.45)}},
     "gap": {
         "smiling": {
@@ -83,17 +84,22 @@ def run(tmp_path):
 @pytest.fixture
 def with_gan(tmp_path):
     """Write a run with a retrained GAN of random weights."""
+    return write_run_with_gan(
+        tmp_path, 0.7, StyleGAN2Generator(32, [8] * 4, style_dim=8, mapping_layers=2, noise=False)
+    )
+
+
+def write_run_with_gan(tmp_path, truncation, generator):
     training = {"kimg": 3, "batch": 16}
     values = copy.deepcopy(VALUES) | {
         "generator": {"channels": [8] * 4, "training": training},
         "retrain": {"init": "source", "training": training},
-        "sample": {"truncation": 0.7},
+        "sample": {"truncation": truncation},
     }
     make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, values, edited=EDITED)
-    torch.manual_seed(0)
     weights = tmp_path / "run/models/retrained/generator.safetensors"
     weights.parent.mkdir(parents=True)
-    save_weights(weights, StyleGAN2Generator(32, [8] * 4, style_dim=8, mapping_layers=2, noise=False), {})
+    save_weights(weights, generator, {})
     for name, metadata in (("retrained", {"generator_digest": digest_of_files(weights)}),):
         for shard in range(2):
             with shard_writer(tmp_path / f"run/images/{name}/{shard}.parquet", 32, metadata) as writer:
@@ -177,6 +183,14 @@ def test_the_model_card_has_the_figures_of_the_run(with_gan, tmp_path):
     ):
         assert " ".join(text.split()) in " ".join(card.split())
     assert "`model/`" in (tmp_path / "out/README.md").read_text()
+
+
+def test_the_card_of_a_generator_without_truncation_does_not_speak_of_it(tmp_path):
+    run = write_run_with_gan(tmp_path, 1.0, ProGANGenerator(32, [8] * 4, z_dim=8))
+    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    card = (tmp_path / "out/model/README.md").read_text()
+    assert "A ProGAN generator" in card
+    assert "truncat" not in card
 
 
 def test_the_loading_example_is_short_and_draws_a_sample_of_the_retrained_gan(with_gan, tmp_path, monkeypatch):

@@ -113,6 +113,11 @@ LEDGER = {
 }  # fmt: skip
 
 
+def kappas_of(n, **low):
+    """Return Cohen's kappa of the detectors by group, 0.98 but for those that are given."""
+    return {group: {"n": n, "agree": n - 1, "kappa": low.get(group, 0.98)} for group in GROUPS}
+
+
 def metrics_of(rates=RATES, n=2000, agreement=None, certified=("met", "met")):
     bias, gaps = bias_of(rates, n)
     detector = {
@@ -132,6 +137,7 @@ def metrics_of(rates=RATES, n=2000, agreement=None, certified=("met", "met")):
         "rate": {"smiling": as_rates(bias)},
         "gap": {"smiling": gaps},
         "agreement": {stage: {"smiling": 0.99} for stage in rates} | (agreement or {}),
+        "kappa": {stage: {"smiling": kappas_of(n)} for stage in rates},
         "quality": {
             stage: {
                 "frechet_distance": {"value": 10.123456 + number, **measured},
@@ -596,6 +602,8 @@ def metrics_of_several(**beards):
         for stage, judges in others["rate"]["smiling"].items()
     }
     metrics["agreement"] = {stage: dict.fromkeys(("smiling", "beard", "hat"), 0.99) for stage in RATES}
+    metrics["kappa"] = {stage: dict.fromkeys(("smiling", "beard", "hat"), kappas_of(2000)) for stage in RATES}
+    metrics["certificate"]["targets"] = [CERTIFIED | {"verdict": "met"}] * len(SEVERAL.targets)
     accuracy = metrics["detectors"]["referee"]["smiling"]
     metrics["detectors"] = {
         name: dict.fromkeys(("smiling", "beard", "hat"), accuracy) for name in ("referee", "selector")
@@ -617,7 +625,7 @@ def test_balance_is_real_where_the_dataset_is_balanced_and_the_control_is_not():
     ("resampled", "compared"),
     [
         ((0.65, 0.35), "a bias of 0.30 [0.27, 0.33], more than the retrained GAN's."),
-        ((0.56, 0.44), "which cannot be told from the retrained GAN's"),
+        ((0.56, 0.44), "whether that is more or less than the retrained GAN's could not be determined"),
         ((0.50, 0.50), "less than the retrained GAN's"),
     ],
 )
@@ -737,7 +745,8 @@ def test_every_attribute_that_has_a_gap_counts_in_the_verdict():
     beards = {"retrained": (0.33, 0.17), "control": (0.7, 0.2)}  # a gap of 0.1 is wanted
     verdict = summary.judge_balance(metrics_of_several(**beards), SEVERAL, 0.95)
     assert verdict.real is True
-    assert [reason.split(":")[0] for reason in verdict.reasons[1:3]] == ["Of smiling", "Of beard"]
+    of_attributes = [reason.split(":")[0] for reason in verdict.reasons if reason.startswith("Of ")]
+    assert of_attributes == ["Of smiling"] * 2 + ["Of beard"] * 2 + ["Of hat"]
     verdict = summary.judge_balance(metrics_of_several(retrained=(0.6, 0.1), control=(0.7, 0.2)), SEVERAL, 0.95)
     assert verdict.real is False
     assert "Of beard: The retrained GAN has more than half of the control GAN's bias." in verdict.reasons
@@ -746,6 +755,85 @@ def test_every_attribute_that_has_a_gap_counts_in_the_verdict():
     verdict = summary.judge_balance(metrics, SEVERAL, 0.95)
     assert verdict.real is None
     assert "agree is only 0.90 for “beard of retrained GAN”" in verdict.caution
+
+
+OFF_TARGET = {"retrained": (0.02, 0.02)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "real"),
+    [
+        (OFF_TARGET, False),  # no gap, but no smiles either
+        ({"retrained": (0.60, 0.57)}, True),
+        ({"retrained": (0.62, 0.58)}, False),  # the rate is 0.12 away, and the control's 0.22
+        (OFF_TARGET | {"control": (0.04, 0.02)}, False),  # as far away as the control
+        ({"retrained": (0.52, 0.49), "control": (0.2, 0.2)}, True),  # the control has no gap, but is far from the rates
+        ({"retrained": (0.58, 0.42), "control": (0.2, 0.2)}, False),  # retraining made a gap
+        ({"retrained": (0.53, 0.50), "control": (0.56, 0.53)}, None),  # neither is far, and the intervals meet
+    ],
+)
+def test_the_rates_of_a_retrained_gan_count_and_not_only_its_gap(changed, real):
+    verdict = judged(RATES | changed, n=600)
+    assert verdict.real is real
+    first, second = (RATES | changed)["retrained"]
+    (said,) = [reason for reason in verdict.reasons if reason.startswith("Rates in the retrained GAN's samples")]
+    assert f"smiling among “long hair” {first:.2f}, target 0.50 (" in said
+    assert f"smiling among “not long hair” {second:.2f}, target 0.50 (" in said
+    is_missed = max(abs(first - 0.5), abs(second - 0.5)) > 0.08
+    assert ("missed, by the referee" in said) == is_missed
+    assert ("Target rates in its samples: missed, by the referee" in verdict.headline) == is_missed
+
+
+def test_the_rate_of_every_group_counts_and_not_only_those_of_the_first_two():
+    third = RateRule(where={"hat": True}, attribute="smiling", rate=0.5)
+    targets = EVEN.model_copy(update={"targets": [*EVEN.targets, third]})
+
+    def judge(rate):
+        metrics = metrics_of(certified=("met", "met"))
+        metrics["certificate"]["targets"].append(CERTIFIED | {"group": "hat", "verdict": "met"})
+        for stage, value in (("control", 0.72), ("retrained", rate)):
+            found = metrics["rate"]["smiling"][stage]
+            for judge in ("referee", "corrected"):
+                found[judge]["hat"] = {"value": value, "ci": [value - 0.03, value + 0.03], "n": 900}
+        return summary.judge_balance(metrics, targets, 0.95).real
+
+    assert [judge(rate) for rate in (0.52, 0.72)] == [True, False]
+
+
+def test_a_single_target_has_no_gap_and_is_judged_by_its_rate():
+    single = EVEN.model_copy(update={"targets": EVEN.targets[:1]})
+    verdicts = []
+    for rate in (0.55, 0.7):
+        metrics = metrics_of(RATES | {"retrained": (rate, 0.9)})
+        metrics["gap"], metrics["certificate"]["targets"] = {}, targets_of(("met", "met"))[:1]
+        verdicts.append(summary.judge_balance(metrics, single, 0.95))
+    assert [verdict.real for verdict in verdicts] == [True, False]
+    assert "at most half of the control GAN's bias in its rates." in verdicts[0].headline
+
+
+@pytest.mark.parametrize(("by_labels", "real"), [("missed", False), ("not enough evidence", True), ("met", True)])
+def test_a_rate_that_labels_of_samples_say_is_missed_counts_more_than_the_referees_opinion(by_labels, real):
+    targets = [{"rate": {"value": 0.6, "ci": [0.55, 0.64]}, "verdict": verdict} for verdict in ("met", by_labels)]
+    verdict = summary.judge_balance(metrics_of() | {"certificate_samples": {"targets": targets}}, EVEN, 0.95)
+    assert verdict.real is real
+    assert ("misses a target rate, by labels" in verdict.headline) == (by_labels == "missed")
+    assert verdict.headline.endswith(f"Target rates in its samples: {by_labels}, by labels.")
+    assert any(f"target 0.50 ({by_labels}, by labels)" in reason for reason in verdict.reasons)
+
+
+def test_a_group_in_which_the_detectors_agree_by_chance_is_named_with_its_number(tmp_path):
+    metrics = metrics_of()
+    metrics["kappa"]["retrained"]["smiling"] = kappas_of(912, **{"not long_hair": 0.31})
+    verdict = summary.judge_balance(metrics, EVEN, 0.95)
+    assert "In “retrained GAN”" in verdict.caution
+    assert "“not long hair”" in verdict.caution
+    assert "(Cohen's kappa 0.31, 912 images)" in verdict.caution
+    assert not summary.judge_balance(metrics_of(), EVEN, 0.95).caution
+    rows = tables.gap_table(metrics, "smiling", 0.95).set_index("image set")["lowest kappa of a group"]
+    assert rows["retrained GAN"] == "0.31 (not long hair, 912 images)"
+    unknown = {group: {"n": 0, "agree": 0, "kappa": None} for group in GROUPS}
+    metrics["kappa"]["control"]["smiling"] = unknown
+    assert tables.gap_table(metrics, "smiling", 0.95).set_index("image set").iloc[-1, -1] == "unknown"
 
 
 def test_a_wanted_gap_is_no_imbalance():
@@ -848,12 +936,14 @@ def test_the_second_section_says_whether_edits_help(tmp_path):
         "seeds": 3,
         "held_out": {"long_hair, smiling": 40},
         "left_out": [],
+        "untrained": [],
         "methods": {"resampled": method, "rebalanced": method},
-        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]},
+        "gain": {"with_edits": "rebalanced", "without": "resampled", "value": 0.2, "ci": [0.1, 0.3]}
+        | {"margin": 0.02, "verdict": "better", "held_out_needed": None},
     }
     page = written_page(tmp_path, metrics_of() | {"utility": utility})
     assert page.text.index("Does it help?") < page.text.index("What was done")
-    assert "Edits help: a classifier of smiling is right in 0.80 of its worst group" in page.text
+    assert "Edits help: the worst-group accuracy of a classifier of smiling is 0.80" in page.text
     assert "original, cells drawn evenly" in page.text
 
 
@@ -865,7 +955,7 @@ def test_the_page_has_a_section_about_the_rates_of_the_retrained_gan(tmp_path):
         "samples_needed": 2000,
     }  # fmt: skip
     certificate = {"source": None, "confidence": 0.95, "samples": 2000, "labels": 0, "unclear": 0, "agreement": []}
-    certificate |= {"assumed_errors": 0.02, "targets": [target]}
+    certificate |= {"assumed_errors": 0.02, "targets": [target] * 2}
     page = written_page(tmp_path, metrics_of() | {"certificate_samples": certificate})
     assert page.text.index("Are the target rates met?\n") < page.text.index(heading) < page.text.index("What was done")
     assert "The referee, a detector, believes that 49.0 % do." in page.text
@@ -918,7 +1008,7 @@ def test_the_summary_shows_other_choices_by_the_referee_where_it_scored_candidat
     assert "the run's own choice 6 0.75 0.50 +0.125 0.25 0.062" in text
     assert "said by the referee, never by the selector" in text
     assert "cannot answer every other choice (no pool)" in text
-    assert any("the distance from the target gap, by the referee" in said for said in page.alternatives)
+    assert any("the distance from the target, by the referee" in said for said in page.alternatives)
 
 
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):
@@ -1177,6 +1267,8 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
         for stage, area in (("dataset", 0.61), ("samples", None))
     }
     metrics["counterfactual"] = {
+        "check": {"smiling": {"value": 0.985, "ci": [0.97, 0.993], "n": 500, "right": 492, "softness": 0.0}},
+        "counts": True,
         "share_by_truth": 0.98,
         "share_identical_outside": 1.0,
         "median_psnr_ideal": 44.0,
@@ -1186,6 +1278,9 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
     dataset = next(row for name, row in table.iterrows() if "dataset" in name.lower())
     assert dataset["told from unedited images (AUC)"] == 0.61
     assert dataset["share true by the nearest drawing"] == 0.98
+    assert dataset["nearest drawing right about known edits"] == "0.985 [0.970, 0.993] of 500"
+    metrics["counterfactual"]["counts"] = False
+    assert "share true by the nearest drawing" not in tables.edits_table(metrics)
     assert dataset[["unchanged outside the region", "dB to the ideal edit", "dB inside the region"]].tolist() == [
         1,
         44,

@@ -14,6 +14,7 @@ from pipeline_lib.evaluation.robustness import CHANGES, UNCHANGED, evaluate_robu
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.classifier import PlainClassifier, ResidualClassifier
+from pipeline_lib.report.tables import robustness_table
 from pipeline_lib.runtime.files import read_json
 
 ATTRIBUTES = ["smiling", "long_hair"]
@@ -41,7 +42,7 @@ def evaluate(tmp_path, write_shards, monkeypatch):
 
     monkeypatch.setattr("pipeline_lib.evaluation.robustness.load_weights", load)
 
-    def run(pixels):
+    def run(pixels, targets=TARGETS):
         names = [f"{number}" for number in range(len(pixels))]
         shards = write_shards(pixels, names, "retrained", 2)
         images = to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.device("cpu"))
@@ -58,7 +59,7 @@ def evaluate(tmp_path, write_shards, monkeypatch):
             referee=tmp_path / "referee.safetensors",
             selector_scores=[scores["selector"]],
             referee_scores=[scores["referee"]],
-            targets=TARGETS,
+            targets=targets,
             settings=Evaluate(),
             robustness=tmp_path / "robustness.json",
             device=torch.device("cpu"),
@@ -79,6 +80,18 @@ def test_the_gap_of_unchanged_samples_is_that_of_the_detectors_opinions(evaluate
     assert found["unchanged"]["selector"]["value"] == pytest.approx(expected.value, abs=1e-6)
     assert found["unchanged"]["selector"]["ci"] == pytest.approx([expected.low, expected.high], abs=1e-6)
     assert found["unchanged"]["selector"]["same"] == found["unchanged"]["referee"]["same"] == 1
+
+
+def test_a_single_target_has_no_gap_in_changed_samples(evaluate):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    found = evaluate(pixels, TARGETS.model_copy(update={"targets": TARGETS.targets[:1]}))
+    for judges in found.values():
+        assert {judge: (gap["value"], gap["ci"]) for judge, gap in judges.items()} == dict.fromkeys(
+            ("selector", "referee"), (None, [None, None])
+        )
+    table = robustness_table({"robustness": {"retrained": found}})
+    assert set(table) == {"samples", "change", "same by selector", "same by referee"}
+    assert table["same by selector"].tolist()[0] == "1.00"
 
 
 def test_a_smile_for_one_detector_in_one_pixel_does_not_outlive_the_changes(evaluate):

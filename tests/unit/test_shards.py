@@ -13,10 +13,12 @@ from pipeline_lib.data import shards as storage
 from pipeline_lib.data.shards import (
     ROWS_PER_GROUP,
     count_images,
+    digest_of_images,
     iterate_batches,
     iterate_shards,
     read_shards,
     shard_writer,
+    shards_in,
 )
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.runtime.errors import DataError
@@ -145,3 +147,33 @@ def test_a_full_scratch_folder_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "0.parquet", *draw(3))
     with pytest.raises(DataError, match=r"no room for .* \(No space left on device\); set TMPDIR"):
         read_shards([path], most_bytes=1)
+
+
+def test_a_digest_of_images_is_of_their_ids_and_pixels_alone(tmp_path):
+    names, images = draw(COUNT)
+    digest = digest_of_images([write(tmp_path / "0.parquet", names, images)])
+    table = pq.read_table(tmp_path / "0.parquet")
+    pq.write_table(table, tmp_path / "1.parquet", compression="gzip", row_group_size=7)  # with the same metadata
+    assert digest_of_images([tmp_path / "1.parquet"]) == digest
+    with shard_writer(tmp_path / "2.parquet", 4, {"run": "another"}) as writer:
+        writer.add(names, images)
+    assert digest_of_images([tmp_path / "2.parquet"]) == digest
+    halves = [write(tmp_path / f"{3 + half}.parquet", names[half::2], images[half::2]) for half in (0, 1)]
+    assert digest_of_images(halves) == digest_of_images(halves[::-1]) == digest
+
+    other = images.copy()
+    other[-1, 0, 0, 0] ^= 1
+    exchanged = [names[1], names[0], *names[2:]]
+    for number, (of_other, pixels) in enumerate([(names, other), (exchanged, images), (names[:-1], images[:-1])]):
+        assert digest_of_images([write(tmp_path / f"{5 + number}.parquet", of_other, pixels)]) != digest
+    first = [digest_of_images([tmp_path / f"{shard}.parquet"], first=20) for shard in (0, 5, 6)]
+    assert first[0] == first[1] != first[2]
+
+
+def test_shards_stand_in_the_order_of_their_numbers(tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number}.candidates.parquet").touch()
+        (tmp_path / f"{number}.judged.parquet").touch()
+    (tmp_path / ".3.candidates.parquet.77.part").touch()  # unfinished
+    assert [path.name for path in shards_in(tmp_path, "judged.parquet")] == [f"{n}.judged.parquet" for n in range(12)]
+    assert shards_in(tmp_path / "nothing") == []

@@ -8,11 +8,16 @@ import types
 from pathlib import Path
 
 import pytest
+from snakemake.api import SnakemakeApi
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
 from pipeline_lib import stages
 from pipeline_lib.config import Sample
 from pipeline_lib.runtime.errors import ConfigError
-from pipeline_lib.stages import STAGES, call_stage, find_stage
+from pipeline_lib.stages import STAGES, at_revision, call_stage, find_stage
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -23,6 +28,34 @@ def test_every_stage_takes_named_and_typed_values_and_documents_each(name):
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.annotation is not parameter.empty
         assert f"{parameter.name}:" in documentation
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_rules_read_the_revision_that_stands_at_a_stages_definition(name):
+    assert at_revision(name) == f"{name}@{find_stage(name).revision}"
+
+
+@pytest.mark.parametrize("touch", ["edited", "all"])
+def test_every_rule_gives_its_stage_what_it_takes_and_nothing_else(touch):
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        read = api.workflow(
+            ResourceSettings(cores=2),
+            ConfigSettings(
+                config={"rebalance": {"touch": touch, "spares": 0}}, configfiles=[ROOT / "config/config.yaml"]
+            ),
+            snakefile=ROOT / "Snakefile",
+        )
+        rules = [rule for rule in read._workflow.rules if rule.params]
+    assert len(rules) > 50
+    for rule in rules:
+        stage, _, revision = rule.params.stage.partition("@")
+        assert revision, rule.name
+        taken = inspect.signature(find_stage(stage)).parameters.values()
+        needed = {parameter.name for parameter in taken if parameter.default is parameter.empty}
+        given = [name for part in (rule.input, rule.output, rule.params) for name, _ in part.items()]
+        assert len(given) == len(set(given)), rule.name
+        assert needed - {"device", "threads"} <= set(given) - {"stage"}, rule.name
+        assert set(given) - {"stage"} <= {parameter.name for parameter in taken}, rule.name
 
 
 @pytest.fixture
@@ -69,9 +102,22 @@ def test_a_lone_value_is_a_list_of_one_where_a_list_is_asked_for(calls, lone):
     assert calls[0]["images"] == [Path("a")]
 
 
-def test_a_value_left_out_takes_its_default_and_one_not_asked_for_is_ignored(calls):
-    call_stage("made_up", {**VALUES, "revision": 7})
+def test_a_value_left_out_takes_its_default(calls):
+    call_stage("made_up", VALUES)
     assert calls[0]["weights"] is None
+
+
+@pytest.mark.parametrize(("given", "nearest"), [("weigths", "weights"), ("seeds", "seed")])
+def test_a_value_that_a_stage_does_not_take_is_refused_with_the_nearest_that_it_does(calls, given, nearest):
+    with pytest.raises(ConfigError, match=f"stage made_up takes no `{given}`; did you mean `{nearest}`"):
+        call_stage("made_up", {**VALUES, given: 7})
+    assert not calls
+
+
+@pytest.mark.parametrize("given", ["device", "threads"])
+def test_device_and_threads_of_a_stage_are_no_values(calls, given):
+    with pytest.raises(ConfigError, match=f"takes no `{given}`"):
+        call_stage("made_up", {**VALUES, given: "2"})
 
 
 def test_a_missing_value_is_named(calls):

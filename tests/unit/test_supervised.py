@@ -147,7 +147,7 @@ def test_weighted_attributes_are_independent_and_keep_their_rates():
     long_hair, hat = random.random(400) < 0.4, random.random(400) < 0.3
     smiling = random.random(400) < np.where(long_hair, 0.8, 0.2) - 0.1 * hat
     truth = torch.tensor(np.stack([smiling, long_hair, hat], 1), dtype=torch.float32)
-    weights = independence_weights(truth, [0, 1])
+    weights = independence_weights(truth, [0, 1], ["smiling", "hat", "old"])
     weight = weights[:, 0].double().numpy()
     assert np.average(smiling, weights=weight) == pytest.approx(smiling.mean())
     assert np.average(smiling[long_hair], weights=weight[long_hair]) == pytest.approx(smiling.mean())
@@ -159,22 +159,41 @@ def test_weighted_attributes_are_independent_and_keep_their_rates():
 
 def test_without_related_attributes_every_image_counts_alike():
     truth = torch.tensor(np.random.default_rng(0).integers(0, 2, (50, 3)), dtype=torch.float32)
-    assert independence_weights(truth, []).equal(torch.ones(50, 3))
+    assert independence_weights(truth, [], ["smiling", "hat", "old"]).equal(torch.ones(50, 3))
+
+
+def test_weights_make_a_column_independent_of_others_but_not_of_its_own_values():
+    random = torch.Generator().manual_seed(0)
+    race = torch.randint(0, 3, (3000,), generator=random)
+    smiling = torch.rand(3000, generator=random) < torch.tensor([0.8, 0.5, 0.1])[race]
+    truth = torch.stack([smiling, *(race == value for value in range(3))], dim=1).float()
+    weights = independence_weights(truth, [0, 1, 2, 3], ["smiling", "race=0", "race=1", "race=2"])
+
+    def rate(has, weight, among):
+        return weight[among] @ has[among].float() / weight[among].sum()
+
+    for value in range(3):
+        of_race, weight = race == value, weights[:, 1 + value]
+        for among in (smiling, ~smiling):
+            torch.testing.assert_close(rate(of_race, weight, among), of_race.float().mean())
+        for among in (of_race, ~of_race):
+            torch.testing.assert_close(rate(smiling, weights[:, 0], among), smiling.float().mean())
 
 
 @pytest.fixture
 def train(tmp_path, write_shards):
     """Return a function that trains one detector on given pixels and returns its weights and report."""
 
-    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None, related=()):
+    def run_stage(name, pixels, judge="selector", settings=SETTINGS, people=None, related=(), order=None):
         labels = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": SMILING, "hat": ~SMILING})
         labels = labels if people is None else labels.assign(person=people.astype(str))
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, NAMES, name, 2)
+        order = np.arange(len(NAMES)) if order is None else order
         train_detector(
             images=images,
             labels=tmp_path / "labels.parquet",
-            held_out=images,
+            held_out=write_shards(pixels[order], np.array(NAMES)[order], f"{name}-held-out", 2),
             held_out_labels=tmp_path / "labels.parquet",
             parts=[],
             other=[],
@@ -191,6 +210,18 @@ def train(tmp_path, write_shards):
         return load_weights(tmp_path / name / "weights.safetensors"), read_json(tmp_path / name / "report.json")
 
     return run_stage
+
+
+def test_the_order_of_held_out_images_changes_nothing(train):
+    found = [
+        train(f"order-{seed}", PIXELS, order=np.random.default_rng(seed).permutation(len(NAMES))) for seed in (0, 1)
+    ]
+    (one, report), (other, same) = found
+    torch.testing.assert_close(one.temperature, other.temperature, rtol=0.01, atol=0)
+    for name in report:
+        assert report[name].pop("calibration_error") == pytest.approx(same[name].pop("calibration_error"), abs=1e-4)
+    assert report == same
+    assert one.temperature[0] != 1
 
 
 @pytest.mark.parametrize(("judge", "half"), [("selector", 0), ("referee", 1)])
@@ -237,6 +268,19 @@ def test_accuracy_is_counted_in_every_cell_of_the_related_attributes():
         "not smiling and not hat": {"n": 1, "accuracy": 1.0},
     }
     assert found["hat"]["smiling and hat"] == {"n": 1, "accuracy": 0.0}
+
+
+def test_a_cell_of_a_column_is_named_by_its_value():
+    attributes = ["smiling", *(f"race={number}" for number in range(7)), *(f"age={number}" for number in range(9))]
+    races, ages = np.eye(7, dtype=bool), np.eye(9, dtype=bool)
+    truth = np.array([[True, *races[0], *ages[8]], [False, *races[3], *ages[8]], [False, *races[3], *([False] * 9)]])
+    found = cell_accuracies(truth.astype(float), truth, attributes, attributes)["smiling"]  # 2 ** 17 combinations
+    nine = " and ".join(f"not age={number}" for number in range(9))
+    assert list(found) == [
+        "smiling and race=0 and age=8",
+        "not smiling and race=3 and age=8",
+        f"not smiling and race=3 and {nine}",
+    ]
 
 
 def test_a_detector_that_tells_smiles_by_the_hair_is_refused():

@@ -9,18 +9,22 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from scipy.stats import binomtest, norm
 
 from pipeline_lib.config import AvatarData, Evaluate, LibraryNetwork, RateRule, Rebalance, Utility
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
+from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
 from pipeline_lib.evaluation.utility import (
     Cells,
     cell_accuracies,
     evaluate_utility,
     figures,
+    gain_of,
     independence_weights,
     resampled,
 )
+from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.report.utility import METHODS, describe_utility, say_utility, utility_figure, utility_table
 from pipeline_lib.runtime.errors import DataError, WeightsError
 from pipeline_lib.runtime.files import read_json
@@ -66,28 +70,125 @@ def test_figures_are_those_of_fairlearn_with_cells_of_equal_weight():
     assert found["equalized_odds"][0] == pytest.approx(odds)
 
 
-def test_a_cell_with_a_single_image_is_in_no_figure():
+def test_no_figure_is_of_the_other_cells_if_one_has_a_single_image():
     tested = draw_cells([30, 1, 30, 30])
     correct = np.ones((2, len(tested.value)), bool)
     correct[:, tested.number == 1] = False
     found = cell_accuracies(correct, tested, 4)
     np.testing.assert_array_equal(found, [[1, np.nan, 1, 1]] * 2)
-    said = figures(found)
-    assert said["worst_group"].tolist() == said["balanced_accuracy"].tolist() == [1, 1]
-    assert np.isnan(said["parity_gap"]).all()  # of one group alone
-    assert np.isnan(said["equalized_odds"]).all()
+    assert all(np.isnan(values).all() for values in figures(found).values())
 
 
 def test_intervals_account_for_images_and_for_seeds():
     tested = draw_cells([400, 400])
     correct = np.random.default_rng(2).random((1, 800)) < 0.8
-    drawn = resampled({"x": correct}, tested, 2, 2000, 0)["x"]
+    drawn = resampled({"x": correct}, tested, 2, 2000, 0)["x"][1]
     share = correct[0, tested.number == 0].mean()
     assert drawn[..., 0].std() == pytest.approx(np.sqrt(share * (1 - share) / 400), rel=0.1)  # binomial
     two = np.stack([np.ones(800, bool), np.zeros(800, bool)])  # seeds that disagree, images that do not matter
-    means = resampled({"x": two}, tested, 2, 2000, 0)["x"][..., 0].mean(axis=1)
-    assert set(means) == {0.0, 0.5, 1.0}
-    assert means.std() == pytest.approx(np.sqrt(0.125), rel=0.05)  # of the mean of two fair draws
+    means = resampled({"x": two}, tested, 2, 2000, 0)["x"][1, ..., 0].mean(axis=1)
+    assert means.std() == pytest.approx(two[:, 0].std(ddof=1) / np.sqrt(2), rel=0.05)  # of the mean of two
+
+
+@pytest.mark.parametrize("right", [50, 47])
+def test_the_interval_of_one_cell_is_that_of_clopper_and_pearson_even_without_an_error(right):
+    tested = Cells(np.zeros(50, int), np.zeros(50, bool))
+    correct = np.arange(50)[None] < right
+    drawn = resampled({"x": correct}, tested, 1, 20_000, 0)["x"].mean(axis=2)[..., 0]
+    exact = binomtest(right, 50).proportion_ci(0.95)
+    assert interval_of(right / 50, drawn, 0.95, 0)[1:] == pytest.approx((exact.low, exact.high), abs=0.004)
+
+
+def draw_correct(accuracies, count, random):
+    """Return who is right, {method: bool (3, n)}, about `count` images a cell, some of which are hard for everyone."""
+    tested = Cells(np.repeat(np.arange(4) // 2, count), np.repeat(np.arange(4) % 2 == 1, count))
+    hard = random.standard_normal(4 * count)
+    return tested, {
+        method: np.sqrt(0.6) * hard + np.sqrt(0.4) * random.standard_normal((3, 4 * count))
+        < norm.ppf(np.repeat(of_cells, count))
+        for method, of_cells in accuracies.items()
+    }
+
+
+def measure(accuracies, count, random, resamples=200):
+    """Return accuracies by cell and their draws, for one run with `count` held-out images a cell."""
+    tested, correct = draw_correct(accuracies, count, random)
+    found = {method: cell_accuracies(rows, tested, 4) for method, rows in correct.items()}
+    return found, resampled(correct, tested, 4, resamples, int(random.integers(2**31))), tested
+
+
+@pytest.mark.parametrize(
+    ("cells", "off"), [((0.85, 0.87, 0.9, 0.95), 0.008), ((0.9, 0.9, 0.95, 0.97), 0.01), ((0.9,) * 4, 0.015)]
+)
+def test_the_interval_of_the_worst_group_lies_around_the_truth_and_covers_it(cells, off):
+    random = np.random.default_rng(0)
+    limits = []
+    for _ in range(200):
+        found, drawn, _ = measure({"x": cells}, 150, random)
+        worst = figures(drawn["x"])["worst_group"].mean(axis=-1)
+        limits.append(interval_of(figures(found["x"])["worst_group"].mean(), worst, 0.95, 0)[1:])
+    low, high = np.transpose(limits)
+    assert ((low <= min(cells)) & (min(cells) <= high)).mean() >= 0.93
+    exact = binomtest(round(150 * min(cells)), 150).proportion_ci(0.95)  # of who knows which cell is the worst
+    assert np.mean(low + high) / 2 == pytest.approx((exact.low + exact.high) / 2, abs=off)
+
+
+#: True accuracies of two methods with edits and two without; the worst groups differ by the gain.
+def accuracies_with(gain):
+    edited = np.array([0.9, 0.92, 0.95, 0.95]) + min(gain, 0)
+    plain = np.array([0.9, 0.93, 0.94, 0.96]) - max(gain, 0)
+    with_edits = {"rebalanced": edited, "rebalanced_confirmed": edited[[1, 0, 2, 3]]}
+    return with_edits | {"resampled": plain, "group_dro": plain[[2, 1, 0, 3]]}
+
+
+def verdicts(gain, count, runs=100):
+    """Return the share of runs with each verdict, with `count` held-out images a cell."""
+    random = np.random.default_rng(1)
+    said = []
+    for _ in range(runs):
+        found, drawn, tested = measure(accuracies_with(gain), count, random)
+        said.append(gain_of(found, drawn, 0.95, tested, complete=True)["verdict"])
+    return {verdict: said.count(verdict) / runs for verdict in Verdict}
+
+
+@pytest.mark.parametrize(("gain", "count"), [(0.03, 150), (0.03, 500), (MARGIN, 1000)])
+def test_methods_that_differ_by_the_margin_or_more_are_hardly_ever_said_to_be_equivalent(gain, count):
+    found = verdicts(gain, count)
+    assert found[Verdict.EQUIVALENT] <= 0.05
+    assert found[Verdict.WORSE] <= 0.05
+
+
+def test_enough_images_tell_what_differs_from_what_is_equivalent():
+    assert verdicts(0.05, 1500, 20)[Verdict.BETTER] >= 0.9
+    assert verdicts(-0.05, 1500, 20)[Verdict.WORSE] >= 0.9
+    assert verdicts(0.0, 4000, 10)[Verdict.EQUIVALENT] >= 0.9
+
+
+def test_a_gain_is_judged_by_two_one_sided_tests_and_then_by_whether_it_is_zero():
+    judged = {
+        (0.0, -0.019, 0.019): Verdict.EQUIVALENT,
+        (0.01, 0.001, 0.019): Verdict.EQUIVALENT,  # less than matters, though not nothing
+        (0.03, 0.001, 0.06): Verdict.BETTER,
+        (-0.03, -0.06, -0.001): Verdict.WORSE,
+        (0.0, -0.021, 0.019): Verdict.UNDECIDED,
+        (0.03, -0.01, 0.07): Verdict.UNDECIDED,
+    }
+    assert {gain: judge_gain(Estimate(*gain)) for gain in judged} == judged
+
+
+@pytest.mark.parametrize("value", [0.0, 0.01, 0.03])
+def test_the_images_said_to_be_needed_decide_in_most_runs_and_half_of_them_do_not(value):
+    needed = images_needed(Estimate(value, value - 0.04, value + 0.04), 1000, 0.95)
+
+    def share(count):
+        error = 0.04 / norm.ppf(0.975) * np.sqrt(1000 / count)
+        centres = np.random.default_rng(0).normal(value, error, 4000)
+        width = norm.ppf(0.975) * error
+        said = [judge_gain(Estimate(centre, centre - width, centre + width)) for centre in centres]
+        return 1 - said.count(Verdict.UNDECIDED) / len(said)
+
+    assert share(needed) >= 0.78
+    assert share(needed / 2) < 0.78
 
 
 def test_weights_make_group_and_value_independent():
@@ -154,8 +255,8 @@ def test_images_are_reduced_by_averages_and_smaller_ones_kept():
 def run(tmp_path, write_shards):
     """Return a function that writes a small run whose edits balance the dataset, and evaluates it."""
 
-    def evaluate(held_out=(20, 20, 20, 20), labelled=True, seeds=2):
-        cells, tested = draw_cells([45, 5, 5, 45]), draw_cells(held_out, seed=1)
+    def evaluate(held_out=(20, 20, 20, 20), labelled=True, seeds=2, train=(45, 5, 5, 45)):
+        cells, tested = draw_cells(train), draw_cells(held_out, seed=1)
         names, test_names = ([f"{kind}-{number:03d}" for number in range(count)] for kind, count in (
             ("dataset", 100), ("held_out", sum(held_out))
         ))  # fmt: skip
@@ -188,6 +289,7 @@ def run(tmp_path, write_shards):
             held_out=shards["held_out"],
             held_out_labels=tmp_path / "held_out.parquet",
             truth=[],
+            checked=[],
             counterfactuals=[],
             data=AvatarData(),
             settings=Rebalance(targets=TARGETS),
@@ -225,10 +327,26 @@ def test_a_cell_without_held_out_images_is_named(run, caplog):
     with caplog.at_level(logging.WARNING):
         found, _ = run(held_out=(20, 0, 20, 20))
     assert found["left_out"] == ["long_hair, smiling"]
-    assert found["methods"]["original"]["cells"]["long_hair, smiling"] is None
-    assert found["methods"]["original"]["parity_gap"]["value"] is None
+    original = found["methods"]["original"]
+    assert original["cells"]["long_hair, smiling"] is None
+    assert original["cells"]["long_hair, not smiling"] is not None
+    for figure in ("worst_group", "balanced_accuracy", "parity_gap", "equalized_odds"):
+        assert original[figure] == {"value": None, "ci": [None, None]}  # never of the other cells alone
     assert "fewer than 2 held-out images in `long_hair, smiling`" in caplog.text
     assert "long hair, smiling" in describe_utility(found)
+    assert (found["gain"]["verdict"], found["gain"]["value"]) == ("could not be determined", None)
+    assert "could not be determined. Too few held-out images to test: long hair, smiling" in say_utility(found)
+    assert utility_table(found)["worst group"].unique().tolist() == ["unknown"]
+    assert len(utility_figure(found).axes) == 1
+
+
+def test_where_a_cell_has_no_training_image_there_is_no_verdict(run, caplog):
+    with caplog.at_level(logging.WARNING):
+        found, _ = run(train=(50, 0, 5, 45), seeds=1)  # smiling does not occur with long hair
+    assert found["untrained"] == ["long_hair, smiling"]
+    assert "no training image is in `long_hair, smiling`" in caplog.text
+    assert (found["gain"]["verdict"], found["gain"]["value"]) == ("could not be determined", None)
+    assert "No training images: long hair, smiling" in say_utility(found)
 
 
 def test_a_missing_label_is_named(run):
@@ -237,13 +355,20 @@ def test_a_missing_label_is_named(run):
 
 
 @pytest.mark.parametrize(
-    ("ci", "said"),
-    [((0.1, 0.3), "Edits help"), ((-0.3, -0.1), "a cheaper method is better"), ((-0.1, 0.2), "are enough")],
+    ("verdict", "said"),
+    [
+        ("better", "Edits help"),
+        ("worse", "a baseline without edits is better"),
+        ("equivalent", "equivalent within 0.02"),
+        ("not enough test images", "could not be determined"),
+    ],
 )
-def test_the_sentence_follows_from_the_interval_of_the_gain(run, ci, said):
+def test_the_sentence_follows_from_the_verdict(run, verdict, said):
     found, _ = run(seeds=1)
-    found["gain"]["ci"] = list(ci)
+    assert found["gain"]["verdict"] in list(Verdict)
+    found["gain"] |= {"verdict": verdict, "held_out_needed": 12345 if verdict == "not enough test images" else None}
     assert said in say_utility(found)
+    assert ("12,345" in say_utility(found)) == (verdict == "not enough test images")
     assert len(utility_figure(found).axes[0].get_yticklabels()) == len(found["methods"])
     assert utility_table(found)["classifier trained on"].tolist()[:2] == [METHODS["original"], METHODS["reweighted"]]
     assert utility_table(None).empty

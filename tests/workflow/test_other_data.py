@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -75,21 +76,25 @@ def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
 def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks(sources: Run, tmp_path: Path) -> None:
     run = sources.copy(tmp_path / "run")
     labels = write_photos(run.folder / "photos", 384, short_sides=(40, 70))
-    table = pd.read_csv(labels).astype({"smiling": "Int8", "long_hair": "Int8"})
-    table.loc[::17, "smiling"] = table.loc[::23, "long_hair"] = pd.NA  # unknown
-    table.to_csv(labels, index=False)
+    table = pd.read_csv(labels)  # as many have it: words, more than two of a kind, and cells that nobody filled
+    short = np.where(table.index % 2, "short & flat", "kurz/gewöhnlich = $1, $2")
+    table["hair"] = pd.Series(np.where(table["long_hair"] == 1, "long", short)).mask(table.index % 23 == 0)
+    table["smiling"] = table["smiling"].map({1: "yes", 0: "no"}).mask(table.index % 17 == 0)
+    table.drop(columns="long_hair").to_csv(labels, index=False)
     values = reduced("poisson", retrain=False) | {
         "run": "photos",
         "data": {
             "reader": "folder",
             "folder": "photos",
             "labels": "photos.csv",
-            "attributes": ["smiling", "long_hair"],
+            "attributes": ["smiling", "hair"],
             "held_out": 0.33,
             "resolution": 32,
         },
     }
+    values["detectors"]["attributes"] = ["smiling", "hair"]
     values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "shards": 1}
+    values["rebalance"]["targets"] = [{"where": {"hair": "each"}, "attribute": "smiling", "rate": 0.5}]
     (run.folder / "photos.yaml").write_text(yaml.safe_dump(values))
 
     ran = {rule for rule, _ in jobs_of(run.snakemake(config="photos.yaml"))}
@@ -104,24 +109,58 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         assert (results / name).stat().st_size > 0, name
 
     read = read_table(results / "labels/dataset.parquet", "labels").set_index("image_id")
-    shown = pd.read_csv(labels, index_col="image").loc[read.index, ["smiling", "long_hair"]].astype("boolean")
-    assert read[["smiling", "long_hair"]].astype("boolean").equals(shown.rename_axis("image_id"))
+    shown = table.set_index("image").loc[read.index].rename_axis("image_id")
+    for hair in (hairs := sorted(set(table["hair"].dropna()))):
+        expected = (shown["hair"] == hair).astype("boolean").mask(shown["hair"].isna())
+        assert read[f"hair={hair}"].astype("boolean").tolist() == expected.tolist()
+    assert (
+        read["smiling"].astype("boolean").tolist()
+        == shown["smiling"].map({"yes": True, "no": False}).astype("boolean").tolist()
+    )
+    assert list(metrics["rate"]["smiling"]["dataset"]["referee"]) == sorted(f"hair={hair}" for hair in hairs)
+    assert "kurz/gewöhnlich $1, $2" in (results / "report/summary.html").read_text()
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
     plan = read_table(results / "plan/dataset.parquet", "plan")
     assert 0 < edited.sum() <= len(plan)
-    assert read.loc[plan["image_id"], ["smiling", "long_hair"]].notna().all(axis=None)
-    unknown = int(read[["smiling", "long_hair"]].isna().any(axis=1).sum())
+    named = ["smiling", *(f"hair={hair}" for hair in hairs)]
+    assert read.loc[plan["image_id"], named].notna().all(axis=None)
+    unknown = int(read[named].isna().any(axis=1).sum())
     assert all(0 < target["unknown"] <= unknown for target in metrics["edits"]["dataset"]["targets"])
 
     export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
     rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
     assert rows["edited"].tolist() == rows["synthetic"].tolist() == edited.tolist()
     made = rows[rows["edited"]]
-    assert made["smiling"].isna().all() and (made["carried_over"] == "long_hair").all()
-    assert made["long_hair"].tolist() == read.loc[made["original_id"], "long_hair"].tolist()
+    assert made["smiling"].isna().all() and (made["carried_over"] == "+".join(named[1:])).all()
+    assert made[named[1:]].to_numpy().tolist() == read.loc[made["original_id"], named[1:]].to_numpy().tolist()
     assert set(made["confirmed_by"].dropna()) == {"referee"}
     assert not (tmp_path / "published/model").exists()
     assert list(json.loads((tmp_path / "published/provenance.json").read_text())["given"]) == ["photos.csv"]
+
+
+@pytest.mark.parametrize("reader", ["folder", "class-folders"])
+def test_a_replaced_image_file_makes_what_follows_from_it_again(sources: Run, tmp_path: Path, reader: str) -> None:
+    run = sources.copy(tmp_path / "run")
+    labels = pd.read_csv(write_photos(run.folder / "photos", 128, short_sides=(40, 70)), index_col="image")
+    data = {"folder": "photos", "held_out": 0.33, "resolution": 32}
+    if reader == "folder":
+        data |= {"labels": "photos.csv", "attributes": ["smiling", "long_hair"]}
+    else:
+        for name, row in labels.iterrows():
+            folder = run.folder / f"photos/{row.smiling}{row.long_hair}"
+            folder.mkdir(exist_ok=True)
+            (run.folder / "photos" / name).rename(folder / name)
+        data |= {"attributes": {"smiling": ["11", "10"], "long_hair": ["11", "01"]}, "others": ["00"]}
+    values = reduced("poisson", retrain=False) | {"run": "photos", "data": {"reader": reader, **data}}
+    values["rebalance"] |= {"region": {"kind": "box", "shows": None}}
+    (run.folder / "photos.yaml").write_text(yaml.safe_dump(values))
+
+    first = ("results/photos/labels/dataset.parquet", "results/photos/labels/notes.parquet")
+    run.snakemake(*first, config="photos.yaml")
+    assert "Nothing to be done" in run.snakemake("-n", *first, config="photos.yaml")
+    file = next((run.folder / "photos").rglob("00007.jpg"))
+    Image.new("RGB", (48, 48)).save(file)
+    assert {rule for rule, _ in jobs_of(run.snakemake("-n", *first, config="photos.yaml"))} == {"prepare_dataset"}
 
 
 GENERATOR = "pretrained/pgans_celebahq-small_generator.pth"

@@ -1,4 +1,5 @@
 # The checked config and path patterns, shared by all rules.
+from pathlib import Path
 from typing import get_args
 
 from snakemake.exceptions import WorkflowError
@@ -7,7 +8,8 @@ from pipeline_lib.config import GivenNetwork, TranslationMethod, Variant, named_
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
-from pipeline_lib.runtime.files import files_below
+from pipeline_lib.runtime.files import digest_of_listing, files_below
+from pipeline_lib.stages import at_revision
 
 try:
     checked = parse_config(config)

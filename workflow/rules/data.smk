@@ -1,6 +1,12 @@
+# Changes with names, sizes and times of the user's files, which are too many to be inputs. The process of a single job
+# does not compare it with that of the last run, and need not list them.
+DATA_PATHS = [value for _, value in checked.data if isinstance(value, Path)]
+DATA_FILES = digest_of_listing(*DATA_PATHS, but="results") if workflow.is_main_process else ""
+
+
 rule prepare_dataset:
     input:
-        table=given(settings["data"].get("labels")),
+        given(settings["data"].get("labels")),
     output:
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
@@ -9,6 +15,7 @@ rule prepare_dataset:
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
         quarantine=f"{ROOT}/labels/quarantine.parquet",
+        notes=f"{ROOT}/labels/notes.parquet",
     log:
         f"{ROOT}/logs/prepare_dataset.log",
     benchmark:
@@ -18,10 +25,10 @@ rule prepare_dataset:
         "../../envs/pipeline.yaml"
     threads: ALL_CORES
     params:
-        stage="prepare_dataset",
+        DATA_FILES,  # no value for the stage: a changed file makes the rule run again
+        stage=at_revision("prepare_dataset"),
         settings=settings["data"],
         run=RUN,
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -58,10 +65,10 @@ rule sample_generator:
     resources:
         gpu=GPU,
     params:
-        stage="sample_generator",
+        stage=at_revision("sample_generator"),
+        name="{name}",
         settings=lambda wildcards: SAMPLED[wildcards.name],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"

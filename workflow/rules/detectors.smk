@@ -1,12 +1,12 @@
 rule train_detector:
     input:
+        lambda wildcards: given(*(DETECTORS[wildcards.judge].get(key) for key in ("path", "weights"))),
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         parts=f"{ROOT}/parts/dataset.parquet" if COLLAGES else [],
         other=lambda wildcards: f"{ROOT}/models/selector.safetensors" if wildcards.judge in SUSPECTED else [],
-        model=lambda wildcards: given(*(DETECTORS[wildcards.judge].get(key) for key in ("path", "weights"))),
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
         report=f"{ROOT}/models/{{judge}}.json",
@@ -20,24 +20,24 @@ rule train_detector:
     resources:
         gpu=GPU,
     params:
-        stage="train_detector",
+        stage=at_revision("train_detector"),
+        judge="{judge}",
         network=lambda wildcards: DETECTORS[wildcards.judge],
         settings=settings["detectors"],
         related=RELATED,
         regions=REGIONS if COLLAGES else None,
         checkpoints=f"{ROOT}/checkpoints",
-        revision=1,
     script:
         "../scripts/stage.py"
 
 
 rule train_segmenter:
     input:
+        given(settings["parts"].get("path")),
         images=images("dataset"),
         masks=f"{ROOT}/true_parts/dataset.parquet",
         held_out=images("held_out"),
         held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
-        model=given(settings["parts"].get("path")),
     output:
         weights=f"{ROOT}/models/segmenter.safetensors",
         report=f"{ROOT}/models/segmenter.json",
@@ -51,12 +51,11 @@ rule train_segmenter:
     resources:
         gpu=GPU,
     params:
-        stage="train_segmenter",
+        stage=at_revision("train_segmenter"),
         part_names=checked.data.part_names,
         settings=settings["parts"],
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -77,10 +76,9 @@ rule extract_parts:
     resources:
         gpu=GPU,
     params:
-        stage="extract_parts",
+        stage=at_revision("extract_parts"),
         box=None if SEGMENTED else next(iter(REGIONS.values())),
         run=RUN,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -108,10 +106,9 @@ rule score_before:
     resources:
         gpu=GPU,
     params:
-        stage="score_attributes",
+        stage=at_revision("score_attributes"),
         sets=SCORED["before"],
         run=RUN,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -127,7 +124,6 @@ use rule score_before as score_after with:
     benchmark:
         f"{ROOT}/benchmarks/score_attributes/{{judge}}-after.tsv"
     params:
-        stage="score_attributes",
+        stage=at_revision("score_attributes"),
         sets=SCORED["after"],
         run=RUN,
-        revision=1,

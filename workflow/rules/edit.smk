@@ -24,12 +24,12 @@ rule plan_edits:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plan_edits",
+        stage=at_revision("plan_edits"),
+        name="{name}",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -44,9 +44,8 @@ rule plan_sham:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plan_sham",
+        stage=at_revision("plan_sham"),
         run=RUN,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -78,12 +77,13 @@ rule swap_parts:
     resources:
         gpu=GPU,
     params:
-        stage="swap_parts",
+        stage=at_revision("swap_parts"),
+        name="{name}",
+        shard="{shard}",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
         settings=settings["rebalance"],
         run=RUN,
         seed=SEED,
-        revision=4,
     script:
         "../scripts/stage.py"
 
@@ -110,10 +110,11 @@ if settings["rebalance"]["touch"] == "all":
         resources:
             gpu=GPU,
         params:
-            stage="touch_images",
+            stage=at_revision("touch_images"),
+            name="{name}",
+            shard="{shard}",
             settings=settings["rebalance"],
             run=RUN,
-            revision=3,
         script:
             "../scripts/stage.py"
 
@@ -138,9 +139,8 @@ rule assemble_rebalanced:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="assemble_rebalanced",
+        stage=at_revision("assemble_rebalanced"),
         settings=settings["rebalance"] | {"alters": checked.alters},
         run=RUN,
-        revision=3,
     script:
         "../scripts/stage.py"

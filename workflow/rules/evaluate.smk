@@ -13,6 +13,7 @@ rule evaluate_bias:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
         rebalanced_truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         held_out_truth=f"{ROOT}/labels/held_out.parquet",
         held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
         selector=scores("selector", checked.image_sets),
@@ -21,6 +22,7 @@ rule evaluate_bias:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
+        kappa=f"{ROOT}/evaluation/kappa.json",
     log:
         f"{ROOT}/logs/evaluate_bias.log",
     benchmark:
@@ -28,13 +30,12 @@ rule evaluate_bias:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="evaluate_bias",
+        stage=at_revision("evaluate_bias"),
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -55,12 +56,11 @@ rule evaluate_quality:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_quality",
+        stage=at_revision("evaluate_quality"),
         cache=f"{ROOT}/cache/features",
         settings=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -81,9 +81,8 @@ rule evaluate_edits:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="evaluate_edits",
+        stage=at_revision("evaluate_edits"),
         settings=settings["rebalance"],
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -103,9 +102,8 @@ rule evaluate_frontier:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="evaluate_frontier",
+        stage=at_revision("evaluate_frontier"),
         settings=settings["rebalance"],
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -138,11 +136,10 @@ rule compare_regions:
     resources:
         gpu=GPU,
     params:
-        stage="compare_regions",
+        stage=at_revision("compare_regions"),
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -163,12 +160,11 @@ rule certify_targets:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="certify_targets",
+        stage=at_revision("certify_targets"),
         targets=settings["rebalance"],
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -188,13 +184,12 @@ if checked.retrain:
         conda:
             "../../envs/pipeline.yaml"
         params:
-            stage="certify_samples",
+            stage=at_revision("certify_samples"),
             targets=settings["rebalance"],
             settings=settings["certify"],
             truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
-            revision=2,
         script:
             "../scripts/stage.py"
 
@@ -204,6 +199,7 @@ rule collect_metrics:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
+        kappa=f"{ROOT}/evaluation/kappa.json",
         quality=f"{ROOT}/evaluation/quality.parquet",
         regions=f"{ROOT}/evaluation/regions.json" if REGIONS_COMPARED else [],
         edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
@@ -224,9 +220,8 @@ rule collect_metrics:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="collect_metrics",
+        stage=at_revision("collect_metrics"),
         benchmarks=f"{ROOT}/benchmarks",
-        revision=7,
     script:
         "../scripts/stage.py"
 
@@ -251,12 +246,12 @@ rule evaluate_counterfactuals:
         "../../envs/pipeline.yaml"
     threads: HALF_OF_CORES
     params:
-        stage="evaluate_counterfactuals",
+        stage=at_revision("evaluate_counterfactuals"),
         data=settings["data"],
         settings=settings["rebalance"],
+        confidence=settings["evaluate"]["confidence"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -282,11 +277,10 @@ rule evaluate_leakage:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_leakage",
+        stage=at_revision("evaluate_leakage"),
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -310,11 +304,10 @@ rule evaluate_robustness:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_robustness",
+        stage=at_revision("evaluate_robustness"),
         sets=list(checked.gans),
         targets=settings["rebalance"],
         settings=settings["evaluate"],
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -339,18 +332,18 @@ rule judge_samples:
     resources:
         gpu=GPU,
     params:
-        stage="judge_samples",
+        stage=at_revision("judge_samples"),
         data=settings["data"],
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
 
 rule evaluate_utility:
     input:
+        given(checked.evaluate.classifier_weights),
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
         rebalanced=images("dataset_rebalanced"),
@@ -360,8 +353,8 @@ rule evaluate_utility:
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
-        model=given(checked.evaluate.classifier_weights),
     output:
         utility=f"{ROOT}/evaluation/utility.json",
     log:
@@ -374,11 +367,10 @@ rule evaluate_utility:
     resources:
         gpu=GPU,
     params:
-        stage="evaluate_utility",
+        stage=at_revision("evaluate_utility"),
         data=settings["data"],
         settings=settings["rebalance"],
         evaluate=settings["evaluate"],
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"

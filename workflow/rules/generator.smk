@@ -19,9 +19,8 @@ if checked.published:
         resources:
             attempt=this_attempt,
         params:
-            stage="fetch_published",
+            stage=at_revision("fetch_published"),
             url=lambda wildcards: ADDRESSES[wildcards.published],
-            revision=1,
         script:
             "../scripts/stage.py"
 
@@ -50,7 +49,7 @@ if checked.uses_generator:
             gpu=GPU,
             attempt=this_attempt,
         params:
-            stage="train_generator",
+            stage=at_revision("train_generator"),
             settings=settings["generator"],
             training=settings["generator"]["training"],
             attributes=None,
@@ -58,7 +57,6 @@ if checked.uses_generator:
             name="train_generator",
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-            revision=1,
         script:
             "../scripts/stage.py"
 
@@ -84,11 +82,10 @@ if checked.uses_encoder:
             gpu=GPU,
             attempt=this_attempt,
         params:
-            stage="train_encoder",
+            stage=at_revision("train_encoder"),
             settings=settings["encoder"],
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-            revision=1,
         script:
             "../scripts/stage.py"
 
@@ -119,11 +116,10 @@ if checked.retrain:
         conda:
             "../../envs/pipeline.yaml"
         params:
-            stage="resample_dataset",
+            stage=at_revision("resample_dataset"),
             targets=settings["rebalance"]["targets"],
             run=RUN,
             seed=SEED,
-            revision=2,
         script:
             "../scripts/stage.py"
 
@@ -139,12 +135,11 @@ if checked.retrain:
         conda:
             "../../envs/pipeline.yaml"
         params:
-            stage="draw_ideal",
+            stage=at_revision("draw_ideal"),
             data=settings["data"],
             settings=settings["rebalance"],
             run=RUN,
             seed=SEED,
-            revision=1,
         script:
             "../scripts/stage.py"
 
@@ -179,7 +174,7 @@ if checked.retrain:
             gpu=GPU,
             attempt=this_attempt,
         params:
-            stage="train_generator",
+            stage=at_revision("train_generator"),
             settings=settings["generator"],
             training=settings["retrain"]["training"],
             attributes=lambda wildcards: ATTRIBUTE_LOSS[wildcards.role],
@@ -187,6 +182,5 @@ if checked.retrain:
             name="retrain_generator",
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-            revision=2,
         script:
             "../scripts/stage.py"

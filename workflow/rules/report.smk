@@ -16,10 +16,9 @@ rule plot_rates:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plot_rates",
+        stage=at_revision("plot_rates"),
         targets=settings["rebalance"],
         detectors=settings["detectors"],
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -43,9 +42,8 @@ rule plot_before_after:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plot_before_after",
+        stage=at_revision("plot_before_after"),
         settings=settings["rebalance"],
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -65,8 +63,7 @@ rule plot_utility:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plot_utility",
-        revision=1,
+        stage=at_revision("plot_utility"),
     script:
         "../scripts/stage.py"
 
@@ -86,8 +83,7 @@ rule plot_frontier:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plot_frontier",
-        revision=1,
+        stage=at_revision("plot_frontier"),
     script:
         "../scripts/stage.py"
 
@@ -125,8 +121,7 @@ rule write_tables:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="write_tables",
-        revision=2,
+        stage=at_revision("write_tables"),
     script:
         "../scripts/stage.py"
 
@@ -150,11 +145,10 @@ rule write_summary:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="write_summary",
+        stage=at_revision("write_summary"),
         targets=settings["rebalance"],
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-        revision=8,
     script:
         "../scripts/stage.py"
 
@@ -175,11 +169,10 @@ rule write_datasheet:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="write_datasheet",
+        stage=at_revision("write_datasheet"),
         run=RUN,
         data=settings["data"],
         targets=settings["rebalance"],
-        revision=5,
     script:
         "../scripts/stage.py"
 
@@ -203,8 +196,7 @@ rule record_provenance:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="record_provenance",
+        stage=at_revision("record_provenance"),
         settings=settings,
-        revision=1,
     script:
         "../scripts/stage.py"

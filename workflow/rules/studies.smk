@@ -22,12 +22,11 @@ if checked.uses_encoder:
             gpu=GPU,
             attempt=this_attempt,
         params:
-            stage="train_encoder",
+            stage=at_revision("train_encoder"),
             settings=lambda wildcards: STUDY_ENCODERS[wildcards.variant],
             source=[],
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-            revision=1,
         script:
             "../scripts/stage.py"
 
@@ -49,12 +48,11 @@ if checked.uses_encoder:
             gpu=GPU,
             attempt=this_attempt,
         params:
-            stage="train_in_domain_encoder",
+            stage=at_revision("train_in_domain_encoder"),
             settings=STUDY_ENCODERS["in_domain"],
             width=settings["studies"]["translators"]["width"],
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-            revision=1,
         script:
             "../scripts/stage.py"
 
@@ -79,13 +77,13 @@ rule train_translator:
         gpu=GPU,
         attempt=this_attempt,
     params:
-        stage="train_translator",
+        stage=at_revision("train_translator"),
+        method="{method}",
         names=list(checked.part_names),
         settings=settings["studies"]["translators"],
         masks=lambda wildcards: (settings["encoder"] or {}).get("mask", {}) if wildcards.method != "cyclegan" else {},
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -112,12 +110,12 @@ rule reconstruct_collages:
     resources:
         gpu=GPU,
     params:
-        stage="reconstruct_collages",
+        stage=at_revision("reconstruct_collages"),
+        method="{method}",
         names=list(checked.part_names),
         settings=settings["studies"],
         rebalance=FIRST,
         seed=SEED,
-        revision=2,
     script:
         "../scripts/stage.py"
 
@@ -136,7 +134,7 @@ rule study_comparison:
     resources:
         gpu=GPU,
     params:
-        stage="study_comparison",
+        stage=at_revision("study_comparison"),
         methods=COMPARED,
         names=list(checked.part_names),
         data=settings["data"] if checked.knows_ideal_collages else None,
@@ -145,7 +143,6 @@ rule study_comparison:
         evaluate=settings["evaluate"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -173,7 +170,7 @@ rule study_composition:
     resources:
         gpu=GPU,
     params:
-        stage="study_composition",
+        stage=at_revision("study_composition"),
         names=list(checked.part_names),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
@@ -181,7 +178,6 @@ rule study_composition:
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
-        revision=3,
     script:
         "../scripts/stage.py"
 
@@ -207,7 +203,7 @@ rule study_independence:
     resources:
         gpu=GPU,
     params:
-        stage="study_independence",
+        stage=at_revision("study_independence"),
         names=list(checked.part_names),
         faces_of=checked.published.family if checked.published and checked.published.of_faces else None,
         settings=settings["studies"],
@@ -215,7 +211,6 @@ rule study_independence:
         inversion=settings["rebalance"]["precision"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -235,8 +230,7 @@ rule plot_independence:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="plot_independence",
-        revision=1,
+        stage=at_revision("plot_independence"),
     script:
         "../scripts/stage.py"
 
@@ -261,14 +255,13 @@ rule study_interpolation:
     resources:
         gpu=GPU,
     params:
-        stage="study_interpolation",
+        stage=at_revision("study_interpolation"),
         names=list(checked.part_names),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         inversion=settings["rebalance"]["precision"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -291,7 +284,7 @@ rule study_ablation:
     resources:
         gpu=GPU,
     params:
-        stage="study_ablation",
+        stage=at_revision("study_ablation"),
         like=settings["encoder"],
         of_paper=bool(checked.published)
         and (checked.published.family, checked.published.domain) == ("progan", "church"),
@@ -299,7 +292,6 @@ rule study_ablation:
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -324,14 +316,13 @@ rule study_completion:
     resources:
         gpu=GPU,
     params:
-        stage="study_completion",
+        stage=at_revision("study_completion"),
         like=settings["encoder"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -358,13 +349,12 @@ rule study_direction:
     resources:
         gpu=GPU,
     params:
-        stage="study_direction",
+        stage=at_revision("study_direction"),
         rebalance=FIRST,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -388,54 +378,99 @@ rule study_adaptation:
     resources:
         gpu=GPU,
     params:
-        stage="study_adaptation",
+        stage=at_revision("study_adaptation"),
         like=settings["encoder"],
         rebalance=FIRST,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-        revision=1,
     script:
         "../scripts/stage.py"
 
 
-for study in ("discovery", "illumination", "multimodal"):
+rule study_illumination:
+    input:
+        images=images("dataset"),
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/illumination.parquet",
+        pictures=f"{ROOT}/evaluation/studies/illumination.npz",
+    log:
+        f"{ROOT}/logs/study_illumination.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_illumination.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage=at_revision("study_illumination"),
+        inversion=settings["rebalance"]["precision"],
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+    script:
+        "../scripts/stage.py"
 
-    rule:
-        name:
-            f"study_{study}"
-        input:
-            images=images("dataset"),
-            parts=f"{ROOT}/parts/dataset.parquet" if study != "illumination" else [],
-            samples=images("samples") if study == "discovery" else [],
-            encoder=f"{ROOT}/models/encoder.safetensors",
-            generator=f"{ROOT}/models/source/generator.safetensors",
-            precision=f"{ROOT}/models/encoder.json",
-        output:
-            table=f"{ROOT}/evaluation/studies/{study}.parquet",
-            pictures=f"{ROOT}/evaluation/studies/{study}.npz",
-        log:
-            f"{ROOT}/logs/study_{study}.log",
-        benchmark:
-            f"{ROOT}/benchmarks/study_{study}.tsv"
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-        params:
-            stage=f"study_{study}",
-            names=list(checked.part_names),
-            rebalance=FIRST if study == "multimodal" else None,
-            inversion=settings["rebalance"]["precision"],
-            settings=settings["studies"],
-            evaluate=settings["evaluate"],
-            run=RUN,
-            seed=SEED,
-            revision=1,
-        script:
-            "../scripts/stage.py"
+
+use rule study_illumination as study_discovery with:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        samples=images("samples"),
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/discovery.parquet",
+        pictures=f"{ROOT}/evaluation/studies/discovery.npz",
+    log:
+        f"{ROOT}/logs/study_discovery.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_discovery.tsv"
+    params:
+        stage=at_revision("study_discovery"),
+        names=list(checked.part_names),
+        inversion=settings["rebalance"]["precision"],
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+
+
+rule study_multimodal:
+    input:
+        images=images("dataset"),
+        parts=f"{ROOT}/parts/dataset.parquet",
+        encoder=f"{ROOT}/models/encoder.safetensors",
+        generator=f"{ROOT}/models/source/generator.safetensors",
+        precision=f"{ROOT}/models/encoder.json",
+    output:
+        table=f"{ROOT}/evaluation/studies/multimodal.parquet",
+        pictures=f"{ROOT}/evaluation/studies/multimodal.npz",
+    log:
+        f"{ROOT}/logs/study_multimodal.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study_multimodal.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: HALF_OF_CORES
+    resources:
+        gpu=GPU,
+    params:
+        stage=at_revision("study_multimodal"),
+        rebalance=FIRST,
+        settings=settings["studies"],
+        evaluate=settings["evaluate"],
+        run=RUN,
+        seed=SEED,
+    script:
+        "../scripts/stage.py"
 
 
 for study, shows in PICTURED.items():
@@ -457,8 +492,7 @@ for study, shows in PICTURED.items():
         conda:
             "../../envs/pipeline.yaml"
         params:
-            stage="plot_pictures",
-            revision=1,
+            stage=at_revision("plot_pictures"),
         script:
             "../scripts/stage.py"
 
@@ -473,9 +507,8 @@ rule collect_studies:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="collect_studies",
+        stage=at_revision("collect_studies"),
         run=RUN,
-        revision=1,
     script:
         "../scripts/stage.py"
 
@@ -495,8 +528,7 @@ rule write_studies:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        stage="write_studies",
-        revision=1,
+        stage=at_revision("write_studies"),
     script:
         "../scripts/stage.py"
 

@@ -1,4 +1,7 @@
-"""Call the library stage that a rule names, with the rule's inputs, outputs, wildcards and parameters."""
+"""Call the library stage that a rule names, with the rule's parameters and its inputs and outputs that have a name.
+
+An input without a name is one whose path the stage knows from its config section.
+"""
 
 import logging
 import sys
@@ -16,10 +19,11 @@ if __name__ == "__main__":
         format="%(asctime)s %(message)s",
         handlers=[logging.StreamHandler(), logging.FileHandler(job.log[0], mode="w")],
     )
-    values = {**job.wildcards, **dict(job.input.items()), **dict(job.output.items()), **dict(job.params.items())}
+    values = {**dict(job.input.items()), **dict(job.output.items()), **dict(job.params.items())}
+    name, _, _ = values.pop("stage").partition("@")  # its revision only triggers reruns
     try:
         with refuse_again(Path(f"{job.log[0]}.refused"), job.resources.get("attempt", 1)):
-            call_stage(values.pop("stage"), values, job.threads, job.resources.get("gpu", 1))
+            call_stage(name, values, job.threads, job.resources.get("gpu", 1))
     except PipelineError as error:
         logging.error("%s: %s", type(error).__name__, error)
         sys.exit(2)
