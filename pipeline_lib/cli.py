@@ -26,7 +26,7 @@ from pipeline_lib.config.reseeding import LABELS, first_difference, reseed, valu
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.runtime.files import atomic_path, write_json
-from pipeline_lib.stages import STAGES, call_stage, find_stage
+from pipeline_lib.stages import STAGES, call_stage, find_stage, revision_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -425,6 +425,6 @@ def _export(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from pipeline_lib.release.provenance import reproduce
 
-    lines, same = reproduce(options.export)
+    lines, same = reproduce(options.export, {name: revision_of(name) for name in STAGES})
     print("\n".join(lines))
     return int(not same)
