@@ -290,10 +290,17 @@ def _snakemake_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _runs_snakemake(folder: Path) -> bool:
-    """Tell whether a Snakemake lives in a folder, one started without `run` among them."""
-    for process in psutil.process_iter(["cwd", "cmdline"]):
-        names = {Path(word).name for word in process.info["cmdline"] or []}
-        if process.info["cwd"] == str(folder.resolve()) and "snakemake" in names:
+    """Tell whether a Snakemake lives in a folder, or may live there: of another user's it cannot be seen where.
+
+    It is known by its name, or, within another program, by its log in the folder.
+    """
+    folder = folder.resolve()
+    for process in psutil.process_iter(["cwd", "cmdline", "open_files"]):
+        found = process.info
+        named = "snakemake" in {Path(word).name for word in found["cmdline"] or []}
+        if named and found["cwd"] in (str(folder), None):
+            return True
+        if any(Path(file.path).parent == folder / ".snakemake/log" for file in found["open_files"] or []):
             return True
     return False
 
