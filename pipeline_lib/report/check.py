@@ -70,12 +70,12 @@ def _print_reading(source: Source, console: Console) -> None:
     minutes = (time.perf_counter() - start) / len(chosen) * len(items) / (os.cpu_count() or 1) / 60
     if len(unusable) == len(chosen):
         item, reason = unusable[0]
-        raise DataError(f"data: none of {len(chosen)} images can be used; the first is {item.image_id} ({reason})")
+        raise DataError(f"data: none of {len(chosen)} images can be used; the first is {item.image_id}: {reason}")
     console.print(f"{len(chosen)} of them were read; all would take about {minutes:.1f} minutes on this machine")
     if unusable:
         item, reason = unusable[0]
         console.print(
-            f"{len(unusable)} of these cannot be used, such as {item.image_id} ({reason}); of all images "
+            f"{len(unusable)} of these cannot be used, such as {item.image_id}: {reason}; of all images "
             f"{source.tolerated:.1%} may be unusable (`data.bad_images`)"
         )
     for conversion, count in conversions.most_common():

@@ -30,8 +30,8 @@ def refusal(capsys, *arguments):
     return output.err
 
 
-def test_check_prints_the_config_with_every_default(capsys):
-    assert main(["check", str(TOY)]) == 0
+def test_check_prints_the_config_with_every_default_if_asked(capsys):
+    assert main(["check", str(TOY), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["run"], printed["rebalance"]["candidates"]) == ("toy", 4)
     assert printed["evaluate"]["confidence"] == 0.95
