@@ -20,7 +20,8 @@ AUDITED = {
 RESERVED = frozenset(
     {
         *("image_id", "split", "person", "edited", "touched", "candidate", "donor_id"),  # of tables
-        *("file_name", "original_id", "synthetic", "target_attribute", "target_value", "region", "editor", "finish"),
+        *("file_name", "original_id", "synthetic", "target_attribute", "target_value", "confirmed_by", "carried_over"),
+        *("region", "editor", "finish"),
         *("selector_digest", "encoder_digest", "editor_digest", "generator_digest", "run", "seed"),  # of the lineage
         *("image", "dataset", "edit"),  # of exported labels and of audits
     }
