@@ -12,9 +12,12 @@ import pandas as pd
 from pipeline_lib.config import Config, Inpainting, Translation, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
+from pipeline_lib.networks.checkpoints import save_weights
+from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.release.provenance import record_provenance
 from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.stages import at_revision
 
 SHARDS = 2
 VALUES: dict[str, Any] = {
@@ -60,9 +63,10 @@ def make_run(
     settings, metadata = config.rebalance, {"run": config.run}
     of_data = metadata | {"config_digest": digest_of(config.data.model_dump())}
     labels = _labels(names, "train")
-    _write_images(folder, "dataset", names, pixels, of_data)
-    _write_images(folder, "held_out", held_out, pixels, of_data)
-    _write_images(folder, "dataset_rebalanced", names, pixels, metadata, edited)
+    prepared, assembled = ({"made_by": at_revision(stage)} for stage in ("prepare_dataset", "assemble_rebalanced"))
+    _write_images(folder, "dataset", names, pixels, of_data | prepared)
+    _write_images(folder, "held_out", held_out, pixels, of_data | prepared)
+    _write_images(folder, "dataset_rebalanced", names, pixels, metadata | assembled, edited)
     write_table(folder / "labels/dataset.parquet", "labels", labels, of_data)
     write_table(folder / "labels/held_out.parquet", "labels", _labels(held_out, "held_out"), of_data)
     after = labels.drop(columns="split").astype({"smiling": "boolean", "long_hair": "boolean"})
@@ -92,9 +96,11 @@ def make_run(
         roles += [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
     models = [folder / f"models/{role}.safetensors" for role in [*roles, "selector"]]
     given = [editor.path / "unet.safetensors"] if isinstance(editor, Inpainting) else []
-    for path in [*given, *models]:
+    for path in given:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(path.stem)  # no weights; they are not read, but their digests are
+        path.write_text(path.stem)  # not read, but its digest is
+    for path in models:
+        save_weights(path, PlainClassifier([path.stem], width=4), {"made_by": at_revision("train_detector")})
     made_by = metadata | {
         "config_digest": digest_of(settings.model_dump()),
         "models_digest": digest_of_files(*given, *models),

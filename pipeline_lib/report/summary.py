@@ -365,12 +365,15 @@ def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: fl
         named(*which): share
         for which, share in tables.denied_groups(metrics["edits"]["dataset"], least_agreement).items()
     }
-    said = [
-        f"In “{readable(stage)}” the detectors' agreement on {readable(attribute)} among “{readable(group)}” is little "
-        f"more than chance would give (Cohen's kappa {found['kappa']:.2f}, {found['n']:,} images), so this rate is "
-        "doubtful."
+    low = [
+        f"{found['kappa']:.2f} for “{readable(named(attribute, group))}” in “{readable(stage)}” ({found['n']:,} images)"
         for stage, attribute, group, found in tables.low_kappas(metrics["kappa"], LEAST_KAPPA)
+        if agreement[stage][attribute] >= least_agreement  # of others it is said that they do not count
     ]
+    said = [
+        f"Cohen's kappa of the two detectors, their agreement beyond chance, is only {', '.join(low)}. Below "
+        f"{LEAST_KAPPA:g} much of their agreement is chance, so these rates are doubtful."
+    ] * bool(low)
     for shares, what, which in (
         (doubtful, "images", "rates and gaps of these images do"),
         (denied, "edits of the dataset", "the referee's rate of this group in the rebalanced dataset does"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -431,7 +432,7 @@ def share_text(share: float) -> str:
 
 def readable(name: str) -> str:
     """Return the readable form of a name in the tables."""
-    return NAMES.get(name, name.replace("_", " ").replace("=", " "))
+    return NAMES.get(name, re.sub(r"(?<=\S)=(?=\S)", " ", name.replace("_", " ")))  # race=East Asian: race East Asian
 
 
 def rounded(value: float | None, digits: int = 4) -> float:

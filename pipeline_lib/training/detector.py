@@ -39,8 +39,8 @@ from pipeline_lib.networks.transformers_model import TransformersClassifier
 from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
-from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
@@ -48,6 +48,7 @@ from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
 MOST_ALIKE = 0.999  # correlation of the logits of two detectors
+MEASURED_ON = ("held_out", "held_out_labels", "other")  # parameters on which the training does not depend
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
@@ -102,12 +103,13 @@ def train_detector(
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
+        key = key_of(train_detector, locals(), without=(*MEASURED_ON, "checkpoints", "weights", "report", "device"))
         if settings.collages and not (parts and regions):
             raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
         swapped = _Swapped(parts[0], regions) if settings.collages else None
-        detector, provenance = _trained_detector(
-            images, labels, swapped, network, settings, related, judge, checkpoints, device
-        )
+        folder = checkpoints / f"train_{judge}-{key}"
+        detector = _trained_detector(images, labels, swapped, network, settings, related, judge, folder, device)
+        provenance = {"key": key, "kimg": settings.training.kimg}
     detector = detector.to(device).requires_grad_(False).eval()
 
     test_names, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
@@ -229,9 +231,9 @@ def _trained_detector(
     settings: Detectors,
     related: list[str],
     judge: str,
-    checkpoints: Path,
+    folder: Path,
     device: torch.device,
-) -> tuple[Detector, dict[str, Any]]:
+) -> Detector:
     names, pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
     own = torch.nonzero(numbers % 2 == network.half).flatten()
     _refuse_nowhere_known(targets[own], settings.attributes, labels, f"the {judge}'s half of the training images")
@@ -252,7 +254,6 @@ def _trained_detector(
         f"train_{judge}",
         own,
     )
-    made_of = [settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)]
     if swapped is not None:
         regions = [
             SwappedRegion(
@@ -267,12 +268,8 @@ def _trained_detector(
             raise DataError(
                 f"{swapped.parts}: no labelled image has the part that is swapped; set `detectors.collages: 0`"
             )
-        for attribute, region in swapped.regions.items():
-            made_of += [region.model_dump(mode="json"), attribute]
-        made_of.append(digest_of_files(swapped.parts))
-    key = digest_of(made_of)
-    run(task, checkpoints / f"{task.name}-{key}")
-    return detector, {"key": key, "kimg": settings.training.kimg}
+    run(task, folder)
+    return detector
 
 
 def _packed_masks(parts: Path, region: PartRegion | BoxRegion, names: list[str], side: int) -> Tensor:

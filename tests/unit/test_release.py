@@ -25,6 +25,7 @@ from pipeline_lib.release import provenance
 from pipeline_lib.release.export import export
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files, write_json
+from pipeline_lib.stages import STAGES, revision_of
 
 NAMES, HELD_OUT = [f"face-{number}" for number in range(5)], ["other-0", "other-1"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
@@ -39,6 +40,8 @@ OF_SAMPLES = {
     "by_referee": {"value": 0.55, "ci": [0.53, 0.57]}, "verdict": "not enough evidence", "samples_needed": 2000,
     "labels_needed": 400, "agree": 0, "told": 0,
 }  # fmt: skip
+
+REVISIONS = {name: revision_of(name) for name in STAGES}
 
 
 def rates(first, second):
@@ -255,6 +258,29 @@ def test_whatever_differs_is_named(run, tmp_path, capsys, key, value, line):
     assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True] * (line is not None)
 
 
+@pytest.mark.parametrize(
+    ("made_by", "line"),
+    [
+        ("prepare_dataset@1", f"differs: revision of prepare_dataset was 1, here {REVISIONS['prepare_dataset']}; can"),
+        ("a_stage_of_old@1", "differs: revision of a_stage_of_old was 1, here not there; can"),
+        (None, "differs: revision of an unknown stage was none, here not there; can"),
+    ],
+)
+def test_a_file_that_older_code_made_is_not_said_to_be_the_same(run, tmp_path, made_by, line):
+    """The rest of the provenance is of the code that recorded it."""
+    found = json.loads((run / "provenance.json").read_text())
+    older = run / "images/older/0.parquet"
+    with shard_writer(older, 32, {"made_by": made_by} if made_by else {}) as writer:
+        writer.add(["face-0"], PIXELS[[0]])
+    provenance.record_provenance(
+        settings=found["config"], images=[older], models=[], given=[], provenance=run / "provenance.json"
+    )
+    export(run, "dataset_rebalanced", tmp_path / "out")
+    lines, same = provenance.reproduce(tmp_path / "out", REVISIONS)
+    assert not same
+    assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True]
+
+
 def test_a_changed_config_and_a_missing_weight_file_are_named(run, tmp_path, monkeypatch):
     (tmp_path / "weights.bin").write_text("weights")
     found = json.loads((run / "provenance.json").read_text())
@@ -264,11 +290,11 @@ def test_a_changed_config_and_a_missing_weight_file_are_named(run, tmp_path, mon
     )
     export(run, "dataset_rebalanced", tmp_path / "out")
     digest = digest_of_files("weights.bin")
-    assert f"same: weights.bin {digest}" in provenance.reproduce(tmp_path / "out")[0]
+    assert f"same: weights.bin {digest}" in provenance.reproduce(tmp_path / "out", REVISIONS)[0]
     Path("weights.bin").unlink()
     config = tmp_path / "out/config.yaml"
     config.write_text(config.read_text().replace("seed: 3", "seed: 4", 1))
-    lines, same = provenance.reproduce(tmp_path / "out")
+    lines, same = provenance.reproduce(tmp_path / "out", REVISIONS)
     assert not same
     assert f"differs: weights.bin was {digest}, here none; can change everything that is made from it" in lines
     assert any(line.startswith("differs: config digest was") for line in lines)
@@ -278,5 +304,5 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path, capsys):
     assert main(["reproduce", str(tmp_path)]) == 2
     assert "no provenance.json, so this is no export" in capsys.readouterr().err
     (tmp_path / "provenance.json").write_text('{"form": 9}')
-    with pytest.raises(DataError, match="form 9, expected 1"):
-        provenance.reproduce(tmp_path)
+    with pytest.raises(DataError, match="form 9, expected 2"):
+        provenance.reproduce(tmp_path, REVISIONS)

@@ -118,7 +118,7 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         == shown["smiling"].map({"yes": True, "no": False}).astype("boolean").tolist()
     )
     assert list(metrics["rate"]["smiling"]["dataset"]["referee"]) == sorted(f"hair={hair}" for hair in hairs)
-    assert "kurz/gewöhnlich $1, $2" in (results / "report/summary.html").read_text()
+    assert "hair kurz/gewöhnlich = $1, $2" in (results / "report/summary.html").read_text()
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
     plan = read_table(results / "plan/dataset.parquet", "plan")
     assert 0 < edited.sum() <= len(plan)
