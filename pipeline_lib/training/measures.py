@@ -49,7 +49,8 @@ def cell_accuracies(
     columns = [attributes.index(name) for name in related]
     right = (probabilities > 0.5) == truth
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in related}
-    for values in np.unique(truth[:, columns], axis=0)[::-1].tolist():
+    told = truth[~np.isnan(truth[:, columns]).any(axis=1)]
+    for values in np.unique(told[:, columns], axis=0)[::-1].tolist():
         inside = (truth[:, columns] == values).all(axis=1)
         cell = group_name(_without_other_values(dict(zip(related, values, strict=True))))
         for name, column in zip(related, columns, strict=True):

@@ -185,7 +185,7 @@ def certify(tmp_path):
         assembled.insert(0, "edited", assembled.index.isin(plan["image_id"]))
         write_table(tmp_path / "assembled.parquet", "assembled", assembled.reset_index())
         write_table(tmp_path / "true.parquet", "labels", true.reset_index())
-        write_json(tmp_path / "checked.json", {"accuracy_on_unedited": 1.0})
+        write_json(tmp_path / "checked.json", {"counts": True})
         certify_targets(
             labels=tmp_path / "labels.parquet",
             assembled=tmp_path / "assembled.parquet",
@@ -237,6 +237,7 @@ def bias(tmp_path):
         evaluate_bias(
             truth=tmp_path / "labels.parquet",
             rebalanced_truth=[],
+            checked=[],
             held_out_truth=tmp_path / "held_out.parquet",
             held_out_referee=tmp_path / "referee/held_out.parquet",
             selector=[tmp_path / "selector/dataset.parquet"],
@@ -249,6 +250,7 @@ def bias(tmp_path):
             bias=tmp_path / "bias.parquet",
             gaps=tmp_path / "gaps.json",
             agreement=tmp_path / "agreement.json",
+            kappa=tmp_path / "kappa.json",
         )
         return read_table(tmp_path / "bias.parquet", "bias"), read_json(tmp_path / "gaps.json")
 
@@ -290,7 +292,7 @@ def test_what_another_choice_gives_is_counted_on_known_images_alone():
 def test_weights_make_known_attributes_independent_and_leave_unknown_cells_out():
     holds = holds_of(draw(2000), ["smiling", "long_hair", "hat"])
     truth = torch.tensor(np.stack([*holds.values()], axis=1))
-    weights = independence_weights(truth, [0, 1])
+    weights = independence_weights(truth, [0, 1], ["smiling", "long_hair", "hat"])
     known = ~truth.isnan()
     assert ((weights > 0) == (known & known[:, [1, 0, 0]] & known[:, [1, 0, 1]])).all()
     both = known[:, 0] & known[:, 1]
