@@ -12,9 +12,12 @@ import pandas as pd
 from pipeline_lib.config import Config, Inpainting, Translation, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
+from pipeline_lib.networks.checkpoints import save_weights
+from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.release.provenance import record_provenance
 from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
+from pipeline_lib.stages import at_revision
 
 SHARDS = 2
 VALUES: dict[str, Any] = {
@@ -40,8 +43,12 @@ def make_run(
     pixels: np.ndarray,
     values: dict[str, Any] | None = None,
     edited: Sequence[int] = (),
+    shows: Sequence[bool] | None = None,
 ) -> Config:
     """Write a run whose rebalanced dataset differs from the dataset in the images edited alone.
+
+    An edit makes smiling unknown, and nothing else. The referee finds every edit to have succeeded, and of avatars the
+    drawings show what `shows` says.
 
     Args:
         folder: folder of the run.
@@ -50,21 +57,35 @@ def make_run(
         pixels: images, uint8 (n, side, side, 3), which are repeated as often as needed; an edited image is inverted.
         values: the config; None for `VALUES`.
         edited: places of the edited images; the donor of each is the next image.
+        shows: whether each of them smiles; None: as the edit was to make it.
     """
     config = parse_config(parse_config(values or VALUES).model_dump(mode="json"))  # as stages get it, from JSON
     settings, metadata = config.rebalance, {"run": config.run}
     of_data = metadata | {"config_digest": digest_of(config.data.model_dump())}
     labels = _labels(names, "train")
-    _write_images(folder, "dataset", names, pixels, of_data)
-    _write_images(folder, "held_out", held_out, pixels, of_data)
-    _write_images(folder, "dataset_rebalanced", names, pixels, metadata, edited)
+    prepared, assembled = ({"made_by": at_revision(stage)} for stage in ("prepare_dataset", "assemble_rebalanced"))
+    _write_images(folder, "dataset", names, pixels, of_data | prepared)
+    _write_images(folder, "held_out", held_out, pixels, of_data | prepared)
+    _write_images(folder, "dataset_rebalanced", names, pixels, metadata | assembled, edited)
     write_table(folder / "labels/dataset.parquet", "labels", labels, of_data)
     write_table(folder / "labels/held_out.parquet", "labels", _labels(held_out, "held_out"), of_data)
     after = labels.drop(columns="split").astype({"smiling": "boolean", "long_hair": "boolean"})
     after.insert(1, "edited", np.isin(np.arange(len(names)), edited))
     after.insert(2, "touched", False)
-    after.loc[after["edited"], ["smiling", "long_hair"]] = pd.NA
+    after.loc[after["edited"], "smiling"] = pd.NA
     write_table(folder / "labels/dataset_rebalanced.parquet", "assembled", after, metadata)
+    aimed = np.where(after["edited"], ~labels["smiling"], labels["smiling"])
+    write_table(
+        folder / "scores/referee/dataset_rebalanced.parquet",
+        "scores",
+        labels[["image_id"]].assign(smiling=np.where(aimed, 0.9, 0.1), long_hair=0.5),
+        metadata,
+    )
+    if config.knows_ideal_edits:
+        truth = labels.assign(smiling=aimed)
+        truth.loc[list(edited), "smiling"] = truth.loc[list(edited), "smiling"] if shows is None else list(shows)
+        write_table(folder / "labels/dataset_rebalanced_true.parquet", "labels", truth, metadata)
+        write_json(folder / "evaluation/counterfactual.json", {"counts": True})
 
     edits = pd.DataFrame({"image_id": [names[place] for place in edited], "position": list(edited), "target": 0})
     edits = edits.assign(attribute="smiling", wanted=~labels["smiling"].to_numpy()[list(edited)])
@@ -75,9 +96,11 @@ def make_run(
         roles += [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
     models = [folder / f"models/{role}.safetensors" for role in [*roles, "selector"]]
     given = [editor.path / "unet.safetensors"] if isinstance(editor, Inpainting) else []
-    for path in [*given, *models]:
+    for path in given:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(path.stem)  # no weights; they are not read, but their digests are
+        path.write_text(path.stem)  # not read, but its digest is
+    for path in models:
+        save_weights(path, PlainClassifier([path.stem], width=4), {"made_by": at_revision("train_detector")})
     made_by = metadata | {
         "config_digest": digest_of(settings.model_dump()),
         "models_digest": digest_of_files(*given, *models),
@@ -98,7 +121,7 @@ def make_run(
         settings=config.model_dump(mode="json"),
         images=sorted(folder.glob("images/*/*.parquet")),
         models=models,
-        given=given,
+        given=[*given, *config.certify.files],
         provenance=folder / "provenance.json",
     )
     return config

@@ -155,6 +155,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "images": shards("dataset"),
             "composites": [file("composites.parquet")],
             "truth": [file("labels.parquet")],
+            "settings": rebalance,
             "run": "scale",
             "rebalanced": shards("rebalanced"),
             "labels": file("rebalanced.parquet"),

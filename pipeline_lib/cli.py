@@ -26,7 +26,7 @@ from pipeline_lib.config.reseeding import LABELS, first_difference, reseed, valu
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import PipelineError
 from pipeline_lib.runtime.files import atomic_path, write_json
-from pipeline_lib.stages import STAGES, call_stage, find_stage
+from pipeline_lib.stages import STAGES, call_stage, find_stage, revision_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)
 
-    check = commands.add_parser("check", help="check a config file and print it with every default")
+    check = commands.add_parser("check", help="check a config file and its data: images, labels, groups and donors")
     check.add_argument("config", type=Path)
+    check.add_argument("--json", action="store_true", help="check the file alone, and print it with every default")
     check.set_defaults(command=_check)
 
     stage = commands.add_parser("stage", help="run one stage; without values, list its parameters")
@@ -157,7 +158,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    print(load_config(options.config).model_dump_json(indent=2))
+    config = load_config(options.config)
+    if options.json:
+        print(config.model_dump_json(indent=2))
+        return 0
+    from pipeline_lib.report.check import print_check
+
+    print_check(config)
     return 0
 
 
@@ -290,10 +297,17 @@ def _snakemake_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _runs_snakemake(folder: Path) -> bool:
-    """Tell whether a Snakemake lives in a folder, one started without `run` among them."""
-    for process in psutil.process_iter(["cwd", "cmdline"]):
-        names = {Path(word).name for word in process.info["cmdline"] or []}
-        if process.info["cwd"] == str(folder.resolve()) and "snakemake" in names:
+    """Tell whether a Snakemake lives in a folder, or may live there: of another user's it cannot be seen where.
+
+    It is known by its name, or, within another program, by its log in the folder.
+    """
+    folder = folder.resolve()
+    for process in psutil.process_iter(["cwd", "cmdline", "open_files"]):
+        found = process.info
+        named = "snakemake" in {Path(word).name for word in found["cmdline"] or []}
+        if named and found["cwd"] in (str(folder), None):
+            return True
+        if any(Path(file.path).parent == folder / ".snakemake/log" for file in found["open_files"] or []):
             return True
     return False
 
@@ -425,6 +439,6 @@ def _export(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from pipeline_lib.release.provenance import reproduce
 
-    lines, same = reproduce(options.export)
+    lines, same = reproduce(options.export, {name: revision_of(name) for name in STAGES})
     print("\n".join(lines))
     return int(not same)

@@ -86,6 +86,9 @@ def check_attributes(config: Config) -> None:
         for name in (target.attribute, *target.where):
             is_learnt = name in config.detectors.attributes
             check_name("rebalance.targets", name if is_learnt else column_of(name), config.detectors.attributes)
+    for attribute, altered in config.rebalance.alters.items():
+        for name in altered:
+            check_name(f"rebalance.alters.{attribute}", name, attributes)
     for key, region in _regions(config):
         named = "name" if isinstance(region, PartRegion) else "shows"
         for part in region.parts:
@@ -328,6 +331,7 @@ def check_networks(config: Config) -> None:
         if "ideal" in config.retrain.baselines:
             _check_ideal(config)
     _check_methods(config)
+    _check_truncation(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:
         raise ValueError(
             f"`data.resolution` is {config.data.resolution}, but the generator of {config.published.domain} makes "
@@ -346,6 +350,16 @@ def _check_methods(config: Config) -> None:
                 f"`{key}`: {method} is not possible with a generator of the architecture {config.source_family}; use "
                 "another method"
             )
+
+
+def _check_truncation(config: Config) -> None:
+    """Check that every generator that is sampled has the mean latent that truncation draws towards."""
+    retrained = config.generator.architecture if config.generator and config.retrain else None
+    if config.sample.truncation < 1 and config.uses_generator and "progan" in (config.source_family, retrained):
+        raise ValueError(
+            f"`sample.truncation` is {config.sample.truncation:g}, but a generator of the architecture progan has no "
+            "truncation; set it to 1"
+        )
 
 
 def _check_generator(config: Config, generator: Generator) -> None:

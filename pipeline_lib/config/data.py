@@ -92,6 +92,11 @@ class FolderData(Section):
     id_column: str = Field("image", description="column with the path of the image, relative to `folder`")
     attributes: Labelled
     unknown: list[Cell] = Field([], description=UNKNOWN)
+    edited_labels: Literal["known", "confirmed"] = Field(
+        "known",
+        description="what edited images of an export of this library are taken to show; known: what was labelled, "
+        "drawn or carried over, and else nothing; confirmed: else the value aimed at, if `confirmed_by` names anybody",
+    )
     split_column: str | None = Field(None, description="column with `train` or `held_out`; null: split at random")
     split_values: dict[Cell, Literal["train", "held_out"]] | None = Field(
         None, description="what the cells of `split_column` mean, such as {0: train, 2: held_out}; null: as written"

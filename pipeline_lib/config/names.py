@@ -20,7 +20,8 @@ AUDITED = {
 RESERVED = frozenset(
     {
         *("image_id", "split", "person", "edited", "touched", "candidate", "donor_id"),  # of tables
-        *("file_name", "original_id", "synthetic", "target_attribute", "target_value", "region", "editor", "finish"),
+        *("file_name", "original_id", "synthetic", "region", "editor", "finish"),
+        *("target_attribute", "target_value", "confirmed_by", "carried_over"),
         *("selector_digest", "encoder_digest", "editor_digest", "generator_digest", "run", "seed"),  # of the lineage
         *("image", "dataset", "edit"),  # of exported labels and of audits
     }
@@ -31,6 +32,15 @@ AVATAR_PARTS = ("background", "skin", "hair", "brows", "eyes", "nose", "mouth", 
 
 #: Parts of which a face can be drawn with every possible drawing, so that the truth of an edit is known.
 AVATAR_EXCHANGEABLE = ("mouth", "eyes", "brows", "glasses", "facial_hair")
+
+#: Attributes that another drawing of such a part can change.
+AVATAR_SHOWN_BY = {
+    "mouth": ("smiling", "mouth_open"),
+    "eyes": ("eyes_closed",),
+    "brows": (),
+    "glasses": ("eyeglasses", "sunglasses", "eyes_closed"),
+    "facial_hair": ("beard",),
+}
 
 #: The columns of ground truth in `labels.parquet`.
 AVATAR_ATTRIBUTES = (

@@ -187,6 +187,12 @@ class Rebalance(Section):
     regions: dict[str, Region] = Field(
         {}, description="regions by the attribute that they show, where it is another one than `region`"
     )
+    alters: dict[str, list[str]] = Field(
+        {},
+        description="further attributes that the region of an edited one can show, such as `smiling: [mouth_open]`; an "
+        "edit makes them unknown, and all others keep their labels. Without an entry only those that targets name do, "
+        "which an edit must not change, and of avatars all that no drawing of the part changes",
+    )
     editor: Editor = Field(LatentRegression(), description="turns a collage into a composite; its name, or its section")
     finish: Literal["none", "region", "detail"] = Field(
         "detail",
@@ -281,10 +287,18 @@ class Rebalance(Section):
         """Names of the parts of all regions."""
         return tuple(dict.fromkeys(part for region in self.regions_by_attribute.values() for part in region.parts))
 
+    def carries(self, attribute: str, other: str) -> bool:
+        """Return whether an image keeps its label of another attribute when `attribute` is edited."""
+        if self.finish == "none" or other.partition("=")[0] == attribute.partition("=")[0]:
+            return False  # all pixels are new, or it is the attribute itself or another value of its column
+        if attribute in self.alters:
+            return other not in self.alters[attribute]
+        return any(other in (target.attribute, *target.where) for target in self.targets)
+
     def edits_digest(self, attribute: str) -> str:
         """Digest of all that decides how the edits of an attribute look, and of nothing that decides how many."""
         how = self.for_attribute(attribute).model_dump(
-            mode="json", exclude={"targets", "labels", "spares", "shards", "compare"}
+            mode="json", exclude={"targets", "alters", "labels", "spares", "shards", "compare"}
         )
         return digest_of([how, attribute])
 
@@ -301,6 +315,18 @@ class Rebalance(Section):
             raise ValueError("`regions`: some show parts and others none; let each box show one, or none of them")
         if unused := sorted(set(self.regions) - {self.region_key(attribute) for attribute in self.edited}):
             raise ValueError(f"`regions` names `{unused[0]}`, which has no target; remove it, or add a target")
+        return self
+
+    @model_validator(mode="after")
+    def _alters_what_no_edit_must_keep(self) -> Rebalance:
+        if unused := sorted(set(self.alters) - set(self.edited)):
+            raise ValueError(f"`alters` names `{unused[0]}`, which has no target; remove it, or add a target")
+        for target in self.targets:
+            if kept := sorted(set(self.alters.get(target.attribute, ())) & set(target.where)):
+                raise ValueError(
+                    f"`alters.{target.attribute}` names `{kept[0]}`, a condition of its target, which no edit must "
+                    "change; remove it, or use another region or condition"
+                )
         return self
 
     @model_validator(mode="after")

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
-from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, BASELINES, IMAGE_SETS
-from pipeline_lib.config.rebalance import LatentRegression, Optimization, Rebalance
+from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
+from pipeline_lib.config.rebalance import LatentRegression, Optimization, PartRegion, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
 
@@ -63,6 +63,17 @@ class Config(Section):
             return values | {role: {"weights": str(path)} | values[role] for role, path in described.items()}
         except (KeyError, TypeError, ValidationError):  # reported when the section itself is validated
             return values
+
+    @property
+    def alters(self) -> dict[str, list[str]]:
+        """What `rebalance.alters` says, and of avatars what other drawings of the region's parts can change."""
+        regions = self.rebalance.regions_by_attribute if self.data.reader == "avatars" else {}
+        drawn = {
+            attribute: sorted({name for part in region.parts for name in AVATAR_SHOWN_BY[part]} - {attribute})
+            for attribute, region in regions.items()
+            if isinstance(region, PartRegion) and set(region.parts) <= set(AVATAR_SHOWN_BY)
+        }
+        return drawn | self.rebalance.alters
 
     @property
     def uses_encoder(self) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline_lib.config import FFHQData, FolderData
 from pipeline_lib.config.columns import SPELLINGS, column_of, label_columns, read_cells, text_of
 from pipeline_lib.runtime.errors import DataError
 
+AIMS = ("target_attribute", "target_value", "confirmed_by")  # columns of an export, about edited images
 LISTED = 20  # values of a column that an error lists
 
 
@@ -48,6 +49,8 @@ def read_labels(
     path, columns = settings.labels, label_columns(settings.labels)
     column = {attribute: column_of(attribute, columns) for attribute in settings.attributes}
     others = [name for name in (split_column, settings.person_column) if name is not None]
+    if confirmed := isinstance(settings, FolderData) and settings.edited_labels == "confirmed":
+        others += AIMS
     cells = read_cells(path, [settings.id_column, *column.values(), *others])
     names = _read_names(settings, cells[settings.id_column], normalised)
 
@@ -58,6 +61,8 @@ def read_labels(
         attribute: read_column(cells[name], attribute, settings.unknown, place, name)
         for attribute, name in column.items()
     }
+    if confirmed:
+        truth = {attribute: _else_confirmed(values, attribute, cells, place) for attribute, values in truth.items()}
     persons: list[str | None] = [None] * len(names)
     if settings.person_column is not None:
         texts = [text_of(cell) for cell in cells[settings.person_column]]
@@ -135,6 +140,19 @@ def read_column(
             "say in `data.unknown` which of the two means unknown"
         )
     return [SPELLINGS[text.lower()] if is_known else None for text, is_known in zip(texts, known, strict=True)]
+
+
+def _else_confirmed(
+    values: Sequence[bool | None], attribute: str, cells: Mapping[str, Sequence[object]], place: Callable[[int], str]
+) -> list[bool | None]:
+    """Return values of an attribute, and where one is unknown the value that an edit aimed at, if it is confirmed."""
+    aims = read_column(cells["target_value"], "target_value", (), place)
+    return [
+        aim if value is None and text_of(confirmed) and text_of(edited) == attribute else value
+        for value, aim, edited, confirmed in zip(
+            values, aims, cells["target_attribute"], cells["confirmed_by"], strict=True
+        )
+    ]
 
 
 def _listed(values: Sequence[str]) -> str:

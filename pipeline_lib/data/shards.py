@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import made_by
 
 ROWS_PER_GROUP = 512  # images that a reader holds in memory at a time
 LARGEST_IN_MEMORY = 2**28  # bytes of images; a larger set is mapped from a scratch file
@@ -68,11 +69,11 @@ def shard_writer(path: str | Path, resolution: int, metadata: dict[str, str] | N
     Args:
         path: the file to write.
         resolution: side of the square images in pixels.
-        metadata: strings stored in the file with the images.
+        metadata: strings stored in the file with the images, beside the stage that writes it.
     """
     schema = pa.schema(
         [("image_id", pa.string()), ("pixels", pa.binary(resolution * resolution * 3))],
-        metadata={"resolution": str(resolution), "layout": "uint8 HWC RGB", **(metadata or {})},
+        metadata={"resolution": str(resolution), "layout": "uint8 HWC RGB", **(metadata or {}), **made_by()},
     )
     with (
         atomic_path(path) as beside,

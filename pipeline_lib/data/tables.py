@@ -26,7 +26,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row per image or file of the source that was not taken as it is. The kind is `left out` (no image of the
     # dataset), `converted` (another colour mode, say) or `duplicate` (pixels of an earlier image).
     "notes": pa.schema([("name", pa.string()), ("split", pa.string()), ("kind", pa.string()), ("reason", pa.string())]),
-    # One row per image of an assembled set. Open, with a bool per attribute, null for edited images.
+    # One row per image of an assembled set. Open, with a bool per attribute: of edited images null where their region
+    # can show it, and else as in the original.
     "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_()), ("touched", pa.bool_())]),
     # One row per image with a detector's calibrated probabilities. Open, with a float per attribute.
     "scores": pa.schema([("image_id", pa.string())]),
@@ -59,7 +60,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("spare", pa.int32()),
         ]
     ),
-    # One row per candidate of each planned edit; the successful one with the highest logit is chosen.
+    # One row per candidate of each planned edit; `masked_l1` is that of its finished image to its collage.
     "candidates": pa.schema(
         [
             ("image_id", pa.string()),

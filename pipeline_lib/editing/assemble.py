@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards, shard_writer
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
+from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.rebalance.plan import made_edits
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
@@ -20,7 +21,7 @@ from pipeline_lib.runtime.revisions import stage
 AT_A_TIME = 4096  # images that are held in memory
 
 
-@stage(revision=2)
+@stage(revision=3)
 def assemble_rebalanced(
     *,
     images: list[Path],
@@ -28,6 +29,7 @@ def assemble_rebalanced(
     touched: list[Path],
     plan: Path,
     truth: list[Path],
+    settings: Rebalance,
     run: str,
     rebalanced: list[Path],
     labels: Path,
@@ -40,10 +42,12 @@ def assemble_rebalanced(
         touched: shards of images that went through the editor with their own part, for the others; may be empty.
         plan: its table of edits, by which spare composites are used only in the place of failed ones.
         truth: label table of the set; empty if ground truth is unknown.
+        settings: the config section, with what the regions can show.
         run: name of the run, stored in the files.
         rebalanced: shards to write, one for each of `images`.
-        labels: table to write, with flags for edited and touched images and the ground truth of all but the edited.
-            An edited image's attributes are null, because the target of an edit is not ground truth.
+        labels: table to write, with flags for edited and touched images and the labels. Of an edited image those that
+            its region can show are null, because the target of an edit is not ground truth, and the others are as
+            before.
     """
     succeeded, edits = _by_name(composites), read_table(plan, "plan")
     if unplanned := succeeded.keys() - set(edits["image_id"]):
@@ -61,7 +65,9 @@ def assemble_rebalanced(
     if known is not None:
         table = table.merge(known[["image_id", *attributes]], on="image_id", validate="one_to_one")
         table[attributes] = table[attributes].astype("boolean")
-        table.loc[table["edited"], attributes] = pd.NA
+        for attribute, own in edits[edits["image_id"].isin(list(edited))].groupby("attribute")["image_id"]:
+            lost = [name for name in attributes if not settings.carries(attribute, name)]
+            table.loc[table["image_id"].isin(own), lost] = pd.NA
     write_table(labels, "assembled", table, {"run": run})
 
 
@@ -110,7 +116,7 @@ def resample_dataset(
         resampled: shards to write. The second copy of an image has its name with `-2`, and so on.
     """
     rows = read_table(table, "labels")
-    holds = {name: rows[name].to_numpy(bool) for name in attribute_columns(rows, "labels")}
+    holds = holds_of(rows, attribute_columns(rows, "labels"))
     drawn = rows["image_id"].to_numpy()[draw_at_rates(holds, targets, seed)]
     names, pixels = read_shards(images)
     position = {name: number for number, name in enumerate(names)}

@@ -21,6 +21,7 @@ from pipeline_lib.imaging.collages import region_masks
 from pipeline_lib.imaging.distances import seam
 from pipeline_lib.imaging.masks import unpack_masks
 from pipeline_lib.imaging.transfer import at_once, to_float, upload
+from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 
@@ -138,11 +139,14 @@ def gather(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def donor_pools(
     image_set: ImageSet, attribute: str, table: Path, kind: str, settings: Rebalance, name: str
 ) -> dict[bool, np.ndarray | None]:
-    """Return the positions of the possible donors for each value of an attribute; None for every image with a part."""
+    """Return the positions of the possible donors for each value of an attribute; None for every image with a part.
+
+    An image of which the attribute is unknown is no donor for either value.
+    """
     if settings.donors == "any":
         return {True: None, False: None}
     rows = read_table(table, kind, columns=["image_id", attribute]).set_index("image_id")
-    has = rows.loc[image_set.names, attribute].to_numpy() > 0.5
+    has = holds_of(rows.loc[image_set.names], [attribute])[attribute]
     return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}
 
 

@@ -16,6 +16,7 @@ from pipeline_lib.imaging.transfer import batch_for, to_uint8
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
@@ -51,8 +52,13 @@ def sample_generator(
         grid: PNG of the first samples to write.
         device: where to decode.
         batch: images decoded at a time.
+
+    Raises:
+        DataError: the generator has no truncation, but is to be sampled with it.
     """
     network = load_weights(generator, Generator, device)
+    if settings.truncation < 1 and not isinstance(network, StyleGAN2Generator):
+        raise DataError(f"{generator}: this generator has no truncation; set `sample.truncation: 1`")
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
@@ -68,7 +74,7 @@ def sample_generator(
             indices = range(start, min(start + batch, settings.images))
             # always a full batch, because rounding depends on the batch size
             drawn = network.sample_latents(range(start, start + batch), seed)
-            if settings.truncation < 1 and isinstance(network, StyleGAN2Generator):
+            if settings.truncation < 1:
                 drawn = network.truncate(drawn, settings.truncation)
             decoded, drawn = network.decode(drawn)[: len(indices)], drawn[: len(indices)]
             if start < GRID_IMAGES:

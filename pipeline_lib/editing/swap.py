@@ -29,6 +29,7 @@ from pipeline_lib.imaging.distances import masked_l1, seam
 from pipeline_lib.imaging.transfer import download, to_float, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
+from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
@@ -73,7 +74,7 @@ def swap(
 
 
 @torch.no_grad()
-@stage(revision=4)
+@stage(revision=5)
 def swap_parts(
     *,
     images: list[Path],
@@ -205,7 +206,7 @@ def held_groups(
 ) -> tuple[np.ndarray, list[dict[str, bool]]]:
     """Return what edits must not change: for each the number of a group, int64 (n,), and the groups' conditions.
 
-    That is the group of its target, and the present value of every other attribute that is edited.
+    That is the group of its target, and the present value of every other attribute that is edited, where it is known.
 
     Args:
         edits: rows of a plan.
@@ -215,12 +216,13 @@ def held_groups(
     """
     if len(settings.edited) == 1:
         return edits["target"].to_numpy(np.int64), [target.where for target in settings.targets]
-    known = read_table(table, kind, columns=["image_id", *settings.edited]).set_index("image_id")
+    rows = read_table(table, kind, columns=["image_id", *settings.edited]).set_index("image_id")
+    known = pd.DataFrame(holds_of(rows.loc[edits["image_id"]], settings.edited))
     groups: dict[tuple[tuple[str, bool], ...], int] = {}
     numbers = []
-    for edit, values in zip(edits.itertuples(), known.loc[edits["image_id"]].to_numpy() > 0.5, strict=True):
-        others = {name: bool(value) for name, value in zip(settings.edited, values, strict=True)}
-        del others[edit.attribute]
+    for edit, values in zip(edits.itertuples(), known.to_numpy(), strict=True):
+        others = {name: bool(value) for name, value in zip(settings.edited, values, strict=True) if value == value}
+        others.pop(edit.attribute, None)
         group = tuple((settings.targets[edit.target].where | others).items())
         numbers.append(groups.setdefault(group, len(groups)))
     return np.array(numbers, np.int64), [dict(group) for group in groups]
@@ -358,7 +360,7 @@ def _try_candidates(
         "seam": differs,
         "success": success,
         "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
-        "masked_l1": masked_l1(swaps.composite, swaps.collage, swaps.masks.known).view(of_face),
+        "masked_l1": masked_l1(swaps.finished, swaps.collage, swaps.masks.known).view(of_face),
         "best": judged.pixels[winners],
     }
     if referee:
@@ -382,12 +384,13 @@ def _refine(
     settings: Rebalance,
     editor: LatentRegressionEditor,
 ) -> Tensor:
-    """Refine the composites of the winners, and put in their place those that succeed; returns which, bool (faces,)."""
+    """Refine the composites of the winners, and put the edits in their place that succeed; returns which, (faces,)."""
     context, donor = swaps.context[winners], swaps.donor[winners]
     masks = Masks(*(mask[winners] for mask in swaps.masks))
     composite = editor.refine(context, donor, masks, settings.refine)
-    refined = judge_winners(finish(context, donor, composite, masks, settings.finish))
+    finished = finish(context, donor, composite, masks, settings.finish)
+    refined = judge_winners(finished)
     better = (refined.strength > 0) & (judged.strength[winners] > 0)
-    for before, after in (*zip(judged, refined, strict=True), (swaps.composite, composite)):
+    for before, after in (*zip(judged, refined, strict=True), (swaps.finished, finished)):
         before[winners[better]] = after[better]
     return better

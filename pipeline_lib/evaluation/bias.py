@@ -23,7 +23,7 @@ from pipeline_lib.rebalance.estimate import (
     is_for_calibration,
     measure_errors,
 )
-from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.rebalance.groups import group_name, holds_of, in_group
 from pipeline_lib.runtime import revisions, seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, write_json
@@ -52,6 +52,8 @@ def evaluate_bias(
     kappa: Path,
 ) -> None:
     """Measure rates and group gaps of every image set by each source of labels, and the detectors' agreement.
+
+    Images of which a label is unknown do not count.
 
     The sources of labels, called judges in the tables, are ground truth (for the original dataset, and for the
     rebalanced one where the truth of its edits is known), the selector, the referee, and the referee corrected for its
@@ -97,11 +99,10 @@ def evaluate_bias(
         rules = targets.alone(attribute).targets
         wheres, wanted = {group_name(rule.where): rule.where for rule in rules}, [rule.rate for rule in rules]
         errors = _referee_errors(*held_out, attribute, wheres)
-        needed = list(dict.fromkeys([attribute, *(name for where in wheres.values() for name in where)]))
         for (stage, judge), found in judged.items():
-            holds = _columns(found[needed].dropna())
-            has = holds[attribute]
-            groups = {name: in_group(holds, where) for name, where in wheres.items()}
+            holds = holds_of(found, list(found))
+            has, known = holds[attribute] == 1, ~np.isnan(holds[attribute])
+            groups = {name: in_group(holds, where) & known for name, where in wheres.items()}
             tables = {judge: rate_rows(stage, judge, attribute, has, groups, settings.confidence)}
             if judge == "referee":
                 tables["corrected"] = corrected_rows(
@@ -144,13 +145,9 @@ def _referee_errors(
 ) -> dict[str, DetectorError]:
     """Measure the referee's error in each of its groups on the held-out images that it was not calibrated on."""
     shows = truth.loc[said.index[~is_for_calibration(said.index)], attribute].dropna()
-    holds = _columns(said.loc[shows.index])
+    holds = holds_of(said.loc[shows.index], list(said))
     groups = {name: in_group(holds, where) for name, where in wheres.items()}
-    return measure_errors(shows.to_numpy(bool), holds[attribute], groups, fall_back_to_pooled=True)
-
-
-def _columns(holds: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {name: holds[name].to_numpy(bool) for name in holds}
+    return measure_errors(shows.to_numpy(bool), holds[attribute] == 1, groups, fall_back_to_pooled=True)
 
 
 def _gap_of(observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate) -> dict[str, object]:

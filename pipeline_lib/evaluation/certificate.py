@@ -23,7 +23,7 @@ from pipeline_lib.rebalance.audit import (
 )
 from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
 from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.groups import group_name
+from pipeline_lib.rebalance.groups import any_unknown, attributes_of, group_name, holds_of, not_counted
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import stage
@@ -50,9 +50,10 @@ def certify_targets(
 ) -> None:
     """Estimate each target's rate in the rebalanced dataset, and say whether the target is met.
 
-    Unedited images count by their labels. Edited images count by their truth where it is known, as of avatars, and else
-    by the labels of an audit, which stands for those that were not audited. An edited image of which it could not be
-    told what it shows counts for each limit of an interval as what is worst for it.
+    Unedited images count by their labels, and not for a target of which a label is unknown. Edited images count by
+    their truth where it is known, as of avatars, and else by the labels of an audit, which stands for those that were
+    not audited. An edited image of which it could not be told what it shows counts for each limit of an interval as
+    what is worst for it.
 
     Args:
         labels: label table of the dataset before it was edited.
@@ -66,13 +67,15 @@ def certify_targets(
         settings: the config section with their tolerances.
         confidence: level of the intervals, in (0, 1).
         seed: seed of the run.
-        certificate: JSON to write, with a verdict for each target.
+        certificate: JSON to write, with a verdict for each target, and the number of unedited images that may be of
+            its group but do not count, since a label is unknown, if there are any (`not_counted`).
 
     Raises:
         DataError: the audit cannot be used.
     """
-    rules, classes = targets.targets, Classes(targets.targets)
-    attributes = classes.attributes
+    rules, before = targets.targets, read_table(labels, "labels").set_index("image_id")
+    attributes = attributes_of(rules)
+    classes = Classes(rules, any_unknown(holds_of(before, attributes)))
     table, edits = read_table(assembled, "assembled"), read_table(plan, "plan").set_index("image_id")
     edits = edits.loc[table.loc[table["edited"], "image_id"]]
     source, known = None, None
@@ -86,11 +89,13 @@ def certify_targets(
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]
-    unknown = None if set(attributes) <= set(table) and kept[attributes].notna().all(axis=None) else UNLABELLED
+    labelled = set(attributes) <= set(table) and kept[attributes].notna().any().all()
+    unknown = None if labelled else UNLABELLED
     if "touched" in kept and kept["touched"].any():
         unknown = TOUCHED
-    counts = classes.count(_holds(kept, attributes)) if unknown is None else None
-    strata = edited_strata(classes, read_table(labels, "labels").set_index("image_id"), edits, known)
+    holds = holds_of(kept, attributes) if labelled else {}
+    counts = classes.count(holds) if unknown is None else None
+    strata = edited_strata(classes, before, edits, known)
     found = [
         _certify(
             *(classes, rules, number, tolerance, counts, strata, confidence),
@@ -98,6 +103,9 @@ def certify_targets(
         )
         for number, tolerance in enumerate(settings.tolerances(len(rules)))
     ]
+    for entry, rule in zip(found, rules, strict=True):
+        if holds and (uncounted := not_counted(holds, rule)):
+            entry["not_counted"] = uncounted
     said = {"source": source, "confidence": confidence, "targets": found, "unknown": unknown}
     if source == "audit" and unknown is None:
         said["unclear"] = sum(len(stratum.unclear) for stratum in strata)
@@ -117,7 +125,7 @@ def edited_strata(
         edits: rows of the plan, by image.
         known: nullable bool columns of what edited images show, by image; None if nothing is known.
     """
-    before = _holds(labels.loc[edits.index], classes.attributes)
+    before = holds_of(labels.loc[edits.index], classes.attributes)
     pairs = classes.of_edits(before, edits["attribute"].to_numpy(), edits["wanted"].to_numpy(bool))
     rows = pd.DataFrame(dict(zip(("origin", "planned"), pairs, strict=True)), index=edits.index)
     sizes = rows.groupby(["origin", "planned"]).size()
@@ -133,14 +141,10 @@ def edited_strata(
     return strata
 
 
-def _holds(rows: pd.DataFrame, attributes: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: rows[name].to_numpy(bool) for name in attributes}
-
-
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, rules: Sequence[RateRule]) -> dict[str, int]:
     """Count the unedited images in an audit, those on which it agrees with their labels, and those it cannot tell."""
     attributes = list(dict.fromkeys(rule.attribute for rule in rules))
-    labels = kept.set_index("image_id")[attributes]
+    labels = kept.set_index("image_id")[attributes].dropna()
     seen = known[attributes].loc[known.index.intersection(labels.index)]
     told = seen.dropna()
     agree = int((told.astype(bool) == labels.loc[told.index].astype(bool)).all(axis=1).sum())

@@ -19,6 +19,8 @@ from pipeline_lib.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+REVISION = 1  # of features; raise it with a change of what they are, or those of earlier runs are read from the cache
+
 
 def extract_features(
     shards: Sequence[str | Path],
@@ -48,7 +50,8 @@ def extract_features(
         raise DataError(f"{', '.join(map(str, shards))}: no images in these shards; run the rule that makes them again")
     kept = None
     if cache is not None:
-        kept = cache / f"{digest_of([digest_of_files(*shards), extractor.name, count, torch.device(device).type])}.npy"
+        made_of = [REVISION, digest_of_files(*shards), extractor.name, count, torch.device(device).type]
+        kept = cache / f"{digest_of(made_of)}.npy"
         if kept.exists():
             logger.info("features of %s are read from %s", Path(shards[0]).parent, kept)
             return np.load(kept, mmap_mode="c")

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import choose_again
-from pipeline_lib.rebalance.groups import in_group, target_gap
+from pipeline_lib.rebalance.groups import counts_for, holds_of, target_gap
 from pipeline_lib.rebalance.judged import confirmed, read_judged, seen_by_referee
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime.errors import UnansweredError
@@ -36,7 +36,7 @@ def evaluate_frontier(
 
     Each choice differs from the run's own in one rule: fewer candidates, another threshold or way to choose, or no
     veto. It is made from the tables alone. What its edits show is said by the referee, never by the selector that chose
-    them. Unedited images count by their labels.
+    them. Unedited images count by their labels, and not at all where one is unknown.
 
     Args:
         candidates: the tables of candidates of all shards.
@@ -103,10 +103,11 @@ def measure_choice(
     seen = seen_by_referee(made, judged)
     rates, compared = [], settings.first_attribute().targets
     for target in compared:
-        holds = labels.set_index("image_id")[[target.attribute, *target.where]].astype(bool)
-        holds.loc[seen.index] = seen[holds.columns]
-        inside = in_group({name: holds[name].to_numpy() for name in holds}, target.where)
-        rates.append(float(holds.loc[inside, target.attribute].mean()) if inside.any() else np.nan)
+        rows = labels.set_index("image_id")[[target.attribute, *target.where]].astype("boolean")
+        rows.loc[seen.index] = seen[rows.columns]
+        holds = holds_of(rows, list(rows))
+        inside = counts_for(holds, target)
+        rates.append(float((holds[target.attribute] == 1)[inside].mean()) if inside.any() else np.nan)
     away = np.array(rates) - [target.rate for target in compared]
     gap = rates[0] - rates[1] if len(rates) == 2 else np.ptp(away) if len(rates) > 2 else np.nan
     return {

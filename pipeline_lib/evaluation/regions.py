@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-@stage(revision=2)
+@stage(revision=3)
 def compare_regions(
     *,
     images: list[Path],
@@ -48,7 +48,7 @@ def compare_regions(
     gallery: Path,
     device: torch.device,
 ) -> None:
-    """Swap the same donors into the same images by part and by the paper's box, and compare the composites.
+    """Swap the same donors into the same images by part and by the paper's box, and compare the edits.
 
     Args:
         images: shards of the samples.
@@ -95,9 +95,9 @@ def compare_regions(
         outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
         result[kind] = {
             "n": len(edits),
-            "masked_l1": float(masked_l1(done.collage, done.composite, done.masks.known).mean()),
+            "masked_l1": float(masked_l1(done.collage, done.finished, done.masks.known).mean()),
             "perceptual_distance_to_context_outside": float(
-                perceptual_distances(perceptual, done.context, done.composite, outside * done.masks.known).mean()
+                perceptual_distances(perceptual, done.context, done.finished, outside * done.masks.known).mean()
             ),
             **{
                 f"success_by_{judge}": float(

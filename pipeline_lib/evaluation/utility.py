@@ -20,7 +20,7 @@ from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
 from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.rebalance.estimate import UNKNOWN
-from pipeline_lib.rebalance.groups import group_name, in_group
+from pipeline_lib.rebalance.groups import counts_for, group_name, holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
@@ -261,21 +261,21 @@ def independence_weights(cells: Cells) -> np.ndarray:
 
 
 def _cells(labels: Path, names: Sequence[str], settings: Rebalance) -> Cells:
-    """Return the cells of images by their labels."""
+    """Return the cells of images by their labels; an image is in none if a label is unknown."""
     table = read_table(labels, "labels").set_index("image_id").loc[names]
     attribute = settings.targets[0].attribute
     wanted = sorted({attribute, *(name for target in settings.targets for name in target.where)})
-    missing = [name for name in wanted if name not in table or table[name].isna().any()]
+    missing = [name for name in wanted if name not in table or table[name].isna().all()]
     if missing:
         raise DataError(
-            f"{labels}: no label `{missing[0]}` of some images, which a classifier needs; add it, or set "
+            f"{labels}: no label `{missing[0]}` of any image, which a classifier needs; add it, or set "
             "`evaluate.utility: null`"
         )
-    holds = {name: table[name].to_numpy(bool) for name in wanted}
+    holds = holds_of(table, wanted)
     group = np.full(len(table), -1)
     for number, target in enumerate(settings.targets):
-        group[in_group(holds, target.where)] = number
-    return Cells(group, holds[attribute])
+        group[counts_for(holds, target)] = number
+    return Cells(group, holds[attribute] == 1)
 
 
 def _edits(assembled: Path, plan: Path, referee: Path, names: Sequence[str]) -> pd.DataFrame:

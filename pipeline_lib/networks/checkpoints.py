@@ -26,6 +26,7 @@ from pipeline_lib.networks.transformers_model import TransformersClassifier, Tra
 from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import atomic_path, digest_of_files
+from pipeline_lib.runtime.revisions import made_by
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     network.architecture: network
@@ -55,13 +56,13 @@ def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any
     Args:
         path: the file to write.
         network: with the attributes `architecture` and `arguments`, from which `load_weights` rebuilds it.
-        provenance: origin of the weights (config digest, steps, data), stored in the header.
+        provenance: origin of the weights (config digest, steps, data), in the header beside the stage that writes.
         half: store floating-point weights in half precision.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    header = {"architecture": network.architecture, "arguments": network.arguments, **provenance}
+    header = {"architecture": network.architecture, "arguments": network.arguments, **provenance, **made_by()}
     with atomic_path(path) as beside:
         save_file(tensors, beside, metadata={"latent_rebalance": json.dumps(header)})
 

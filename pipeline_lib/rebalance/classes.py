@@ -8,17 +8,19 @@ from itertools import product
 import numpy as np
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import attributes_of, members
+from pipeline_lib.rebalance.groups import any_unknown, attributes_of, members
 
 
 class Classes:
     """What targets tell apart. Two images are of one class if they are in the same groups with the same values there.
 
     Targets of one attribute in two groups have four classes, and a fifth if an image can be in neither group. Targets
-    may be of several attributes, and a group may be one of images with an attribute that is edited itself.
+    may be of several attributes, and a group may be one of images with an attribute that is edited itself. An image of
+    which an attribute is unknown counts for the targets that do not name it.
 
     Args:
         targets: the target rates.
+        unknown: whether attributes can be unknown.
 
     Attributes:
         attributes: names of the attributes of targets and conditions, sorted.
@@ -26,9 +28,10 @@ class Classes:
         positive: whether it also has the target's attribute, bool (targets, classes).
     """
 
-    def __init__(self, targets: Sequence[RateRule]):
+    def __init__(self, targets: Sequence[RateRule], unknown: bool = False):
         self.attributes = attributes_of(targets)
-        self._combinations = np.array(list(product((False, True), repeat=len(self.attributes))))
+        self._values = (np.nan, 0.0, 1.0) if unknown else (0.0, 1.0)
+        self._combinations = np.array(list(product(self._values, repeat=len(self.attributes))))
         holds = dict(zip(self.attributes, self._combinations.T, strict=True))
         inside, positive = members(holds, targets)
         seen, classes = np.unique(inside.astype(int) + positive, axis=1, return_inverse=True)
@@ -38,17 +41,24 @@ class Classes:
         return self.inside.shape[1]
 
     def of(self, holds: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the class of each image, int64 (n,), given whether it has each of `attributes`, bool (n,) arrays."""
-        place = sum(np.asarray(holds[name], np.int64) << shift for shift, name in enumerate(reversed(self.attributes)))
+        """Return the class of each image, int64 (n,), given whether it has each of `attributes`, by `holds_of`."""
+        has_unknown = bool(np.isnan(self._values[0]))
+        if not has_unknown and any_unknown({name: holds[name] for name in self.attributes}):
+            raise ValueError("an attribute is unknown, and these classes have no unknown ones")
+        place: np.ndarray | int = 0
+        for name in self.attributes:
+            digit = np.nan_to_num(np.asarray(holds[name], float), nan=-1).astype(np.int64) + has_unknown
+            place = place * len(self._values) + digit
         return self._class_of[place]
 
     def possible(self, shown: np.ndarray) -> np.ndarray:
-        """Return which classes each image can be of, bool (n, classes).
+        """Return which classes each image can be of, bool (n, classes); those of unknown values are none.
 
         Args:
             shown: whether each image has each of `attributes`, float (n, attributes), NaN where it is unknown.
         """
         fits = (np.isnan(shown)[:, None] | (shown[:, None] == self._combinations)).all(axis=2)
+        fits &= ~np.isnan(self._combinations).any(axis=1)
         return fits @ (self._class_of[:, None] == np.arange(len(self)))
 
     def of_edits(
@@ -57,7 +67,7 @@ class Classes:
         """Return the classes of edited images before the edit, and after one that succeeds, both int64 (n,).
 
         Args:
-            before: whether each image had each of `attributes`, bool (n,) arrays.
+            before: whether each image had each of `attributes`, by `holds_of`.
             attribute: name of the attribute that is edited, (n,).
             wanted: value that it is to get, bool (n,).
         """

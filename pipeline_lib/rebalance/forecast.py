@@ -13,6 +13,7 @@ from pipeline_lib.config import RateRule
 from pipeline_lib.rebalance.certify import FEWEST, GROWTH, LIKELY, Stratum, Verdict, chances, estimate, judge
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.rebalance.groups import any_unknown
 from pipeline_lib.rebalance.plan import Audited, choose_edits
 from pipeline_lib.runtime import seeding
 
@@ -29,6 +30,7 @@ class Forecast(NamedTuple):
     after: Estimate  # rate that an audit would find
     verdict: Verdict
     labels: int | None  # audited edits of each target from which on this one is likely found to be met; None if never
+    unknown: int  # images that may be of the group, but do not count, since a label is unknown
 
 
 def forecast(
@@ -49,7 +51,7 @@ def forecast(
     Every image is taken to be editable, since parts are not segmented yet. Spares are not counted.
 
     Args:
-        holds: whether each image has each attribute, bool (n,) arrays.
+        holds: whether each image has each attribute, by `holds_of`.
         targets: target rates, whose conditions do not overlap.
         tolerances: largest distance from each target that counts as met.
         failing: share of the edits that fail, in [0, 1], for each target.
@@ -64,7 +66,7 @@ def forecast(
     edited = dict.fromkeys(target.attribute for target in targets)
     everywhere = np.ones(len(next(iter(holds.values()))), bool)
     chosen, counts = choose_edits(holds, dict.fromkeys(edited, everywhere), targets, seed, "dataset", audited=audited)
-    classes = Classes(targets)
+    classes = Classes(targets, any_unknown(holds))
     planned = _planned_edits(classes, holds, chosen)
     untouched = np.delete(np.arange(len(everywhere)), chosen["position"])
     kept = classes.count({name: holds[name][untouched] for name in classes.attributes})
@@ -89,7 +91,8 @@ def forecast(
         verdict = judge(after, target.rate, tolerance)
         count = counts[number]
         known = (str(count["group"]), target.attribute, int(count["size"]), float(count["rate_before"]), target.rate)
-        found.append(Forecast(*known, edits[number], after, verdict, enough))
+        unknown = int(count.get("unknown", 0))
+        found.append(Forecast(*known, edits[number], after, verdict, enough, unknown))
     return found
 
 

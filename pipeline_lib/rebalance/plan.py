@@ -14,7 +14,15 @@ import pandas as pd
 from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.audit import combine_audits, read_edits
-from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
+from pipeline_lib.rebalance.groups import (
+    attributes_of,
+    counts_for,
+    group_name,
+    holds_of,
+    in_group,
+    members,
+    not_counted,
+)
 from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest_rates, own_target
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -48,6 +56,8 @@ def plan_edits(
 ) -> None:
     """Plan the edits of one image set.
 
+    An image of which a target's attribute or a condition is unknown is neither counted nor edited for that target.
+
     Args:
         table: ground truth labels of the set, or the selector's scores if ground truth is unknown.
         kind: "labels" or "scores".
@@ -66,7 +76,7 @@ def plan_edits(
     """
     rows = read_table(table, kind)
     attributes = attribute_columns(rows, kind)
-    holds = {attribute: rows[attribute].to_numpy() > 0.5 for attribute in attributes}
+    holds = holds_of(rows, attributes)
     if kind == "labels":  # of samples there can be as many as one likes
         refuse_small_groups(holds, settings.targets, name)
     may_change = {
@@ -85,12 +95,12 @@ def plan_edits(
 
 
 def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], name: str) -> None:
-    """Refuse targets in groups of fewer than `LEAST_IN_GROUP` images, of whose rates little can be known.
+    """Refuse targets in groups of fewer than `LEAST_IN_GROUP` known images, of whose rates little can be known.
 
     Conditions on an attribute that is edited itself do not count, since the plan decides how many images meet them.
 
     Args:
-        holds: whether each image has each attribute, bool (n,) arrays.
+        holds: whether each image has each attribute, by `holds_of`.
         targets: target rates.
         name: name of the image set.
 
@@ -100,11 +110,13 @@ def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateR
     edited = {target.attribute for target in targets}
     for number, target in enumerate(targets):
         where = {attribute: value for attribute, value in target.where.items() if attribute not in edited}
-        size = int(in_group(holds, where).sum()) if where else LEAST_IN_GROUP
-        if size < LEAST_IN_GROUP:
+        group = target.model_copy(update={"where": where})
+        size, unknown = int(counts_for(holds, group).sum()), not_counted(holds, group)
+        if size < LEAST_IN_GROUP and (where or unknown):
+            more = f", beside {unknown} of which a label is unknown" if unknown else ""
             raise DataError(
-                f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}, and a rate of fewer "
-                f"than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
+                f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}{more}, and a rate of "
+                f"fewer than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
             )
 
 
@@ -121,7 +133,7 @@ def refuse_without_donors(
     and no edit is found to succeed.
 
     Args:
-        holds: whether each image has each attribute, bool (n,) arrays.
+        holds: whether each image has each attribute, by `holds_of`.
         settings: the config section.
         name: name of the image set.
         may_change: which images have a part that can be exchanged, bool (n,), for each attribute that has a target;
@@ -131,8 +143,8 @@ def refuse_without_donors(
         DataError: names the target, the attribute and the value.
     """
     for number, target in enumerate(settings.targets):
-        has, group = holds[target.attribute], in_group(holds, target.where)
-        needed = round(target.rate * group.sum()) - int((group & has).sum())
+        has, group = holds[target.attribute], counts_for(holds, target)
+        needed = round(target.rate * group.sum()) - int((group & (has == 1)).sum())
         if not needed:
             continue
         value = group_name({target.attribute: needed > 0})
@@ -144,9 +156,12 @@ def refuse_without_donors(
                 f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "
                 f"images that are {value}, or drop the target"
             )
-        conditions = {group_name(target.where): group} | {condition: holds[condition] for condition in target.where}
+        conditions = {group_name(target.where): in_group(holds, target.where)} | {
+            condition: holds[condition] for condition in target.where
+        }
         for condition, meets in conditions.items():
-            if (has == meets).all() or (has != meets).all():
+            alike = (has == meets)[~np.isnan(has) & ~np.isnan(meets)]
+            if alike.all() or not alike.any():
                 raise DataError(
                     f"rebalance.targets.{number}: in `{name}` {target.attribute} is the same as {condition} or its "
                     f"opposite, so nobody can learn to tell an image that became {value} from one of another group; "
@@ -174,7 +189,7 @@ def choose_edits(
     """Choose the fewest edits that reach every target rate.
 
     Args:
-        holds: whether each image has each attribute, bool (n,) arrays.
+        holds: whether each image has each attribute, by `holds_of`.
         may_change: which images can be edited, bool (n,), for each attribute that has a target.
         targets: target rates, of which those of one attribute do not overlap.
         seed: seed of the run.
@@ -186,7 +201,8 @@ def choose_edits(
 
     Returns:
         One row per edit (position, target, attribute, wanted, spare), ordered by position, and the counts of each
-        target. `spare` is 0 for an edit that is needed, and else the place in the order in which spares are used.
+        target, with `unknown` if there are images that may be of its group but do not count. `spare` is 0 for an edit
+        that is needed, and else the place in the order in which spares are used.
 
     Raises:
         DataError: a target's group has no images, or too few that can be edited; or no earlier edit for it is known to
@@ -194,11 +210,15 @@ def choose_edits(
     """
     counts: list[dict[str, object]] = []
     shares = []
+    inside, positive = members(holds, targets)
     for number, target in enumerate(targets):
-        group = in_group(holds, target.where)
-        size, present = int(group.sum()), int((group & holds[target.attribute]).sum())
+        size, present = int(inside[number].sum()), int(positive[number].sum())
+        unknown = not_counted(holds, target)
         if not size:
-            raise DataError(f"rebalance.targets.{number}: no image of `{name}` is {group_name(target.where)}; drop it")
+            more = f" (but {unknown} of which a label is unknown may be)" if unknown else ""
+            raise DataError(
+                f"rebalance.targets.{number}: no image of `{name}` is {group_name(target.where)}{more}; drop it"
+            )
         is_met = round(target.rate * size) == present
         shares.append(1.0 if audited is None or is_met else _share(audited[number], number))
         counts.append(
@@ -208,6 +228,7 @@ def choose_edits(
                 "size": size,
                 "rate_before": present / size,
                 "rate_wanted": target.rate,
+                **({"unknown": unknown} if unknown else {}),
             }
         )
     choose = _choose_by_target if len(may_change) == 1 else _choose_by_program
@@ -235,7 +256,7 @@ def _choose_by_target(
     """Choose the edits of targets of one attribute, each of which needs as many as it is away from its rate."""
     edits = []
     for number, (target, share) in enumerate(zip(targets, shares, strict=True)):
-        group, has = in_group(holds, target.where), holds[target.attribute]
+        group, has = counts_for(holds, target), holds[target.attribute] == 1
         size, present = int(group.sum()), int((group & has).sum())
         wanted = round(target.rate * size)
         rises = wanted > present
@@ -283,7 +304,8 @@ def _choose_by_program(
 
     def edits_of(variable: int, places: np.ndarray) -> list[_Edit]:
         attribute = program.variables[variable][1]
-        return [(int(place), int(own[attribute][place]), attribute, not holds[attribute][place], 0) for place in places]
+        lacks = holds[attribute] == 0
+        return [(int(place), int(own[attribute][place]), attribute, bool(lacks[place]), 0) for place in places]
 
     edits, extra = [], []
     for kind in range(len(kinds.sizes)):
@@ -315,7 +337,7 @@ def audit_edits(
         audit: CSV files, of one round or of several. An edit of which it could not be told whether it succeeded, or
             about which two of them differ, is not counted.
         names: names of the images.
-        holds: whether each image had each attribute before the edit, bool (n,) arrays.
+        holds: whether each image had each attribute before the edit, by `holds_of`.
         settings: the config section.
 
     Raises:
@@ -330,8 +352,8 @@ def audit_edits(
     before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
     counted = []
     for target in targets:
-        rises = target.rate > holds[target.attribute][in_group(holds, target.where)].mean()
-        made_for = in_group(dict(before.items()), target.where) & (before[target.attribute] != rises)
+        rises = target.rate > holds[target.attribute][counts_for(holds, target)].mean()
+        made_for = counts_for(dict(before.items()), target) & (before[target.attribute] != rises)
         made_for &= edited == target.attribute
         succeeded = in_group(dict(known.items()), target.where) & (known[target.attribute] == rises)
         made_for &= succeeded.notna()

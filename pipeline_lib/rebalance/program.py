@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import in_group, members
+from pipeline_lib.rebalance.groups import counts_for, members
 
 HALF_AN_IMAGE = 0.5 + 1e-6  # distance from its target at which a count of whole images is as near as can be
 
@@ -23,7 +23,7 @@ class Kinds:
     """Images that are alike in all that the targets name, and in what can be edited.
 
     Attributes:
-        holds: whether each kind has each attribute of targets and conditions, bool (kinds,) arrays.
+        holds: whether each kind has each attribute of targets and conditions, (kinds,) arrays as of `holds_of`.
         editable: whether each of the edited attributes can be changed, likewise.
         sizes: number of images, int (kinds,).
         of: kind of each image, int (n,).
@@ -36,11 +36,12 @@ class Kinds:
 
     @staticmethod
     def among(holds: Mapping[str, np.ndarray], may_change: Mapping[str, np.ndarray]) -> Kinds:
-        """Sort images, given what they have and what can be edited, bool (n,) arrays by attribute."""
-        columns = np.stack([*holds.values(), *may_change.values()], axis=1)
+        """Sort images, given what they have, by `holds_of`, and what can be edited, bool (n,), by attribute."""
+        columns = np.nan_to_num(np.stack([*holds.values(), *may_change.values()], axis=1, dtype=float), nan=-1)
         seen, of, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
-        has, can = np.split(seen.T, [len(holds)])
-        return Kinds(dict(zip(holds, has, strict=True)), dict(zip(may_change, can, strict=True)), sizes, of.reshape(-1))
+        has, can = np.split(np.where(seen < 0, np.nan, seen).T, [len(holds)])
+        editable = dict(zip(may_change, can.astype(bool), strict=True))
+        return Kinds(dict(zip(holds, has, strict=True)), editable, sizes, of.reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Program:
         before = np.stack([(member * kinds.sizes).sum(axis=1) for member in (inside, positive)])
         variables, groups, positives = [], [], []
         for attribute, can in kinds.editable.items():
-            flipped = kinds.holds | {attribute: ~kinds.holds[attribute]}
+            flipped = kinds.holds | {attribute: kinds.holds[attribute] == 0}
             own = own_target(kinds.holds, targets, attribute)
             changes = [after - now for after, now in zip(_counted(flipped, targets), (inside, positive), strict=True)]
             for kind in np.flatnonzero(can & (own >= 0)):
@@ -111,14 +112,14 @@ def own_target(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], att
     """Return the number of the target that an edit of an attribute is made for, int (n,); -1 without one.
 
     Args:
-        holds: whether each image has each attribute, bool (n,) arrays.
+        holds: whether each image has each attribute, by `holds_of`.
         targets: the target rates, of which those of one attribute do not overlap.
         attribute: what is edited.
     """
     own = np.full(len(next(iter(holds.values()))), -1)
     for number, target in enumerate(targets):
         if target.attribute == attribute:
-            own[in_group(holds, target.where)] = number
+            own[counts_for(holds, target)] = number
     return own
 
 

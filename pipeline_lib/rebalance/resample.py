@@ -22,10 +22,11 @@ def draw_at_rates(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], 
 
     Images that differ in an attribute without targets stay as many as they were, so that groups by hair, for example,
     keep their sizes. Of what is too frequent some images are left out at random. Of what is too rare every image is
-    repeated equally often, but for a random rest. Images in no group are kept.
+    repeated equally often, but for a random rest. Images in no group are kept, and so are those of which an attribute
+    with targets is unknown.
 
     Args:
-        holds: whether each image has each attribute, bool (n,) arrays.
+        holds: whether each image has each attribute, by `holds_of`.
         targets: target rates, of which those of one attribute do not overlap.
         seed: seed of the run.
 
@@ -36,7 +37,10 @@ def draw_at_rates(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], 
         DataError: a group has no image of a value that it needs, or the rates cannot be reached together.
     """
     kinds = Kinds.among({name: holds[name] for name in attributes_of(targets)}, {})
-    kept = [values for name, values in kinds.holds.items() if name not in {target.attribute for target in targets}]
+    changed = {target.attribute for target in targets}
+    kept = [
+        np.isnan(values) if name in changed else np.nan_to_num(values, nan=-1) for name, values in kinds.holds.items()
+    ]
     stratum = np.unique(np.stack([np.zeros(len(kinds.sizes)), *kept]), axis=1, return_inverse=True)[1].reshape(-1)
     repeats = np.zeros(len(kinds.of), np.int64)
     for kind, count in enumerate(_whole(rake(kinds, stratum, targets), stratum)):

@@ -49,6 +49,22 @@ COLUMNS_TABLE = """
 {rows}
 """
 
+LABELS = """
+## Labels of edited images
+
+An edit makes unknown only what its region can show. The other labels are those of the image before the edit, and
+`carried_over` names them. The edited attribute is null until somebody has labelled the image by eye or the nearest
+drawing tells; `target_value` is what the edit aimed at, and `confirmed_by` says who confirms it. To train on the label,
+and where there is none on the value aimed at if it is confirmed (`table` is {table} as pandas reads it):
+
+```python
+{line}
+```
+"""
+#: The label, else the value aimed at if it is confirmed, where several attributes are edited for one of them.
+LABEL_ELSE_TARGET = 'labels = table["{name}"].fillna(table["target_value"].where(table["confirmed_by"].notna()))'
+OF_SEVERAL = LABEL_ELSE_TARGET.replace(".notna()", '.notna() & (table["target_attribute"] == "{name}")')
+
 MODEL = Template("""\
 # $title
 
@@ -81,8 +97,7 @@ edited images of the training data from unedited ones that show the same with an
 - Not as evidence about people: rates in its samples were set by a config.
 - Not to train a detector of $attributes: its samples come without labels, and what detectors say of them can be wrong.
 - Not as a balanced source where another attribute or group matters: only the rates named above were aimed at.
-- Not with another truncation than $truncation: the rates above hold for it alone.
-
+$truncation
 ## How to load it
 
 With the library Latent Rebalance ($version) installed, in this folder:
@@ -92,6 +107,7 @@ $example
 ```
 """)
 
+TRUNCATION = "- Not with another truncation than {:g}: the rates above hold for it alone.\n"
 EXAMPLE = """\
 import torch
 from PIL import Image
@@ -128,6 +144,10 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
     model = ["- `model/`: the GAN retrained on these images, with its card."] * bool(image_set.retrained)
     files = "\n".join([form.files, *model])
     text = f"{head}\n{IMAGES.substitute(files=files)}"
+    edited = image_set.config.rebalance.edited
+    if image_set.splits[0].edits and edited[0] in image_set.attributes:
+        line = (LABEL_ELSE_TARGET if len(edited) == 1 else OF_SEVERAL).format(name=edited[0])
+        text += LABELS.format(table=form.table, line=line)
     if form.plain:
         return text
     rows = "\n".join(f"| `{name}` | {COLUMNS.get(name, ATTRIBUTE)} |" for name in image_set.schema.names)
@@ -144,7 +164,7 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
     config, header, settings = image_set.config, read_header(image_set.retrained), image_set.config.rebalance
     title = f"GAN with {' and '.join(map(readable, settings.edited))} rebalanced ({config.run})"
     measured = metrics["quality"]["retrained"]["frechet_distance"]
-    side, truncation = image_set.resolution, config.sample.truncation
+    side, is_truncatable = image_set.resolution, header["architecture"] == "stylegan2"
     certificates = metrics["certificate_samples"], metrics["certificate"]
     said = say_samples(certificates[0]), say_certificate(certificates[1])
     bases = describe_samples(certificates[0]), describe_certificate(certificates[1])
@@ -167,9 +187,9 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
         extractor=measured["extractor"],
         distance=frechet_distances(metrics["quality"]).text("retrained"),
         leakage=_area(metrics["leakage"]["dataset"]["pooled"]["auc"]),
-        truncation=f"{truncation:g}",
+        truncation=TRUNCATION.format(config.sample.truncation) * is_truncatable,
         version=image_set.provenance["installation"]["latent-rebalance"],
-        example=_example(config, header["architecture"], side),
+        example=_example(config, side),
     )
     front = {
         "license": "mit" if config.data.reader == "avatars" else "unknown",
@@ -210,8 +230,8 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _example(config: Config, architecture: str, side: int) -> str:
-    truncated = config.sample.truncation < 1 and architecture == "stylegan2"
+def _example(config: Config, side: int) -> str:
+    truncated = config.sample.truncation < 1
     truncate = f"\nlatents = generator.truncate(latents, {config.sample.truncation:g})" * truncated
     return EXAMPLE.format(truncate=truncate, side=side)
 

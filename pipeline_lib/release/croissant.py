@@ -69,7 +69,7 @@ def croissant(image_set: ImageSet, folder: Path, title: str, licence: str) -> di
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": f"{config.run}-{image_set.name}".replace("_", "-"),
-        "description": f"{title}. Edited images are marked in each row; their attributes are null.",
+        "description": f"{title}. Edited images are marked in each row; what is unknown of them is null.",
         "conformsTo": VERSION,
         "license": licence,
         "version": image_set.provenance["installation"]["latent-rebalance"],

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_lib import __version__
-from pipeline_lib.data.tables import attribute_columns, read_table
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.png import encode_png
 from pipeline_lib.release.image_sets import TEST, TRAIN, ImageSet, Split
 from pipeline_lib.release.names import check_file_names, file_name
@@ -40,11 +40,13 @@ class Format:
     Attributes:
         write: writes the images of a set, and what belongs to them, into a folder.
         files: what the folder then holds, as Markdown for its README.
+        table: what holds the labels, as Markdown.
         plain: whether it holds the set and its labels alone, without held-out images and a table of lineage.
     """
 
     write: Callable[[ImageSet, Path], None]
     files: str
+    table: str
     plain: bool = False
 
 
@@ -89,20 +91,21 @@ def _write_png(image_set: ImageSet, folder: Path) -> None:
     split = image_set.splits[0]
     for _ in _written(image_set, split, folder):
         pass
-    table = _labels(image_set.run, image_set.name)
-    if table is None:
-        table = pd.DataFrame({"image_id": split.image_ids.to_pylist()})
+    table = _labels(image_set, split)
     table.insert(0, "image", table.pop("image_id").map(file_name))
     table.to_csv(folder / TABLE, index=False)
 
 
-def _labels(run: Path, name: str) -> pd.DataFrame | None:
-    path = run / "labels" / f"{name}.parquet"
-    if not path.exists():
-        return None
-    kind = "assembled" if name.endswith("_rebalanced") else "labels"
-    table = read_table(path, kind)
-    for column in [*attribute_columns(table, kind), *({"edited", "touched"} & set(table))]:
+def _labels(image_set: ImageSet, split: Split) -> pd.DataFrame:
+    """Return the labels of images with 1, 0 or nothing, and of a rebalanced set what was done to each image."""
+    path = image_set.run / f"labels/{image_set.name}.parquet"
+    if image_set.name.endswith("_rebalanced"):
+        table = split.known.drop_columns("donor_id").to_pandas().rename(columns={"original_id": "image_id"})
+    elif path.exists():
+        table = read_table(path, "labels")
+    else:
+        return pd.DataFrame({"image_id": split.image_ids.to_pylist()})
+    for column in [*image_set.attributes, *({"edited", "touched", "target_value"} & set(table))]:
         table[column] = table[column].astype("boolean").astype("Int8")
     return table
 
@@ -197,7 +200,8 @@ FORMATS = {
         """\
 - `*.png`: the images, with the names that they have in the source.
 - `labels.csv`: a row for each image, with 1, 0, or nothing where unknown. The reader `folder` of Latent Rebalance reads
-  it.""",
+  it; `edited_labels: confirmed` then takes the value aimed at where it is confirmed and nothing else is known.""",
+        "`labels.csv`",
         plain=True,
     ),
     "imagefolder": Format(
@@ -207,24 +211,27 @@ FORMATS = {
 - `train/metadata.parquet`, `test/metadata.parquet`: a row for each image, as `datasets` expects it:
   `load_dataset("imagefolder", data_dir="this folder")`.
 - `croissant.json`: what is in the tables, as [Croissant](https://docs.mlcommons.org/croissant/) metadata.""",
+        "`train/metadata.parquet`",
     ),
     "celeba": Format(
         _write_celeba,
         """\
 - `img_align_celeba/*.png`: the images, numbered.
-- `list_attr_celeba.txt`: the attributes, 1 or -1, and **0 where unknown, as all are of an edited image**. CelebA itself
-  has no 0, and a reader that only asks for 1 takes it for -1. Such a reader must leave out the files in
-  `list_edited.txt`.
-- `list_edited.txt`: a line for each edited image, with the attribute that it was to get and the value, 1 or -1. Nobody
-  has checked that it shows that value.
+- `list_attr_celeba.txt`: the attributes, 1 or -1, and **0 where unknown, as can be of an edited image what its region
+  shows**. CelebA itself has no 0, and a reader that only asks for 1 takes it for -1. Such a reader must leave out the
+  files with a 0, which other images have too where a label is unknown.
+- `list_edited.txt`: a line for each edited image, with the attribute that it was to get and the value, 1 or -1. Who
+  confirms that it shows that value is in `metadata.parquet`.
 - `list_eval_partition.txt`: 0 for training, 2 for the images that were held out. No held-out image was edited or was a
   donor.
 - `metadata.parquet`: a row for each image, with everything that is known of it.""",
+        "`metadata.parquet`",
     ),
     "webdataset": Format(
         _write_webdataset,
         """\
 - `train-*.tar` and, where images were held out, `test-*.tar`: WebDataset shards with a `.png` and a `.json` for each
   image. The JSON has everything that is known of it. No held-out image was edited or was a donor.""",
+        "what the JSON files hold,",
     ),
 }

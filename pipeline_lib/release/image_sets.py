@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.config import Config, Inpainting, PartRegion, Translation
 from pipeline_lib.data.shards import iterate_shards, open_shard, resolution_of
 from pipeline_lib.data.tables import SCHEMAS, read_arrow
+from pipeline_lib.release.confirmed import confirm_edits
 from pipeline_lib.release.provenance import FILE, config_of, read_provenance
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
@@ -33,6 +35,18 @@ _COLUMNS = (
     ("donor_id", pa.string(), "of an edited image: name of the image that the region was taken from, or its shape"),
     ("target_attribute", pa.string(), "of an edited image: the attribute that the edit aimed at"),
     ("target_value", pa.bool_(), "of an edited image: the value aimed at, which is no ground truth"),
+    (
+        "confirmed_by",
+        pa.string(),
+        "of an edited image: who says that it shows the value aimed at; `audit`: somebody who labelled it by eye; "
+        "`drawing`: the nearest drawing of its face; `referee`: a detector without part in the edit, where neither of "
+        "them was asked; null: nobody",
+    ),
+    (
+        "carried_over",
+        pa.string(),
+        "of an edited image: the attributes whose labels are those of the image before the edit, joined by `+`",
+    ),
     ("region", pa.string(), "what was exchanged"),
     ("editor", pa.string(), "how the exchanged region was fitted in"),
     ("finish", pa.string(), "what was kept of the editor's output; none: all of it"),
@@ -46,9 +60,15 @@ _COLUMNS = (
 #: Columns of an image's lineage, before those of its attributes, and what each is.
 LINEAGE = pa.schema([(name, kind) for name, kind, _ in _COLUMNS])
 COLUMNS = {name: text for name, _, text in _COLUMNS}
-ATTRIBUTE = "whether the image has this attribute; null where unknown, as in every edited image"
+ATTRIBUTE = (
+    "whether the image has this attribute; null where unknown. Of an edited image it is what an audit or a drawing "
+    "shows, or carried over from the image before the edit"
+)
 #: Those of them that differ from image to image.
-KNOWN = ("original_id", "edited", "touched", "donor_id", "target_attribute", "target_value")
+KNOWN = (
+    *("original_id", "edited", "touched", "donor_id"),
+    *("target_attribute", "target_value", "confirmed_by", "carried_over"),
+)
 METRICS = "evaluation/metrics.json"  # what a run makes last
 FROM_DATA = ("dataset", "held_out")  # sets of images that no GAN has drawn
 HELD_OUT, TRAIN, TEST = "held_out", "train", "test"
@@ -170,13 +190,13 @@ def open_image_set(run: Path, name: str, held_out: bool = True) -> ImageSet:
     config = config_of(provenance)
     base = name.removesuffix("_rebalanced")
     models = _models(run, config, base) if base != name else {}
-    splits = [_open_split(run, config, name, TEST if name == HELD_OUT else TRAIN)]
+    splits = [_open_split(run, config, provenance, name, TEST if name == HELD_OUT else TRAIN)]
     if base == "dataset" and held_out:
-        splits.append(_open_split(run, config, HELD_OUT, TEST))
+        splits.append(_open_split(run, config, provenance, HELD_OUT, TEST))
     return ImageSet(run, name, provenance, config, splits, models)
 
 
-def _open_split(run: Path, config: Config, name: str, split: str) -> Split:
+def _open_split(run: Path, config: Config, provenance: dict[str, Any], name: str, split: str) -> Split:
     shards = [run / f"images/{name}/{number}.parquet" for number in range(config.data.shards)]
     if missing := [path for path in shards if not path.is_file()]:
         raise DataError(f"{run}: the run is not finished, it lacks {missing[0].relative_to(run)}; run the workflow")
@@ -188,7 +208,8 @@ def _open_split(run: Path, config: Config, name: str, split: str) -> Split:
     )
     base = name.removesuffix("_rebalanced")
     known = _labels(run / f"labels/{name}.parquet", "labels" if base == name else "assembled", image_ids)
-    known = _edits(run, config, base, known) if base != name else known
+    if base != name:
+        known = _confirmed(run, config, provenance, name, _edits(run, config, base, known))
     drawn_by = None
     if not base.startswith("dataset") and base != HELD_OUT:
         source = open_shard(run / f"images/{base}/0.parquet").schema_arrow.metadata
@@ -239,6 +260,18 @@ def _edits(run: Path, config: Config, base: str, known: pa.Table) -> pa.Table:
     if strangers := donors.filter(pc.invert(pc.is_in(donors, image_ids.combine_chunks()))).drop_null().to_pylist():
         raise DataError(f"{run}: the donor {min(strangers)} is not in images/{base}; run the workflow again")
     return known
+
+
+def _confirmed(run: Path, config: Config, provenance: dict[str, Any], name: str, known: pa.Table) -> pa.Table:
+    """Return what is known of images with what the edited ones show and who says so."""
+    rows = known.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get).set_index("original_id")
+    edited = rows.index[rows["edited"]]
+    attributes = [column for column in rows if column not in KNOWN]
+    edits = rows.loc[edited, ["target_attribute", "target_value"]].set_axis(["attribute", "wanted"], axis=1)
+    labels, made_by = confirm_edits(run, name, config, provenance, set(rows.index), edits, rows.loc[edited, attributes])
+    rows.loc[edited, attributes] = labels
+    rows[list(made_by)] = made_by
+    return pa.Table.from_pandas(rows.reset_index(), known.schema, preserve_index=False)
 
 
 def _swaps(run: Path, config: Config, base: str) -> list[Path]:

@@ -13,13 +13,15 @@ from pydantic import ValidationError
 import pipeline_lib
 from pipeline_lib import __version__
 from pipeline_lib.config import Config, read_config
+from pipeline_lib.data.shards import open_shard
+from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.runtime.devices import device_pool
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below, read_json, write_json
 from pipeline_lib.runtime.revisions import stage
 
 FILE, CONFIG = "provenance.json", "config.yaml"
-FORM = 1  # of the file; raised when keys change their meaning
+FORM = 2  # of the file; raised when keys change their meaning
 
 ROUNDING = "rounding in networks, so trained weights and edited images"
 ARITHMETIC = "sums and random draws, so possibly every figure"
@@ -45,6 +47,7 @@ PACKAGES = {
 }
 VECTORS = ("amx", "avx", "bf16", "fma", "i8mm", "neon", "sse", "sve")  # beginnings of names of vector instructions
 CODE = "any step of the workflow"
+UNKNOWN = "an unknown stage"  # which made a file that does not name it
 
 
 @stage(revision=1)
@@ -59,7 +62,7 @@ def record_provenance(
         models: weight files of the run.
         given: weights, label tables and other files that the config names.
         provenance: JSON to write, in the folder of the run. Its versions are those of this installation, so it is
-            recorded with the last of these files.
+            recorded with the last of these files; its stages and their revisions are those that the files name.
     """
 
     def own(paths: Sequence[Path]) -> dict[str, str]:
@@ -72,11 +75,20 @@ def record_provenance(
             "config": settings,
             "config_digest": _digest_of_config(settings),
             "installation": describe_installation(),
+            "stages": sorted({*map(_maker_of_images, images), *map(_maker_of_weights, models)}),
             "images": own(images),
             "models": own(models),
             "given": {path.as_posix(): digest_of_files(path) for path in given},
         },
     )
+
+
+def _maker_of_images(shard: Path) -> str:
+    return (open_shard(shard).schema_arrow.metadata or {}).get(b"made_by", UNKNOWN.encode()).decode()
+
+
+def _maker_of_weights(path: Path) -> str:
+    return read_header(path).get("made_by", UNKNOWN)
 
 
 def describe_installation() -> dict[str, Any]:
@@ -131,13 +143,14 @@ def config_of(provenance: Mapping[str, Any]) -> Config:
         ) from None
 
 
-def reproduce(export: Path) -> tuple[list[str], bool]:
+def reproduce(export: Path, revisions: Mapping[str, int]) -> tuple[list[str], bool]:
     """Say what made an export, and whether this installation would make the same bytes.
 
     Paths of given files are those of the config, relative to the working directory.
 
     Args:
         export: folder written by `export`.
+        revisions: revision of each stage in this installation.
 
     Returns:
         Lines to print, and whether nothing differs.
@@ -154,7 +167,7 @@ def reproduce(export: Path) -> tuple[list[str], bool]:
         f"digest {there['config_digest']}.",
     ]
     same, differing = [], []
-    for name, before, now, changes in _compared(export, there, here):
+    for name, before, now, changes in _compared(export, there, here, revisions):
         if before == now:
             same.append(f"same: {name} {_text(before)}")
         else:
@@ -170,13 +183,16 @@ def reproduce(export: Path) -> tuple[list[str], bool]:
 
 
 def _compared(
-    export: Path, there: Mapping[str, Any], here: Mapping[str, Any]
+    export: Path, there: Mapping[str, Any], here: Mapping[str, Any], revisions: Mapping[str, int]
 ) -> Iterator[tuple[str, object, object, str]]:
     """Yield name, value then, value now, and what it can change, of everything that can differ."""
     then = there["installation"]
     yield "config digest", there["config_digest"], _digest_of_config(read_config(export / CONFIG)), CODE
     yield "latent-rebalance", then["latent-rebalance"], here["latent-rebalance"], CODE
     yield "source code digest", then["code"], here["code"], CODE
+    for made_by in there["stages"]:
+        stage, _, revision = made_by.partition("@")
+        yield f"revision of {stage}", revision or None, str(revisions.get(stage, "not there")), "the files that it made"
     yield "python", then["python"], here["python"], ARITHMETIC
     for name in PACKAGES:
         if name in then["packages"]:

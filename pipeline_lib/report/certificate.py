@@ -29,7 +29,10 @@ VERDICTS = {
 
 def say_certificate(certificate: Mapping[str, Any]) -> list[str]:
     """Return a sentence or two for each target."""
-    return [_say_target(found, certificate["confidence"], certificate["unknown"]) for found in certificate["targets"]]
+    return [
+        _say_target(found, certificate["confidence"], certificate["unknown"]) + _say_uncounted(found)
+        for found in certificate["targets"]
+    ]
 
 
 def describe_certificate(certificate: Mapping[str, Any]) -> str:
@@ -75,6 +78,13 @@ def _say_target(found: Mapping[str, Any], confidence: float, unknown: str | None
         return f"{asked} {percent(found['rate']['value'])} do. {verdict}"
     does = f"With {percent(confidence)} confidence, between {percent(low)} and {percent(high)} do."
     return " ".join([asked, does, verdict, *_say_labels(found)])
+
+
+def _say_uncounted(found: Mapping[str, Any]) -> str:
+    """Say how many images do not count; empty if all do."""
+    if not (count := found.get("not_counted")):
+        return ""
+    return f" {count:,} more images may be of this group, but do not count, since a label of theirs is unknown."
 
 
 def _say_labels(found: Mapping[str, Any]) -> list[str]:

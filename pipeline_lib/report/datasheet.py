@@ -46,8 +46,7 @@ unchanged. $planned edits were planned. Where no candidate succeeded, the image 
 |---|--:|--:|--:|
 $counts
 
-The attributes of every edited image are null. The target of an edit is no ground truth, and nobody labelled the result.
-The detectors' scores are in separate tables.
+$unknown The target of an edit is no ground truth. $labelled The detectors' scores are in separate tables.
 
 $gaps
 
@@ -65,7 +64,7 @@ $extractor) is $distance_after.
 Meant for research on bias in datasets and generative models.
 
 - $artefacts, by which edited images may be told from the others.
-- Do not train a classifier of $attributes on labels filled in for edited images, which are the selector's predictions.
+- Do not train a classifier of $attributes on values that edits aimed at and that nothing but the selector confirms.
 - The referee that measured the balance was right on $accuracies of held-out unedited images. Its accuracy on composites
   was not measured. It never chose an edit.
 - Only the rates named above were targeted. Other imbalances remain, or may have been changed by the edits.
@@ -101,6 +100,17 @@ TRAINED_ON = {
     "images_only": "this dataset, without a loss on attributes",
     "second_selector": "this dataset, with another selector in the loss on attributes",
 }
+UNKNOWN_PIXELS = "Of an edited image every label is unknown at first (null above), since all its pixels are new."
+UNKNOWN_REGION = (
+    "Of an edited image only what its region can show is unknown at first (null above); its other labels are those of "
+    "the image before the edit."
+)
+#: Who has said what edited images show, by the source of the certificate.
+LABELLED = {
+    "truth": "What the edited images show is known from the nearest drawing of each face.",
+    "audit": "$count of the edited images were labelled by eye.",
+    None: "Nobody has labelled what the edited images show.",
+}
 AUDITED = (
     " Earlier edits were labelled by eye, and each target got as many more edits as make up for those that had failed."
 )
@@ -108,7 +118,7 @@ GENERATED_PIXELS = "All pixels of an edited image are the generator's output, no
 KEPT_PIXELS = "Outside the pasted region and its rim an edited image keeps its own pixels."
 
 
-@stage(revision=4)
+@stage(revision=5)
 def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
     """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 
@@ -171,6 +181,8 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "purpose": PURPOSE if "retrained" in gans else "",
         "baselines": _say_baselines(gans),
         "audited": AUDITED if targets.labels else "",
+        "unknown": UNKNOWN_PIXELS if targets.finish == "none" else UNKNOWN_REGION,
+        "labelled": _say_labelled(metrics["certificate"]),
         "gaps": "\n\n".join(_gap(metrics, targets.alone(attribute)) for attribute in targets.compared),
         "images": f"{len(labels):,}",
         "edited": f"{edited:,}",
@@ -195,6 +207,12 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "extractor": measured["extractor"],
         "distance_after": frechet_distances(metrics["quality"]).text("dataset_rebalanced"),
     }
+
+
+def _say_labelled(certificate: Mapping[str, Any]) -> str:
+    """Say who has labelled the edited images."""
+    count = max((found["labels_there"] for found in certificate["targets"]), default=0)
+    return Template(LABELLED[certificate["source"]]).substitute(count=f"{count:,}")
 
 
 def _gap(metrics: Mapping[str, Any], targets: Rebalance) -> str:

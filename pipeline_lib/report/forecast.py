@@ -10,6 +10,7 @@ from rich.table import Table
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.rebalance.forecast import Forecast, forecast
+from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.rebalance.plan import audit_edits, refuse_small_groups, refuse_without_donors
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
@@ -35,7 +36,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     if not path.is_file():
         raise DataError(f"{path}: no labels yet; make them with `snakemake --cores 8 {path}`, with your --configfile")
     rows = read_table(path, "labels")
-    holds = {name: rows[name].to_numpy() > 0.5 for name in attribute_columns(rows, "labels")}
+    holds = holds_of(rows, attribute_columns(rows, "labels"))
     targets = config.rebalance.targets
     refuse_small_groups(holds, targets, "dataset")
     settings = config.rebalance
@@ -62,6 +63,12 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
         f"{edits:,} of {len(rows):,} images are to be edited, with {edits * config.rebalance.candidates:,} candidates. "
         "Images without the region's part cannot be edited; how many there are is known once parts are segmented."
     )
+    for target in found:
+        if target.unknown:
+            console.print(
+                f"{readable(target.group)}: {target.unknown:,} images may be of this group, but of these a label that "
+                f"the target of {readable(target.attribute)} needs is unknown; they are neither counted nor edited."
+            )
 
 
 def _table(found: list[Forecast], failing: list[float], labels: int) -> Table:

@@ -18,7 +18,7 @@ from pipeline_lib.runtime.revisions import stage
 
 REALISM = {
     "seam": "difference along the seam",
-    "masked_l1": "difference of composite and collage",
+    "masked_l1": "difference of finished edit and collage",
 }
 FRONTIER = "frontier, which no choice beats in both"
 #: Name in the legend, colour and marker of the choices that differ from the run's own in one rule.

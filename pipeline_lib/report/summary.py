@@ -102,7 +102,7 @@ NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
 SHOWN_IN_FRONTIER = (
     "Points for choices among the candidates: the distance from the target, by the referee, against the difference "
-    "along the seam, and against that of composite and collage. The same figures are in the table."
+    "along the seam, and against that of finished edit and collage. The same figures are in the table."
 )
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
@@ -365,12 +365,15 @@ def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: fl
         named(*which): share
         for which, share in tables.denied_groups(metrics["edits"]["dataset"], least_agreement).items()
     }
-    said = [
-        f"In “{readable(stage)}” the detectors' agreement on {readable(attribute)} among “{readable(group)}” is little "
-        f"more than chance would give (Cohen's kappa {found['kappa']:.2f}, {found['n']:,} images), so this rate is "
-        "doubtful."
+    low = [
+        f"{found['kappa']:.2f} for “{readable(named(attribute, group))}” in “{readable(stage)}” ({found['n']:,} images)"
         for stage, attribute, group, found in tables.low_kappas(metrics["kappa"], LEAST_KAPPA)
+        if agreement[stage][attribute] >= least_agreement  # of others it is said that they do not count
     ]
+    said = [
+        f"Cohen's kappa of the two detectors, their agreement beyond chance, is only {', '.join(low)}. Below "
+        f"{LEAST_KAPPA:g} much of their agreement is chance, so these rates are doubtful."
+    ] * bool(low)
     for shares, what, which in (
         (doubtful, "images", "rates and gaps of these images do"),
         (denied, "edits of the dataset", "the referee's rate of this group in the rebalanced dataset does"),
@@ -453,7 +456,7 @@ def _say_baselines(excess: Mapping[str, Estimate]) -> list[str]:
         elif found.high < retrained.low:
             compared = "less than the retrained GAN's"
         else:
-            compared = "which cannot be told from the retrained GAN's"
+            compared = "and whether that is more or less than the retrained GAN's could not be determined"
         end = NOT_NEEDED if name == "resampled" and found.low <= retrained.high else ""
         said.append(
             f"{BASELINES_ARE[name]} has a bias of {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], "

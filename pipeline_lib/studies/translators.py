@@ -17,8 +17,7 @@ from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, digest_of_files
-from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.studies.collages import draw_collages, lay
 from pipeline_lib.training.encoder import new_encoder
 from pipeline_lib.training.loop import run
@@ -62,6 +61,7 @@ def train_translator(
         weights: weight file to write.
         device: where to train.
     """
+    key = key_of(train_translator, locals(), without=("checkpoints", "weights", "device"))
     image_ids, pixels = read_shards(images)
     side = pixels.shape[1]
     real = torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -85,7 +85,6 @@ def train_translator(
     described = settings.model_dump(mode="json")
     if method != "cyclegan":
         described |= {"masks": masks.model_dump(mode="json")}
-    key = digest_of([described, method, seed, digest_of_files(*images, *parts)])
     run(task, checkpoints / f"{task.name}-{key}")
     save_weights(weights, network, {"training": described, "key": key})
 
@@ -114,6 +113,7 @@ def train_in_domain_encoder(
         encoder: weight file to write.
         device: where to train.
     """
+    key = key_of(train_in_domain_encoder, locals(), without=("checkpoints", "encoder", "device"))
     frozen = load_weights(generator, Generator, device)
     network = new_encoder(frozen, settings, seed)
     real = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
@@ -125,7 +125,6 @@ def train_in_domain_encoder(
     )
     torch.manual_seed(seeding.derive(seed, "in-domain discriminator"))
     task = ReconstructionTask(Autoencoder(network, frozen), real, settings.mask, width, **options)
-    key = digest_of([settings.model_dump(mode="json"), width, seed, digest_of_files(generator, *images)])
     run(task, checkpoints / f"{task.name}-{key}")
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
 

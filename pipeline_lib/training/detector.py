@@ -39,8 +39,8 @@ from pipeline_lib.networks.transformers_model import TransformersClassifier
 from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
-from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
@@ -48,6 +48,7 @@ from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 from pipeline_lib.training.supervised import SupervisedTask, distort
 
 MOST_ALIKE = 0.999  # correlation of the logits of two detectors
+MEASURED_ON = ("held_out", "held_out_labels", "other")  # parameters on which the training does not depend
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
@@ -74,7 +75,7 @@ def train_detector(
 
     Unless given, it is trained on one half of the training images (split by identity if known), weighted so that it
     does not learn the dataset's bias. It is calibrated on one half of the held-out images and evaluated on the other,
-    by `is_for_calibration`.
+    by `is_for_calibration`. Unknown labels take part in none of this.
 
     Args:
         images: shards of the training set.
@@ -96,29 +97,32 @@ def train_detector(
 
     Raises:
         ConfigError: collages are wanted without parts or regions.
-        DataError: a label is missing, no image of this half has the part that collages need, the detector is right too
-            seldom in a cell of the related attributes, or it is the other one.
+        DataError: an attribute is missing or nowhere known, no image of this half has the part that collages need, the
+            detector is right too seldom in a cell of the related attributes, or it is the other one.
     """
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
+        key = key_of(train_detector, locals(), without=(*MEASURED_ON, "checkpoints", "weights", "report", "device"))
         if settings.collages and not (parts and regions):
             raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
         swapped = _Swapped(parts[0], regions) if settings.collages else None
-        detector, provenance = _trained_detector(
-            images, labels, swapped, network, settings, related, judge, checkpoints, device
-        )
+        folder = checkpoints / f"train_{judge}-{key}"
+        detector = _trained_detector(images, labels, swapped, network, settings, related, judge, folder, device)
+        provenance = {"key": key, "kimg": settings.training.kimg}
     detector = detector.to(device).requires_grad_(False).eval()
 
     test_names, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
+    calibrates = torch.from_numpy(is_for_calibration(test_names))
+    for half in (test_truth[calibrates], test_truth[~calibrates]):
+        _refuse_nowhere_known(half, settings.attributes, held_out_labels, "half of the held-out images")
     logits = _logits_of(detector, test_pixels, device)
     for path in other:
         refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
-    calibrates = torch.from_numpy(is_for_calibration(test_names))
     detector.temperature.copy_(fit_temperatures(logits[calibrates], test_truth[calibrates]))
     calibrated = one_value_of_each_column(logits[~calibrates] / detector.temperature.cpu(), settings.attributes)
     probabilities = calibrated.sigmoid().numpy()
-    truth = test_truth[~calibrates].numpy() > 0.5
+    truth = test_truth[~calibrates].numpy()
     cells = cell_accuracies(probabilities, truth, settings.attributes, related)
     refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
     found = detector_report(probabilities, truth, settings.attributes)
@@ -227,11 +231,12 @@ def _trained_detector(
     settings: Detectors,
     related: list[str],
     judge: str,
-    checkpoints: Path,
+    folder: Path,
     device: torch.device,
-) -> tuple[Detector, dict[str, Any]]:
+) -> Detector:
     names, pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
     own = torch.nonzero(numbers % 2 == network.half).flatten()
+    _refuse_nowhere_known(targets[own], settings.attributes, labels, f"the {judge}'s half of the training images")
     balance = torch.zeros_like(targets)
     columns = [settings.attributes.index(name) for name in related]
     balance[own] = independence_weights(targets[own], columns, settings.attributes)
@@ -249,7 +254,6 @@ def _trained_detector(
         f"train_{judge}",
         own,
     )
-    made_of = [settings.model_dump(mode="json"), related, judge, digest_of_files(*images, labels)]
     if swapped is not None:
         regions = [
             SwappedRegion(
@@ -259,15 +263,13 @@ def _trained_detector(
             )
             for attribute, region in swapped.regions.items()
         ]
-        if not all(region.packed[own].any() for region in regions):
-            raise DataError(f"{swapped.parts}: no image has the part that is swapped; set `detectors.collages: 0`")
         task.collages = RegionCollages(pixels, targets, regions, own, columns, settings.collages)
-        for attribute, region in swapped.regions.items():
-            made_of += [region.model_dump(mode="json"), attribute]
-        made_of.append(digest_of_files(swapped.parts))
-    key = digest_of(made_of)
-    run(task, checkpoints / f"{task.name}-{key}")
-    return detector, {"key": key, "kimg": settings.training.kimg}
+        if not task.collages.have_donors:
+            raise DataError(
+                f"{swapped.parts}: no labelled image has the part that is swapped; set `detectors.collages: 0`"
+            )
+    run(task, folder)
+    return detector
 
 
 def _packed_masks(parts: Path, region: PartRegion | BoxRegion, names: list[str], side: int) -> Tensor:
@@ -295,7 +297,8 @@ def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tenso
 
 def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights: Tensor) -> Tensor:
     truth, weights = truth_and_weights.unbind(dim=1)
-    return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth, weights)
+    weights = weights.masked_fill(truth.isnan(), 0)
+    return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth.nan_to_num(), weights)
 
 
 def independence_weights(truth: Tensor, related: list[int], attributes: Sequence[str]) -> Tensor:
@@ -305,20 +308,23 @@ def independence_weights(truth: Tensor, related: list[int], attributes: Sequence
     P(attribute) P(others) / P(attribute, others) the two are independent in the training set.
 
     Args:
-        truth: attributes, 0 or 1, (n, attributes).
+        truth: attributes, 0 or 1, NaN where unknown, (n, attributes).
         related: columns to make independent of each other and of all other columns.
         attributes: names of the columns; those of values of one column of the label table, such as `race=Black` and
             `race=White`, exclude each other, and are not made independent of each other.
 
     Returns:
-        A weight for each image and column, (n, attributes); 1 on average if every combination occurs.
+        A weight for each image and column, (n, attributes); 1 on average if every combination occurs. It is 0 where the
+        column is unknown, or one that it is to be independent of, since nothing could be made independent there.
     """
-    weights = torch.empty_like(truth)
+    weights = torch.zeros_like(truth)
     for column in range(truth.shape[1]):
-        attribute = truth[:, column].long()
         apart = [other for other in related if column_of(attributes[other]) != column_of(attributes[column])]
-        others = sum((truth[:, other].long() << place for place, other in enumerate(apart)), 0 * attribute)
-        weights[:, column] = _share(attribute) * _share(others) / _share(2 * others + attribute)
+        columns = [column, *apart]
+        known = ~truth[:, columns].isnan().any(dim=1)
+        attribute, *rest = truth[known][:, columns].long().T
+        others = sum((values << place for place, values in enumerate(rest)), 0 * attribute)
+        weights[known, column] = _share(attribute) * _share(others) / _share(2 * others + attribute)
     return weights
 
 
@@ -327,10 +333,22 @@ def _share(kind: Tensor) -> Tensor:
     return torch.bincount(kind)[kind] / len(kind)
 
 
+def _refuse_nowhere_known(truth: Tensor, attributes: Sequence[str], labels: Path, where: str) -> None:
+    for attribute, known in zip(attributes, (~truth.isnan()).any(dim=0), strict=True):
+        if not known:
+            raise DataError(
+                f"{labels}: `{attribute}` is unknown in all of {where}; label some, or remove it from "
+                "`detectors.attributes`"
+            )
+
+
 def _images_with_truth(
     images: list[Path], labels: Path, attributes: list[str]
 ) -> tuple[list[str], Tensor, Tensor, Tensor]:
-    """Return names, pixels, ground truth and a number for each person; an image of an unknown person has its own."""
+    """Return names, pixels, ground truth and a number for each person; an image of an unknown person has its own.
+
+    The truth is 0 or 1, and NaN where it is unknown.
+    """
     names, pixels = read_shards(images)
     table = read_table(labels, "labels").set_index("image_id")
     missing = [attribute for attribute in attributes if attribute not in table.columns]

@@ -25,8 +25,8 @@ from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, resolve_precision
 from pipeline_lib.runtime.errors import ConfigError, WeightsError
-from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
-from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.loop import run
 
 GRID_IMAGES = 12
@@ -262,6 +262,7 @@ def train_encoder(
         report: JSON of the results of `probe_precision`, on images and masks as in training, to write.
         device: where to train.
     """
+    key = key_of(train_encoder, locals(), without=("checkpoints", "encoder", "report", "device"))
     frozen = load_weights(generator, Generator)
     if source:
         network, _ = load_given(source[0], ResNetEncoder, frozen.resolution)
@@ -269,7 +270,6 @@ def train_encoder(
         _check_fit(network, source[0], frozen, settings)
     else:
         network = new_encoder(frozen, settings, seed)
-    key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(generator, *source)])
     distance = open_distance(settings.training.distance, settings.training.trunk)
     if first := settings.training.of_latents():
         alone = settings.model_copy(update={"training": first})

@@ -17,8 +17,7 @@ from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.errors import WeightsError
-from pipeline_lib.runtime.files import digest_of, digest_of_files
-from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.gan import GanTask
 from pipeline_lib.training.loop import run
@@ -62,6 +61,11 @@ def train_generator(
     if training is None:
         _bring_in(images, source, generator, discriminator)
         return
+    key = key_of(
+        train_generator,
+        locals() | {"settings": settings.model_dump(exclude={"weights", "discriminator", "training"})},
+        without=("checkpoints", "generator", "discriminator", "device"),
+    )
     pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
     if init == "source":
         network = _load_source(source[0], settings).requires_grad_(True)
@@ -70,8 +74,6 @@ def train_generator(
         network, critic = _new_networks(settings, pixels.shape[-1], seed)
     if training.local is not None:
         _add_local(critic, training.local, seed, source)
-    sections = [settings.model_dump(), training.model_dump(), attributes and attributes.model_dump()]
-    key = digest_of([*sections, init, seed, name, digest_of_files(*images, *source, *selector)])
     by_attributes = None
     if attributes is not None:
         by_attributes = AttributeDiscriminator(load_weights(selector[0], Detector), attributes, seed, device)

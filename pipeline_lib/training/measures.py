@@ -11,10 +11,14 @@ from pipeline_lib.rebalance.groups import group_name
 
 
 def detector_report(probabilities: np.ndarray, truth: np.ndarray, attributes: list[str]) -> dict[str, Any]:
-    """Return a detector's metrics by attribute, from probabilities and ground truth (n, attributes)."""
+    """Return a detector's metrics by attribute, from probabilities and ground truth (n, attributes).
+
+    The truth is 0 or 1, and NaN where it is unknown; such images count for nothing.
+    """
     report = {}
     for column, attribute in enumerate(attributes):
-        probability, true = probabilities[:, column], truth[:, column]
+        known = ~np.isnan(truth[:, column])
+        probability, true = probabilities[known, column], truth[known, column] > 0.5
         said = probability > 0.5
         report[attribute] = {
             "n": len(true),
@@ -35,7 +39,7 @@ def cell_accuracies(
 
     Args:
         probabilities: (n, attributes).
-        truth: bool (n, attributes).
+        truth: 0 or 1, NaN where unknown, (n, attributes); an image is in no cell if a related attribute is unknown.
         attributes: names of the columns.
         related: attributes of the targets and of their conditions.
 
@@ -45,7 +49,8 @@ def cell_accuracies(
     columns = [attributes.index(name) for name in related]
     right = (probabilities > 0.5) == truth
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in related}
-    for values in np.unique(truth[:, columns], axis=0)[::-1].tolist():
+    told = truth[~np.isnan(truth[:, columns]).any(axis=1)]
+    for values in np.unique(told[:, columns], axis=0)[::-1].tolist():
         inside = (truth[:, columns] == values).all(axis=1)
         cell = group_name(_without_other_values(dict(zip(related, values, strict=True))))
         for name, column in zip(related, columns, strict=True):

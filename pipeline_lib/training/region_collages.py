@@ -29,9 +29,10 @@ class RegionCollages:
 
     Args:
         images: uint8 (n, 3, H, W).
-        truth: attributes, 0 or 1, (n, attributes).
+        truth: attributes, 0 or 1, NaN where unknown, (n, attributes).
         swapped: the regions, of which each collage has one.
-        positions: images to take regions from; one without any part is none of them, and gets no region either.
+        positions: images to take regions from; one without any part is none of them, and gets no region either, and
+            from one of which the region's attribute is unknown no region is taken.
         related: columns of the attributes that are associated in the dataset; those that the regions show, and others
             that no region touches.
         share: of the images of a batch that become collages.
@@ -49,10 +50,18 @@ class RegionCollages:
         self._images, self._truth, self._swapped, self._share = images, truth, swapped, share
         self._related = torch.zeros(truth.shape[1]).index_fill(0, torch.tensor(related), 1.0)
         self._has_part = torch.stack([(region.packed > 0).any(dim=1) for region in swapped])
-        self._donors = [positions[has_part[positions]] for has_part in self._has_part]
+        self._donors = [
+            positions[(has_part & ~truth[:, region.attribute].isnan())[positions]]
+            for region, has_part in zip(swapped, self._has_part, strict=True)
+        ]
+
+    @property
+    def have_donors(self) -> bool:
+        """Whether every region can be taken from some image."""
+        return all(map(len, self._donors))
 
     def __call__(self, chosen: Tensor, weights: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, truth and loss weights of a batch in which some images are collages.
+        """Return images, truth (NaN where unknown) and loss weights of a batch in which some images are collages.
 
         Args:
             chosen: positions of its images, int64 (m,).

@@ -25,11 +25,13 @@ from pipeline_lib.networks.onnx_model import OnnxSegmenter
 from pipeline_lib.networks.segmenter import Segmenter, UNetSegmenter
 from pipeline_lib.networks.transformers_model import TransformersSegmenter
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
-from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import intersection_over_union
 from pipeline_lib.training.supervised import SupervisedTask, distort
+
+MEASURED_ON = ("held_out", "held_out_masks")  # parameters on which the training does not depend
 
 
 @stage(revision=1)
@@ -64,7 +66,10 @@ def train_segmenter(
         device: where to train.
     """
     if isinstance(settings, Parts):
-        segmenter, provenance = _trained_segmenter(images, masks, part_names, settings, seed, checkpoints, device)
+        key = key_of(train_segmenter, locals(), without=(*MEASURED_ON, "checkpoints", "weights", "report", "device"))
+        folder = checkpoints / f"train_segmenter-{key}"
+        segmenter = _trained_segmenter(images, masks, part_names, settings, seed, folder, device)
+        provenance = {"key": key, "kimg": settings.training.kimg}
     else:
         segmenter, provenance = _given_segmenter(settings, resolution_of(held_out[0]))
     segmenter = segmenter.to(device).requires_grad_(False).eval()
@@ -95,9 +100,9 @@ def _trained_segmenter(
     part_names: list[str],
     settings: Parts,
     seed: int,
-    checkpoints: Path,
+    folder: Path,
     device: torch.device,
-) -> tuple[Segmenter, dict[str, Any]]:
+) -> Segmenter:
     pixels, codes = _images_with_masks(images, masks)
     torch.manual_seed(seeding.derive(seed, "segmenter", "weights"))
     segmenter = UNetSegmenter(part_names, settings.width)
@@ -113,9 +118,8 @@ def _trained_segmenter(
         device,
         "train_segmenter",
     )
-    key = digest_of([settings.model_dump(mode="json"), seed, digest_of_files(*images, masks)])
-    run(task, checkpoints / f"{task.name}-{key}")
-    return segmenter, {"key": key, "kimg": settings.training.kimg}
+    run(task, folder)
+    return segmenter
 
 
 def part_weights(codes: Tensor, parts: int) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.shards import ROWS_PER_GROUP, read_shards
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.editing.assemble import assemble_rebalanced, resample_dataset
@@ -19,9 +19,13 @@ EDITED = [3, 600, 601, COUNT - 1]
 TOUCHED = PIXELS ^ 1
 COMPOSITES = 255 - PIXELS[EDITED]
 TRUTH = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": np.arange(COUNT) % 2 == 0, "hat": True})
+TRUTH = TRUTH.assign(mouth_open=np.arange(COUNT) % 3 == 0)
 
 
-def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=(), plan=None):
+SETTINGS = Rebalance(targets=[RateRule(where={"hat": value}, attribute="smiling", rate=0.5) for value in (True, False)])
+
+
+def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=(), plan=None, settings=SETTINGS):
     if plan is None:
         plan = pd.DataFrame({"image_id": [NAMES[i] for i in EDITED], "position": EDITED, "target": np.int16(0)})
         plan = plan.assign(attribute="smiling", wanted=True)
@@ -36,6 +40,7 @@ def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=
         touched=[write_shards(TOUCHED[touched], [NAMES[i] for i in touched], "touched")[0]] if touched else [],
         plan=folder / "plan.parquet",
         truth=truth,
+        settings=settings,
         run="toy",
         rebalanced=rebalanced,
         labels=folder / "labels.parquet",
@@ -52,14 +57,36 @@ def test_edited_images_are_replaced_and_the_others_are_theirs_to_the_byte(tmp_pa
     assert [len(read_shards([path])[0]) for path in rebalanced] == [COUNT // 2] * 2
 
 
-def test_the_truth_of_edited_images_is_unknown_and_that_of_the_others_kept(tmp_path, write_shards):
-    _, labels = assemble(tmp_path, write_shards, with_truth=True)
+@pytest.mark.parametrize(
+    ("how", "lost"),
+    [
+        ({}, ["smiling", "mouth_open"]),  # only what the targets name is known to stay
+        ({"alters": {"smiling": []}}, ["smiling"]),
+        ({"alters": {"smiling": ["mouth_open"]}}, ["smiling", "mouth_open"]),
+        ({"finish": "none"}, ["smiling", "hat", "mouth_open"]),  # every pixel is new
+    ],
+)
+def test_an_edit_makes_unknown_what_its_region_can_show_and_nothing_else(tmp_path, write_shards, how, lost):
+    settings = SETTINGS.model_copy(update=how)
+    _, labels = assemble(tmp_path, write_shards, with_truth=True, settings=settings)
     assert labels["image_id"].tolist() == NAMES
     assert np.flatnonzero(labels["edited"]).tolist() == EDITED
-    for attribute in ("smiling", "hat"):
-        assert labels.loc[labels["edited"], attribute].isna().all()
-        kept = labels.loc[~labels["edited"], attribute].astype(bool)
-        assert kept.tolist() == TRUTH.loc[~labels["edited"], attribute].tolist()
+    for attribute in ("smiling", "hat", "mouth_open"):
+        unknown = labels["edited"] if attribute in lost else labels["edited"] & False
+        assert labels[attribute].isna().tolist() == unknown.tolist()
+        assert labels.loc[~unknown, attribute].astype(bool).tolist() == TRUTH.loc[~unknown, attribute].tolist()
+
+
+def test_of_two_edited_attributes_each_edit_makes_its_own_unknown(tmp_path, write_shards):
+    targets = [*SETTINGS.targets, RateRule(attribute="mouth_open", rate=0.5)]
+    plan = pd.DataFrame({"image_id": [NAMES[i] for i in EDITED], "position": EDITED, "target": np.int16([0, 0, 2, 2])})
+    plan = plan.assign(attribute=["smiling", "smiling", "mouth_open", "mouth_open"], wanted=True)
+    _, labels = assemble(
+        tmp_path, write_shards, with_truth=True, plan=plan, settings=SETTINGS.model_copy(update={"targets": targets})
+    )
+    assert np.flatnonzero(labels["smiling"].isna()).tolist() == EDITED[:2]
+    assert np.flatnonzero(labels["mouth_open"].isna()).tolist() == EDITED[2:]
+    assert labels["hat"].notna().all()
 
 
 def test_where_nothing_is_known_nothing_is_claimed(tmp_path, write_shards):

@@ -13,7 +13,13 @@ import torch
 from scipy.stats import binomtest
 
 from pipeline_lib.config import AvatarData, RateRule
-from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SETTABLE
+from pipeline_lib.config.names import (
+    AVATAR_ATTRIBUTES,
+    AVATAR_EXCHANGEABLE,
+    AVATAR_PARTS,
+    AVATAR_SETTABLE,
+    AVATAR_SHOWN_BY,
+)
 from pipeline_lib.data.avatars import (
     HATS,
     HELD_OUT_FROM,
@@ -293,3 +299,16 @@ def test_tables_tell_the_truth_of_the_images_beside_them(tmp_path):
     np.testing.assert_array_equal(pixels[7], image)
     assert masks["codes"][7] == codes.tobytes()
     assert labels.loc[7, list(AVATAR_ATTRIBUTES)].to_dict() == face.attributes
+
+
+@pytest.mark.parametrize("part", AVATAR_SHOWN_BY)
+def test_what_an_edit_of_a_part_makes_unknown_is_what_its_drawings_differ_in(part):
+    faces = [draw_face(0, index, []) for index in range(40)]
+    differ = {
+        name
+        for face in faces
+        for _, variant in draw_variants(face, [part])
+        for name, value in variant.attributes.items()
+        if value != face.attributes[name]
+    }
+    assert differ == set(AVATAR_SHOWN_BY[part])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -29,8 +30,8 @@ def refusal(capsys, *arguments):
     return output.err
 
 
-def test_check_prints_the_config_with_every_default(capsys):
-    assert main(["check", str(TOY)]) == 0
+def test_check_prints_the_config_with_every_default_if_asked(capsys):
+    assert main(["check", str(TOY), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["run"], printed["rebalance"]["candidates"]) == ("toy", 4)
     assert printed["evaluate"]["confidence"] == 0.95
@@ -171,3 +172,18 @@ def test_what_a_run_has_trained_so_far_is_shipped_in_half_precision(capsys, tmp_
     assert shipped.stat().st_size < 0.6 * networks.generator.stat().st_size
     assert read_header(shipped)["arguments"] == read_header(networks.generator)["arguments"]
     assert "none of the source weights is there" in refusal(capsys, "ship", str(tmp_path), str(tmp_path / "shipped"))
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "cwd", "lives"),
+    [
+        (["python", "-m", "snakemake"], None, True),  # of another user, who hides where it works
+        (["python", "/opt/bin/snakemake"], "/elsewhere", False),
+        (["python", "other.py"], None, False),
+        (None, None, False),
+    ],
+)
+def test_a_snakemake_that_hides_where_it_works_may_work_here(monkeypatch, tmp_path, cmdline, cwd, lives):
+    process = SimpleNamespace(info={"cmdline": cmdline, "cwd": cwd, "open_files": None})
+    monkeypatch.setattr(cli.psutil, "process_iter", lambda attributes: [process])
+    assert cli._runs_snakemake(tmp_path) == lives

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -494,6 +495,17 @@ def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> No
     assert "`rebalance.editor.method: spade` learns from segmented parts" in refusal(values)
 
 
+@pytest.mark.parametrize("family", ["progan", "stylegan2"])
+def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> None:
+    values = changed("generator.architecture", family)
+    assert parse_config(values | {"sample": {"truncation": 1.0}})
+    truncated = values | {"sample": {"truncation": 0.7}}
+    if family == "stylegan2":
+        assert parse_config(truncated)
+    else:
+        assert "`sample.truncation` is 0.7, but a generator of the architecture progan has no" in refusal(truncated)
+
+
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
     values = changed("rebalance.editor", {"kind": "optimization", "method": "multi-code"})
     assert "`rebalance.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)
@@ -806,6 +818,30 @@ def test_the_keys_of_inpainting_are_named_as_in_the_file(tmp_path: Path) -> None
     message = refusal(changed("rebalance.editor", editor))
     assert "`rebalance.editor.present` is missing; add it" in message
     assert "unknown key `rebalance.editor.presnt`; did you mean `present`?" in message
+
+
+def test_what_a_region_can_show_is_known_of_avatars_and_else_only_what_targets_name_is_kept() -> None:
+    avatars = parse_config(MINIMAL)
+    assert avatars.alters == {"smiling": ["mouth_open"]}
+    named = parse_config(changed("rebalance.alters", {"smiling": ["mouth_open", "beard"]}))
+    assert named.alters == {"smiling": ["mouth_open", "beard"]}
+    assert parse_config(changed("rebalance.region", {"kind": "box"})).alters == {}  # a box shows more than its part
+    kept = [name for name in ("smiling", "long_hair", "hat") if avatars.rebalance.carries("smiling", name)]
+    assert kept == ["long_hair"]
+    assert named.rebalance.carries("smiling", "hat") and not named.rebalance.carries("smiling", "beard")
+    assert named.rebalance.edits_digest("smiling") == avatars.rebalance.edits_digest("smiling")  # audits stay valid
+
+
+@pytest.mark.parametrize(
+    ("alters", "message"),
+    [
+        ({"hat": []}, "`alters` names `hat`, which has no target"),
+        ({"smiling": ["long_hair"]}, "`alters.smiling` names `long_hair`, a condition of its target"),
+        ({"smiling": ["mouth_opn"]}, "`rebalance.alters.smiling` names `mouth_opn`, .*did you mean `mouth_open`"),
+    ],
+)
+def test_what_no_edit_can_alter_is_refused(alters: dict[str, list[str]], message: str) -> None:
+    assert re.search(message, refusal(changed("rebalance.alters", alters)))
 
 
 def test_named_files_are_weights_and_tables_but_no_images(tmp_path: Path) -> None:

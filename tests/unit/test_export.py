@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.made_run import VALUES, make_run
 from pipeline_lib.cli import main
-from pipeline_lib.config import CelebAData, FolderData
+from pipeline_lib.config import CelebAData, FolderData, parse_config
 from pipeline_lib.data.celeba import open_celeba
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.shards import shard_writer
@@ -28,7 +28,7 @@ from pipeline_lib.release.export import export
 from pipeline_lib.release.formats import FORMATS
 from pipeline_lib.release.names import check_file_names, file_name
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of_files
+from pipeline_lib.runtime.files import digest_of_files, write_json
 
 NAMES, HELD_OUT = ["a/1.jpg", "a/2.v2", "b/1", "b/2", "b/3"], ["a/1.jpg", "c"]
 EDITED = {1: "b/1", 3: "b/3"}  # place of an edited image, and its donor
@@ -41,9 +41,44 @@ ROLES = {"encoder": "encoder", "generator": "source/generator"}
 
 @pytest.fixture
 def run(tmp_path):
-    """Write a run of five avatars, two of them edited."""
-    make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, edited=list(EDITED))
+    """Write a run of five avatars, two of them edited to smile, of which the second does not by its nearest drawing."""
+    make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, edited=list(EDITED), shows=[True, False])
     return tmp_path / "run"
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Return a function that writes such a run of photographs; the referee sees the first of the edits succeed alone.
+
+    It takes rows of an audit, with the columns image_id, smiling and long_hair.
+    """
+
+    def write(*audit):
+        folder, values = tmp_path / "photographs", copy.deepcopy(VALUES)
+        (tmp_path / "files").mkdir()
+        Image.fromarray(PIXELS[0]).save(tmp_path / "files/1.png")
+        (tmp_path / "labels.csv").write_text("image,smiling,long_hair\n1.png,1,0\n")
+        values["data"] = {
+            "reader": "folder",
+            "folder": str(tmp_path / "files"),
+            "labels": str(tmp_path / "labels.csv"),
+            "attributes": ["smiling", "long_hair"],
+            "resolution": 32,
+            "shards": 2,
+        }
+        values["rebalance"]["region"] = {"kind": "box", "shows": None}
+        values["detectors"] = {"attributes": ["smiling", "long_hair"]}
+        if audit:
+            edit = parse_config(values).rebalance.edits_digest("smiling")
+            rows = [f"{name},0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}" for name, said in audit]
+            (tmp_path / "audit.csv").write_text("\n".join(["image_id,dataset,edit,smiling,long_hair", *rows]))
+            values["certify"] = {"labels": str(tmp_path / "audit.csv")}
+        make_run(folder, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
+        scores = pd.DataFrame({"image_id": NAMES, "smiling": [0.9, 0.9, 0.9, 0.2, 0.9], "long_hair": 0.5})
+        write_table(folder / "scores/referee/dataset_rebalanced.parquet", "scores", scores)
+        return folder
+
+    return write
 
 
 def pixels_of(png: Path | bytes) -> np.ndarray:
@@ -55,8 +90,14 @@ def test_files_and_labels_are_those_of_the_run(run, tmp_path):
     for name, pixels in zip(("a/1.png", "a/2.v2.png", "b/1.png", "b/2.png", "b/3.png"), AFTER, strict=True):
         assert np.array_equal(pixels_of(tmp_path / "out" / name), pixels)
     lines = (tmp_path / "out/labels.csv").read_text().splitlines()
-    head = "image,edited,touched,smiling,long_hair"
-    assert lines == [head, "a/1.png,0,0,1,1", "a/2.v2.png,1,0,,", "b/1.png,0,0,1,0", "b/2.png,1,0,,", "b/3.png,0,0,1,0"]
+    assert lines == [
+        "image,edited,touched,target_attribute,target_value,confirmed_by,carried_over,smiling,long_hair",
+        "a/1.png,0,0,,,,,1,1",
+        "a/2.v2.png,1,0,smiling,1,drawing,long_hair,1,0",
+        "b/1.png,0,0,,,,,1,0",
+        "b/2.png,1,0,smiling,1,,long_hair,0,1",
+        "b/3.png,0,0,,,,,1,0",
+    ]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -80,17 +121,90 @@ def test_what_was_exported_can_be_read_as_a_folder(run, tmp_path, capsys):
     assert smiling == {"a/1.png": True, "a/2.v2.png": False, "b/1.png": True, "b/2.png": False, "b/3.png": True}
 
 
-def test_a_rebalanced_export_keeps_its_edited_images_when_it_is_read_as_a_folder(run, tmp_path):
-    """Blank labels are unknown, so that these images are read and nothing is said of them."""
-    out = tmp_path / "out"
-    export(run, "dataset_rebalanced", out)
-    settings = FolderData(
-        reader="folder", folder=out, labels=out / "labels.csv", attributes=["smiling"], resolution=32, held_out=0
+def read_back(out, **settings):
+    return open_folder(
+        FolderData(
+            reader="folder",
+            folder=out,
+            labels=out / "labels.csv",
+            attributes=["smiling", "long_hair"],
+            resolution=32,
+            held_out=0,
+            **settings,
+        )
     )
-    source = open_folder(settings)
+
+
+def test_a_rebalanced_export_keeps_its_edited_images_when_it_is_read_as_a_folder(photographs, tmp_path):
+    """Blank labels are unknown, so that these images are read and nothing is said of them."""
+    export(photographs(), "dataset_rebalanced", tmp_path / "out")
+    source = read_back(tmp_path / "out")
     assert [item.attributes["smiling"] for item in source.train] == [True, None, True, None, True]
+    assert [item.attributes["long_hair"] for item in source.train] == [True, False, False, True, False]
     assert all(np.array_equal(source.read(item).image, AFTER[place]) for place, item in enumerate(source.train))
     assert all(not left.name.endswith(".png") for left in source.left_out)
+
+
+def test_a_key_and_a_line_of_code_give_the_label_or_else_the_confirmed_target(photographs, tmp_path):
+    expected = [True, True, True, None, True]  # nobody confirms the second edit
+    run = photographs()
+    export(run, "dataset_rebalanced", tmp_path / "png")
+    source = read_back(tmp_path / "png", edited_labels="confirmed")
+    assert [item.attributes["smiling"] for item in source.train] == expected
+    assert [item.attributes["long_hair"] for item in source.train] == [True, False, False, True, False]
+    export(run, "dataset_rebalanced", tmp_path / "imagefolder", "imagefolder")
+    tables = {
+        "png": pd.read_csv(tmp_path / "png/labels.csv"),
+        "imagefolder": pd.read_parquet(tmp_path / "imagefolder/train/metadata.parquet"),
+    }
+    for form, table in tables.items():
+        line = (tmp_path / form / "README.md").read_text().split("```python\n")[1].split("```")[0]
+        found = {"table": table}
+        exec(line, found)
+        assert found["labels"].astype("boolean").tolist() == [pd.NA if value is None else value for value in expected]
+
+
+def test_confirmed_targets_are_refused_where_a_table_has_none(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,smiling,long_hair\n1.png,1,0\n")
+    with pytest.raises(DataError, match=r"labels\.csv: no column `target_attribute`"):
+        read_back(tmp_path, edited_labels="confirmed")
+
+
+@pytest.mark.parametrize(
+    ("said", "smiling", "long_hair", "confirmed_by", "carried_over"),
+    [
+        ("1,0", True, False, "audit", None),
+        ("0,0", False, False, None, None),  # seen to have failed, whatever the referee says
+        ("?,0", None, False, None, None),  # nobody can tell, so the referee cannot either
+        ("1,?", True, False, "audit", "long_hair"),
+        ("1,1", True, True, "audit", None),  # seen to have left its group
+    ],
+)
+def test_a_label_by_eye_is_believed_before_anything_else(
+    photographs, tmp_path, said, smiling, long_hair, confirmed_by, carried_over
+):
+    export(photographs(("a/2.v2", said), ("b/1", "0,1")), "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    rows = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()
+    expected = {"smiling": smiling, "long_hair": long_hair, "confirmed_by": confirmed_by, "carried_over": carried_over}
+    assert {name: rows[1][name] for name in expected} == expected
+    assert rows[2]["smiling"] and not rows[2]["long_hair"]  # an unedited image keeps its labels
+    not_audited = {"smiling": None, "long_hair": True, "confirmed_by": None, "carried_over": "long_hair"}
+    assert {name: rows[3][name] for name in not_audited} == not_audited
+
+
+def test_an_audit_that_is_not_the_one_of_the_run_is_refused(photographs, tmp_path):
+    run = photographs(("a/2.v2", "1,0"))
+    (tmp_path / "audit.csv").write_text((tmp_path / "audit.csv").read_text().replace("1,0", "0,0"))
+    with pytest.raises(DataError, match=r"audit\.csv: labels of edited images \(`certify\.labels`\), but not the file"):
+        export(run, "dataset_rebalanced", tmp_path / "out")
+
+
+def test_drawings_that_are_wrong_about_unedited_faces_say_nothing_of_edited_ones(run, tmp_path):
+    write_json(run / "evaluation/counterfactual.json", {"counts": False})
+    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    rows = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()
+    assert [rows[place]["smiling"] for place in EDITED] == [None, None]
+    assert [rows[place]["confirmed_by"] for place in EDITED] == ["referee", "referee"]
 
 
 def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
@@ -101,6 +215,7 @@ def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
     rows = table.to_pylist()
     selector = digest_of_files(run / "models/selector.safetensors")
     nothing = dict.fromkeys(("donor_id", "target_attribute", "target_value", "region", "editor", "finish"))
+    nothing |= dict.fromkeys(("confirmed_by", "carried_over"))
     always = {"synthetic": True, "touched": False, "run": "made-up", "seed": 3}
     for place, row in enumerate(rows):
         assert np.array_equal(pixels_of(out / "train" / row["file_name"]), AFTER[place])
@@ -110,7 +225,8 @@ def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
         if place in EDITED:
             expected |= {"donor_id": EDITED[place], "target_attribute": "smiling", "target_value": True}
             expected |= {"region": "mouth", "editor": "poisson", "finish": "detail", "selector_digest": selector}
-            expected |= {"smiling": None, "long_hair": None}
+            expected |= {"smiling": place == 1, "confirmed_by": "drawing" if place == 1 else None}
+            expected |= {"carried_over": "long_hair"}
         assert {key: value for key, value in row.items() if key != "file_name"} == expected
 
 
@@ -189,28 +305,14 @@ def test_the_png_says_whether_it_was_edited_and_of_what(run, tmp_path, form):
     assert found["b/1"]["steps"] == [] and found["b/1"]["models"] == {} and found["b/1"]["synthetic"]
 
 
-def test_of_photographs_only_edited_ones_are_synthetic(tmp_path):
-    values = copy.deepcopy(VALUES)
-    Image.fromarray(PIXELS[0]).save(tmp_path / "1.png")
-    (tmp_path / "labels.csv").write_text("image,smiling,long_hair\n1.png,1,0\n")
-    values["data"] = {
-        "reader": "folder",
-        "folder": str(tmp_path),
-        "labels": str(tmp_path / "labels.csv"),
-        "attributes": ["smiling", "long_hair"],
-        "resolution": 32,
-        "shards": 2,
-    }
-    values["rebalance"]["region"] = {"kind": "box", "shows": None}
-    values["detectors"] = {"attributes": ["smiling", "long_hair"]}
-    make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
-    export(tmp_path / "run", "dataset_rebalanced", tmp_path / "out", "imagefolder")
+def test_of_photographs_only_edited_ones_are_synthetic(photographs, tmp_path):
+    export(photographs(), "dataset_rebalanced", tmp_path / "out", "imagefolder")
     table = pd.read_parquet(tmp_path / "out/train/metadata.parquet")
     assert table["synthetic"].tolist() == table["edited"].tolist() == [False, True, False, True, False]
     assert table["region"].dropna().unique().tolist() == ["box rows 0.65-0.93 columns 0.25-0.75"]
 
 
-def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, tmp_path):
+def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, photographs, tmp_path):
     export(run, "dataset", tmp_path / "original", "celeba")
     settings = CelebAData(
         reader="celeba",
@@ -227,18 +329,16 @@ def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, tmp
         assert np.array_equal(record.image, PIXELS[place])
         assert item.attributes == {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
 
-    export(run, "dataset_rebalanced", tmp_path / "edited", "celeba")
+    export(photographs(), "dataset_rebalanced", tmp_path / "edited", "celeba")
     table = pd.read_parquet(tmp_path / "edited/metadata.parquet")
     assert table["original_id"].tolist() == NAMES + HELD_OUT
     assert table["file_name"].tolist() == [f"{number:06d}.png" for number in range(1, 8)]
     lines = (tmp_path / "edited/list_attr_celeba.txt").read_text().splitlines()
-    assert lines[:4] == ["7", "smiling long_hair", "000001.png 1 1", "000002.png 0 0"]
+    assert lines[:4] == ["7", "smiling long_hair", "000001.png 1 1", "000002.png 0 -1"]
     edited = (tmp_path / "edited/list_edited.txt").read_text().splitlines()
     assert edited == ["2", "target_attribute target_value", "000002.png smiling 1", "000004.png smiling 1"]
     settings = settings.model_copy(update={"folder": tmp_path / "edited"})
-    with pytest.raises(
-        DataError, match=r"000002.png: `(smiling|long_hair)` is '0', neither 1 nor -1; say in `data.unkn"
-    ):
+    with pytest.raises(DataError, match=r"000002.png: `smiling` is '0', neither 1 nor -1; say in `data.unkn"):
         open_celeba(settings)
     source = open_celeba(settings.model_copy(update={"unknown": ["0"]}))
     assert [item.attributes["smiling"] for item in source.train] == [True, None, True, None, True]
@@ -259,7 +359,7 @@ def test_tar_shards_hold_image_and_lineage_and_are_the_same_each_time(run, tmp_p
             content |= {f"{name} {member.name}": tar.extractfile(member).read() for member in members}
     last = content["train-000001.tar 00000003.png"], json.loads(content["train-000001.tar 00000003.json"])
     assert np.array_equal(pixels_of(last[0]), AFTER[3])
-    assert last[1]["original_id"] == "b/2" and last[1]["donor_id"] == "b/3" and last[1]["smiling"] is None
+    assert last[1]["original_id"] == "b/2" and last[1]["donor_id"] == "b/3" and last[1]["smiling"] is False
     assert len(content) == 2 * 7
 
 

@@ -144,7 +144,7 @@ def test_with_collages_a_detector_tells_by_the_region_what_it_told_by_the_rest(a
 
 
 def test_a_dataset_without_the_part_is_named(accuracy):
-    with pytest.raises(DataError, match=r"no image has the part that is swapped; set `detectors\.collages: 0`"):
+    with pytest.raises(DataError, match=r"no labelled image has the part that is swapped; .*`detectors\.collages: 0`"):
         accuracy(0.7, part="hat")
 
 

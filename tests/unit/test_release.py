@@ -19,11 +19,13 @@ from pipeline_lib.cli import main
 from pipeline_lib.config import load_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.release import provenance
 from pipeline_lib.release.export import export
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files, write_json
+from pipeline_lib.stages import STAGES, revision_of
 
 NAMES, HELD_OUT = [f"face-{number}" for number in range(5)], ["other-0", "other-1"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
@@ -38,6 +40,8 @@ OF_SAMPLES = {
     "by_referee": {"value": 0.55, "ci": [0.53, 0.57]}, "verdict": "not enough evidence", "samples_needed": 2000,
     "labels_needed": 400, "agree": 0, "told": 0,
 }  # fmt: skip
+
+REVISIONS = {name: revision_of(name) for name in STAGES}
 
 
 def rates(first, second):
@@ -83,17 +87,22 @@ def run(tmp_path):
 @pytest.fixture
 def with_gan(tmp_path):
     """Write a run with a retrained GAN of random weights."""
+    return write_run_with_gan(
+        tmp_path, 0.7, StyleGAN2Generator(32, [8] * 4, style_dim=8, mapping_layers=2, noise=False)
+    )
+
+
+def write_run_with_gan(tmp_path, truncation, generator):
     training = {"kimg": 3, "batch": 16}
     values = copy.deepcopy(VALUES) | {
         "generator": {"channels": [8] * 4, "training": training},
         "retrain": {"init": "source", "training": training},
-        "sample": {"truncation": 0.7},
+        "sample": {"truncation": truncation},
     }
     make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, values, edited=EDITED)
-    torch.manual_seed(0)
     weights = tmp_path / "run/models/retrained/generator.safetensors"
     weights.parent.mkdir(parents=True)
-    save_weights(weights, StyleGAN2Generator(32, [8] * 4, style_dim=8, mapping_layers=2, noise=False), {})
+    save_weights(weights, generator, {})
     for name, metadata in (("retrained", {"generator_digest": digest_of_files(weights)}),):
         for shard in range(2):
             with shard_writer(tmp_path / f"run/images/{name}/{shard}.parquet", 32, metadata) as writer:
@@ -112,7 +121,7 @@ def test_datasets_opens_an_image_folder(run, tmp_path):
         for place, row in enumerate(loaded["train"]):
             assert np.array_equal(np.asarray(row["image"]), AFTER[place])
             assert (row["original_id"], row["edited"]) == (NAMES[place], place in EDITED)
-            assert row["smiling"] == (None if place in EDITED else place % 2 == 0)
+            assert row["smiling"] == (place in EDITED or place % 2 == 0)  # every edit succeeded
         assert loaded["train"][1]["donor_id"] == "face-2"
 
 
@@ -179,6 +188,14 @@ def test_the_model_card_has_the_figures_of_the_run(with_gan, tmp_path):
     assert "`model/`" in (tmp_path / "out/README.md").read_text()
 
 
+def test_the_card_of_a_generator_without_truncation_does_not_speak_of_it(tmp_path):
+    run = write_run_with_gan(tmp_path, 1.0, ProGANGenerator(32, [8] * 4, z_dim=8))
+    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    card = (tmp_path / "out/model/README.md").read_text()
+    assert "A ProGAN generator" in card
+    assert "truncat" not in card
+
+
 def test_the_loading_example_is_short_and_draws_a_sample_of_the_retrained_gan(with_gan, tmp_path, monkeypatch):
     export(with_gan, "dataset_rebalanced", tmp_path / "out", "webdataset")
     folder = tmp_path / "out/model"
@@ -241,6 +258,29 @@ def test_whatever_differs_is_named(run, tmp_path, capsys, key, value, line):
     assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True] * (line is not None)
 
 
+@pytest.mark.parametrize(
+    ("made_by", "line"),
+    [
+        ("prepare_dataset@1", f"differs: revision of prepare_dataset was 1, here {REVISIONS['prepare_dataset']}; can"),
+        ("a_stage_of_old@1", "differs: revision of a_stage_of_old was 1, here not there; can"),
+        (None, "differs: revision of an unknown stage was none, here not there; can"),
+    ],
+)
+def test_a_file_that_older_code_made_is_not_said_to_be_the_same(run, tmp_path, made_by, line):
+    """The rest of the provenance is of the code that recorded it."""
+    found = json.loads((run / "provenance.json").read_text())
+    older = run / "images/older/0.parquet"
+    with shard_writer(older, 32, {"made_by": made_by} if made_by else {}) as writer:
+        writer.add(["face-0"], PIXELS[[0]])
+    provenance.record_provenance(
+        settings=found["config"], images=[older], models=[], given=[], provenance=run / "provenance.json"
+    )
+    export(run, "dataset_rebalanced", tmp_path / "out")
+    lines, same = provenance.reproduce(tmp_path / "out", REVISIONS)
+    assert not same
+    assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True]
+
+
 def test_a_changed_config_and_a_missing_weight_file_are_named(run, tmp_path, monkeypatch):
     (tmp_path / "weights.bin").write_text("weights")
     found = json.loads((run / "provenance.json").read_text())
@@ -250,11 +290,11 @@ def test_a_changed_config_and_a_missing_weight_file_are_named(run, tmp_path, mon
     )
     export(run, "dataset_rebalanced", tmp_path / "out")
     digest = digest_of_files("weights.bin")
-    assert f"same: weights.bin {digest}" in provenance.reproduce(tmp_path / "out")[0]
+    assert f"same: weights.bin {digest}" in provenance.reproduce(tmp_path / "out", REVISIONS)[0]
     Path("weights.bin").unlink()
     config = tmp_path / "out/config.yaml"
     config.write_text(config.read_text().replace("seed: 3", "seed: 4", 1))
-    lines, same = provenance.reproduce(tmp_path / "out")
+    lines, same = provenance.reproduce(tmp_path / "out", REVISIONS)
     assert not same
     assert f"differs: weights.bin was {digest}, here none; can change everything that is made from it" in lines
     assert any(line.startswith("differs: config digest was") for line in lines)
@@ -264,5 +304,5 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path, capsys):
     assert main(["reproduce", str(tmp_path)]) == 2
     assert "no provenance.json, so this is no export" in capsys.readouterr().err
     (tmp_path / "provenance.json").write_text('{"form": 9}')
-    with pytest.raises(DataError, match="form 9, expected 1"):
-        provenance.reproduce(tmp_path)
+    with pytest.raises(DataError, match="form 9, expected 2"):
+        provenance.reproduce(tmp_path, REVISIONS)

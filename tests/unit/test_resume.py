@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torchvision.models import mobilenet_v3_small
 
+from pipeline_lib.config import IdentityLoss
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
@@ -17,11 +20,13 @@ from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime import ranks
-from pipeline_lib.stages import call_stage
+from pipeline_lib.runtime.revisions import key_of, stage
+from pipeline_lib.stages import STAGES, call_stage, find_stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 
 SIDE, COUNT, CHANNELS = 32, 16, [8, 8, 8, 8]
+NAMES = [f"image-{number:02d}" for number in range(COUNT)]
 PARTS = ["background", "mouth"]
 GAN = {"batch": 4, "kimg": 0.016, "penalty_every": 2, "warmup_steps": 0, "ema_kimg": 0.01}
 ENCODER = {"batch": 4, "kimg": 0.016}
@@ -33,19 +38,18 @@ LOCAL = {"top": 0.5, "left": 0.25, "side": 0.5}
 def files(tmp_path, write_shards):
     """Return what trainings read, by name."""
     random = np.random.default_rng(0)
-    names = [f"image-{number:02d}" for number in range(COUNT)]
     codes = np.zeros((COUNT, SIDE, SIDE), np.uint8)
     codes[:, 20:28, 10:22] = 1
     made = {
-        "images": write_shards(random.integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8), names, shards=2),
+        "images": write_shards(random.integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8), NAMES, shards=2),
         **{name: tmp_path / f"{name}.parquet" for name in ("labels", "masks", "parts")},
         **{name: tmp_path / f"{name}.safetensors" for name in ("progan", "generator", "discriminator", "selector")},
         "embedding": tmp_path / "embedding.pt",
     }
     truth = {"smiling": np.arange(COUNT) % 3 > 0, "hat": np.arange(COUNT) % 2 > 0}
-    write_table(made["labels"], "labels", pd.DataFrame({"image_id": names, "split": "train", **truth}))
-    write_table(made["masks"], "masks", pd.DataFrame({"image_id": names, "codes": [code.tobytes() for code in codes]}))
-    rows = [row for name, code in zip(names, codes, strict=True) for row in part_rows(name, code, PARTS)]
+    write_table(made["labels"], "labels", pd.DataFrame({"image_id": NAMES, "split": "train", **truth}))
+    write_table(made["masks"], "masks", pd.DataFrame({"image_id": NAMES, "codes": [code.tobytes() for code in codes]}))
+    rows = [row for name, code in zip(NAMES, codes, strict=True) for row in part_rows(name, code, PARTS)]
     write_table(made["parts"], "parts", pd.DataFrame(rows))
     torch.manual_seed(0)
     for name, network in {
@@ -173,10 +177,10 @@ WEIGHTS = {"train_generator": "generator", "train_encoder": "encoder", "train_in
 
 def train(training, folder):
     """Train with the global random numbers at any point, as in another process, and return the weights."""
-    stage, values = training
+    name, values = training
     made = folder / "made.safetensors"
     torch.seed()
-    call_stage(stage, values | {WEIGHTS.get(stage, "weights"): made, "checkpoints": folder / "checkpoints"})
+    call_stage(name, values | {WEIGHTS.get(name, "weights"): made, "checkpoints": folder / "checkpoints"})
     return load_weights(made).state_dict()
 
 
@@ -192,3 +196,88 @@ def test_a_stopped_training_goes_on_to_the_same_weights(name, files, tmp_path, m
     resumed = train(training, tmp_path / "stopped")
     assert resumed.keys() == straight.keys()
     assert [key for key, value in resumed.items() if not value.equal(straight[key])] == []
+
+
+@pytest.fixture
+def checkpoints_of(tmp_path, monkeypatch):
+    """Return a function that names the folder of a training's checkpoints, without training."""
+
+    def find(training):
+        name, values = training
+        seen = []
+        monkeypatch.setattr(import_module(STAGES[name]), "run", lambda task, folder: seen.append(folder.name))
+        made = {WEIGHTS.get(name, "weights"): tmp_path / "made.safetensors", "checkpoints": tmp_path}
+        call_stage(name, values | made)
+        return seen[-1]
+
+    return find
+
+
+@pytest.mark.parametrize(
+    "name", ["residual detector", "segmenter", "stylegan2", "encoder of W+", "in-domain encoder", "spade"]
+)
+def test_a_training_starts_anew_with_a_higher_revision_another_seed_or_other_images(
+    name, files, checkpoints_of, write_shards, monkeypatch
+):
+    trained, values = TRAININGS[name](files)
+    before = checkpoints_of((trained, values))
+    assert checkpoints_of((trained, values)) == before
+    reseeded = {"network": values["network"] | {"seed": 9}} if "network" in values else {"seed": 9}
+    assert checkpoints_of((trained, values | reseeded)) != before
+    with monkeypatch.context() as patch:
+        patch.setattr(find_stage(trained), "revision", 99)
+        assert checkpoints_of((trained, values)) != before
+    if "images" in values:
+        write_shards(np.zeros((COUNT, SIDE, SIDE, 3), np.uint8), NAMES, shards=2)
+    else:
+        save_weights(files["generator"], StyleGAN2Generator(SIDE, CHANNELS, 8, 2, noise=False), {})
+    assert checkpoints_of((trained, values)) != before
+
+
+def test_the_other_half_of_the_images_makes_other_weights(files, tmp_path):
+    network = {"architecture": "residual", "seed": 2, "half": 0, "width": 4}
+    first = train(detector(files, network, "second_selector"), tmp_path)
+    second = train(detector(files, network | {"half": 1}, "second_selector"), tmp_path)
+    third = train(detector(files, network | {"seed": 5}, "second_selector"), tmp_path)
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert not one["stem.weight"].equal(other["stem.weight"])
+
+
+def test_other_contents_under_the_same_path_start_a_training_anew(files, checkpoints_of, tmp_path):
+    backbone = {"backend": "backbone", "library": "torchvision", "name": "mobilenet_v3_small", "seed": 2, "half": 1}
+    weights = tmp_path / "backbone.pth"
+    own = mobilenet_v3_small(weights=None).state_dict()
+    torch.save(own, weights)
+    learning = detector(files, backbone | {"weights": weights})
+    before = checkpoints_of(learning)
+    torch.save(own | {"features.0.0.weight": own["features.0.0.weight"] + 1}, weights)
+    assert checkpoints_of(learning) != before
+
+    learning = TRAININGS["encoder by identity"](files)
+    before = checkpoints_of(learning)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+    torch.jit.save(torch.jit.trace(network, torch.zeros(2, 3, 8, 8)), files["embedding"])
+    assert checkpoints_of(learning) != before
+
+
+def test_a_key_follows_what_is_in_files_and_folders_wherever_they_lie(tmp_path):
+    @stage(revision=1)
+    def learn():
+        pass
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    section, moved = (IdentityLoss(path=tmp_path / folder / "config.json") for folder in ("a", "b"))
+
+    def key(settings, folder, **others):
+        values = {"settings": settings, "model": [tmp_path / folder], "made": tmp_path / folder, **others}
+        return key_of(learn, values, without=("made",))
+
+    before = key(section, "a")
+    assert key(moved, "b") == before
+    assert key(section, "a", seed=1) != before
+    (tmp_path / "b/config.json").rename(tmp_path / "b/other.json")
+    assert key(section, "b") != before
+    (tmp_path / "a/config.json").write_text("{ }")
+    assert key(section, "a") != before

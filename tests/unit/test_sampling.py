@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.editing.sampling import sample_generator
 from pipeline_lib.imaging.transfer import to_uint8
-from pipeline_lib.networks.checkpoints import load_weights
+from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.progan import ProGANGenerator
+from pipeline_lib.runtime.errors import DataError
 
 
 def sample(networks, folder, shards=1, batch=64, seed=3, **settings):
@@ -78,3 +82,11 @@ def test_truncation_moves_latents_towards_the_mean(networks, tmp_path):
     _, whole = sample(networks, tmp_path / "whole")
     _, half = sample(networks, tmp_path / "half", truncation=0.5)
     np.testing.assert_allclose(half, whole / 2, atol=1e-6)  # this generator's mean latent is zero
+
+
+def test_a_generator_without_truncation_is_refused_where_it_is_asked_for(networks, tmp_path):
+    progan = replace(networks, generator=tmp_path / "progan.safetensors")
+    save_weights(progan.generator, ProGANGenerator(16, [4] * 3, z_dim=8), {})
+    sample(progan, tmp_path / "whole")
+    with pytest.raises(DataError, match=r"progan\.safetensors: this generator has no truncation"):
+        sample(progan, tmp_path / "truncated", truncation=0.5)

@@ -366,6 +366,21 @@ def test_the_composite_is_the_inversion_of_the_chosen_donors_collage(networks, i
     assert chosen["masked_l1"] == pytest.approx(float(error), rel=1e-4)
 
 
+@pytest.mark.parametrize("finish", ["none", "region", "detail"])
+def test_the_error_of_an_edit_is_that_of_the_image_that_is_kept(networks, image_set, detector, tmp_path, finish):
+    rows, pictures = run(networks, image_set, detector(1e3), tmp_path, region=BoxRegion(buffer=0.07), finish=finish)
+    chosen = rows[rows["chosen"]].iloc[0]
+    names, pixels = read_shards(image_set["images"])
+    image_of = dict(zip(names, pixels / 127.5 - 1, strict=True))
+    box = slice(round(0.65 * 16), round(0.93 * 16)), slice(4, 12)
+    collage, known = image_of[chosen["image_id"]].copy(), np.ones((16, 16), bool)
+    collage[box] = image_of[chosen["donor_id"]][box]
+    known[box[0].start - 1 : box[0].stop + 1, 3:13] = False
+    known[box] = True
+    error = np.abs(pictures[chosen["image_id"]] / 127.5 - 1 - collage)[known].mean()
+    assert chosen["masked_l1"] == pytest.approx(error, abs=0.5 / 127.5)  # pictures are rounded
+
+
 @pytest.mark.parametrize("some_smile", [True, False])
 @torch.no_grad()
 def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_any(

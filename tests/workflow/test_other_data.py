@@ -76,12 +76,11 @@ def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
 def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks(sources: Run, tmp_path: Path) -> None:
     run = sources.copy(tmp_path / "run")
     labels = write_photos(run.folder / "photos", 384, short_sides=(40, 70))
-    table = pd.read_csv(labels)  # as many have it: words, and more than two of a kind
+    table = pd.read_csv(labels)  # as many have it: words, more than two of a kind, and cells that nobody filled
     short = np.where(table.index % 2, "short & flat", "kurz/gewöhnlich = $1, $2")
-    table["hair"] = np.where(table["long_hair"] == 1, "long", short)
-    table.assign(smiling=table["smiling"].map({1: "yes", 0: "no"})).drop(columns="long_hair").to_csv(
-        labels, index=False
-    )
+    table["hair"] = pd.Series(np.where(table["long_hair"] == 1, "long", short)).mask(table.index % 23 == 0)
+    table["smiling"] = table["smiling"].map({1: "yes", 0: "no"}).mask(table.index % 17 == 0)
+    table.drop(columns="long_hair").to_csv(labels, index=False)
     values = reduced("poisson", retrain=False) | {
         "run": "photos",
         "data": {
@@ -110,18 +109,31 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         assert (results / name).stat().st_size > 0, name
 
     read = read_table(results / "labels/dataset.parquet", "labels").set_index("image_id")
-    shown = table.set_index("image").loc[read.index]
-    assert (read["smiling"] == shown["smiling"].astype(bool)).all()
-    hairs = sorted(set(table["hair"]))
-    assert all((read[f"hair={hair}"] == (shown["hair"] == hair)).all() for hair in hairs)
+    shown = table.set_index("image").loc[read.index].rename_axis("image_id")
+    for hair in (hairs := sorted(set(table["hair"].dropna()))):
+        expected = (shown["hair"] == hair).astype("boolean").mask(shown["hair"].isna())
+        assert read[f"hair={hair}"].astype("boolean").tolist() == expected.tolist()
+    assert (
+        read["smiling"].astype("boolean").tolist()
+        == shown["smiling"].map({"yes": True, "no": False}).astype("boolean").tolist()
+    )
     assert list(metrics["rate"]["smiling"]["dataset"]["referee"]) == sorted(f"hair={hair}" for hair in hairs)
     assert "hair kurz/gewöhnlich = $1, $2" in (results / "report/summary.html").read_text()
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
-    assert 0 < edited.sum() <= len(read_table(results / "plan/dataset.parquet", "plan"))
+    plan = read_table(results / "plan/dataset.parquet", "plan")
+    assert 0 < edited.sum() <= len(plan)
+    named = ["smiling", *(f"hair={hair}" for hair in hairs)]
+    assert read.loc[plan["image_id"], named].notna().all(axis=None)
+    unknown = int(read[named].isna().any(axis=1).sum())
+    assert all(0 < target["unknown"] <= unknown for target in metrics["edits"]["dataset"]["targets"])
 
     export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
     rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
     assert rows["edited"].tolist() == rows["synthetic"].tolist() == edited.tolist()
+    made = rows[rows["edited"]]
+    assert made["smiling"].isna().all() and (made["carried_over"] == "+".join(named[1:])).all()
+    assert made[named[1:]].to_numpy().tolist() == read.loc[made["original_id"], named[1:]].to_numpy().tolist()
+    assert set(made["confirmed_by"].dropna()) == {"referee"}
     assert not (tmp_path / "published/model").exists()
     assert list(json.loads((tmp_path / "published/provenance.json").read_text())["given"]) == ["photos.csv"]
 

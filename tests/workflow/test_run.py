@@ -28,10 +28,11 @@ class Folder:
             "rule all:\n    output: 'made'\n    shell: 'while [ ! -e go ]; do sleep 0.05; done; touch {output}'\n"
         )
 
-    def start(self, command: list[str]) -> subprocess.Popen[str]:
+    def start(self, command: list[str], cwd: Path | None = None) -> subprocess.Popen[str]:
+        program = command if command[0] == "-c" else ["-m", *command]
         process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--cores", "1", "--rerun-incomplete"],
-            cwd=self.path,
+            [sys.executable, *program, "--cores", "1", "--rerun-incomplete"],
+            cwd=cwd or self.path,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -49,9 +50,9 @@ class Folder:
     def locks(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.path.glob(".snakemake/locks/*.lock")}
 
-    def started(self, command: list[str]) -> subprocess.Popen[str]:
+    def started(self, command: list[str], cwd: Path | None = None) -> subprocess.Popen[str]:
         """Start it, and wait until it holds Snakemake's lock."""
-        process = self.start(command)
+        process = self.start(command, cwd)
         while len(self.locks()) < 1 or not list(self.path.glob(".snakemake/log/*")):
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
@@ -116,6 +117,23 @@ def test_a_live_snakemake_that_was_started_without_run_keeps_its_lock(folder: Fo
         kill(folder.started(RUN))
         assert folder.finish([*PLAIN, "--unlock"])[0] == 0
     live = folder.started(PLAIN)
+    before = folder.locks()
+    status, output = folder.finish(RUN)
+    assert status == 1
+    assert "Directory cannot be locked" in output
+    assert folder.locks() == before
+    folder.release()
+    assert live.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("program", [PLAIN, ["-c", "from snakemake.cli import main; main()"]])
+def test_a_live_snakemake_that_was_started_elsewhere_keeps_its_lock(
+    folder: Folder, program: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    kill(folder.started(RUN))
+    assert folder.finish([*PLAIN, "--unlock"])[0] == 0
+    where = ["--snakefile", str(folder.path / "Snakefile"), "--directory", str(folder.path)]
+    live = folder.started([*program, *where], cwd=tmp_path_factory.mktemp("elsewhere"))
     before = folder.locks()
     status, output = folder.finish(RUN)
     assert status == 1

@@ -30,6 +30,7 @@ from pipeline_lib.release.export import export as export_image_set
 from pipeline_lib.release.provenance import reproduce
 from pipeline_lib.report.audit import draw_audit, draw_samples
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.stages import STAGES, revision_of
 from pipeline_lib.studies.comparison import LACKING
 
 pytestmark = pytest.mark.workflow
@@ -146,7 +147,7 @@ def test_a_finished_run_can_be_published(finished: Run, tmp_path: Path, form: st
     assert "## Files" in (export / "README.md").read_text()
     assert "## Certificate of its samples" in (export / "model/README.md").read_text()
     # the toy run took its versions from the same installation, but its code from a copy with the same bytes
-    lines, same = reproduce(export)
+    lines, same = reproduce(export, {name: revision_of(name) for name in STAGES})
     assert same, lines
     for name in ("samples_rebalanced", "retrained", "held_out"):
         export_image_set(finished.results, name, tmp_path / name, form)

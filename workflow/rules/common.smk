@@ -93,13 +93,12 @@ def original(wildcards):
 
 
 def given(*paths):
-    """Return the paths that are set in the config as local files, whatever the storage of the profile."""
-    return [local(path) for path in paths if path is not None]
+    """Return the paths that are set in the config as local files, whatever the storage of the profile.
 
-
-def files_of(folder):
-    """Return every file of a folder, if one is set in the config; a folder's own time misses changes in its files."""
-    return given(*files_below([] if folder is None else [folder]))
+    Of a folder these are its files, since its own time misses changes in them.
+    """
+    found = [Path(path) for path in paths if path is not None]
+    return [local(file) for path in found for file in (files_below([path]) if path.is_dir() else [path])]
 
 
 def translator(method):
@@ -117,7 +116,13 @@ def files_of_translation(method):
 def files_of_editor():
     """Return the files of an editor's own model; nothing for one that has none."""
     editor = settings["rebalance"]["editor"]
-    return files_of_translation(editor["method"]) if editor["kind"] == "translation" else files_of(editor.get("path"))
+    return files_of_translation(editor["method"]) if editor["kind"] == "translation" else given(editor.get("path"))
+
+
+def files_of_losses(encoder):
+    """Return the files of given networks in the losses of an encoder, of which some may be None."""
+    training = encoder["training"]
+    return training["trunk"], (training["identity"] or {}).get("path")
 
 
 def of_inverter(model):

@@ -140,6 +140,7 @@ rule assemble_rebalanced:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("assemble_rebalanced"),
+        settings=settings["rebalance"] | {"alters": checked.alters},
         run=RUN,
     script:
         "../scripts/stage.py"

@@ -110,6 +110,7 @@ rule evaluate_frontier:
 
 rule compare_regions:
     input:
+        given(settings["evaluate"]["trunk"]),
         images=images("samples"),
         parts=f"{ROOT}/parts/samples.parquet",
         plan=f"{ROOT}/plan/samples.parquet",

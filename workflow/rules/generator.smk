@@ -65,6 +65,7 @@ if checked.uses_encoder:
 
     rule train_encoder:
         input:
+            given(*files_of_losses(settings["encoder"])),
             generator=f"{ROOT}/models/source/generator.safetensors",
             source=given(settings["encoder"]["weights"]),
         output:

@@ -1,0 +1,131 @@
+"""What a config says of its data, before anything is run: images, labels, groups, donors, and what is left out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from pipeline_lib.config import Config
+from pipeline_lib.data.prepare import READERS
+from pipeline_lib.data.sources import BadImageError, Item, Source
+from pipeline_lib.rebalance.groups import counts_for, holds_of, not_counted
+from pipeline_lib.rebalance.plan import choose_edits, refuse_small_groups, refuse_without_donors
+from pipeline_lib.report.tables import readable
+from pipeline_lib.runtime.errors import DataError
+
+READ = 64  # images that are read
+
+
+def print_check(config: Config, console: Console | None = None) -> None:
+    """Open the data of a config, read some of its images, and print what a run would start from.
+
+    Args:
+        config: the config, already checked by itself.
+        console: where to print; None: standard output.
+
+    Raises:
+        DataError: the data cannot be read, no image can, a group is too small, or a target has no donor or cannot be
+            reached.
+    """
+    console = console or Console()
+    source = READERS[config.data.reader](config.data)
+    for split, items in (("train", source.train), ("held_out", source.held_out)):
+        if not items:
+            raise DataError(f"data: no images in the split {split}; add images or change `held_out`")
+    console.print(f"{len(source.train):,} images for training and {len(source.held_out):,} held out")
+    _print_reading(source, console)
+    _print_left_out(source, console)
+    _print_targets(config, source.train, console)
+
+
+def _print_reading(source: Source, console: Console) -> None:
+    """Read images from all over the dataset, and say what of them cannot be used and how long all would take.
+
+    Raises:
+        DataError: the files of more images are missing than may be, or no image can be read.
+    """
+    items = [*source.train, *source.held_out]
+    if len(source.missing) > source.tolerated * len(items):
+        raise DataError(
+            f"data: {len(source.missing):,} of {len(items):,} images have no file, such as {source.missing[0]}; "
+            "correct `data.folder` or the names in the table"
+        )
+    chosen = [items[place] for place in np.unique(np.linspace(0, len(items) - 1, READ).round().astype(int))]
+    unusable: list[tuple[Item, str]] = []
+    conversions: Counter[str] = Counter()
+    start = time.perf_counter()
+    for item in chosen:
+        try:
+            conversions.update(source.read(item).conversions)
+        except BadImageError as reason:
+            unusable.append((item, str(reason)))
+    minutes = (time.perf_counter() - start) / len(chosen) * len(items) / (os.cpu_count() or 1) / 60
+    if len(unusable) == len(chosen):
+        item, reason = unusable[0]
+        raise DataError(f"data: none of {len(chosen)} images can be used; the first is {item.image_id}: {reason}")
+    console.print(f"{len(chosen)} of them were read; all would take about {minutes:.1f} minutes on this machine")
+    if unusable:
+        item, reason = unusable[0]
+        console.print(
+            f"{len(unusable)} of these cannot be used, such as {item.image_id}: {reason}; of all images "
+            f"{source.tolerated:.1%} may be unusable (`data.bad_images`)"
+        )
+    for conversion, count in conversions.most_common():
+        console.print(f"{count} of these are converted: {conversion}")
+
+
+def _print_left_out(source: Source, console: Console) -> None:
+    named: dict[str, list[str]] = {}
+    for left in source.left_out:
+        named.setdefault(left.reason, []).append(left.name)
+    if source.missing:
+        named["a row without a file, which will be listed as unusable"] = list(source.missing)
+    if not named:
+        return
+    table = Table("left out", "number", "such as", title="What is no image of the dataset")
+    for reason, names in sorted(named.items(), key=lambda entry: -len(entry[1])):
+        table.add_row(reason, f"{len(names):,}", ", ".join(islice(names, 3)))
+    console.print(table)
+
+
+def _print_targets(config: Config, items: Sequence[Item], console: Console) -> None:
+    """Say how the labels stand to the targets, and how many edits reach them.
+
+    Raises:
+        DataError: a group is too small, or a target has no donor or cannot be reached.
+    """
+    settings = config.rebalance
+    rows = pd.DataFrame([item.attributes for item in items])
+    holds = holds_of(rows, list(rows.columns))
+    refuse_small_groups(holds, settings.targets, "dataset")
+    refuse_without_donors(holds, settings, "dataset")
+    everywhere = dict.fromkeys(settings.edited, np.ones(len(items), bool))
+    _, counts = choose_edits(holds, everywhere, settings.targets, config.seed, "dataset")
+    table = Table(title="Labels of the images for training", caption="donors: images that show the value of the edits")
+    for title in ("target", "images", "with it", "unknown", "rate now", "target rate", "edits", "donors"):
+        table.add_column(title, justify="left" if title == "target" else "right")
+    rates: dict[str, list[float]] = {}
+    for target, found in zip(settings.targets, counts, strict=True):
+        inside, has = counts_for(holds, target), holds[target.attribute]
+        rate = float(has[inside].mean())
+        rates.setdefault(target.attribute, []).append(rate)
+        donors = int((has == (target.rate > rate)).sum())
+        table.add_row(
+            f"{readable(str(found['group']))}: {readable(target.attribute)}",
+            *(f"{int(number):,}" for number in (inside.sum(), (has[inside] == 1).sum(), not_counted(holds, target))),
+            *(f"{rate:.3f}", f"{target.rate:g}", f"{found['edits']:,}", f"{donors:,}" if found["edits"] else ""),
+        )
+    console.print(table)
+    for attribute, of_groups in rates.items():
+        if len(of_groups) > 1:
+            console.print(f"Largest gap of {readable(attribute)} between these groups: {np.ptp(of_groups):.3f}")
+    edits = sum(int(found["edits"]) for found in counts)
+    console.print(f"{edits:,} of {len(items):,} images are to be edited, if all of them show the region's part")
