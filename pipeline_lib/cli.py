@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("name", choices=sorted(STAGES))
     stage.add_argument("values", nargs="*", metavar="NAME=VALUE", help="VALUE is a path, text, or JSON")
     stage.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
-    stage.add_argument("--gpus", type=int, default=1, help="GPUs to train on, for a stage that can use several")
+    stage.add_argument("--gpus", type=int, help="GPUs; several for a stage that trains on them (default: one, if any)")
     stage.set_defaults(command=_stage)
 
     run = commands.add_parser(

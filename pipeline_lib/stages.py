@@ -102,7 +102,9 @@ def at_revision(name: str) -> str:
     return f"{name}@{revision_of(name)}"
 
 
-def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int = 1) -> None:
+def call_stage(
+    name: str, values: Mapping[str, Any], threads: int = 1, gpus: int | None = None, allow_cpu: bool = False
+) -> None:
     """Call a stage with plain values, converted to the types of its signature.
 
     Strings become paths, single values become lists where a list is expected, and dicts become config sections. A stage
@@ -112,12 +114,14 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int
         name: a key of `STAGES`.
         values: named inputs, outputs and parameters together.
         threads: CPU threads.
-        gpus: devices to lease; with more than one, the stage runs in as many processes.
+        gpus: devices to lease; with more than one, the stage runs in as many processes. None for one if there is one.
+        allow_cpu: whether the CPU serves where there are no GPUs.
 
     Raises:
-        ConfigError: a value is missing or unknown, or this stage runs on one GPU at most.
+        ConfigError: a value is missing or unknown, this stage runs on one GPU at most, or there are too few.
     """
-    if gpus > 1 and name not in SHARED:
+    several = gpus is not None and gpus > 1
+    if several and name not in SHARED:
         raise ConfigError(f"stage {name} runs on one GPU, not {gpus}; only {', '.join(SHARED)} can use several")
     stage = find_stage(name)
     parameters = inspect.signature(stage).parameters
@@ -131,8 +135,8 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int
             raise ConfigError(f"stage {name}: no value for `{parameter}`; add `{parameter}=VALUE`")
     hints = typing.get_type_hints(stage)
     with ExitStack() as stack:
-        device = stack.enter_context(_device(gpus)) if "device" in parameters else None
-        if gpus > 1 and device != "cpu":
+        device = stack.enter_context(_device(gpus, allow_cpu)) if "device" in parameters else None
+        if several and device != "cpu":
             ranks.launch(name, values, gpus, threads)
             return
         arguments = {parameter: _convert(value, hints[parameter]) for parameter, value in values.items()}
@@ -148,8 +152,8 @@ def call_stage(name: str, values: Mapping[str, Any], threads: int = 1, gpus: int
         logger.info("%s took %.1f s", name, time.monotonic() - start)
 
 
-def _device(gpus: int) -> AbstractContextManager[Any]:
-    return ranks.joined() if ranks.launched() else lease_device(gpus)
+def _device(gpus: int | None, allow_cpu: bool) -> AbstractContextManager[Any]:
+    return ranks.joined() if ranks.launched() else lease_device(gpus, allow_cpu)
 
 
 def _convert(value: Any, wanted: Any) -> Any:

@@ -22,6 +22,9 @@ class Config(Section):
         "avatars", description="name of the run; its output is written to results/<run>/"
     )
     seed: int = Field(0, description="random seed of the run")
+    allow_cpu: bool = Field(
+        False, description="use the CPU where `--resources gpu` or a cluster asks for a GPU and there is none"
+    )
     data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: PartsBackend = Field(Parts(), description="the part segmenter")

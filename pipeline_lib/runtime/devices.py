@@ -33,7 +33,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_INT = -1, -3, 2**31 - 1
 
 
 @contextmanager
-def lease_device(requested: int = 1) -> Iterator[str]:
+def lease_device(requested: int | None = None, allow_cpu: bool = False) -> Iterator[str]:
     """Hold `requested` GPUs of this node for the duration of the `with` block, waiting while others hold them.
 
     Snakemake's `gpu` resource limits the number of jobs but assigns no devices. In the block CUDA_VISIBLE_DEVICES
@@ -41,26 +41,32 @@ def lease_device(requested: int = 1) -> Iterator[str]:
     so lease before the first tensor is put on a GPU. A process that leases again gets the same devices, and waits for
     them if necessary. Leases must not be nested.
 
-    The pool is LATENT_REBALANCE_DEVICES if set (used without further checks), else CUDA_VISIBLE_DEVICES, else every
-    device of the node. Lock files are in LATENT_REBALANCE_LOCKS, by default a folder of this user in the temporary
-    folder.
+    The pool is LATENT_REBALANCE_DEVICES if set (used without further checks; empty for the CPU), else
+    CUDA_VISIBLE_DEVICES, else every device of the node. Lock files are in LATENT_REBALANCE_LOCKS, by default a folder
+    of this user in the temporary folder.
 
     Args:
-        requested: number of GPUs; 0 for the CPU.
+        requested: number of GPUs; 0 for the CPU, None for one if there is one.
+        allow_cpu: whether the CPU serves where GPUs are requested and there are none.
 
     Yields:
-        a `torch.device` string, `cuda:0`, or `cpu` if none is requested or the node has none.
+        a `torch.device` string, `cuda:0`, or `cpu` if none is requested, or there is none and that is allowed.
 
     Raises:
         ConfigError: more GPUs are requested than the pool holds, or the lock files cannot be written.
     """
-    pool = (_own or device_pool()) if requested else []
+    pool = (_own or device_pool()) if requested != 0 else []
     if not pool:
-        if requested:
+        if requested and not (allow_cpu or cpu_chosen()):
+            raise ConfigError(
+                f"{requested} GPUs requested, but torch finds none on {socket.gethostname()}; mend its driver, install "
+                "torch for it, or set `allow_cpu: true` in the config"
+            )
+        if requested != 0:
             logger.warning("no GPU found on this node; using the CPU")
         yield "cpu"
         return
-    with acquire(pool, lock_folder(), requested) as devices, _visible(devices):
+    with acquire(pool, lock_folder(), requested or 1) as devices, _visible(devices):
         _own[:] = devices
         logger.info("leased GPU %s", ", ".join(devices))
         yield "cuda:0"
@@ -81,6 +87,12 @@ def device_pool() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = _names(visible) if visible is not None else [str(index) for index in range(count)]
     return names[:count]  # CUDA ignores everything from the first invalid name on
+
+
+def cpu_chosen() -> bool:
+    """Return whether LATENT_REBALANCE_DEVICES is set and names no device, which asks for the CPU."""
+    explicit = os.environ.get("LATENT_REBALANCE_DEVICES")
+    return explicit is not None and not _names(explicit)
 
 
 def gpu_in_sight(drivers: Path = Path("/dev")) -> bool:

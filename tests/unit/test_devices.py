@@ -189,6 +189,26 @@ def test_without_a_gpu_one_line_says_that_the_cpu_is_used(
     assert [record.message for record in caplog.records] == ["no GPU found on this node; using the CPU"]
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error_unless_the_cpu_is_allowed(
+    allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LATENT_REBALANCE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "device_pool", list)
+    if not allowed:
+        with pytest.raises(ConfigError, match=r"1 GPUs requested, but torch finds none on .*allow_cpu: true"):
+            lease_device(1).__enter__()
+        return
+    with lease_device(1, allow_cpu=True) as device:
+        assert device == "cpu"
+
+
+def test_no_device_named_is_the_cpu_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENT_REBALANCE_DEVICES", "")
+    with lease_device(1) as device:
+        assert device == "cpu"
+
+
 def test_the_cpu_asked_for_needs_no_word(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("LATENT_REBALANCE_DEVICES", "0")
     with lease_device(0) as device:

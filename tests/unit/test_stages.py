@@ -132,6 +132,6 @@ def test_a_stage_without_a_gpu_gets_the_cpu_and_its_threads(calls, monkeypatch):
     tuned = []
     monkeypatch.setenv("LATENT_REBALANCE_DEVICES", "")
     monkeypatch.setattr(stages, "tune_cpu", tuned.append)
-    call_stage("with_device", {}, threads=3)
+    call_stage("with_device", {}, threads=3, gpus=1)
     assert calls == [{"device": str(torch.device("cpu")), "threads": 3}]
     assert tuned == [3]

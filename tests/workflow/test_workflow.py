@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from subprocess import Popen
@@ -173,6 +175,27 @@ def test_two_heavy_jobs_fit_on_one_machine_and_do_not_wait_for_a_gpu_that_is_not
         "swap_parts": "4",
     }
     assert set(re.findall(r"^    resources: .*gpu=(\d+)", plan, re.MULTILINE)) == {"0"}
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_gpu_that_is_asked_for_on_a_machine_without_one_stops_the_run_unless_the_config_allows_the_cpu(
+    sources: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    run = sources.copy(tmp_path / "run")
+    config = yaml.safe_load((run.folder / CONFIG).read_text()) | {"allow_cpu": allowed}
+    (run.folder / "changed.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    command = [sys.executable, "-m", "snakemake", "--configfile", "changed.yaml", "--cores", "1", "prepare_dataset"]
+
+    def start(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *options], cwd=run.folder, capture_output=True, text=True, check=False)
+
+    asked = start("--resources", "gpu=2")
+    assert (asked.returncode == 0) == allowed, asked.stderr
+    if not allowed:
+        assert "--resources gpu=2: no GPU found on this machine" in asked.stderr
+        assert not (run.results / "images").exists()
+        assert start().returncode == 0
 
 
 def test_another_wanted_rate_remakes_the_plan_and_what_follows_from_it_alone(finished: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from pipeline_lib.config import GivenNetwork, TranslationMethod, Variant, named_files, parse_config
 from pipeline_lib.config.names import BASELINES
-from pipeline_lib.runtime.devices import gpu_in_sight
+from pipeline_lib.runtime.devices import cpu_chosen, gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import digest_of_listing, files_below
 from pipeline_lib.stages import at_revision
@@ -67,8 +67,19 @@ ALL_CORES = 64  # capped by --cores or --max-threads
 SENT_AWAY = workflow.remote_exec or not workflow.local_exec
 HALF_OF_CORES = ALL_CORES if SENT_AWAY else max(1, (workflow.resource_settings.cores or 2) // 2)
 GPU = int(SENT_AWAY or gpu_in_sight())  # on a machine without one, `--resources gpu` does not limit the jobs
+GPUS_ASKED = workflow.global_resources.get("gpu").value  # None if neither command line nor profile says a number
+if GPUS_ASKED is None and not SENT_AWAY:
+    workflow.register_resource("gpu", 1)  # without a limit Snakemake would start all at once
 ON_LONGEST_PATH = 1  # of jobs that could start, those that lead to the retrained GAN do
 PREEMPTIONS = 3  # retries of a training, which resumes from its checkpoint; errors in the input are not retried
+
+
+onstart:
+    if GPUS_ASKED and not (GPU or checked.allow_cpu or cpu_chosen()):
+        raise WorkflowError(
+            f"--resources gpu={GPUS_ASKED}: no GPU found on this machine, on whose CPU the networks may take days; leave the "
+            "option out, or set `allow_cpu: true` in the config"
+        )
 
 
 wildcard_constraints:

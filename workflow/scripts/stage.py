@@ -23,7 +23,7 @@ if __name__ == "__main__":
     name, _, _ = values.pop("stage").partition("@")  # its revision only triggers reruns
     try:
         with refuse_again(Path(f"{job.log[0]}.refused"), job.resources.get("attempt", 1)):
-            call_stage(name, values, job.threads, job.resources.get("gpu", 1))
+            call_stage(name, values, job.threads, job.resources.get("gpu"), bool(job.config.get("allow_cpu")))
     except PipelineError as error:
         logging.error("%s: %s", type(error).__name__, error)
         sys.exit(2)
