@@ -12,8 +12,15 @@ import pandas as pd
 
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.evaluation.counterfactual import truth_counts
-from pipeline_lib.evaluation.rates import corrected_rows, estimate_json, gap, group_gap, rate_rows, wilson_rate
+from pipeline_lib.evaluation.rates import (
+    corrected_rows,
+    estimate_json,
+    gap,
+    group_gap,
+    rate_rows,
+    truth_counts,
+    wilson_rate,
+)
 from pipeline_lib.rebalance.estimate import (
     DetectorError,
     Estimate,

@@ -11,8 +11,7 @@ import pandas as pd
 
 from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.counterfactual import truth_counts
-from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.evaluation.rates import estimate_json, truth_counts
 from pipeline_lib.rebalance.audit import (
     agreement_of_audits,
     check_different,

@@ -31,7 +31,7 @@ from pipeline_lib.imaging.masks import grow
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, read_json, write_json
+from pipeline_lib.runtime.files import digest_of, write_json
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
@@ -213,11 +213,6 @@ def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
         "identical_counts_as": IDENTICAL,
         **medians,
     }
-
-
-def truth_counts(summary: Path) -> bool:
-    """Return whether what the nearest drawing shows counts as the truth, by the JSON of `evaluate_counterfactuals`."""
-    return read_json(summary)["counts"]
 
 
 class KnownEdits(NamedTuple):

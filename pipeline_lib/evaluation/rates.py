@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from math import comb, hypot
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,12 @@ from scipy.stats import binomtest
 from pipeline_lib.data.tables import SCHEMAS
 from pipeline_lib.rebalance.estimate import UNKNOWN, DetectorError, Estimate, correct_rate
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import read_json
+
+
+def truth_counts(summary: Path) -> bool:
+    """Return whether what the nearest drawing shows counts as the truth, by the JSON of `evaluate_counterfactuals`."""
+    return read_json(summary)["counts"]
 
 
 def wilson_rate(positives: int, n: int, confidence: float) -> Estimate:

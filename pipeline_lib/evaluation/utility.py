@@ -16,9 +16,8 @@ from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
-from pipeline_lib.evaluation.counterfactual import truth_counts
 from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
-from pipeline_lib.evaluation.rates import estimate_json
+from pipeline_lib.evaluation.rates import estimate_json, truth_counts
 from pipeline_lib.rebalance.estimate import UNKNOWN
 from pipeline_lib.rebalance.groups import counts_for, group_name, holds_of
 from pipeline_lib.runtime import seeding

@@ -35,7 +35,7 @@ def print_check(config: Config, console: Console | None = None) -> None:
         DataError: the data cannot be read, no image can, a group is too small, or a target has no donor or cannot be
             reached.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     source = READERS[config.data.reader](config.data)
     for split, items in (("train", source.train), ("held_out", source.held_out)):
         if not items:

@@ -56,7 +56,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
         seed=config.seed,
         audited=audited,
     )
-    console = console or Console()
+    console = console or Console(markup=False)
     console.print(_table(found, failed, labels))
     edits = sum(target.edits for target in found)
     console.print(

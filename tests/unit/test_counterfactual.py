@@ -25,8 +25,8 @@ from pipeline_lib.evaluation.counterfactual import (
     evaluate_counterfactuals,
     judge_image,
     summarise,
-    truth_counts,
 )
+from pipeline_lib.evaluation.rates import truth_counts
 from pipeline_lib.runtime.files import read_json
 
 DATA = AvatarData(resolution=32)
