@@ -40,18 +40,10 @@ logger = logging.getLogger(__name__)
 
 RIM = 1  # pixels around the region in which an edit may be blended
 CHECKED = 500  # edits of known truth on which the judgement itself is checked
-LEAST_ACCURACY = (
-    0.95  # of the judgement on them, the lower limit of its interval; rates of edited images err by the rest
-)
-SOFTNESS = (
-    0.0,
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-    1.5,
-    2.0,
-)  # of these edits: sigma of a Gaussian in 64ths of the side, until found
+PROBED = 32  # of these, on which their softness is found
+LEAST_ACCURACY = 0.95  # of the judgement on them, the lower limit of its interval
+#: Sigmas of the Gaussians that these edits are blurred by, in 64ths of the side, until they are as soft as the run's.
+SOFTNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 IDENTICAL = 100.0  # dB that identical pixels, whose PSNR is infinite, count as in a median
 CHUNK = 16  # faces that a worker process is given at a time
 CHUNKS_AHEAD = 32
@@ -270,7 +262,7 @@ def check_judgement(
 
     Args:
         attribute: the attribute that they show by their donors.
-        known: the edits, which are blurred until the median of their PSNRs is at most `inside`.
+        known: the edits, which are blurred until the median PSNR of the first `PROBED` is at most `inside`.
         shows: labels of the attribute, by image.
         judge: judges images by names of contexts and donors and the pixels of the image set.
         inside: median PSNR to the nearest drawing of the edits of the run, in dB.
@@ -278,9 +270,10 @@ def check_judgement(
     """
     contexts, donors = ([known.image_set.names[place] for place in places] for places in (known.contexts, known.donors))
     for softness in SOFTNESS:
-        found = judge(contexts, donors, known.pixels(softness))
-        if np.median([min(judged.psnr_inside, IDENTICAL) for judged in found]) <= inside:
+        probed = judge(contexts[:PROBED], donors[:PROBED], known.pixels(softness))
+        if np.median([min(judged.psnr_inside, IDENTICAL) for judged in probed]) <= inside:
             break
+    found = judge(contexts, donors, known.pixels(softness))
     right = sum(judged.attributes[attribute] == value for judged, value in zip(found, shows.loc[donors], strict=True))
     accuracy = wilson_rate(right, len(found), confidence)
     if accuracy.low < LEAST_ACCURACY:
