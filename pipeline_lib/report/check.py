@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,7 @@ from pipeline_lib.data.prepare import READERS
 from pipeline_lib.data.sources import BadImageError, Item, Source
 from pipeline_lib.rebalance.groups import counts_for, holds_of, not_counted
 from pipeline_lib.rebalance.plan import choose_edits, refuse_small_groups, refuse_without_donors
+from pipeline_lib.report.minutes import minutes_of_trainings
 from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
@@ -44,6 +46,7 @@ def print_check(config: Config, console: Console | None = None) -> None:
     _print_reading(source, console)
     _print_left_out(source, console)
     _print_targets(config, source.train, console)
+    _print_trainings(config, console)
 
 
 def _print_reading(source: Source, console: Console) -> None:
@@ -129,3 +132,14 @@ def _print_targets(config: Config, items: Sequence[Item], console: Console) -> N
             console.print(f"Largest gap of {readable(attribute)} between these groups: {np.ptp(of_groups):.3f}")
     edits = sum(int(found["edits"]) for found in counts)
     console.print(f"{edits:,} of {len(items):,} images are to be edited, if all of them show the region's part")
+
+
+def _print_trainings(config: Config, console: Console) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    minutes = minutes_of_trainings(config, device)
+    if minutes:
+        each = ", ".join(f"{name} {taken:.1f}" for name, taken in minutes.items())
+        console.print(
+            f"All trainings would take about {sum(minutes.values()):.0f} minutes on this machine if nothing else runs "
+            f"({each}); edits and evaluation come on top"
+        )

@@ -241,7 +241,7 @@ def _trained_detector(
     columns = [settings.attributes.index(name) for name in related]
     balance[own] = independence_weights(targets[own], columns, settings.attributes)
     torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
-    detector = _new_detector(network, settings)
+    detector = new_detector(network, settings)
     task = _DetectorTask(
         detector,
         pixels,
@@ -278,7 +278,8 @@ def _packed_masks(parts: Path, region: PartRegion | BoxRegion, names: list[str],
     return torch.from_numpy(masks.packed[masks.rows(names)])
 
 
-def _new_detector(network: TrainedHere, settings: Detectors) -> Detector:
+def new_detector(network: TrainedHere, settings: Detectors) -> Detector:
+    """Return a detector before it is trained here."""
     if isinstance(network, BackboneNetwork):
         detector = BackboneClassifier(settings.attributes, network.library, network.name, settings.mirror)
         if network.weights is not None:

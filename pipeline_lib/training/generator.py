@@ -71,7 +71,7 @@ def train_generator(
         network = _load_source(source[0], settings).requires_grad_(True)
         critic = load_weights(source[1], Discriminator).requires_grad_(True)
     else:
-        network, critic = _new_networks(settings, pixels.shape[-1], seed)
+        network, critic = new_networks(settings, pixels.shape[-1], seed)
     if training.local is not None:
         _add_local(critic, training.local, seed, source)
     by_attributes = None
@@ -87,7 +87,8 @@ def train_generator(
     save_weights(generator, task.average, provenance)
 
 
-def _new_networks(settings: GeneratorSection, resolution: int, seed: int) -> tuple[Generator, Discriminator]:
+def new_networks(settings: GeneratorSection, resolution: int, seed: int) -> tuple[Generator, Discriminator]:
+    """Return an untrained generator and discriminator for images of `resolution` pixels."""
     torch.manual_seed(seeding.derive(seed, "weights"))
     discriminator = Discriminator(resolution, settings.channels)
     if settings.architecture == "progan":
