@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -323,9 +323,8 @@ def _memory_of_density(count: int) -> Row:
     return Row(f"density and coverage, {count:,} images", "1/GB", 1 / gigabytes, "4 GB allowed", 1 / 4)
 
 
-def storage(device: torch.device, folder: Path) -> list[Row]:
+def storage(device: torch.device, folder: Path, count: int = 1024) -> list[Row]:
     """(f) Lossless image shards against one PNG file per image."""
-    count = 1024
     generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
     decoded = torch.cat([generator.decode(generator.sample_latents(range(s, s + 64), 0)) for s in range(0, count, 64)])
     pixels = _as_pixels(decoded)
@@ -442,12 +441,12 @@ def measure(chosen: list[str]) -> Iterator[Row]:
             yield from SETS[kind](torch.device(name), folder)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table and write the same values as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; default: all")
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     unknown = set(options.sets) - set(SETS)
     if unknown:
         parser.error(f"no set {', '.join(sorted(unknown))}; there are {', '.join(SETS)}")

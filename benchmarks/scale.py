@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
     where = [{"long_hair": value} for value in (True, False)]
     rebalance = {
         "targets": [
-            {"where": where[0], "attribute": "smiling", "rate": 0.5 + EDITS / count},
+            {"where": where[0], "attribute": "smiling", "rate": 0.5 + min(EDITS / count, 0.25)},
             {"where": where[1], "attribute": "smiling", "rate": 0.5},
         ],
         "region": box,
@@ -129,6 +130,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "table": file("labels.parquet"),
             "kind": "labels",
             "editable": file("parts.parquet"),
+            "audit": [],
             "settings": rebalance,
             **named,
             "plan": file("plan.parquet"),
@@ -144,6 +146,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "selector": file("selector.safetensors"),
             "referee": [],
             "precision": [file("encoder.json")],
+            "model": [],
             "settings": rebalance,
             **named,
             "shard": 0,
@@ -154,6 +157,8 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
         "assemble_rebalanced": {
             "images": shards("dataset"),
             "composites": [file("composites.parquet")],
+            "touched": [],
+            "plan": file("plan.parquet"),
             "truth": [file("labels.parquet")],
             "settings": rebalance,
             "run": "scale",
@@ -173,22 +178,28 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         write_dataset(folder / "raw", count)
         write_networks(folder)
         for name, values in stages(folder, count).items():
-            given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
             start = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-m", "pipeline_lib", "stage", name, *given])
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                raise SystemExit(f"{name} failed on {count:,} images; see above")
-            found[name] = {"seconds": time.perf_counter() - start, "megabytes": usage.ru_maxrss / 1024}
+            megabytes = run_stage(name, values)
+            found[name] = {"seconds": time.perf_counter() - start, "megabytes": megabytes}
     return found
 
 
-def main() -> None:
+def run_stage(name: str, values: dict[str, object]) -> float:
+    """Run a stage in a process of its own; returns its peak memory in MB."""
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    process = subprocess.Popen([sys.executable, "-m", "pipeline_lib", "stage", name, *given])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{name} failed; see above")
+    return usage.ru_maxrss / 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table and write the same values as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("counts", nargs="*", type=int, default=[20_000, 200_000], metavar="IMAGES")
     parser.add_argument("--output", type=Path, default=Path("scale.json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     found = {count: measure(count) for count in options.counts}
     sizes = [f"{unit}, {count:,} images" for count in options.counts for unit in ("s", "MB")]
     table = Table("stage", *sizes, "start, s", "us per image")

@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks import oracle
 from benchmarks.oracle import Found, Oracle, check_found, run_trials
-from pipeline_lib.config import RateRule
+from pipeline_lib.config import RateRule, load_config
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime import seeding
+from pipeline_lib.runtime.files import read_json
 
 TARGETS = [RateRule(where={"hat": value}, attribute="smiling", rate=0.5) for value in (True, False)]
 EDITED = 300  # of each group's 1,000 images
@@ -89,3 +90,15 @@ def test_a_certificate_that_takes_every_edit_for_right_is_seen(edits, monkeypatc
 
 def test_without_enough_labels_the_gap_is_not_judged():
     assert len(check_found(Found(1, 1, 0, 1), 100)) == 3
+
+
+def test_the_command_prints_a_row_for_each_pattern_and_number_of_labels(edits, tmp_path, monkeypatch, capsys):
+    config = load_config("config/config.yaml")
+    (tmp_path / "results/avatars/labels").mkdir(parents=True)
+    (tmp_path / "results/avatars/labels/dataset_rebalanced.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(oracle, "load_config", lambda path: config)
+    monkeypatch.setattr(oracle, "Oracle", lambda results, targets: edits)
+    oracle.main(["--trials", "2", "--output", "found.json"])
+    assert len(read_json("found.json")["found"]) == len(oracle.PLANTED) * len(oracle.LABELS)
+    assert next(iter(oracle.PLANTED)) in capsys.readouterr().out
