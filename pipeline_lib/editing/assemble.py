@@ -101,7 +101,7 @@ def replace_images(
     return found
 
 
-@stage(revision=2)
+@stage(revision=3)
 def resample_dataset(
     *, images: list[Path], table: Path, targets: list[RateRule], run: str, seed: int, resampled: list[Path]
 ) -> None:

@@ -18,7 +18,7 @@ from pipeline_lib.runtime.revisions import stage
 
 
 @torch.no_grad()
-@stage(revision=1)
+@stage(revision=2)
 def score_attributes(
     *,
     images: list[Path],

@@ -50,7 +50,8 @@ class Lpips(nn.Module):
             a: images (n, 3, H, W) in [-1, 1], H and W of at least 32.
             b: images of the same shape.
         """
-        return self._distance(a, b).flatten()
+        with torch.autocast(a.device.type, enabled=False):  # as in `Perceptual`
+            return self._distance(a.float(), b.float()).flatten()
 
     def _load_trunk(self, path: Path) -> None:
         """Load torchvision's `features.<layer>` into the slices into which lpips splits a backbone."""

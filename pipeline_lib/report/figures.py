@@ -85,7 +85,7 @@ def panels_of(stages: Collection[str]) -> list[Panel]:
     return [panel._replace(row=0, column=number) for number, panel in enumerate(shown)]
 
 
-@stage(revision=3)
+@stage(revision=4)
 def plot_rates(
     *,
     bias: Path,

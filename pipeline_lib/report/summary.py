@@ -43,6 +43,7 @@ SMALL_GAP, SMALL_DISTANCE = 0.1, 0.05
 LEAST_KAPPA = 0.6  # below which agreement beyond chance is at most moderate (Landis and Koch 1977)
 
 OPENINGS = {True: "The rebalancing worked", False: "The rebalancing did not work", None: "No verdict is possible"}
+IN_PART = "The rebalancing worked in part"
 DATASET_IS = {
     True: "the rebalanced dataset meets every target rate",
     False: "the rebalanced dataset misses a target rate",
@@ -58,8 +59,9 @@ RETRAINED_IS = {
     False: "the GAN retrained on it has more than half of the control GAN's bias {of}",
     None: "there is not enough evidence that retraining halved the GAN's bias {of}",
 }
-RETRAINED_MISSES = "the GAN retrained on it misses a target rate, by labels of its samples"
+RETRAINED_MISSES = "the GAN retrained on it misses a target rate"
 NO_BIAS = "The comparison of the GANs proves nothing, since the control GAN has almost no bias."
+NO_SAMPLES = "The GANs cannot be compared, since one of them has no sample in a group, by the referee."
 DOUBTFUL = "The comparison of the GANs proves nothing, since the detectors disagree on one of the two."
 GAP_IS = {
     True: "The retrained GAN has at most half of the control GAN's bias, and their intervals do not overlap.",
@@ -198,8 +200,9 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     The balance is real if the certificate says of every target that it is met, and if by the referee the retrained
     GAN's bias in each attribute is at most half of the control GAN's, with intervals that do not overlap. Bias is both
     the distance of the group gap from the target gap, and that of the rate furthest from its target among all groups. A
-    target rate that labels of samples say is missed decides against the GAN. Without a retrained GAN the dataset alone
-    decides. GANs on whose images the detectors disagree too often do not count.
+    target rate that labels of samples say is missed decides against the GAN, and one that the referee says is missed
+    leaves it undecided. Without a retrained GAN the dataset alone decides. GANs on whose images the detectors disagree
+    too often do not count.
 
     Args:
         metrics: metrics of the run.
@@ -224,14 +227,14 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     if halved:
         rates = _rates_of_samples(metrics, targets, least_agreement)
         reasons.append(_say_rates(rates))
-        missed = any((rate.verdict, rate.by) == (certify.Verdict.MISSED, "labels") for rate in rates)
-        found["retrained"] = False if missed else _all(halved)
+        missed_by = {rate.by for rate in rates if rate.verdict is certify.Verdict.MISSED}
+        found["retrained"] = False if "labels" in missed_by else _all([*halved, *([None] if missed_by else [])])
     real = _all(found.values())
     if real and not all(corrected_halved):
         reasons.append(CORRECTED_DISAGREES)
     return Verdict(
         real,
-        _headline(real, "in gap and rates" if targets.compared else "in its rates", rates, **found),
+        _headline(real, _all(halved), "in gap and rates" if targets.compared else "in its rates", rates, **found),
         _caution(metrics, targets, least_agreement),
         [TARGETS_ARE[found["dataset"]], *reasons, *_cost(metrics["quality"])],
     )
@@ -328,21 +331,25 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
         f"{' and '.join(planned)}.",
         f"{tables.how_edited(targets)} {kept}A first detector, the selector, decided which composites succeeded, and "
         "the best of them was taken. Where none did, the original image was kept.",
-        f"{gans}A second detector, the referee, then evaluated every image set. It shares neither architecture, seed "
-        "nor training half with the selector.",
+        f"{gans}A second detector, the referee, then evaluated every image set. It took no part in the edits.",
     ]
 
 
-def _headline(real: bool | None, of_bias: str, rates: Sequence[_Rate], **found: bool | None) -> str:
-    said = f"{OPENINGS[real]}: {DATASET_IS[found['dataset']]}"
+def _headline(
+    real: bool | None, is_halved: bool | None, of_bias: str, rates: Sequence[_Rate], **found: bool | None
+) -> str:
     if "retrained" not in found:
-        return f"{said}."
+        return f"{OPENINGS[real]}: {DATASET_IS[found['dataset']]}."
     by_labels = [rate for rate in rates if rate.by == "labels"]
     verdicts = {rate.verdict for rate in by_labels or rates}
     met = next(verdict for verdict in (*NOT_MET, certify.Verdict.MET) if verdict in verdicts)
     by = "labels" if by_labels else "the referee, a detector"
-    is_missed = bool(by_labels) and met is certify.Verdict.MISSED
-    retrained_is = RETRAINED_MISSES if is_missed else RETRAINED_IS[found["retrained"]].format(of=of_bias)
+    is_missed = met is certify.Verdict.MISSED
+    in_part = found["dataset"] is is_halved is True and is_missed and not by_labels
+    said = f"{IN_PART if in_part else OPENINGS[real]}: {DATASET_IS[found['dataset']]}"
+    retrained_is = RETRAINED_IS[is_halved].format(of=of_bias)
+    if is_missed and (by_labels or is_halved):
+        retrained_is = RETRAINED_MISSES
     joined_by = "and" if (found["dataset"] is True) == (found["retrained"] is True) else "but"
     return f"{said}, {joined_by} {retrained_is}. Target rates in its samples: {met}, by {by}."
 
@@ -389,6 +396,8 @@ def _caution(metrics: Mapping[str, Any], targets: Rebalance, least_agreement: fl
 
 def _say_compared(excess: Mapping[str, Estimate], of_gap: bool | None, of_rates: bool | None) -> list[str]:
     """Say whether retraining halved the distances from the target gap, if there is one, and from the target rates."""
+    if any(math.isnan(found.value) for found in excess.values()):
+        return [NO_SAMPLES]
     if not excess:
         return [RATES_ARE[of_rates]]
     if excess["control"].value > SMALL_GAP:
@@ -492,8 +501,8 @@ def _criterion(targets: Rebalance, retrain: Retrain | None) -> str:
     return (
         f"The criterion has two parts. {met}. By the referee, the retrained GAN's bias is at most half of the control "
         f"GAN's, and their intervals do not overlap. Bias is the distance {bias} of the rate furthest from its target "
-        "among all groups. No target rate is missed by labels of the retrained GAN's samples, if there are any. The "
-        "intervals account for the choice of images, not for another seed of the training."
+        "among all groups. No target rate is missed in the retrained GAN's samples, by labels of them if there are any "
+        "and else by the referee. The intervals account for the choice of images, not for another seed of the training."
     )
 
 

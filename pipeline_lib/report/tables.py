@@ -130,7 +130,7 @@ def frechet_distances(quality: Mapping[str, Any]) -> FrechetDistances:
     )
 
 
-@revisions.stage(revision=2)
+@revisions.stage(revision=3)
 def write_tables(*, metrics: Path, quality: Path, detectors: Path, edits: Path, timing: Path) -> None:
     """Write the tables of a run as CSV files.
 

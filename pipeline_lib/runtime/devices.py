@@ -59,8 +59,8 @@ def lease_device(requested: int | None = None, allow_cpu: bool = False) -> Itera
     if not pool:
         if requested and not (allow_cpu or cpu_chosen()):
             raise ConfigError(
-                f"{requested} GPUs requested, but torch finds none on {socket.gethostname()}; mend its driver, install "
-                "torch for it, or set `allow_cpu: true` in the config"
+                f"torch finds no GPU on {socket.gethostname()}, where a job was to have {requested}; mend the driver, "
+                "install torch for it, or set `allow_cpu: true` in the config"
             )
         if requested != 0:
             logger.warning("no GPU found on this node; using the CPU")
@@ -98,8 +98,8 @@ def cpu_chosen() -> bool:
 def gpu_in_sight(drivers: Path = Path("/dev")) -> bool:
     """Return whether this node has a GPU for jobs, by its device files, which takes no import of torch.
 
-    It serves for planning only. Jobs that are planned for a GPU by mistake run on the CPU, and those that are planned
-    for the CPU still share devices by leases.
+    It serves for planning only. A job that is planned for a GPU which torch does not see is refused, unless the config
+    allows the CPU. Those that are planned for the CPU still share devices by leases.
     """
     for variable in ("LATENT_REBALANCE_DEVICES", "CUDA_VISIBLE_DEVICES"):
         listing = os.environ.get(variable)

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below
 
 _running: ContextVar[str | None] = ContextVar("running", default=None)
@@ -69,7 +70,13 @@ def _by_contents(value: Any) -> Any:
 
 
 def digest_of_contents(path: Path) -> str:
-    """Return a digest of a file's bytes, or of the names and bytes of all files in a folder."""
+    """Return a digest of a file's bytes, or of the names and bytes of all files in a folder.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    if not path.exists():
+        raise WeightsError(f"{path}: no such file or folder; correct the path")
     if not path.is_dir():
         return digest_of_files(path)
     return digest_of({file.relative_to(path).as_posix(): digest_of_files(file) for file in files_below([path])})

@@ -33,7 +33,7 @@ from pipeline_lib.training.translation import (
 COLLAGES = 4000  # collages that CycleGAN learns from
 
 
-@stage(revision=1)
+@stage(revision=2)
 def train_translator(
     *,
     images: list[Path],
@@ -89,7 +89,7 @@ def train_translator(
     save_weights(weights, network, {"training": described, "key": key})
 
 
-@stage(revision=1)
+@stage(revision=2)
 def train_in_domain_encoder(
     *,
     images: list[Path],

@@ -76,6 +76,7 @@ class AttributeDiscriminator:
             penalty = penalty + gradient.square().sum(dim=1).mean()
         self._optimiser.zero_grad(set_to_none=True)
         (loss + self.settings.gamma / 2 * penalty).backward()
+        ranks.average(weight.grad for weight in self.network.parameters())  # alike but for rounding
         self._optimiser.step()
         return loss.detach()
 

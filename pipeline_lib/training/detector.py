@@ -49,6 +49,7 @@ from pipeline_lib.training.supervised import SupervisedTask, distort
 
 MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 MEASURED_ON = ("held_out", "held_out_labels", "other")  # parameters on which the training does not depend
+NOT_LEARNT = {"least_cell_accuracy", "least_agreement", "selector", "referee"}  # settings, likewise
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
@@ -103,7 +104,8 @@ def train_detector(
     if isinstance(network, GivenNetwork):
         detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
     else:
-        key = key_of(train_detector, locals(), without=(*MEASURED_ON, "checkpoints", "weights", "report", "device"))
+        made_of = locals() | {"settings": settings.model_dump(exclude=NOT_LEARNT)}
+        key = key_of(train_detector, made_of, without=(*MEASURED_ON, "checkpoints", "weights", "report", "device"))
         if settings.collages and not (parts and regions):
             raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
         swapped = _Swapped(parts[0], regions) if settings.collages else None

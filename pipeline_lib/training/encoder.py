@@ -15,6 +15,7 @@ from pipeline_lib.config import EncoderTraining, LocalLoss
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.imaging.masks import grow, random_masks
+from pipeline_lib.imaging.transfer import batch_for
 from pipeline_lib.networks.checkpoints import load_given, load_weights, save_weights
 from pipeline_lib.networks.distances import PerceptualDistance, open_distance
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
@@ -90,7 +91,7 @@ class EncoderTask:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             predicted = self._encode(images, mask).float()
             rebuilt = self._synthesize(predicted).float() if self._weights.keys() - {"latent"} else None
-        losses = {}  # in float32; in bfloat16 the perceptual distance of nearly equal images is off by a quarter
+        losses = {}
         if "latent" in self._weights:
             losses["latent"] = self._share_of_latent_loss(predicted[collages:], latents[collages:], in_all)
         if rebuilt is not None:
@@ -238,7 +239,7 @@ def _mix_layers(first: Tensor, second: Tensor, share: float, random: torch.Gener
     return torch.where(keep[..., None], first, second)
 
 
-@stage(revision=1)
+@stage(revision=2)
 def train_encoder(
     *,
     generator: Path,
@@ -281,7 +282,7 @@ def train_encoder(
     if ranks.rank():
         return
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
-    _, images, known = task.draw(PROBED, "probe")
+    _, images, known = task.draw(batch_for(frozen.resolution, PROBED), "probe")
     write_json(report, {"inversion": probe_precision(network.eval(), frozen, images, known, device)})
 
 

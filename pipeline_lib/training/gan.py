@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline_lib.config import GanTraining
 from pipeline_lib.imaging.grids import save_grid
-from pipeline_lib.imaging.transfer import to_float
+from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.discriminator import DEVIATION_GROUP, Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import ranks, seeding
@@ -158,7 +158,9 @@ class GanTask:
         size, fade = growth(self.settings, self.generator.resolution, self._index)
         with torch.no_grad():
             latents = self.average.sample_latents(range(GRID_IMAGES), self.seed)
-            save_grid(path, self.average.synthesize(latents, size, fade).clamp(-1, 1), columns=12)
+            batches = latents.split(batch_for(size, GRID_IMAGES))
+            shown = torch.cat([self.average.synthesize(batch, size, fade) for batch in batches])
+            save_grid(path, shown.clamp(-1, 1), columns=12)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -700,6 +700,12 @@ def test_the_verdict_flips_with_the_numbers(changed, certified, real, reason):
             ("met", "met"),
             "The rebalancing did not work: the rebalanced dataset meets every",
         ),
+        (
+            {"retrained": (0.26, 0.26), "control": (0.98, 0.02)},
+            ("met", "met"),
+            "The rebalancing worked in part: the rebalanced dataset meets every target rate, but the GAN retrained on "
+            "it misses a target rate. Target rates in its samples: missed, by the referee",
+        ),
         ({}, MISSED, "The rebalancing did not work: the rebalanced dataset misses a target rate, but the GAN"),
         (
             {},
