@@ -45,6 +45,9 @@ class EncoderTask:
         seed: seed of the run; every draw of step i depends only on (seed, name, i).
         device: where to train.
         name: name of the training, in its log.
+
+    Raises:
+        ConfigError: collages are wanted, and a process has fewer than two images of a batch.
     """
 
     def __init__(
@@ -57,6 +60,11 @@ class EncoderTask:
         device: torch.device,
         name: str = "train_encoder",
     ):
+        if settings.training.collages and settings.training.batch < 2 * ranks.count():
+            raise ConfigError(
+                f"{name}: a batch of {settings.training.batch} over {ranks.count()} processes leaves no two images for a "
+                f"collage; set `batch` to at least {2 * ranks.count()}, or use fewer processes"
+            )
         self.name = name
         self.settings = settings
         self.seed = seed

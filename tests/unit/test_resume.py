@@ -234,6 +234,12 @@ def test_a_training_starts_anew_with_a_higher_revision_another_seed_or_other_ima
     assert checkpoints_of((trained, values)) != before
 
 
+def test_what_only_judges_a_detector_starts_no_training_anew(files, checkpoints_of):
+    trained, values = TRAININGS["residual detector"](files)
+    judged = {"settings": {**values["settings"], "least_cell_accuracy": 0.01, "least_agreement": 0.5}}
+    assert checkpoints_of((trained, values | judged)) == checkpoints_of((trained, values))
+
+
 def test_the_other_half_of_the_images_makes_other_weights(files, tmp_path):
     network = {"architecture": "residual", "seed": 2, "half": 0, "width": 4}
     first = train(detector(files, network, "second_selector"), tmp_path)
