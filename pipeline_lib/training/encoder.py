@@ -62,8 +62,8 @@ class EncoderTask:
     ):
         if settings.training.collages and settings.training.batch < 2 * ranks.count():
             raise ConfigError(
-                f"{name}: a batch of {settings.training.batch} over {ranks.count()} processes leaves no two images for a "
-                f"collage; set `batch` to at least {2 * ranks.count()}, or use fewer processes"
+                f"{name}: a batch of {settings.training.batch} over {ranks.count()} processes leaves no two images for "
+                f"a collage; set `batch` to at least {2 * ranks.count()}, or use fewer processes"
             )
         self.name = name
         self.settings = settings
