@@ -45,6 +45,7 @@ def print_check(config: Config, console: Console | None = None) -> None:
     console.print(f"{len(source.train):,} images for training and {len(source.held_out):,} held out")
     _print_reading(source, console)
     _print_left_out(source, console)
+    _print_values(config, source, console)
     _print_targets(config, source.train, console)
     _print_trainings(config, console)
 
@@ -97,6 +98,15 @@ def _print_left_out(source: Source, console: Console) -> None:
     for reason, names in sorted(named.items(), key=lambda entry: -len(entry[1])):
         table.add_row(reason, f"{len(names):,}", ", ".join(islice(names, 3)))
     console.print(table)
+
+
+def _print_values(config: Config, source: Source, console: Console) -> None:
+    """Print every cell of the columns of which values are attributes, so that one that means unknown is seen."""
+    unknown = {"", *getattr(config.data, "unknown", ())}
+    for column, counts in source.values.items():
+        each = ", ".join(f"{value or 'blank'} {count:,}" for value, count in counts.most_common() if value not in unknown)
+        without = sum(count for value, count in counts.items() if value in unknown)
+        console.print(f"Values of `{column}` in all rows: {each}; unknown {without:,}")
 
 
 def _print_targets(config: Config, items: Sequence[Item], console: Console) -> None:

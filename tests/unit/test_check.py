@@ -81,6 +81,7 @@ def test_it_counts_images_labels_and_edits(folder, check):
     assert re.search(r"gender.male: smiling 60 15 4 0\.250 0\.5 15 75 ", said)
     assert "Largest gap of smiling between these groups: 0.500" in said
     assert "35 of 144 images are to be edited" in said
+    assert "Values of `gender` in all rows: female 80, male 61; unknown 4" in said
 
 
 def test_it_names_files_without_rows_and_rows_without_files(folder, check):

@@ -145,7 +145,10 @@ def test_an_attribute_that_is_the_same_as_its_group_is_refused(opposite):
         wanted = settings_of(*targets(0.5, 0.5, hatless=hatless))
         with pytest.raises(DataError, match=r"targets\.0: in `dataset` smiling is the same as long_hair"):
             refuse_without_donors(holds, wanted, "dataset")
-    holds["smiling"][np.flatnonzero(holds["long_hair"])[:1]] ^= True
+    holds["smiling"][np.flatnonzero(holds["long_hair"])[:9]] ^= True
+    with pytest.raises(DataError, match=r"all but 9 of the images that are long_hair and 0 of the others"):
+        refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
+    holds["smiling"][np.flatnonzero(holds["long_hair"])[9:10]] ^= True
     refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
 
 
