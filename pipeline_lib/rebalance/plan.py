@@ -115,9 +115,11 @@ def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateR
         size, unknown = int(counts_for(holds, group).sum()), not_counted(holds, group)
         if size < LEAST_IN_GROUP and (where or unknown):
             more = f", beside {unknown} of which a label is unknown" if unknown else ""
+            named = any(value and "=" in attribute for attribute, value in where.items())
+            hint = " (if it means unknown, name that value in `data.unknown`)" if named else ""
             raise DataError(
                 f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}{more}, and a rate of "
-                f"fewer than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
+                f"fewer than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target{hint}"
             )
 
 

@@ -717,8 +717,10 @@ def test_cells_of_a_table_may_be_named_as_numbers_but_not_as_what_yaml_makes_of_
     schema = yaml.safe_load(yaml.safe_dump(type(data).model_json_schema()))
     jsonschema.validate(yaml.safe_load(yaml.safe_dump(folder["data"])), schema)
     folder["data"]["unknown"] = [False]
-    assert "`data.unknown.0`: Input should be a valid string, found False" in refusal(folder)
-    folder["data"] |= {"unknown": [], "split_column": None}
+    assert "`data.unknown.0`: put it in quotes" in refusal(folder)
+    folder["data"] |= {"unknown": [], "split_values": {False: "train"}}
+    assert "put it in quotes" in refusal(folder)
+    folder["data"] |= {"split_values": {"0": "train"}, "split_column": None}
     assert "`split_values` are cells of `split_column`, which is not set" in refusal(folder)
 
 

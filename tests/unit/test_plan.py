@@ -164,6 +164,9 @@ def test_a_group_of_a_few_images_is_refused_by_its_size():
     with pytest.raises(DataError, match=r"targets\.1: 29 images of `dataset` are hat, and a rate of fewer than 30"):
         refuse_small_groups(holds, rules, "dataset")
     refuse_small_groups(holds | {"hat": np.arange(1000) < 30}, rules, "dataset")
+    with pytest.raises(DataError, match=r"are race=unknown, .* name that value in `data\.unknown`"):
+        rule = RateRule(where={"race=unknown": True}, attribute="smiling", rate=0.5)
+        refuse_small_groups(holds | {"race=unknown": holds["hat"]}, [rule], "dataset")
     # how many hatted smiles there are is decided by the plan, if hats are edited too
     joint = [*targets(0.5, 0.5), RateRule(where={"long_hair": True, "hat": True}, attribute="smiling", rate=0.5)]
     joint = [RateRule(where=LONG, attribute="hat", rate=0.5), *joint[2:]]
