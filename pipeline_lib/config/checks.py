@@ -167,12 +167,12 @@ def _check_columns(data: FolderData | FFHQData, **named: str | None) -> None:
     except DataError as error:
         raise ValueError(f"`data.labels`: {error}") from None
     for name in data.attributes:
-        if "=" in name and name in columns:
+        if name in columns and column_of(name) in columns and column_of(name) != name:
             raise ValueError(
                 f"`data.attributes`: `{name}` means the value `{name.partition('=')[2]}` of a column "
                 f"`{column_of(name)}`, but is itself a column of {data.labels}; rename it"
             )
-        check_name("data.attributes", column_of(name), columns)
+        check_name("data.attributes", column_of(name, columns), columns)
     for key, column in {"id_column": data.id_column, "person_column": data.person_column, **named}.items():
         if column is not None:
             check_name(f"data.{key}", column, columns)

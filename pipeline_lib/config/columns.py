@@ -115,6 +115,15 @@ def _header(path: Path, lines: Iterator[list[str]]) -> list[str]:
     fields = next(lines, [])
     if not any(field.strip() for field in fields):
         raise DataError(f"{path}: the first line is blank; it must name the columns")
+    if any(unicodedata.category(sign) == "Cc" and not sign.isspace() for field in fields for sign in field):
+        raise DataError(f"{path}: no text, whatever its suffix; save it as CSV (comma-separated, UTF-8)")
+    between, others = lines.dialect.delimiter, {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+    other = next((sign for sign in others if len(fields) == 1 and sign in fields[0]), None)
+    if other:
+        raise DataError(
+            f"{path}: its columns are separated by {others[other]}; separate them by {others[between]}, or save it "
+            "again as CSV (comma-separated, UTF-8)"
+        )
     return _checked(path, fields)
 
 

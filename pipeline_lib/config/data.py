@@ -27,7 +27,9 @@ Shards = Annotated[Count, Field(description="shards of each image set")]
 
 def _as_text(cell: Any) -> Any:
     """Return a cell as it is compared with those of a table; `yes` without quotes is no text but true in YAML."""
-    return text_of(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else cell
+    if isinstance(cell, bool):
+        raise ValueError("put it in quotes, as in 'no', since without them YAML takes yes and no for true and false")
+    return text_of(cell) if isinstance(cell, str | int | float) else cell
 
 
 #: A cell of a label table, as text; a number needs no quotes.
@@ -39,6 +41,7 @@ Labelled = Annotated[
         description="columns that are true or false (1 or 0, yes or no), or `column=value`, true where a cell has it",
     ),
 ]
+TABLE = "label table, .csv or .tsv (or these with .gz), .parquet or .pq"
 UNKNOWN = "cells that mean unknown, such as -1; blank ones always do"
 PersonColumn = Annotated[
     str | None, Field(description="column that says who is shown; nobody is then both in training and held out")
@@ -88,7 +91,7 @@ class FolderData(Section):
 
     reader: Literal["folder"] = Field(description="reader of the dataset")
     folder: Folder = Field(description="folder of the images; those without a row in the label table are left out")
-    labels: Path = Field(description="label table, .csv, .tsv or .parquet, one row per image")
+    labels: Path = Field(description=f"{TABLE}, one row per image")
     id_column: str = Field("image", description="column with the path of the image, relative to `folder`")
     attributes: Labelled
     unknown: list[Cell] = Field([], description=UNKNOWN)
@@ -211,7 +214,7 @@ class FFHQData(FilesWithoutMasks):
         None, description="number of training images, taken from the first labelled one on; null: all"
     )
     held_out: Count | None = Field(None, description="number of held-out images, likewise; null: all")
-    labels: Path = Field(description="label table, .csv, .tsv or .parquet, one row per image; FFHQ itself has none")
+    labels: Path = Field(description=f"{TABLE}, one row per image; FFHQ itself has none")
     id_column: str = Field("image_number", description="column with the image's number")
     attributes: Labelled
     unknown: list[Cell] = Field([], description=UNKNOWN)

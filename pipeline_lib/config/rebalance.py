@@ -255,6 +255,10 @@ class Rebalance(Section):
         """Return the key in `regions` of an attribute, which may be its column; None: it is shown by `region`."""
         return next((name for name in (attribute, column_of(attribute)) if name in self.regions), None)
 
+    def alters_key(self, attribute: str) -> str | None:
+        """Return the key in `alters` of an attribute, which may be its column; None: there is none."""
+        return next((name for name in (attribute, column_of(attribute)) if name in self.alters), None)
+
     def region_of(self, attribute: str) -> PartRegion | BoxRegion:
         """Return the region whose swap gives an image the attribute."""
         return self.regions.get(self.region_key(attribute), self.region)
@@ -289,10 +293,10 @@ class Rebalance(Section):
 
     def carries(self, attribute: str, other: str) -> bool:
         """Return whether an image keeps its label of another attribute when `attribute` is edited."""
-        if self.finish == "none" or other.partition("=")[0] == attribute.partition("=")[0]:
+        if self.finish == "none" or column_of(other) == column_of(attribute):
             return False  # all pixels are new, or it is the attribute itself or another value of its column
-        if attribute in self.alters:
-            return other not in self.alters[attribute]
+        if key := self.alters_key(attribute):
+            return other not in self.alters[key]
         return any(other in (target.attribute, *target.where) for target in self.targets)
 
     def edits_digest(self, attribute: str) -> str:
@@ -319,12 +323,13 @@ class Rebalance(Section):
 
     @model_validator(mode="after")
     def _alters_what_no_edit_must_keep(self) -> Rebalance:
-        if unused := sorted(set(self.alters) - set(self.edited)):
+        if unused := sorted(set(self.alters) - {self.alters_key(attribute) for attribute in self.edited}):
             raise ValueError(f"`alters` names `{unused[0]}`, which has no target; remove it, or add a target")
         for target in self.targets:
-            if kept := sorted(set(self.alters.get(target.attribute, ())) & set(target.where)):
+            key = self.alters_key(target.attribute)
+            if kept := sorted(set(self.alters.get(key, ())) & set(target.where)):
                 raise ValueError(
-                    f"`alters.{target.attribute}` names `{kept[0]}`, a condition of its target, which no edit must "
+                    f"`alters.{key}` names `{kept[0]}`, a condition of its target, which no edit must "
                     "change; remove it, or use another region or condition"
                 )
         return self

@@ -17,7 +17,7 @@ from pipeline_lib.config import CelebAData, CelebAHQData
 from pipeline_lib.config.columns import column_of, label_columns, read_cells
 from pipeline_lib.config.names import CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, Photograph, open_photograph, square_codes
-from pipeline_lib.data.labels import read_column, text_of
+from pipeline_lib.data.labels import read_column, refuse_strangers, text_of
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
@@ -103,6 +103,7 @@ def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) 
     if missing:
         raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
     cells = read(path, [IMAGE, *column.values()])
+    refuse_strangers(unknown, {name: cells[name] for name in column.values()}, path)
     images = _each_once(path, [text_of(cell) for cell in cells[IMAGE]])
     for name in (attribute for attribute in column if attribute in columns):
         odd = next((row for row, cell in enumerate(cells[name]) if text_of(cell) not in {*VALUES, *unknown}), None)

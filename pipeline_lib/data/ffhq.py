@@ -39,6 +39,7 @@ def open_ffhq(settings: FFHQData) -> Source:
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
         left_out=[LeftOut(_padded(number), "an image without a row in the label table") for number in others],
+        values=labels.values,
     )
 
 

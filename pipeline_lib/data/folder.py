@@ -46,6 +46,7 @@ def open_folder(settings: FolderData) -> Source:
         tolerated=settings.bad_images,
         left_out=_left_out([file for file in files if file not in used], unsearched, labels.names),
         missing=[name for name in labels.names if name not in found],
+        values=labels.values,
     )
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.config import HuggingFaceData
 from pipeline_lib.data.huggingface_layout import class_names, find_files, left_out
 from pipeline_lib.data.images import PREPROCESSING, load_square
-from pipeline_lib.data.labels import SPELLINGS, column_of, read_column, text_of
+from pipeline_lib.data.labels import SPELLINGS, column_of, count_values, read_column, refuse_strangers, text_of
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
@@ -47,6 +47,8 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
             for column, cells in _cells(path, list(columns), settings).items():
                 columns[column] += cells
             rows += [_Row(split, path, number, place) for number, place in enumerate(_places(path))]
+    named = [cell for cell in settings.unknown if cell != "-1"]  # which stands for no class, and was read as none
+    refuse_strangers(named, columns, settings.folder)
 
     def place(row: int) -> str:
         return f"{rows[row].path}: row {rows[row].number}"
@@ -73,6 +75,7 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
         left_out=left_out(settings.folder, files),
+        values=count_values({name: column_of(name) for name in settings.attributes}, columns),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,14 @@ class Labels:
         truth: value of each attribute; None where it is unknown.
         persons: who is shown; None where it is unknown.
         splits: cells of the split column as text, or None without such a column.
+        values: how often each cell of a column of which values are attributes occurs.
     """
 
     names: list[str]
     truth: list[dict[str, bool | None]]
     persons: list[str | None]
     splits: list[str] | None
+    values: dict[str, Counter[str]]
 
 
 def read_labels(
@@ -44,7 +47,7 @@ def read_labels(
 
     Raises:
         DataError: the table cannot be read, names an image twice, or has a row without an image or a cell of an
-            attribute that is neither true nor false.
+            attribute that is neither true nor false; or no cell is one that means unknown.
     """
     path, columns = settings.labels, label_columns(settings.labels)
     column = {attribute: column_of(attribute, columns) for attribute in settings.attributes}
@@ -52,6 +55,8 @@ def read_labels(
     if confirmed := isinstance(settings, FolderData) and settings.edited_labels == "confirmed":
         others += AIMS
     cells = read_cells(path, [settings.id_column, *column.values(), *others])
+    labelled = [*column.values(), *filter(None, [settings.person_column])]
+    refuse_strangers(settings.unknown, {name: cells[name] for name in labelled}, path)
     names = _read_names(settings, cells[settings.id_column], normalised)
 
     def place(row: int) -> str:
@@ -72,7 +77,27 @@ def read_labels(
         [dict(zip(truth, values, strict=True)) for values in zip(*truth.values(), strict=True)],
         persons,
         None if split_column is None else [text_of(cell) for cell in cells[split_column]],
+        count_values(column, cells),
     )
+
+
+def count_values(column: Mapping[str, str], cells: Mapping[str, Sequence[object]]) -> dict[str, Counter[str]]:
+    """Return how often each cell occurs in the columns of which values are attributes; `column` is by attribute."""
+    return {name: Counter(map(text_of, cells[name])) for attribute, name in column.items() if name != attribute}
+
+
+def refuse_strangers(unknown: Sequence[str], cells: Mapping[str, Sequence[object]], source: object) -> None:
+    """Refuse cells that are to mean unknown but are in no column, since others may be there that mean it.
+
+    Raises:
+        DataError: names the source, the cell and the columns.
+    """
+    found = {text_of(cell) for column in cells.values() for cell in column}
+    for cell in unknown:
+        if cell and cell not in found:  # blank ones always mean unknown
+            near = next((other for other in found if other.lower() == cell.lower()), None)
+            hint = f"did you mean {near!r}?" if near else "correct or remove it"
+            raise DataError(f"{source}: `data.unknown` names {cell!r}, which no cell of {', '.join(cells)} is; {hint}")
 
 
 def image_name(text: str) -> str:

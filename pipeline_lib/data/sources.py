@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,7 @@ class Source:
         missing: names of images whose file is not there, as far as that is known before they are read.
         equal_are_copies: whether images with the same pixels are copies of one picture, as photographs are; drawings
             that are drawn independently can be equal by chance.
+        values: how often each cell of a column of which values are attributes occurs, blank ones included.
 
     Raises:
         DataError: a person is shown by training images and by held-out images.
@@ -84,6 +85,7 @@ class Source:
     left_out: Sequence[LeftOut] = ()
     missing: Sequence[str] = ()
     equal_are_copies: bool = True
+    values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shown = {item.person: item.image_id for item in self.train if item.person is not None}

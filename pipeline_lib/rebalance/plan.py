@@ -30,6 +30,7 @@ from pipeline_lib.runtime.files import digest_of, write_json
 from pipeline_lib.runtime.revisions import stage
 
 LEAST_IN_GROUP = 30  # images of a dataset
+LEAST_OF_BOTH = 10  # images of the rarer value in a group from which a detector can learn the attribute
 DIGITS = 9  # of a rate, so that it gives the same number of images in any dataset
 
 
@@ -114,9 +115,11 @@ def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateR
         size, unknown = int(counts_for(holds, group).sum()), not_counted(holds, group)
         if size < LEAST_IN_GROUP and (where or unknown):
             more = f", beside {unknown} of which a label is unknown" if unknown else ""
+            named = any(value and "=" in attribute for attribute, value in where.items())
+            hint = " (if it means unknown, name that value in `data.unknown`)" if named else ""
             raise DataError(
                 f"rebalance.targets.{number}: {size} images of `{name}` are {group_name(where)}{more}, and a rate of "
-                f"fewer than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target"
+                f"fewer than {LEAST_IN_GROUP} can hardly be known; add images of this group, or drop the target{hint}"
             )
 
 
@@ -129,8 +132,9 @@ def refuse_without_donors(
     """Refuse targets for which no image can be a donor, or none from which it could be told that an edit succeeds.
 
     An edit takes its region from an image that has the wanted value, unless a diffusion model draws it. If the labels
-    of the attribute are those of a condition, or their opposite, then no detector can learn which of the two it sees,
-    and no edit is found to succeed.
+    of the attribute are those of a condition, or their opposite, in all but a few images (fewer than `LEAST_OF_BOTH`
+    with the rarer value, where the condition holds and where it does not), then no detector can learn which of the two
+    it sees, and no edit is found to succeed.
 
     Args:
         holds: whether each image has each attribute, by `holds_of`.
@@ -160,12 +164,13 @@ def refuse_without_donors(
             condition: holds[condition] for condition in target.where
         }
         for condition, meets in conditions.items():
-            alike = (has == meets)[~np.isnan(has) & ~np.isnan(meets)]
-            if alike.all() or not alike.any():
+            rare = [min(int(((has == has_it) & (meets == side)).sum()) for has_it in (1, 0)) for side in (1, 0)]
+            if max(rare) < LEAST_OF_BOTH:
                 raise DataError(
                     f"rebalance.targets.{number}: in `{name}` {target.attribute} is the same as {condition} or its "
-                    f"opposite, so nobody can learn to tell an image that became {value} from one of another group; "
-                    "add images in which they differ, or use other groups"
+                    f"opposite in all but {rare[0]} of the images that are {condition} and {rare[1]} of the others, "
+                    f"fewer than {LEAST_OF_BOTH} in both, so nobody can learn to tell an image that became {value} "
+                    "from one of another group; add images in which they differ, or use other groups"
                 )
 
 

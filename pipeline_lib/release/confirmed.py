@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def confirm_edits(
     Returns:
         The labels; and for each image `confirmed_by`, who says that it shows the value aimed at (`AUDIT`, `DRAWING`, or
         `REFEREE` where neither says anything; None: nobody), with `carried_over`, the attributes whose labels are those
-        of the original, joined by `+`.
+        of the original, as a JSON list.
 
     Raises:
         DataError: a file of labels is missing, or not the one that the run was made with.
@@ -58,7 +59,10 @@ def confirm_edits(
     told = seen.where(by_eye, drawn.where(labels.isna())).astype("boolean")
     carried = labels.notna() & told.isna()
     made_by = pd.DataFrame({"confirmed_by": None, "carried_over": None}, labels.index, dtype=object)
-    made_by["carried_over"] = ["+".join(labels.columns[row]) or None for row in carried.to_numpy(bool)]
+    made_by["carried_over"] = [
+        json.dumps(list(labels.columns[row]), ensure_ascii=False) if row.any() else None
+        for row in carried.to_numpy(bool)
+    ]
     path = run / f"scores/referee/{name}.parquet"
     scores = read_table(path, "scores").set_index("image_id").loc[labels.index] if path.is_file() else None
     for attribute, own in edits.groupby("attribute"):

@@ -45,7 +45,7 @@ _COLUMNS = (
     (
         "carried_over",
         pa.string(),
-        "of an edited image: the attributes whose labels are those of the image before the edit, joined by `+`",
+        "of an edited image: the attributes whose labels are those of the image before the edit, as a JSON list",
     ),
     ("region", pa.string(), "what was exchanged"),
     ("editor", pa.string(), "how the exchanged region was fitted in"),

@@ -24,6 +24,7 @@ from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
 READ = 64  # images that are read
+MOST_VALUES = 100  # of a column that are listed
 
 
 def print_check(config: Config, console: Console | None = None) -> None:
@@ -45,6 +46,7 @@ def print_check(config: Config, console: Console | None = None) -> None:
     console.print(f"{len(source.train):,} images for training and {len(source.held_out):,} held out")
     _print_reading(source, console)
     _print_left_out(source, console)
+    _print_values(config, source, console)
     _print_targets(config, source.train, console)
     _print_trainings(config, console)
 
@@ -99,6 +101,18 @@ def _print_left_out(source: Source, console: Console) -> None:
     console.print(table)
 
 
+def _print_values(config: Config, source: Source, console: Console) -> None:
+    """Print the values of every column of which values are attributes, so that one that means unknown is seen."""
+    unknown = {"", *getattr(config.data, "unknown", ())}
+    for column, counts in source.values.items():
+        known = {value: count for value, count in counts.items() if value not in unknown}
+        frequent = sorted(known, key=known.get, reverse=True)
+        listed = ", ".join(f"{value} {known[value]:,}" for value in frequent[:MOST_VALUES])
+        more = f" and {len(known) - MOST_VALUES} more" if len(known) > MOST_VALUES else ""
+        blank = sum(counts.values()) - sum(known.values())
+        console.print(f"Values of `{column}` in all rows: {listed}{more}; unknown {blank:,}")
+
+
 def _print_targets(config: Config, items: Sequence[Item], console: Console) -> None:
     """Say how the labels stand to the targets, and how many edits reach them.
 
@@ -130,6 +144,13 @@ def _print_targets(config: Config, items: Sequence[Item], console: Console) -> N
     for attribute, of_groups in rates.items():
         if len(of_groups) > 1:
             console.print(f"Largest gap of {readable(attribute)} between these groups: {np.ptp(of_groups):.3f}")
+    altered = settings.model_copy(update={"alters": config.alters})
+    for attribute in settings.edited:
+        lost = [name for name in rows.columns if name != attribute and not altered.carries(attribute, name)]
+        if lost:
+            is_given = altered.alters_key(attribute) or settings.finish == "none"
+            mend = "" if is_given else "; name in `rebalance.alters` what the region can show, and the others are kept"
+            console.print(f"Edits of {attribute} make unknown: {', '.join(lost)}{mend}")
     edits = sum(int(found["edits"]) for found in counts)
     console.print(f"{edits:,} of {len(items):,} images are to be edited, if all of them show the region's part")
 

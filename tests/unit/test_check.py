@@ -81,6 +81,22 @@ def test_it_counts_images_labels_and_edits(folder, check):
     assert re.search(r"gender.male: smiling 60 15 4 0\.250 0\.5 15 75 ", said)
     assert "Largest gap of smiling between these groups: 0.500" in said
     assert "35 of 144 images are to be edited" in said
+    assert "make unknown" not in said
+    assert "Values of `gender` in all rows: female 80, male 61; unknown 4" in said
+
+
+def test_it_says_which_labels_the_edits_make_unknown(folder, check):
+    table = folder.root / "labels.csv"
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},hat,young", *(f"{row},1,0" for row in rows)]))
+    path = folder(attributes=["smiling", "gender", "hat", "young"])
+    assert "Edits of smiling make unknown: hat, young; name in `rebalance.alters`" in check(path)
+    config = yaml.safe_load((folder.root / "config.yaml").read_text())
+    config["rebalance"]["alters"] = {"smiling": ["young"]}
+    (folder.root / "config.yaml").write_text(yaml.safe_dump(config))
+    said = check(path)
+    assert "Edits of smiling make unknown: young " in said
+    assert "rebalance.alters" not in said
 
 
 def test_it_names_files_without_rows_and_rows_without_files(folder, check):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline_lib.config import BoxRegion, load_config, named_files, parse_config
+from pipeline_lib.config import values as values_of_columns
 from pipeline_lib.config.names import IMAGE_SETS, RESERVED
 from pipeline_lib.data.tables import OPEN, SCHEMAS
 from pipeline_lib.release.image_sets import LINEAGE
@@ -303,6 +304,7 @@ def faces(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return values
 
 
+CELLS = {"age": ["3-9"], "gender": ["Female"], "race": ["Black"]}
 BLACK, ASIAN, LATINO = ({f"race={value}": True} for value in ("Black", "East Asian", "Latino_Hispanic"))
 
 
@@ -343,7 +345,7 @@ def test_every_group_of_two_columns_is_a_target(faces) -> None:
     ("changes", "found"),
     [
         ({"where": {"race": "Blck"}}, "has no row whose `race` is 'Blck'; did you mean `Black`?"),
-        ({"where": {"Race": "Black"}}, "no column `Race`; it has file, age"),
+        ({"where": {"Race": "Black"}}, "names `Race`, which is not one of file, age"),
         ({"where": {"age": "3-9"}}, "`rebalance.targets` names `age`, which is not one of"),
         ({"value": False}, "give 1 minus the rate"),
         ({"value": "no"}, "`rebalance.targets.0.value` means false"),
@@ -384,6 +386,66 @@ def test_the_region_of_a_column_is_that_of_its_values(faces) -> None:
     values = faces([{"attribute": "gender", "value": "Male", "rate": 0.5}], ["gender"])
     values["rebalance"]["regions"] = {"gender": {"kind": "box", "shows": None, "top": 0.1}}
     assert parse_config(values).rebalance.region_of("gender=Male").top == 0.1
+
+
+def test_columns_that_are_named_like_values_are_columns(faces, tmp_path) -> None:
+    """As in the table of an exported run whose attributes were values of a column."""
+    (tmp_path / "faces.csv").write_text("file,race=Black,gender=Female\n1.jpg,True,False\n2.jpg,False,True\n")
+    written = [{"where": {"race": "Black"}, "attribute": "gender=Female", "rate": 0.5}]
+    config = parse_config(faces(written, ["race=Black", "gender=Female"]))
+    assert config.rebalance.targets[0].where == BLACK
+    assert config.data.attributes == ["race=Black", "gender=Female"]
+    assert "which is not one of file, race=Black" in refusal(faces(written, ["race=Black", "gender=Male"]))
+    (tmp_path / "faces.csv").write_text("file,race=Black,gender=Female,race\n1.jpg,True,False,Black\n")
+    assert "is itself a column" in refusal(faces(written, ["race=Black", "gender=Female"]))
+
+
+@pytest.mark.parametrize("listed", ["smiling=yes", "smiling=no", "smiling"])
+def test_a_listed_value_that_is_true_or_false_is_its_column(faces, listed: str) -> None:
+    written = [{"where": {"smiling": "no"}, "attribute": "gender", "value": "Female", "rate": 0.5}]
+    config = parse_config(faces(written, [listed, "gender=Female"]))
+    assert config.data.attributes == config.detectors.attributes == ["smiling", "gender=Female"]
+    written = [{"attribute": "smiling", "value": "yes", "rate": 0.5}]
+    assert parse_config(faces(written, [listed, "race=Black"])).data.attributes == ["smiling", "race=Black"]
+
+
+def test_a_class_named_by_a_number_is_a_value_unless_its_column_is_listed(tmp_path) -> None:
+    written = {"where": {"age": 1}, "attribute": "gender", "value": "Female", "rate": 0.5}
+    values = changed("rebalance", {"targets": [written], "region": {"kind": "box", "shows": None}})
+    names = ["age=1", "age=30", "gender=Female"]
+    values["data"] = {"reader": "huggingface", "folder": str(tmp_path), "attributes": names, "resolution": 64}
+    values["detectors"] = {"attributes": ["age", "gender"]}
+    config = parse_config(values)
+    assert config.rebalance.targets[0].where == {"age=1": True}
+    assert config.data.attributes == names
+    assert config.detectors.attributes == ["age=1", "gender=Female"]
+    values["data"]["attributes"] = ["age", "gender"]
+    assert parse_config(values).rebalance.targets[0].where == {"age": True}
+
+
+def test_what_edits_alter_may_be_named_by_columns_and_values_as_targets_are(faces) -> None:
+    names = ["smiling", "gender", "race=Black", "race=East Asian"]
+    of_smiles = faces([{"attribute": "smiling", "value": "yes", "rate": 0.5}], names)
+    for key in ("smiling", "smiling=yes"):
+        of_smiles["rebalance"] |= {"alters": {key: ["race"]}, "regions": {key: {"kind": "box", "shows": None}}}
+        settings = parse_config(of_smiles).rebalance
+        assert settings.alters == {"smiling": ["race=Black", "race=East Asian"]}
+        assert list(settings.regions) == ["smiling"]
+    target = {"where": {"smiling": "no"}, "attribute": "gender", "value": "Male", "rate": 0.5}
+    of_men = faces([target], names)
+    of_men["rebalance"]["alters"] = {"gender": ["race=Black"]}
+    settings = parse_config(of_men).rebalance
+    assert [settings.carries("gender=Male", name) for name in ("race=Black", "race=East Asian")] == [False, True]
+    of_men["rebalance"]["alters"] = {"gender": ["smiling=yes"]}
+    assert "`alters.gender` names `smiling`, a condition of its target" in refusal(of_men)
+
+
+def test_a_table_is_read_once_for_all_columns(faces, monkeypatch) -> None:
+    read: list[list[str]] = []
+    monkeypatch.setattr(values_of_columns, "read_cells", lambda path, wanted: read.append(wanted) or CELLS)
+    written = [{"where": {"race": "each", "age": "each"}, "attribute": "gender", "value": "Female", "rate": 0.5}]
+    parse_config(faces(written, ["gender", "race", "age"]))
+    assert [sorted(wanted) for wanted in read] == [["age", "gender", "race"]]
 
 
 @pytest.mark.parametrize("name", [*sorted(RESERVED), "Person", "IMAGE_ID"])
@@ -655,8 +717,10 @@ def test_cells_of_a_table_may_be_named_as_numbers_but_not_as_what_yaml_makes_of_
     schema = yaml.safe_load(yaml.safe_dump(type(data).model_json_schema()))
     jsonschema.validate(yaml.safe_load(yaml.safe_dump(folder["data"])), schema)
     folder["data"]["unknown"] = [False]
-    assert "`data.unknown.0`: Input should be a valid string, found False" in refusal(folder)
-    folder["data"] |= {"unknown": [], "split_column": None}
+    assert "`data.unknown.0`: put it in quotes" in refusal(folder)
+    folder["data"] |= {"unknown": [], "split_values": {False: "train"}}
+    assert "put it in quotes" in refusal(folder)
+    folder["data"] |= {"split_values": {"0": "train"}, "split_column": None}
     assert "`split_values` are cells of `split_column`, which is not set" in refusal(folder)
 
 

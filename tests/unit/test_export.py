@@ -93,9 +93,9 @@ def test_files_and_labels_are_those_of_the_run(run, tmp_path):
     assert lines == [
         "image,edited,touched,target_attribute,target_value,confirmed_by,carried_over,smiling,long_hair",
         "a/1.png,0,0,,,,,1,1",
-        "a/2.v2.png,1,0,smiling,1,drawing,long_hair,1,0",
+        'a/2.v2.png,1,0,smiling,1,drawing,"[""long_hair""]",1,0',
         "b/1.png,0,0,,,,,1,0",
-        "b/2.png,1,0,smiling,1,,long_hair,0,1",
+        'b/2.png,1,0,smiling,1,,"[""long_hair""]",0,1',
         "b/3.png,0,0,,,,,1,0",
     ]
 
@@ -176,7 +176,7 @@ def test_confirmed_targets_are_refused_where_a_table_has_none(tmp_path):
         ("1,0", True, False, "audit", None),
         ("0,0", False, False, None, None),  # seen to have failed, whatever the referee says
         ("?,0", None, False, None, None),  # nobody can tell, so the referee cannot either
-        ("1,?", True, False, "audit", "long_hair"),
+        ("1,?", True, False, "audit", '["long_hair"]'),
         ("1,1", True, True, "audit", None),  # seen to have left its group
     ],
 )
@@ -188,7 +188,7 @@ def test_a_label_by_eye_is_believed_before_anything_else(
     expected = {"smiling": smiling, "long_hair": long_hair, "confirmed_by": confirmed_by, "carried_over": carried_over}
     assert {name: rows[1][name] for name in expected} == expected
     assert rows[2]["smiling"] and not rows[2]["long_hair"]  # an unedited image keeps its labels
-    not_audited = {"smiling": None, "long_hair": True, "confirmed_by": None, "carried_over": "long_hair"}
+    not_audited = {"smiling": None, "long_hair": True, "confirmed_by": None, "carried_over": '["long_hair"]'}
     assert {name: rows[3][name] for name in not_audited} == not_audited
 
 
@@ -226,7 +226,7 @@ def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
             expected |= {"donor_id": EDITED[place], "target_attribute": "smiling", "target_value": True}
             expected |= {"region": "mouth", "editor": "poisson", "finish": "detail", "selector_digest": selector}
             expected |= {"smiling": place == 1, "confirmed_by": "drawing" if place == 1 else None}
-            expected |= {"carried_over": "long_hair"}
+            expected |= {"carried_over": '["long_hair"]'}
         assert {key: value for key, value in row.items() if key != "file_name"} == expected
 
 

@@ -256,6 +256,12 @@ def test_classes_and_texts_are_attributes_by_their_value(tmp_path):
     found = [item.attributes for item in open_huggingface(settings).train]
     assert [row["gender=Female"] for row in found] == [False, True, True, None]
     assert [row["race=Black"] for row in found] == [True, False, None, None]
+    assert open_huggingface(settings).values == {
+        "gender": {"Male": 2, "Female": 4, "": 2},
+        "race": {"Black": 2, "White": 2, "unsure": 2, "": 2},
+    }
+    with pytest.raises(DataError, match="names 'Unsure', which no cell of gender, race is; did you mean 'unsure'"):
+        open_huggingface(settings.model_copy(update={"unknown": ["Unsure"]}))
     with pytest.raises(DataError, match="the classes Male, Female, neither true nor false; write one as gender=Female"):
         open_huggingface(settings_of(tmp_path, attributes=["gender"]))
     with pytest.raises(DataError, match="no row has Blakc in `race`, but Black, White, unsure"):

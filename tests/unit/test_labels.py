@@ -98,6 +98,30 @@ def test_a_column_may_have_an_equals_sign_in_its_name(tmp_path):
     assert column_of("race=Black", ["race=Black", "image"]) == "race=Black"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("labels.csv", b"image;smiling;race\na.png;1;Black\n", "separated by a semicolon; separate them by a comma"),
+        ("labels.csv", b"image\tsmiling\trace\na.png\t1\tBlack\n", "separated by a tab; separate them by a comma"),
+        ("labels.tsv", PLAIN.encode(), "separated by a comma; separate them by a tab"),
+        ("labels.csv", b"PK\x03\x04\x14\x00\x06\x00\n1,2\n", "no text, whatever its suffix; save it as CSV"),
+    ],
+)
+def test_a_table_in_another_form_than_its_suffix_says_is_refused(tmp_path, name, content, found):
+    (tmp_path / name).write_bytes(content)
+    assert found in refusal(tmp_path, name)
+
+
+def test_cells_that_are_to_mean_unknown_but_are_nowhere_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,smiling,race,who\na.png,1,Black,p\nb.png,0,Unknown,?\n")
+    assert "`data.unknown` names 'unknown', which no cell of smiling, race is; did you mean 'Unknown'?" in refusal(
+        tmp_path, unknown=["unknown"]
+    )
+    assert "names '?'" in refusal(tmp_path, unknown=["Unknown", "?"])
+    known = read(tmp_path, unknown=["Unknown", "?", ""], person_column="who", held_out=0)
+    assert known == {"a.png": (True, True), "b.png": (False, None)}
+
+
 def parquet(path, text):
     pd.read_csv(io.StringIO(text)).to_parquet(path)
 
@@ -295,7 +319,7 @@ def test_any_table_gives_the_labels_of_a_plain_reading_or_one_line(table):
         path.write_bytes(gzip.compress(encoded) if suffix.endswith(".gz") else encoded)
         expected = plain_reading(suffix, text)
         try:
-            found = read(Path(root), path.name, attributes=["smiling", "hat"], unknown=["?"])
+            found = read(Path(root), path.name, attributes=["smiling", "hat"], unknown=["?"] * ("?" in text))
         except DataError as error:
             assert "\n" not in str(error)
             assert str(path) in str(error)

@@ -145,7 +145,10 @@ def test_an_attribute_that_is_the_same_as_its_group_is_refused(opposite):
         wanted = settings_of(*targets(0.5, 0.5, hatless=hatless))
         with pytest.raises(DataError, match=r"targets\.0: in `dataset` smiling is the same as long_hair"):
             refuse_without_donors(holds, wanted, "dataset")
-    holds["smiling"][np.flatnonzero(holds["long_hair"])[:1]] ^= True
+    holds["smiling"][np.flatnonzero(holds["long_hair"])[:9]] ^= True
+    with pytest.raises(DataError, match=r"all but 9 of the images that are long_hair and 0 of the others"):
+        refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
+    holds["smiling"][np.flatnonzero(holds["long_hair"])[9:10]] ^= True
     refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
 
 
@@ -161,6 +164,9 @@ def test_a_group_of_a_few_images_is_refused_by_its_size():
     with pytest.raises(DataError, match=r"targets\.1: 29 images of `dataset` are hat, and a rate of fewer than 30"):
         refuse_small_groups(holds, rules, "dataset")
     refuse_small_groups(holds | {"hat": np.arange(1000) < 30}, rules, "dataset")
+    with pytest.raises(DataError, match=r"are race=unknown, .* name that value in `data\.unknown`"):
+        rule = RateRule(where={"race=unknown": True}, attribute="smiling", rate=0.5)
+        refuse_small_groups(holds | {"race=unknown": holds["hat"]}, [rule], "dataset")
     # how many hatted smiles there are is decided by the plan, if hats are edited too
     joint = [*targets(0.5, 0.5), RateRule(where={"long_hair": True, "hat": True}, attribute="smiling", rate=0.5)]
     joint = [RateRule(where=LONG, attribute="hat", rate=0.5), *joint[2:]]
