@@ -132,6 +132,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "editable": file("parts.parquet"),
             "audit": [],
             "settings": rebalance,
+            "learnt": True,
             **named,
             "plan": file("plan.parquet"),
             "summary": file("plan.json"),

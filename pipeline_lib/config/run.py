@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline_lib.config.backends import Parts, PartsBackend, fill_backend
+from pipeline_lib.config.backends import Parts, PartsBackend, TrainedHere, fill_backend
 from pipeline_lib.config.base import Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
@@ -77,6 +77,11 @@ class Config(Section):
             if isinstance(region, PartRegion) and set(region.parts) <= set(AVATAR_SHOWN_BY)
         }
         return drawn | self.rebalance.alters
+
+    @property
+    def learns_selector(self) -> bool:
+        """Whether the selector is trained on the dataset, and not given."""
+        return isinstance(self.detectors.selector, TrainedHere)
 
     @property
     def uses_encoder(self) -> bool:

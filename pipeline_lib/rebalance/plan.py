@@ -49,6 +49,7 @@ def plan_edits(
     editable: Path,
     audit: list[Path],
     settings: Rebalance,
+    learnt: bool,
     run: str,
     seed: int,
     name: str,
@@ -65,6 +66,7 @@ def plan_edits(
         editable: table of parts; only images that have a region's part can be edited there.
         audit: CSV files with labels of earlier edits; empty if all edits are taken to succeed.
         settings: the config section.
+        learnt: whether the selector is trained on the dataset.
         run: name of the run, stored in the file.
         seed: seed of the run.
         name: name of the image set, for the random stream.
@@ -85,7 +87,7 @@ def plan_edits(
         for attribute, region in settings.regions_by_attribute.items()
     }
     if kind == "labels":
-        refuse_without_donors(holds, settings, name, may_change)
+        refuse_without_donors(holds, settings, name, may_change, learnt)
     audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
     chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
     if not settings.spares:
@@ -128,6 +130,7 @@ def refuse_without_donors(
     settings: Rebalance,
     name: str,
     may_change: Mapping[str, np.ndarray] | None = None,
+    learnt: bool = True,
 ) -> None:
     """Refuse targets for which no image can be a donor, or none from which it could be told that an edit succeeds.
 
@@ -142,6 +145,7 @@ def refuse_without_donors(
         name: name of the image set.
         may_change: which images have a part that can be exchanged, bool (n,), for each attribute that has a target;
             None: all.
+        learnt: whether the selector is trained on these images; one that is given may tell what they cannot teach.
 
     Raises:
         DataError: names the target, the attribute and the value.
@@ -160,7 +164,9 @@ def refuse_without_donors(
                 f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "
                 f"images that are {value}, or drop the target"
             )
-        conditions = {group_name(target.where): in_group(holds, target.where)} | {
+        if not learnt:
+            continue
+        conditions = {group_name(target.where): _meets(holds, target.where)} | {
             condition: holds[condition] for condition in target.where
         }
         for condition, meets in conditions.items():
@@ -172,6 +178,14 @@ def refuse_without_donors(
                     f"fewer than {LEAST_OF_BOTH} in both, so nobody can learn to tell an image that became {value} "
                     "from one of another group; add images in which they differ, or use other groups"
                 )
+
+
+def _meets(holds: Mapping[str, np.ndarray], where: Mapping[str, bool]) -> np.ndarray:
+    """Return 1 for images that match every condition, 0 for those that do not, and NaN where it is unknown, (n,)."""
+    fails = np.zeros(len(next(iter(holds.values()))), bool)
+    for name, value in where.items():
+        fails |= holds[name] == (not value)
+    return np.where(in_group(holds, where), 1.0, np.where(fails, 0.0, np.nan))
 
 
 def _has_part(names: pd.Series, region: PartRegion | BoxRegion, editable: Path) -> np.ndarray:

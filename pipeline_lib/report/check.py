@@ -123,7 +123,7 @@ def _print_targets(config: Config, items: Sequence[Item], console: Console) -> N
     rows = pd.DataFrame([item.attributes for item in items])
     holds = holds_of(rows, list(rows.columns))
     refuse_small_groups(holds, settings.targets, "dataset")
-    refuse_without_donors(holds, settings, "dataset")
+    refuse_without_donors(holds, settings, "dataset", learnt=config.learns_selector)
     everywhere = dict.fromkeys(settings.edited, np.ones(len(items), bool))
     _, counts = choose_edits(holds, everywhere, settings.targets, config.seed, "dataset")
     table = Table(title="Labels of the images for training", caption="donors: images that show the value of the edits")

@@ -40,7 +40,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     targets = config.rebalance.targets
     refuse_small_groups(holds, targets, "dataset")
     settings = config.rebalance
-    refuse_without_donors(holds, settings, "dataset")
+    refuse_without_donors(holds, settings, "dataset", learnt=config.learns_selector)
     audited = audit_edits(settings.labels, rows["image_id"], holds, settings) if settings.labels else None
     if failing is None:
         failed = [1 - found.succeeded / max(found.edits, 1) for found in audited or ()] or [FAILING] * len(targets)

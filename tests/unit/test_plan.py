@@ -152,6 +152,17 @@ def test_an_attribute_that_is_the_same_as_its_group_is_refused(opposite):
     refuse_without_donors(holds, settings_of(*targets(0.5, 0.5)), "dataset")
 
 
+def test_a_group_of_two_conditions_is_told_apart_by_images_that_are_known():
+    random = np.random.default_rng(0)
+    holds = {name: random.integers(0, 2, 400).astype(np.float32) for name in ("long_hair", "hat")}
+    holds["smiling"] = holds["long_hair"] * holds["hat"]
+    rule = RateRule(where={"long_hair": True, "hat": True}, attribute="smiling", rate=0.5)
+    holds["long_hair"][random.random(400) < 0.3] = np.nan
+    with pytest.raises(DataError, match="smiling is the same as long_hair and hat"):
+        refuse_without_donors(holds, settings_of(rule), "dataset")
+    refuse_without_donors(holds, settings_of(rule), "dataset", learnt=False)  # a detector that was given may tell
+
+
 def test_a_group_without_an_image_is_refused():
     holds = {"long_hair": np.ones(4, bool), "smiling": np.ones(4, bool)}
     with pytest.raises(DataError, match=r"targets\.1: no image of `samples` is not long_hair"):
@@ -193,6 +204,7 @@ def test_the_stage_plans_from_truth_or_scores_and_edits_only_images_with_the_par
         editable=tmp_path / "parts.parquet",
         audit=[],
         settings=Rebalance(targets=targets(0.5, 0.5), region=region),
+        learnt=True,
         run="toy",
         seed=0,
         name="dataset",

@@ -62,6 +62,7 @@ def make_plan(folder, labels, targets=TARGETS):
         editable=folder / "none.parquet",
         audit=[],
         settings=Rebalance(targets=targets, region={"kind": "box", "shows": None}),
+        learnt=True,
         run="toy",
         seed=0,
         name="dataset",

@@ -25,6 +25,7 @@ rule plan_edits:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("plan_edits"),
+        learnt=checked.learns_selector,
         name="{name}",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
         settings=settings["rebalance"],
