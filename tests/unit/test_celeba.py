@@ -225,3 +225,5 @@ def test_a_value_of_the_lists_may_mean_unknown_or_be_named(celeba):
         "000003.jpg": (True, False),
         "000004.jpg": (False, True),
     }
+    with pytest.raises(DataError, match=r"list_attr_celeba\.txt: `data\.unknown` names '2', which no cell of Smiling"):
+        open_celeba(settings_of(celeba, attributes=["Smiling"], unknown=[2]))
