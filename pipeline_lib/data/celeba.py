@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
-from pipeline_lib.config.columns import column_of, label_columns, read_cells
+from pipeline_lib.config.columns import column_of, label_columns, read_cells, text_of
 from pipeline_lib.config.names import CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, Photograph, open_photograph, square_codes
-from pipeline_lib.data.labels import read_column, text_of
+from pipeline_lib.data.labels import read_column
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.config.columns import column_of, label_columns, read_cells
+from pipeline_lib.config.columns import column_of, label_columns, read_cells, text_of
 from pipeline_lib.data.folder import open_folder
-from pipeline_lib.data.labels import read_column, text_of
+from pipeline_lib.data.labels import read_column
 from pipeline_lib.data.sources import Item, Source, hold_out
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.seeding import numpy_generator
