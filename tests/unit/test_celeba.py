@@ -175,8 +175,9 @@ def test_people_are_told_apart_where_the_list_is_given(tmp_path, celeba, celeba_
     alone = open_celeba(settings_of(celeba))
     assert alone.train[0].person is None
     identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
-    with pytest.raises(DataError, match=r"person 2880 is in training \(000001.jpg\) and held out \(000004.jpg\)"):
-        open_celeba(settings_of(celeba, identities=identities))
+    source = open_celeba(settings_of(celeba, identities=identities))
+    assert [item.image_id for item in source.held_out] == ["000003.jpg"]
+    assert [left.name for left in source.left_out] == ["000004.jpg"]
     identities.write_text("000001.jpg 2880\n")
     with pytest.raises(DataError, match=r"identity_CelebA.txt: no line for the image of 000002.jpg"):
         open_celeba(settings_of(celeba, identities=identities))

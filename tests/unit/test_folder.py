@@ -333,8 +333,9 @@ def test_a_person_is_on_one_side_of_a_random_split_and_of_a_given_one(tmp_path):
     sides = [{item.person for item in side if item.person} for side in (source.train, source.held_out)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == {"p0", "p1", "p2", "p3"}
-    message = refusal(tmp_path, settings.model_copy(update={"split_column": "split"}))
-    assert "person p2 is in training (deep/09.png) and held out (deep/10.png)" in message
+    source = open_folder(settings.model_copy(update={"split_column": "split"}))
+    assert [item.image_id for item in source.held_out] == [f"deep/{number}.png" for number in range(12, 20)]
+    assert [left.name for left in source.left_out] == ["deep/10.png", "deep/11.png"]
 
 
 def test_waterbirds_metadata_is_read_as_published(tmp_path):

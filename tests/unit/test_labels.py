@@ -194,10 +194,12 @@ def test_persons_are_held_out_as_often_whether_they_have_many_images_or_one():
     assert held[:, :200].mean() == pytest.approx(held[:, 200:].mean(), abs=0.03)
 
 
-def test_a_person_on_both_sides_is_refused_by_every_source():
-    train, other = Item("a.png", None, {}, "p"), Item("b.png", None, {}, "p")
-    with pytest.raises(DataError, match=r"person p is in training \(a.png\) and held out \(b.png\)"):
-        Source(train=[train], held_out=[Item("c.png", None, {}), other], read=str, preprocessing="")
+def test_a_person_on_both_sides_is_held_out_by_no_source():
+    train, other, unknown = Item("a.png", None, {}, "p"), Item("b.png", None, {}, "p"), Item("c.png", None, {})
+    source = Source(train=[train], held_out=[unknown, other], read=str, preprocessing="", missing=["a.png", "b.png"])
+    assert (source.train, source.held_out) == ([train], [unknown])
+    assert [left.name for left in source.left_out] == ["b.png"]
+    assert source.missing == ["a.png"]
 
 
 # Any table: either exactly the labels of a plain reading, or one line.
