@@ -52,9 +52,7 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
     def place(row: int) -> str:
         return f"{rows[row].path}: row {rows[row].number}"
 
-    truth = {
-        name: read_column(columns[column_of(name)], name, settings.unknown, place) for name in settings.attributes
-    }
+    truth = {name: read_column(columns[column_of(name)], name, settings.unknown, place) for name in settings.attributes}
     people = read_persons(columns.get(settings.person_column, [None] * len(rows)), settings.unknown)
     items: dict[str, list[Item]] = {split: [] for split in splits}
     for number, (row, person) in enumerate(zip(rows, people, strict=True)):
@@ -71,9 +69,7 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
     )
 
 
-def _cells(
-    path: Path, columns: list[str], settings: HuggingFaceData, configuration: str
-) -> dict[str, list[object]]:
+def _cells(path: Path, columns: list[str], settings: HuggingFaceData, configuration: str) -> dict[str, list[object]]:
     """Read columns of a file; numbers of classes become their names, and -1, which stands for none, becomes None."""
     schema = _schema(path)
     stored = _stored(path, schema, [settings.image_column, *columns])
@@ -89,7 +85,9 @@ def _cells(
                 f"{path}: `{column}` has the classes {', '.join(names[column])}, neither true nor false; "
                 f"write one as {column}={names[column][-1]} in `data.attributes`"
             )
-    table = _table(path) if path.suffix.lower() == ".arrow" else _read_parquet(path, [stored[column] for column in columns])
+    table = (
+        _table(path) if path.suffix.lower() == ".arrow" else _read_parquet(path, [stored[column] for column in columns])
+    )
     cells = {column: table[stored[column]].to_pylist() for column in columns}
     for column in names:
         cells[column] = [

@@ -172,7 +172,7 @@ def _by_name(folder: Path, splits: Sequence[str]) -> dict[str, Splits]:
             if len(first_of) > 1:
                 raise DataError(
                     f"{folder}: {' and '.join(path.name for path in first_of.values())} may each be the split {split}; "
-                    "remove the others, name them as parts of one (-00000-of-00002), or list all in the card's `configs`"
+                    "remove one, name them as parts (-00000-of-00002), or list all of them in the card's `configs`"
                 )
     return found
 

@@ -81,15 +81,12 @@ def prepare_dataset(
     Raises:
         DataError: labels cannot be read, or more images are unusable than the config tolerates.
     """
-    source = READERS[settings.reader](settings)
+    source = open_source(settings)
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
         "preprocessing": source.preprocessing,
     }
-    for split, items in (("train", source.train), ("held_out", source.held_out)):
-        if not items:
-            raise DataError(f"data: no images in the split {split}; add images or change `held_out`")
     remarks = [_note(left.name, None, "left out", left.reason) for left in source.left_out]
     with ProcessPoolExecutor(threads) as pool:
         copies = _find_copies(source, pool)
@@ -102,6 +99,21 @@ def prepare_dataset(
         first = rows.iloc[0]
         logger.info("%s: %d, such as %s (%s); all are in %s", kind, len(rows), first["name"], first["reason"], notes)
     write_table(notes, "notes", remarked, metadata)
+
+
+def open_source(settings: Data) -> Source:
+    """Open a dataset, both splits of which have images.
+
+    Raises:
+        DataError: labels or files cannot be read, or a split is empty.
+    """
+    source = READERS[settings.reader](settings)
+    for split, items in (("train", source.train), ("held_out", source.held_out)):
+        if not items:
+            shown = sum(left.reason == IN_TRAINING for left in source.left_out) if split == "held_out" else 0
+            but = f" but {shown} of people who are also in training" if shown else ""
+            raise DataError(f"data: no images in the split {split}{but}; add images or change `held_out`")
+    return source
 
 
 def shard_of(position: int, count: int, shards: int) -> int:
@@ -204,6 +216,4 @@ def _find_copies(source: Source, pool: ProcessPoolExecutor) -> Copies:
 
 def _digest_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[bytes | None]:
     """Return a digest of the pixels of each item that can be used."""
-    return [
-        None if isinstance(record, str) else digest_of_pixels(record.image) for record in _read_chunk(read, items)
-    ]
+    return [None if isinstance(record, str) else digest_of_pixels(record.image) for record in _read_chunk(read, items)]

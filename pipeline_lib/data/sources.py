@@ -69,7 +69,7 @@ class Source:
         read: reads an item as a `Record` in a worker process; raises `BadImageError` for an unusable image.
         tolerated: largest tolerated share of unusable images.
         left_out: files and rows that are no images of the dataset.
-        missing: names of images whose file is not there, as far as that is known before they are read.
+        missing: names of images whose file or mask is not there, as far as that is known before they are read.
         equal_are_copies: whether images with the same pixels are copies of one picture, as photographs are; drawings
             that are drawn independently can be equal by chance.
 

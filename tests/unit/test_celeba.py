@@ -160,7 +160,11 @@ def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_h
     path.write_text(path.read_text().replace("2001 ", "2002 "))
     with pytest.raises(DataError, match=r"2001.jpg has attributes but no line in"):
         open_celeba_hq(settings_of_hq(celeba_hq, celeba))
-    path.write_text(path.read_text().replace("orig_idx", "index"))
+    whole = path.read_text()
+    path.write_text(whole.rsplit(" ", 1)[0])
+    with pytest.raises(DataError, match=r"mapping.txt: line 3 is not two numbers and a file name"):
+        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+    path.write_text(whole.replace("orig_idx", "index"))
     with pytest.raises(DataError, match="the first line must name the columns"):
         open_celeba_hq(settings_of_hq(celeba_hq, celeba))
 
@@ -226,3 +230,20 @@ def test_a_value_of_the_lists_may_mean_unknown_or_be_named(celeba):
         "000003.jpg": (True, False),
         "000004.jpg": (False, True),
     }
+
+
+def test_a_name_that_is_no_number_is_refused(celeba, celeba_hq):
+    path = celeba_hq / "CelebAMask-HQ-attribute-anno.txt"
+    path.write_text(path.read_text().replace("2001.jpg", "face.jpg"))
+    with pytest.raises(DataError, match=r"attribute-anno.txt: face.jpg is not the number of an image"):
+        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+
+
+def test_images_without_a_file_or_a_mask_are_known_before_they_are_read(celeba, celeba_hq):
+    assert open_celeba(settings_of(celeba)).missing == []
+    assert open_celeba_hq(settings_of_hq(celeba_hq, celeba)).missing == []
+    (celeba / "Img/img_align_celeba/000002.jpg").unlink()
+    assert open_celeba(settings_of(celeba)).missing == ["000002.jpg"]
+    for mask in (celeba_hq / "CelebAMask-HQ-mask-anno/1").iterdir():
+        mask.unlink()
+    assert open_celeba_hq(settings_of_hq(celeba_hq, celeba)).missing == ["2001.jpg"]

@@ -335,7 +335,7 @@ def test_classes_and_texts_are_attributes_by_their_value(tmp_path):
     with pytest.raises(DataError, match="the classes Male, Female, neither true nor false; write one as gender=Female"):
         open_huggingface(settings_of(tmp_path, attributes=["gender"]))
     settings = settings_of(tmp_path, attributes=["race=Blakc"], unknown=["unsure"])
-    with pytest.raises(DataError, match="no cell of `race` is 'Blakc', .*; use one of 'Black', 'White'"):
+    with pytest.raises(DataError, match=r"no cell of `race` is 'Blakc', .*; use one of 'Black', 'White'"):
         open_huggingface(settings)
 
 
