@@ -59,6 +59,9 @@ def _padded(number: str) -> str:
 def _read_entries(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     try:
         with path.open() as file:
-            return json.load(file)
+            entries = json.load(file)
+        if not isinstance(entries, dict):
+            raise ValueError("a list, not entries by number")
+        return entries
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); download ffhq-dataset-v2.json again") from None

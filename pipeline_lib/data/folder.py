@@ -23,8 +23,8 @@ def open_folder(settings: FolderData) -> Source:
     """Read the label table, find its images in the folder, and split them.
 
     Raises:
-        DataError: the table or the folder cannot be read, the table has a row that says nothing or is in doubt, two
-            images have one mask, or a person is on both sides of the split.
+        DataError: the table or the folder cannot be read, the table has a row that says nothing or is in doubt, or two
+            images have one mask.
     """
     labels = read_labels(settings, image_name, settings.split_column)
     held = _held_out(labels, settings)
@@ -57,9 +57,9 @@ def _read(settings: FolderData, item: Item) -> Record:
     path, mask = item.origin
     photograph = open_photograph(settings.folder / path)
     codes = None
-    if settings.masks is not None and mask is None:
-        raise BadImageError(f"no file {(settings.masks / item.image_id).with_suffix('.png')}")
     if settings.masks is not None:
+        if mask is None:
+            raise BadImageError(f"no file {(settings.masks / item.image_id).with_suffix('.png')}")
         codes = load_codes(settings.masks / mask, settings.resolution, len(settings.parts), photograph)
     return photograph.square(settings.resolution, codes)
 

@@ -86,7 +86,10 @@ def class_names(path: Path, schema: pa.Schema, folder: Path, configuration: str)
     if b"huggingface" in (schema.metadata or {}):
         features = json.loads(schema.metadata[b"huggingface"]).get("info", {}).get("features")
     elif beside.exists():
-        features = read_json(beside).get("features")
+        description = read_json(beside)
+        if not isinstance(description, dict):
+            raise DataError(f"{beside}: it describes no columns as `datasets` does; save the dataset again")
+        features = description.get("features")
     else:
         return _class_names_of_card(folder, configuration)
     return {

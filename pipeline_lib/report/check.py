@@ -25,7 +25,7 @@ from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
 READ = 64  # images that are read
-CHANCE = 1e-4  # of a sample so bad although no more images are unusable than may be, from which on it is refused
+CHANCE = 1e-4  # with less chance of so bad a sample of a dataset that may be used, the dataset is refused
 
 
 def print_check(config: Config, console: Console | None = None) -> None:
@@ -110,7 +110,7 @@ def _print_left_out(source: Source, console: Console) -> None:
     for left in source.left_out:
         named.setdefault(left.reason, []).append(left.name)
     if source.missing:
-        named["a row without a file, which will be listed as unusable"] = list(source.missing)
+        named["a row without a file or a mask, which will be listed as unusable"] = list(source.missing)
     if not named:
         return
     table = Table("left out", "number", "such as", title="What is no image of the dataset")

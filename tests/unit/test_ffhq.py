@@ -49,11 +49,12 @@ def test_ffhq_is_divided_as_its_json_says(ffhq, files, side):
     assert [item.image_id for item in open_ffhq(settings_of(ffhq, images=1)).train] == ["00000"]
 
 
-def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq, text):
     (ffhq / "labels.csv").write_text("image_number,smiling\n7,1\n")
     with pytest.raises(DataError, match=r"image 7 has no entry in .*ffhq-dataset-v2.json"):
         open_ffhq(settings_of(ffhq))
-    (ffhq / "ffhq-dataset-v2.json").write_text("{")
+    (ffhq / "ffhq-dataset-v2.json").write_text(text)
     with pytest.raises(DataError, match=r"ffhq-dataset-v2.json: cannot be read as JSON"):
         open_ffhq(settings_of(ffhq))
 

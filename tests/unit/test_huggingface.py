@@ -313,6 +313,7 @@ def test_a_column_that_is_unknown_everywhere_has_no_value(tmp_path):
     [
         ("README.md", "---\nlicense: \u00fc\n---".encode("latin-1")),
         ("train/state.json", b"[]"),
+        ("train/dataset_info.json", b"[]"),
         ("train/state.json", b'{"_data_files": [{"name": "data-00000-of-00001.arrow"}]}'),
     ],
 )

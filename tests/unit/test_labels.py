@@ -173,6 +173,15 @@ def test_columns_of_a_parquet_file_are_read_by_their_whole_names(tmp_path):
     assert found == {"a.b": [1], "l\u00e4chelnd": [-1]}
 
 
+@pytest.mark.parametrize("blank", ["", "   ", "\t"])
+def test_a_blank_line_is_no_row(tmp_path, blank):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"image,smiling\na.png,1\n{blank}\nb.png,0\n{blank}")
+    assert read_cells(path, ["image", "smiling"]) == {"image": ["a.png", "b.png"], "smiling": ["1", "0"]}
+    path.write_text(f"image,smiling\na.png,1\n{blank},{blank}\n")
+    assert len(read_cells(path, ["image"])["image"]) == 2  # fields without a name are a row, which a reader refuses
+
+
 def test_persons_stay_on_one_side_of_a_random_split_and_nothing_else_moves():
     alone = hold_out(1000, 0.1, 7)
     assert (alone == (numpy_generator(7, "held out").permutation(1000) < 100)).all()
