@@ -46,7 +46,7 @@ def label_columns(path: Path) -> list[str]:
     """
     if _is_parquet(path):
         with _parquet(path) as file:
-            return _checked(path, file.schema_arrow.names)
+            return checked_names(path, file.schema_arrow.names)
     with _lines(path) as lines:
         return _header(path, lines)
 
@@ -61,23 +61,24 @@ def read_cells(path: Path, wanted: Sequence[str]) -> dict[str, list[object]]:
     """
     if _is_parquet(path):
         with _parquet(path) as file:
-            places = _places(path, _checked(path, file.schema_arrow.names), wanted)
+            places = places_of(path, checked_names(path, file.schema_arrow.names), wanted)
             names = {name: file.schema_arrow.names[place] for name, place in places.items()}
             table = file.read(columns=list(names.values()))
             return {name: table[stored].to_pylist() for name, stored in names.items()}
     with _lines(path) as lines:
         header = _header(path, lines)
-        places = _places(path, header, wanted)
+        places = places_of(path, header, wanted)
         cells: dict[str, list[object]] = {name: [] for name in places}
         for fields in lines:
-            if fields and len(fields) != len(header):
+            if len(fields) < 2 and not "".join(fields).strip():
+                continue
+            if len(fields) != len(header):
                 raise DataError(
                     f"{path}: line {lines.line_num} has {len(fields)} fields, and the first line names {len(header)} "
                     "columns; give every row one field for each column"
                 )
-            if fields:
-                for name, place in places.items():
-                    cells[name].append(fields[place])
+            for name, place in places.items():
+                cells[name].append(fields[place])
         return cells
 
 
@@ -124,10 +125,15 @@ def _header(path: Path, lines: Iterator[list[str]]) -> list[str]:
             f"{path}: its columns are separated by {others[other]}; separate them by {others[between]}, or save it "
             "again as CSV (comma-separated, UTF-8)"
         )
-    return _checked(path, fields)
+    return checked_names(path, fields)
 
 
-def _checked(path: Path, names: Sequence[str]) -> list[str]:
+def checked_names(path: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of a table's columns in their normalised form (NFC, single blanks).
+
+    Raises:
+        DataError: two columns have one name.
+    """
     columns = [" ".join(unicodedata.normalize("NFC", name).split()) for name in names]
     twice = next((name for place, name in enumerate(columns) if name and name in columns[:place]), None)
     if twice:
@@ -135,7 +141,12 @@ def _checked(path: Path, names: Sequence[str]) -> list[str]:
     return columns
 
 
-def _places(path: Path, columns: list[str], wanted: Sequence[str]) -> dict[str, int]:
+def places_of(path: Path, columns: list[str], wanted: Sequence[str]) -> dict[str, int]:
+    """Return the place of each wanted column.
+
+    Raises:
+        DataError: a column is missing.
+    """
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(filter(None, columns))}")

@@ -184,16 +184,9 @@ class HuggingFaceData(FilesWithoutMasks):
         None, description="configuration (subset) to read; null: there is only one"
     )
     image_column: str = Field("image", description="column with the images")
-    attributes: list[str] = Field(
-        min_length=1,
-        description="binary columns (booleans, 1 and 0, classes named yes and no), or `column=value` for one value",
-    )
-    unknown: list[Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
-        [], description="cells that mean unknown, as empty ones do"
-    )
-    person_column: str | None = Field(
-        None, description="column with the identity of the person shown; null: every image shows another person"
-    )
+    attributes: Labelled
+    unknown: list[Cell] = Field([], description=UNKNOWN)
+    person_column: PersonColumn = None
     train: str = Field("train", description="training split")
     held_out: str = Field("test", description="held-out split")
     resolution: Resolution = 256

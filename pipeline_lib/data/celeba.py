@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
-from pipeline_lib.config.columns import column_of, label_columns, read_cells
+from pipeline_lib.config.columns import column_of, label_columns, read_cells, text_of
 from pipeline_lib.config.names import CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, Photograph, open_photograph, square_codes
-from pipeline_lib.data.labels import read_column, refuse_strangers, text_of
+from pipeline_lib.data.labels import read_column, refuse_strangers
+from pipeline_lib.data.listing import is_file
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
@@ -80,7 +81,10 @@ def open_celeba_hq(settings: CelebAHQData) -> Source:
     images, masks = _find(settings.folder, "CelebA-HQ-img"), _find(settings.folder, "CelebAMask-HQ-mask-anno")
     rows = []
     for name, truth in attributes.items():
-        number = int(Path(name).stem)
+        stem = Path(name).stem
+        if not stem.isdecimal():
+            raise DataError(f"{anno}: {name} is not the number of an image, as in 0.jpg; download the list again")
+        number = int(stem)
         if number not in original:
             raise DataError(f"{settings.folder}: {name} has attributes but no line in CelebA-HQ-to-CelebA-mapping.txt")
         item = Item(name, (images / name, (masks, number)), truth, people.get(original[number]))
@@ -148,7 +152,11 @@ def read_mapping(path: Path) -> dict[int, str]:
     lines = _lines(path)
     if not lines or lines[0][1].split() != ["idx", "orig_idx", "orig_file"]:
         raise DataError(f"{path}: the first line must name the columns idx, orig_idx and orig_file")
-    return {int(line.split()[0]): line.split()[2] for _, line in lines[1:]}
+    rows = [(number, line.split()) for number, line in lines[1:]]
+    for number, row in rows:
+        if len(row) != 3 or not row[0].isdecimal():
+            raise DataError(f"{path}: line {number} is not two numbers and a file name; download the list again")
+    return {int(row[0]): row[2] for _, row in rows}
 
 
 def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph) -> np.ndarray:
@@ -162,8 +170,7 @@ def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph
     """
     codes = np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
     folder = masks / str(number // IMAGES_PER_MASK_FOLDER)
-    for name, part in MASKS.items():
-        path = folder / f"{number:05d}_{name}.png"
+    for path, part in _mask_files(masks, number):
         if path.exists():
             mask = np.asarray(open_photograph(path).image.convert("L"))
             if mask.shape != codes.shape:
@@ -172,6 +179,16 @@ def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph
     if not codes.any():
         raise BadImageError(f"no masks {folder}/{number:05d}_*.png")
     return square_codes(Image.fromarray(codes), resolution, photograph, f"{folder.name}/{number:05d}_*.png")
+
+
+def _mask_files(masks: Path, number: int) -> list[tuple[Path, str]]:
+    """Return the files that an image's masks may have, with the part of each, from back to front."""
+    folder = masks / str(number // IMAGES_PER_MASK_FOLDER)
+    return [(folder / f"{number:05d}_{name}.png", part) for name, part in MASKS.items()]
+
+
+def _is_there(path: Path, masks: tuple[Path, int] | None) -> bool:
+    return is_file(path) and (masks is None or any(is_file(mask) for mask, _ in _mask_files(*masks)))
 
 
 def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | CelebAHQData) -> Source:
@@ -185,12 +202,14 @@ def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | Cel
             split["train"].append(item)
         elif partition in HELD_OUT[settings.held_out_from]:
             split["held_out"].append(item)
+    train, held_out = split["train"][: settings.images], split["held_out"][: settings.held_out]
     return Source(
-        train=split["train"][: settings.images],
-        held_out=split["held_out"][: settings.held_out],
+        train=train,
+        held_out=held_out,
         read=partial(_read, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
+        missing=[item.image_id for item in (*train, *held_out) if not _is_there(*item.origin)],
     )
 
 

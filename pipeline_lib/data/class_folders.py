@@ -2,73 +2,86 @@
 
 from __future__ import annotations
 
-import os
+import unicodedata
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline_lib.config import ClassFolderData
 from pipeline_lib.data.images import PREPROCESSING, SUFFIXES, read_file
+from pipeline_lib.data.listing import is_image, left_out, list_files, normalised
 from pipeline_lib.data.sources import Item, LeftOut, Source, divide, hold_out
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import is_hidden
 
 
 def open_class_folders(settings: ClassFolderData) -> Source:
     """List the images of every class folder; an image has an attribute if it is in one of the attribute's folders.
 
     Raises:
-        DataError: a folder is missing or contains no image, or an image is in two of them.
+        DataError: a folder is missing or contains no image, an image is in two of them, or a name is not UTF-8 or twice
+            there in different Unicode forms.
     """
     classes = {name: set(map(Path, folders)) for name, folders in settings.attributes.items()}
-    named = set(map(Path, settings.others)).union(*classes.values())
-    items: list[Item] = []
-    left_out = [
-        LeftOut(path.name, "a folder that is no class of `data.attributes` or `data.others`")
-        for path in sorted(settings.folder.iterdir())
-        if path.is_dir() and not any(Path(path.name) in (name, *name.parents) for name in named)
-    ]
-    class_of: dict[Path, Path] = {}
-    for name in sorted(named):
-        images, others = _list_files(settings.folder / name)
-        if not images:
+    named = sorted(set(map(Path, settings.others)).union(*classes.values()))
+    place_of = {name: _place(settings.folder, name) for name in named}
+    items: dict[str, Item] = {}
+    class_of: dict[str, Path] = {}
+    left: list[LeftOut] = []
+    for name, place in place_of.items():
+        files, others = list_files(place)
+        within = PurePosixPath(place.relative_to(settings.folder))
+        if not any(map(is_image, files)):
             raise DataError(
-                f"{settings.folder / name}: no images ({', '.join(sorted(SUFFIXES))}); correct `data.attributes` or "
-                "the folder"
+                f"{place}: no images ({', '.join(sorted(SUFFIXES))}); correct `data.attributes` or the folder"
             )
         truth = {attribute: name in folders for attribute, folders in classes.items()}
-        for path in images:
-            if class_of.setdefault(path, name) != name:
+        for path in sorted(place / file for file in files if is_image(file)):
+            image_id = normalised(path.relative_to(settings.folder).as_posix())
+            if image_id in items:
+                if items[image_id].origin != path:
+                    raise DataError(f"{path}: two files have this name, in different Unicode forms; remove one")
                 raise DataError(
-                    f"{path}: this image is in two classes, {class_of[path]} and {name}; name class folders in "
+                    f"{path}: this image is in two classes, {class_of[image_id]} and {name}; name class folders in "
                     "`data.attributes` and `data.others` of which none is in another"
                 )
-            items.append(Item(path.relative_to(settings.folder).as_posix(), path, truth))
-        left_out += [LeftOut(path.relative_to(settings.folder).as_posix(), reason) for path, reason in others]
-    train, held_out = divide(items, hold_out(len(items), settings.held_out, settings.seed))
+            class_of[image_id], items[image_id] = name, Item(image_id, path, truth)
+        others += [left_out(file, "a file of a type that is not read") for file in files if not is_image(file)]
+        left += [LeftOut(str(within / other.name), other.reason) for other in others]
+    left += _strays(settings.folder, [place.relative_to(settings.folder) for place in place_of.values()])
+    train, held_out = divide(list(items.values()), hold_out(len(items), settings.held_out, settings.seed))
     return Source(
         train=train,
         held_out=held_out,
         read=partial(read_file, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
-        left_out=left_out,
+        left_out=left,
     )
 
 
-def _list_files(top: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Return the images in a folder and the folders below it, and what else is there with the reason to leave it."""
-    images: list[Path] = []
-    others: list[tuple[Path, str]] = []
-    for folder, below, files in os.walk(top):
-        for path in [Path(folder, name) for name in below]:
-            if is_hidden(path.name) or path.is_symlink():
-                others.append((path, "a hidden folder" if is_hidden(path.name) else "a link to a folder"))
-                below.remove(path.name)
-        for path in [Path(folder, name) for name in files]:
-            if is_hidden(path.name):
-                others.append((path, "a hidden file"))
-            elif path.suffix.lower() in SUFFIXES:
-                images.append(path)
-            else:
-                others.append((path, "a file of a type that is not read"))
-    return sorted(images), sorted(others)
+def _place(folder: Path, name: Path) -> Path:
+    """Return where a class folder is, which a disk may spell in another Unicode form."""
+    for part in name.parts:
+        wanted = unicodedata.normalize("NFC", part)
+        same = [path for path in folder.glob("*/") if unicodedata.normalize("NFC", path.name) == wanted]
+        if len(same) != 1:
+            fault = "two folders have this name, in different Unicode forms" if same else "no such folder"
+            raise DataError(f"{folder / part}: {fault}; correct `data.attributes` or the folder")
+        folder = same[0]
+    return folder
+
+
+def _strays(folder: Path, classes: list[Path]) -> Iterator[LeftOut]:
+    """Yield what is in no class; of a folder that holds none, the folder alone."""
+    if Path() in classes:
+        return
+    files, others = list_files(folder, {folder / name for name in classes})
+    yield from others
+    above = {PurePosixPath(parent) for name in classes for parent in name.parents}
+    seen = set()
+    for file in map(PurePosixPath, files):
+        stray = next((parent for parent in reversed(file.parents) if parent not in above), file)
+        if stray not in seen:
+            seen.add(stray)
+            kind = "file" if stray == file else "folder"
+            yield left_out(str(stray), f"a {kind} that is in no class of `data.attributes` or `data.others`")

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline_lib.config import FFHQData
 from pipeline_lib.data.images import PREPROCESSING, read_file
 from pipeline_lib.data.labels import read_labels
+from pipeline_lib.data.listing import is_file
 from pipeline_lib.data.sources import Item, LeftOut, Source
 from pipeline_lib.runtime.errors import DataError
 
@@ -31,15 +32,17 @@ def open_ffhq(settings: FFHQData) -> Source:
             split[entry["category"]].append(Item(_padded(number), path, attributes, person))
         except (TypeError, KeyError):
             raise DataError(f"{settings.labels}: image {number} has no entry in {settings.metadata}") from None
+    train, held_out = split["training"][: settings.images], split["validation"][: settings.held_out]
     others = sorted(entries.keys() - set(labels.names), key=_padded)
     return Source(
-        train=split["training"][: settings.images],
-        held_out=split["validation"][: settings.held_out],
+        train=train,
+        held_out=held_out,
         read=partial(read_file, settings.resolution),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
         left_out=[LeftOut(_padded(number), "an image without a row in the label table") for number in others],
         values=labels.values,
+        missing=[item.image_id for item in (*train, *held_out) if not is_file(item.origin)],
     )
 
 
@@ -57,6 +60,9 @@ def _padded(number: str) -> str:
 def _read_entries(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     try:
         with path.open() as file:
-            return json.load(file)
+            entries = json.load(file)
+        if not isinstance(entries, dict):
+            raise ValueError("a list, not entries by number")
+        return entries
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); download ffhq-dataset-v2.json again") from None

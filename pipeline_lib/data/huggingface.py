@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_lib.config import HuggingFaceData
+from pipeline_lib.config.columns import SPELLINGS, checked_names, column_of, places_of, text_of
 from pipeline_lib.data.huggingface_layout import class_names, find_files, left_out
 from pipeline_lib.data.images import PREPROCESSING, load_square
-from pipeline_lib.data.labels import SPELLINGS, column_of, count_values, read_column, refuse_strangers, text_of
+from pipeline_lib.data.labels import count_values, read_column, read_persons, refuse_strangers
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
@@ -37,14 +38,14 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
             true nor false, or a value of an attribute `column=value` does not occur.
     """
     splits = (settings.train, settings.held_out)
-    files = find_files(settings.folder, settings.configuration, splits)
+    configuration, files = find_files(settings.folder, settings.configuration, splits)
     columns: dict[str, list[object]] = {column_of(name): [] for name in settings.attributes}
     if settings.person_column is not None:
         columns[settings.person_column] = []
     rows: list[_Row] = []
     for split in splits:
         for path in files[split]:
-            for column, cells in _cells(path, list(columns), settings).items():
+            for column, cells in _cells(path, list(columns), settings, configuration).items():
                 columns[column] += cells
             rows += [_Row(split, path, number, place) for number, place in enumerate(_places(path))]
     named = [cell for cell in settings.unknown if cell != "-1"]  # which stands for no class, and was read as none
@@ -53,16 +54,8 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
     def place(row: int) -> str:
         return f"{rows[row].path}: row {rows[row].number}"
 
-    truth = {}
-    for name in settings.attributes:
-        column, _, value = name.partition("=")
-        if value and value not in (found := {text_of(cell) for cell in columns[column]}):
-            few = ", ".join(sorted(found - {""})[:20])
-            raise DataError(
-                f"{settings.folder}: no row has {value} in `{column}`, but {few}; correct `data.attributes`"
-            )
-        truth[name] = read_column(columns[column], name, settings.unknown, place)
-    people = [text_of(cell) or None for cell in columns.get(settings.person_column, [None] * len(rows))]
+    truth = {name: read_column(columns[column_of(name)], name, settings.unknown, place) for name in settings.attributes}
+    people = read_persons(columns.get(settings.person_column, [None] * len(rows)), settings.unknown)
     items: dict[str, list[Item]] = {split: [] for split in splits}
     for number, (row, person) in enumerate(zip(rows, people, strict=True)):
         of_split = items[row.split]
@@ -79,26 +72,27 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
     )
 
 
-def _cells(path: Path, columns: list[str], settings: HuggingFaceData) -> dict[str, list[object]]:
+def _cells(path: Path, columns: list[str], settings: HuggingFaceData, configuration: str) -> dict[str, list[object]]:
     """Read columns of a file; numbers of classes become their names, and -1, which stands for none, becomes None."""
     schema = _schema(path)
-    missing = [name for name in (settings.image_column, *columns) if name not in schema.names]
-    if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)}")
-    kind = schema.field(settings.image_column).type
+    stored = _stored(path, schema, [settings.image_column, *columns])
+    kind = schema.field(stored[settings.image_column]).type
     is_image = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     if not is_image and not (pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}):
         raise DataError(f"{path}: `{settings.image_column}` contains no images but {kind}; correct `data.image_column`")
-    names = class_names(path, schema, settings.folder, settings.configuration)
+    described = class_names(path, schema, settings.folder, configuration)
+    names = {column: described[stored[column]] for column in columns if stored[column] in described}
     for column in set(settings.attributes) & set(names):
         if not all(name.lower() in SPELLINGS or name in settings.unknown for name in map(text_of, names[column])):
             raise DataError(
                 f"{path}: `{column}` has the classes {', '.join(names[column])}, neither true nor false; "
                 f"write one as {column}={names[column][-1]} in `data.attributes`"
             )
-    table = _table(path) if path.suffix.lower() == ".arrow" else _read_parquet(path, columns)
-    cells = {column: table[column].to_pylist() for column in columns}
-    for column in set(columns) & set(names):
+    table = (
+        _table(path) if path.suffix.lower() == ".arrow" else _read_parquet(path, [stored[column] for column in columns])
+    )
+    cells = {column: table[stored[column]].to_pylist() for column in columns}
+    for column in names:
         cells[column] = [
             _name_of(cell, names[column], f"{path}: `{column}` of row {row}") for row, cell in enumerate(cells[column])
         ]
@@ -124,6 +118,12 @@ def _read(settings: HuggingFaceData, item: Item) -> Record:
     return load_square(image, settings.resolution)
 
 
+def _stored(path: Path, schema: pa.Schema, columns: list[str]) -> dict[str, str]:
+    """Return the name of each column as the file spells it."""
+    places = places_of(path, checked_names(path, schema.names), columns)
+    return {column: schema.names[place] for column, place in places.items()}
+
+
 def _schema(path: Path) -> pa.Schema:
     if path.suffix.lower() == ".arrow":
         return _table(path).schema
@@ -147,9 +147,12 @@ def _table(path: Path) -> pa.Table:
 def _rows(path: Path, column: str, block: int) -> pa.ChunkedArray:
     """Return a block of images; blocks are cached, because workers read rows in order."""
     if path.suffix.lower() == ".arrow":
-        return _table(path)[column].slice(block * ROWS, ROWS)
+        table = _table(path)
+        return table[_stored(path, table.schema, [column])[column]].slice(block * ROWS, ROWS)
     with _readable(path):
-        return pq.ParquetFile(path).read_row_group(block, columns=[column])[column]
+        file = pq.ParquetFile(path)
+        stored = _stored(path, file.schema_arrow, [column])[column]
+        return file.read_row_group(block, columns=[stored])[stored]
 
 
 def _places(path: Path) -> list[tuple[int, int]]:

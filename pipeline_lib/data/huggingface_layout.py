@@ -29,8 +29,8 @@ FORMATS = (".arrow", ".parquet")
 Splits = dict[str, list[Path]]  # files of each split
 
 
-def find_files(folder: Path, configuration: str | None, splits: Sequence[str]) -> Splits:
-    """Return the files of each split, in order.
+def find_files(folder: Path, configuration: str | None, splits: Sequence[str]) -> tuple[str, Splits]:
+    """Return the name of the configuration that is read, and the files of each split, in order.
 
     Args:
         folder: where the dataset is.
@@ -52,7 +52,8 @@ def find_files(folder: Path, configuration: str | None, splits: Sequence[str]) -
         raise DataError(f"{folder}: several configurations, {names}; choose one by `data.configuration`")
     if configuration is not None and configuration not in found:
         raise DataError(f"{folder}: no configuration {configuration}; it has {names}; correct `data.configuration`")
-    chosen = found[configuration or names]
+    name = names if configuration is None else configuration
+    chosen = found[name]
     for split in splits:
         if split not in chosen:
             raise DataError(f"{folder}: no split {split}; there are {', '.join(sorted(chosen))}; correct the split")
@@ -63,7 +64,7 @@ def find_files(folder: Path, configuration: str | None, splits: Sequence[str]) -
                 raise DataError(f"{path}: neither Parquet nor Arrow; load the dataset and save it to disk")
     if twice := set.intersection(*(set(chosen[split]) for split in splits)):
         raise DataError(f"{min(twice)}: this file is in the splits {' and '.join(splits)}; correct one of them")
-    return {split: _in_order(chosen[split]) for split in splits}
+    return name, {split: _in_order(chosen[split]) for split in splits}
 
 
 def left_out(folder: Path, splits: Splits) -> list[LeftOut]:
@@ -73,16 +74,22 @@ def left_out(folder: Path, splits: Splits) -> list[LeftOut]:
     return [LeftOut(path.relative_to(folder).as_posix(), "a file of a split that is not read") for path in others]
 
 
-def class_names(path: Path, schema: pa.Schema, folder: Path, configuration: str | None) -> dict[str, list[str]]:
+def class_names(path: Path, schema: pa.Schema, folder: Path, configuration: str) -> dict[str, list[str]]:
     """Return the names of the classes of each `ClassLabel` column of a file, by what describes it first.
 
     That is the file itself, the description that was saved beside it, or the card.
+
+    Raises:
+        DataError: the card describes several configurations, each in its own way, and this one is none of them.
     """
     beside = path.parent / "dataset_info.json"
     if b"huggingface" in (schema.metadata or {}):
         features = json.loads(schema.metadata[b"huggingface"]).get("info", {}).get("features")
     elif beside.exists():
-        features = read_json(beside).get("features")
+        description = read_json(beside)
+        if not isinstance(description, dict):
+            raise DataError(f"{beside}: it describes no columns as `datasets` does; save the dataset again")
+        features = description.get("features")
     else:
         return _class_names_of_card(folder, configuration)
     return {
@@ -99,9 +106,13 @@ def _saved(folder: Path) -> dict[str, Splits]:
         if path.parent == folder or _is_hidden(path, folder):
             continue
         state = read_json(path)
-        if state.get("_indices_data_files"):
+        try:
+            chosen_by, files = state.get("_indices_data_files"), [file["filename"] for file in state["_data_files"]]
+            files = [path.parent / name for name in files]
+        except (AttributeError, KeyError, TypeError):
+            raise DataError(f"{path}: it names no files as `datasets` does; save the dataset again") from None
+        if chosen_by:
             raise DataError(f"{path}: the rows are chosen by a file of indices; save the dataset again")
-        files = [path.parent / file["filename"] for file in state.get("_data_files", ())]
         for file in files:
             if not file.exists():
                 raise DataError(f"{path}: no file {file.name}, which is named there; save the dataset again")
@@ -157,8 +168,15 @@ def _by_name(folder: Path, splits: Sequence[str]) -> dict[str, Splits]:
             found[base.relative_to(folder).as_posix()][split].append(path)
     for of_base in found.values():
         for split, paths in of_base.items():
-            if len(places := sorted({str(path.parent) for path in paths})) > 1:
+            of_base[split] = [path for path in paths if _series(path) == split] or paths
+            if len(places := sorted({str(path.parent) for path in of_base[split]})) > 1:
                 raise DataError(f"{folder}: files of the split {split} in {' and '.join(places)}; remove one of them")
+            first_of = {_series(path): path for path in reversed(of_base[split])}
+            if len(first_of) > 1:
+                raise DataError(
+                    f"{folder}: {' and '.join(path.name for path in first_of.values())} may each be the split {split}; "
+                    "remove one, name them as parts (-00000-of-00002), or list all of them in the card's `configs`"
+                )
     return found
 
 
@@ -172,9 +190,9 @@ def _in_order(paths: list[Path]) -> list[Path]:
     counts: dict[tuple[str, str], int] = {}
     for path in paths:
         shard = SHARD.fullmatch(path.stem)
-        converted = CONVERTED.fullmatch(path.stem)
-        group = (str(path.parent), shard["prefix"] if shard else "" if converted else path.stem)
-        numbered[group].append((int(shard["number"]) if shard else int(path.stem) if converted else 0, path))
+        group = (str(path.parent), _series(path))
+        number = int(shard["number"]) if shard else int(path.stem) if CONVERTED.fullmatch(path.stem) else 0
+        numbered[group].append((number, path))
         counts[group] = max(counts.get(group, 0), int(shard["count"])) if shard else counts.get(group, 0) + 1
     for group, files in numbered.items():
         numbers = [number for number, _ in sorted(files)]
@@ -186,10 +204,29 @@ def _in_order(paths: list[Path]) -> list[Path]:
     return [path for group in sorted(numbered) for _, path in sorted(numbered[group])]
 
 
-def _class_names_of_card(folder: Path, configuration: str | None) -> dict[str, list[str]]:
-    entries = _entries(_card(folder).get("dataset_info"))
-    chosen = [entry for entry in entries if entry.get("config_name", "default") == configuration] or entries
-    features = [feature for entry in chosen for feature in _entries(entry.get("features"))]
+def _series(path: Path) -> str:
+    """Return what the names of numbered files that belong together begin with; nothing where they are numbers alone."""
+    shard = SHARD.fullmatch(path.stem)
+    return shard["prefix"] if shard else "" if CONVERTED.fullmatch(path.stem) else path.stem
+
+
+def _class_names_of_card(folder: Path, configuration: str) -> dict[str, list[str]]:
+    found = {
+        entry.get("config_name", "default"): _class_names_of(_entries(entry.get("features")))
+        for entry in _entries(_card(folder).get("dataset_info"))
+    }
+    if configuration in found:
+        return found[configuration]
+    described = list(found.values())
+    if any(names != described[0] for names in described):
+        raise DataError(
+            f"{folder / 'README.md'}: the classes of the configurations {', '.join(found)} are named, each in its own "
+            f"way, but those of {configuration} are not; choose one by `data.configuration`, or name it in the card"
+        )
+    return described[0] if described else {}
+
+
+def _class_names_of(features: list[dict[str, Any]]) -> dict[str, list[str]]:
     found = {}
     for feature in features:
         dtype = feature.get("dtype")
@@ -210,11 +247,13 @@ def _card(folder: Path) -> dict[str, Any]:
     path = folder / "README.md"
     if not path.exists():
         return {}
-    head = re.match(r"---\s*\n(.*?)\n---\s*$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     try:
+        head = re.match(r"---\s*\n(.*?)\n---\s*$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
         found = yaml.load(head[1], yaml.BaseLoader) if head else {}
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: its header cannot be read as YAML ({' '.join(str(error).split())})") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: its header cannot be read as YAML ({' '.join(str(error).split())}); save it again in UTF-8"
+        ) from None
     return found if isinstance(found, dict) else {}
 
 

@@ -21,7 +21,7 @@ from pipeline_lib.data.sources import BadImageError, Item, Record
 PREPROCESSING = f"upright, sRGB by relative colorimetric intent, middle square, Lanczos, Pillow {PIL.__version__}"
 
 #: Suffixes of image files.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif"}
 #: Formats that are read, by content and not by suffix; Pillow reads more, some of them with external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF")
 

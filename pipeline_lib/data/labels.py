@@ -70,8 +70,7 @@ def read_labels(
         truth = {attribute: _else_confirmed(values, attribute, cells, place) for attribute, values in truth.items()}
     persons: list[str | None] = [None] * len(names)
     if settings.person_column is not None:
-        texts = [text_of(cell) for cell in cells[settings.person_column]]
-        persons = [text if text and text not in settings.unknown else None for text in texts]
+        persons = read_persons(cells[settings.person_column], settings.unknown)
     return Labels(
         names,
         [dict(zip(truth, values, strict=True)) for values in zip(*truth.values(), strict=True)],
@@ -116,6 +115,11 @@ def image_name(text: str) -> str:
     return name
 
 
+def read_persons(cells: Sequence[object], unknown: Sequence[str]) -> list[str | None]:
+    """Return who is shown by each cell of a column; None where it is blank or one of those that mean unknown."""
+    return [text if text and text not in unknown else None for text in map(text_of, cells)]
+
+
 def read_column(
     cells: Sequence[object],
     attribute: str,
@@ -146,11 +150,9 @@ def read_column(
     known = [bool(text) and text not in unknown for text in texts]
     found = {text: row for row, (text, is_known) in enumerate(zip(texts, known, strict=True)) if is_known}
     if attribute != column:
-        if found and value not in found:
-            raise DataError(
-                f"{place(0)}: no cell of `{column}` is {value!r}, here or in any other row; "
-                f"use one of {_listed(found)} in `{attribute}`"
-            )
+        if cells and value not in found:
+            mend = f"use one of {_listed(found)} in `{attribute}`" if found else "all of them are blank or unknown"
+            raise DataError(f"{place(0)}: no cell of `{column}` is {value!r}, here or in any other row; {mend}")
         return [text == value if is_known else None for text, is_known in zip(texts, known, strict=True)]
     wrong = next((text for text in found if text.lower() not in SPELLINGS), None)
     if wrong is not None:

@@ -15,12 +15,12 @@ from pipeline_lib.config import Data
 from pipeline_lib.data.avatars import open_avatars
 from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
 from pipeline_lib.data.class_folders import open_class_folders
-from pipeline_lib.data.copies import Copies, contradiction, digest_of_pixels
+from pipeline_lib.data.copies import Copies, digest_of_pixels
 from pipeline_lib.data.ffhq import open_ffhq
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.data.sources import BadImageError, Item, Record, Source
+from pipeline_lib.data.sources import IN_TRAINING, BadImageError, Item, Record, Source
 from pipeline_lib.data.tables import SCHEMAS, table_writer, write_table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of
@@ -43,7 +43,7 @@ READERS = {
 }
 
 
-@stage(revision=3)
+@stage(revision=4)
 def prepare_dataset(
     *,
     settings: Data,
@@ -60,8 +60,10 @@ def prepare_dataset(
 ) -> None:
     """Read the training and the held-out set.
 
-    An image that cannot be used is skipped and listed in the quarantine table with the reason. So is a copy of an image
-    with the opposite label. Other copies of training images are left out of the held-out set.
+    An image that cannot be used is skipped and listed in the quarantine table with the reason. So are all copies of a
+    picture whose labels say the opposite of each other. Held-out images of what training shows, which are other copies
+    and people of whom a copy tells that they are in both, are left out. Images are read twice if they may be copies, so
+    that all of this is known before the first is written.
 
     Args:
         settings: the config section.
@@ -79,18 +81,15 @@ def prepare_dataset(
     Raises:
         DataError: labels cannot be read, or more images are unusable than the config tolerates.
     """
-    source = READERS[settings.reader](settings)
+    source = open_source(settings)
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
         "preprocessing": source.preprocessing,
     }
-    for split, items in (("train", source.train), ("held_out", source.held_out)):
-        if not items:
-            raise DataError(f"data: no images in the split {split}; add images or change `held_out`")
     remarks = [_note(left.name, None, "left out", left.reason) for left in source.left_out]
-    copies = Copies()
     with ProcessPoolExecutor(threads) as pool:
+        copies = _find_copies(source, pool)
         fill = partial(_fill_split, source, settings.resolution, metadata, pool, copies, remarks)
         bad = fill("train", source.train, images, labels, masks)
         bad += fill("held_out", source.held_out, held_out, held_out_labels, held_out_masks)
@@ -100,6 +99,21 @@ def prepare_dataset(
         first = rows.iloc[0]
         logger.info("%s: %d, such as %s (%s); all are in %s", kind, len(rows), first["name"], first["reason"], notes)
     write_table(notes, "notes", remarked, metadata)
+
+
+def open_source(settings: Data) -> Source:
+    """Open a dataset, both splits of which have images.
+
+    Raises:
+        DataError: labels or files cannot be read, or a split is empty.
+    """
+    source = READERS[settings.reader](settings)
+    for split, items in (("train", source.train), ("held_out", source.held_out)):
+        if not items:
+            shown = sum(left.reason == IN_TRAINING for left in source.left_out) if split == "held_out" else 0
+            but = f" but {shown} of people who are also in training" if shown else ""
+            raise DataError(f"data: no images in the split {split}{but}; add images or change `held_out`")
+    return source
 
 
 def shard_of(position: int, count: int, shards: int) -> int:
@@ -127,24 +141,21 @@ def _fill_split(
         writers = [stack.enter_context(shard_writer(path, resolution, metadata)) for path in images]
         codes = stack.enter_context(table_writer(masks, "masks", metadata))
         progress = stack.enter_context(Progress(f"prepare_dataset ({split})", len(items)))
-        read = partial(_read_digested, source.read, source.equal_are_copies)
-        for number, records in enumerate(map_ahead(pool, read, chunks, CHUNKS_AHEAD)):
-            for place, (item, (record, digest)) in enumerate(zip(chunks[number], records, strict=True)):
-                original, where = copies.first_of(item, split, digest)
-                if name := contradiction(item, original):
-                    record = (
-                        f"its pixels are those of {original.image_id}, but not its `{name}`; correct one of the two"
-                    )
+        for number, records in enumerate(map_ahead(pool, partial(_read_chunk, source.read), chunks, CHUNKS_AHEAD)):
+            for place, (item, record) in enumerate(zip(chunks[number], records, strict=True)):
+                record = copies.contradictions.get(item.image_id, record)
                 if isinstance(record, str):
                     logger.warning("%s is skipped: %s", item.image_id, record)
                     bad.append({"image_id": item.image_id, "split": split, "reason": record})
                     continue
-                if original is not item:
-                    fate = "kept" if where == split else f"left out, for that one is in {where}"
-                    remarks.append(_note(item.image_id, split, "duplicate", f"a copy of {original.image_id}; {fate}"))
-                    if where != split:
-                        continue
-                    copies.unite(item, original)
+                out = item.image_id in copies.in_training
+                if original := copies.originals.get(item.image_id):
+                    reason = f"a copy of {original}; {'left out, for the same is in training' if out else 'kept'}"
+                    remarks.append(_note(item.image_id, split, "duplicate", reason))
+                elif out:
+                    remarks.append(_note(item.image_id, split, "left out", IN_TRAINING))
+                if out:
+                    continue
                 remarks += [_note(item.image_id, split, "converted", conversion) for conversion in record.conversions]
                 shard = shard_of(number * CHUNK + place, len(items), len(writers))
                 writers[shard].add([item.image_id], record.image[None])
@@ -154,7 +165,10 @@ def _fill_split(
             progress.advance(len(records))
         _check_bad(bad, split, len(items), source.tolerated)
         if not kept:
-            raise DataError(f"data: every {split} image is a copy of a training image; add images or change the split")
+            raise DataError(
+                f"data: every {split} image is a copy of a training image or of a person in training; add images or "
+                "change the split"
+            )
         people = [copies.person_of(item) for item in kept]
         columns = ["image_id", "split", *(["person"] if any(people) else []), *kept[0].attributes]
         table = stack.enter_context(table_writer(labels, "labels", metadata, columns))
@@ -186,11 +200,20 @@ def _read_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[R
     return records
 
 
-def _read_digested(
-    read: Callable[[Item], Record], equal_are_copies: bool, items: Sequence[Item]
-) -> list[tuple[Record | str, bytes | None]]:
-    """Read items like `_read_chunk`, each with a digest of its pixels if equal ones are copies."""
-    return [
-        (record, digest_of_pixels(record.image) if equal_are_copies and isinstance(record, Record) else None)
-        for record in _read_chunk(read, items)
-    ]
+def _find_copies(source: Source, pool: ProcessPoolExecutor) -> Copies:
+    """Read all images once to compare their pixels, if equal ones are copies."""
+    images = [(item, split) for split in ("train", "held_out") for item in getattr(source, split)]
+    if not source.equal_are_copies:
+        return Copies([])
+    chunks = [[item for item, _ in images[start : start + CHUNK]] for start in range(0, len(images), CHUNK)]
+    digests: list[bytes | None] = []
+    with Progress("prepare_dataset (copies)", len(images)) as progress:
+        for found in map_ahead(pool, partial(_digest_chunk, source.read), chunks, CHUNKS_AHEAD):
+            digests += found
+            progress.advance(len(found))
+    return Copies([(item, split, digest) for (item, split), digest in zip(images, digests, strict=True)])
+
+
+def _digest_chunk(read: Callable[[Item], Record], items: Sequence[Item]) -> list[bytes | None]:
+    """Return a digest of the pixels of each item that can be used."""
+    return [None if isinstance(record, str) else digest_of_pixels(record.image) for record in _read_chunk(read, items)]

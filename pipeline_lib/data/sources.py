@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.errors import DataError
+
+IN_TRAINING = "a held-out image of a person who is also in training"
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class Source:
         read: reads an item as a `Record` in a worker process; raises `BadImageError` for an unusable image.
         tolerated: largest tolerated share of unusable images.
         left_out: files and rows that are no images of the dataset.
-        missing: names of images whose file is not there, as far as that is known before they are read.
+        missing: names of images whose file or mask is not there, as far as that is known before they are read.
         equal_are_copies: whether images with the same pixels are copies of one picture, as photographs are; drawings
             that are drawn independently can be equal by chance.
         values: how often each cell of a column of which values are attributes occurs, blank ones included.
 
-    Raises:
-        DataError: a person is shown by training images and by held-out images.
+    Held-out images of a person who is also in training are left out, whoever made the split: nothing that is measured
+    on them would be new.
     """
 
     train: Sequence[Item]
@@ -88,13 +89,14 @@ class Source:
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shown = {item.person: item.image_id for item in self.train if item.person is not None}
-        other = next((item for item in self.held_out if item.person in shown), None)
-        if other is not None:
-            raise DataError(
-                f"data: person {other.person} is in training ({shown[other.person]}) and held out ({other.image_id}), "
-                "so that what is measured there is not new; move one of these images to the other's split"
-            )
+        shown = {item.person for item in self.train} - {None}
+        out = [item for item in self.held_out if item.person in shown]
+        if out:
+            names = {item.image_id for item in out}
+            left_out = [*self.left_out, *(LeftOut(item.image_id, IN_TRAINING) for item in out)]
+            object.__setattr__(self, "held_out", [item for item in self.held_out if item.person not in shown])
+            object.__setattr__(self, "left_out", left_out)
+            object.__setattr__(self, "missing", [name for name in self.missing if name not in names])
 
 
 def hold_out(count: int, share: float, seed: int, persons: Sequence[str | None] | None = None) -> np.ndarray:

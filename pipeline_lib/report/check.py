@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import binomtest
 
 from pipeline_lib.config import Config
-from pipeline_lib.data.prepare import READERS
+from pipeline_lib.data.prepare import open_source
 from pipeline_lib.data.sources import BadImageError, Item, Source
 from pipeline_lib.rebalance.groups import counts_for, holds_of, not_counted
 from pipeline_lib.rebalance.plan import choose_edits, refuse_small_groups, refuse_without_donors
@@ -25,6 +26,7 @@ from pipeline_lib.runtime.errors import DataError
 
 READ = 64  # images that are read
 MOST_VALUES = 100  # of a column that are listed
+CHANCE = 1e-4  # with less chance of so bad a sample of a dataset that may be used, the dataset is refused
 
 
 def print_check(config: Config, console: Console | None = None) -> None:
@@ -39,10 +41,7 @@ def print_check(config: Config, console: Console | None = None) -> None:
             reached.
     """
     console = console or Console(markup=False)
-    source = READERS[config.data.reader](config.data)
-    for split, items in (("train", source.train), ("held_out", source.held_out)):
-        if not items:
-            raise DataError(f"data: no images in the split {split}; add images or change `held_out`")
+    source = open_source(config.data)
     console.print(f"{len(source.train):,} images for training and {len(source.held_out):,} held out")
     _print_reading(source, console)
     _print_left_out(source, console)
@@ -55,15 +54,20 @@ def _print_reading(source: Source, console: Console) -> None:
     """Read images from all over the dataset, and say what of them cannot be used and how long all would take.
 
     Raises:
-        DataError: the files of more images are missing than may be, or no image can be read.
+        DataError: of a split, more files are missing than images may be unusable, or more images of the sample cannot
+            be used than chance would have it; or no image can be read.
     """
     items = [*source.train, *source.held_out]
-    if len(source.missing) > source.tolerated * len(items):
-        raise DataError(
-            f"data: {len(source.missing):,} of {len(items):,} images have no file, such as {source.missing[0]}; "
-            "correct `data.folder` or the names in the table"
-        )
-    chosen = [items[place] for place in np.unique(np.linspace(0, len(items) - 1, READ).round().astype(int))]
+    missing = set(source.missing)
+    for split, of_split in (("training", source.train), ("held-out", source.held_out)):
+        absent = [item.image_id for item in of_split if item.image_id in missing]
+        if len(absent) > source.tolerated * len(of_split):
+            raise DataError(
+                f"data: of {len(absent):,} of {len(of_split):,} {split} images there is no file or no mask, such as "
+                f"{absent[0]}; correct the folders or the names in the table"
+            )
+    places = np.unique(np.linspace(0, len(items) - 1, READ).round().astype(int))
+    chosen = [items[place] for place in places]
     unusable: list[tuple[Item, str]] = []
     conversions: Counter[str] = Counter()
     start = time.perf_counter()
@@ -72,10 +76,26 @@ def _print_reading(source: Source, console: Console) -> None:
             conversions.update(source.read(item).conversions)
         except BadImageError as reason:
             unusable.append((item, str(reason)))
-    minutes = (time.perf_counter() - start) / len(chosen) * len(items) / (os.cpu_count() or 1) / 60
+    seconds = (time.perf_counter() - start) / len(chosen) * len(items) / (os.cpu_count() or 1)
+    minutes = (1 + source.equal_are_copies) * seconds / 60  # what may have copies is read twice
     if len(unusable) == len(chosen):
         item, reason = unusable[0]
         raise DataError(f"data: none of {len(chosen)} images can be used; the first is {item.image_id}: {reason}")
+    bad = {item.image_id: reason for item, reason in unusable}
+    in_training = int((places < len(source.train)).sum())
+    for split, of_split, sample in (
+        ("training", source.train, chosen[:in_training]),
+        ("held-out", source.held_out, chosen[in_training:]),
+    ):
+        found = [item.image_id for item in sample if item.image_id in bad]
+        if found and (
+            len(found) > source.tolerated * len(of_split)
+            or binomtest(len(found), len(sample), source.tolerated, "greater").pvalue < CHANCE
+        ):
+            raise DataError(
+                f"data: {len(found)} of {len(sample)} {split} images cannot be used, such as {found[0]} "
+                f"({bad[found[0]]}); of all images {source.tolerated:.1%} may be unusable (`data.bad_images`)"
+            )
     console.print(f"{len(chosen)} of them were read; all would take about {minutes:.1f} minutes on this machine")
     if unusable:
         item, reason = unusable[0]
@@ -92,7 +112,7 @@ def _print_left_out(source: Source, console: Console) -> None:
     for left in source.left_out:
         named.setdefault(left.reason, []).append(left.name)
     if source.missing:
-        named["a row without a file, which will be listed as unusable"] = list(source.missing)
+        named["a row without a file or a mask, which will be listed as unusable"] = list(source.missing)
     if not named:
         return
     table = Table("left out", "number", "such as", title="What is no image of the dataset")

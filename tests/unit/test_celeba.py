@@ -160,7 +160,11 @@ def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_h
     path.write_text(path.read_text().replace("2001 ", "2002 "))
     with pytest.raises(DataError, match=r"2001.jpg has attributes but no line in"):
         open_celeba_hq(settings_of_hq(celeba_hq, celeba))
-    path.write_text(path.read_text().replace("orig_idx", "index"))
+    whole = path.read_text()
+    path.write_text(whole.rsplit(" ", 1)[0])
+    with pytest.raises(DataError, match=r"mapping.txt: line 3 is not two numbers and a file name"):
+        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+    path.write_text(whole.replace("orig_idx", "index"))
     with pytest.raises(DataError, match="the first line must name the columns"):
         open_celeba_hq(settings_of_hq(celeba_hq, celeba))
 
@@ -175,8 +179,9 @@ def test_people_are_told_apart_where_the_list_is_given(tmp_path, celeba, celeba_
     alone = open_celeba(settings_of(celeba))
     assert alone.train[0].person is None
     identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
-    with pytest.raises(DataError, match=r"person 2880 is in training \(000001.jpg\) and held out \(000004.jpg\)"):
-        open_celeba(settings_of(celeba, identities=identities))
+    source = open_celeba(settings_of(celeba, identities=identities))
+    assert [item.image_id for item in source.held_out] == ["000003.jpg"]
+    assert [left.name for left in source.left_out] == ["000004.jpg"]
     identities.write_text("000001.jpg 2880\n")
     with pytest.raises(DataError, match=r"identity_CelebA.txt: no line for the image of 000002.jpg"):
         open_celeba(settings_of(celeba, identities=identities))
@@ -227,3 +232,20 @@ def test_a_value_of_the_lists_may_mean_unknown_or_be_named(celeba):
     }
     with pytest.raises(DataError, match=r"list_attr_celeba\.txt: `data\.unknown` names '2', which no cell of Smiling"):
         open_celeba(settings_of(celeba, attributes=["Smiling"], unknown=[2]))
+
+
+def test_a_name_that_is_no_number_is_refused(celeba, celeba_hq):
+    path = celeba_hq / "CelebAMask-HQ-attribute-anno.txt"
+    path.write_text(path.read_text().replace("2001.jpg", "face.jpg"))
+    with pytest.raises(DataError, match=r"attribute-anno.txt: face.jpg is not the number of an image"):
+        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+
+
+def test_images_without_a_file_or_a_mask_are_known_before_they_are_read(celeba, celeba_hq):
+    assert open_celeba(settings_of(celeba)).missing == []
+    assert open_celeba_hq(settings_of_hq(celeba_hq, celeba)).missing == []
+    (celeba / "Img/img_align_celeba/000002.jpg").unlink()
+    assert open_celeba(settings_of(celeba)).missing == ["000002.jpg"]
+    for mask in (celeba_hq / "CelebAMask-HQ-mask-anno/1").iterdir():
+        mask.unlink()
+    assert open_celeba_hq(settings_of_hq(celeba_hq, celeba)).missing == ["2001.jpg"]

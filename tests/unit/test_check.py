@@ -121,7 +121,33 @@ def test_it_says_what_of_a_sample_cannot_be_used_and_what_is_converted(folder, c
 def test_a_table_that_matches_no_file_is_refused(folder, check):
     for path in (folder.root / "faces").iterdir():
         path.rename(path.with_suffix(".jpg"))
-    assert "145 of 145 images have no file, such as 000.png" in check(folder(), status=2)
+    assert "of 144 of 144 training images there is no file or no mask, such as 000.png" in check(folder(), status=2)
+
+
+def test_a_row_without_a_file_is_refused_where_its_split_has_too_many_of_them(folder, check):
+    (folder.root / "faces/held-out.png").unlink()
+    assert "of 1 of 1 held-out images there is no file or no mask, such as held-out.png" in check(folder(), status=2)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_a_sample_worse_than_chance_would_have_it_is_refused(folder, check, share):
+    for number in range(0, 144, 2):
+        Image.new("RGB", (30, 30)).save(folder.root / f"faces/{number:03d}.png")
+    message = check(folder(bad_images=share), status=2)
+    assert re.search(r"of 6\d training images cannot be used, such as 000.png \(000.png has 30 by 30 pixels", message)
+    check(folder(bad_images=0.5))
+
+
+def test_who_is_in_both_splits_is_said_to_be_left_out(folder, check):
+    table = folder.root / "labels.csv"
+    lines = table.read_text().splitlines()
+    people = ["who", *(f"p{number}" for number in range(len(lines) - 2)), "p7"]
+    Image.new("RGB", (48, 40), (1, 2, 3)).save(folder.root / "faces/other.png")
+    lines, people = [*lines, "other.png,male,,held_out"], [*people, "q"]
+    table.write_text("\n".join(f"{line},{person}" for line, person in zip(lines, people, strict=True)))
+    said = check(folder(person_column="who"))
+    assert "144 images for training and 1 held out" in said
+    assert re.search(r"a person who is also in training 1 held-out.png", said)
 
 
 def test_a_column_in_doubt_is_refused_by_row(folder, check):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -47,11 +49,12 @@ def test_ffhq_is_divided_as_its_json_says(ffhq, files, side):
     assert [item.image_id for item in open_ffhq(settings_of(ffhq, images=1)).train] == ["00000"]
 
 
-def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq):
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq, text):
     (ffhq / "labels.csv").write_text("image_number,smiling\n7,1\n")
     with pytest.raises(DataError, match=r"image 7 has no entry in .*ffhq-dataset-v2.json"):
         open_ffhq(settings_of(ffhq))
-    (ffhq / "ffhq-dataset-v2.json").write_text("{")
+    (ffhq / "ffhq-dataset-v2.json").write_text(text)
     with pytest.raises(DataError, match=r"ffhq-dataset-v2.json: cannot be read as JSON"):
         open_ffhq(settings_of(ffhq))
 
@@ -82,8 +85,9 @@ def test_cells_of_the_label_table_mean_what_the_config_says(ffhq):
     ]
     assert [item.person for item in (*source.train, *source.held_out)] == ["p", "p", "q"]
     (ffhq / "labels.csv").write_text("image_number,smiling,who\n0,1,p\n1,0,p\n60000,1,p\n")
-    with pytest.raises(DataError, match=r"person p is in training \(00001\) and held out \(60000\)"):
-        open_ffhq(settings_of(ffhq, person_column="who"))
+    source = open_ffhq(settings_of(ffhq, person_column="who"))
+    assert (len(source.train), len(source.held_out)) == (2, 0)
+    assert {left.name for left in source.left_out} >= {"60000"}
 
 
 @pytest.fixture
@@ -117,30 +121,41 @@ def test_the_folder_is_the_label(scenes):
 def test_a_folder_without_images_is_refused(scenes):
     (scenes / "empty").mkdir()
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
-    with pytest.raises(DataError, match=r"empty: no images \(.avif, .bmp, .jpeg"):
+    with pytest.raises(DataError, match=r"empty: no images \(.avif, .bmp, .gif, .jpeg"):
         open_class_folders(settings)
 
 
 def test_what_programs_left_among_classes_is_not_read_but_listed(scenes):
     settings = ClassFolderData(
-        reader="class-folders", folder=scenes, attributes={"tower": ["tower_train"]}, others=["bridge_train"]
+        reader="class-folders",
+        folder=scenes,
+        attributes={"tower": ["tower_train"]},
+        others=["bridge_train", "groups/abbey"],
     )
+    (scenes / "groups/abbey").mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(scenes / "groups/abbey/0.gif")
     known = {item.image_id for source in [open_class_folders(settings)] for item in (*source.train, *source.held_out)}
     for name in ("tower_train/.ipynb_checkpoints", "bridge_train/a/@eaDir", "__MACOSX"):
         (scenes / name).mkdir()
         Image.new("RGB", (40, 40)).save(scenes / name / "0.jpg")
     (scenes / "tower_train/a/._0.webp").touch()
     (scenes / "tower_train/7.heic").touch()
+    strange_folders, strange_files = ("church_outdoor_train", "groups/x"), ("stray.png", "groups/0.png")
+    for name in (*strange_files, "groups/x/y/0.png", "groups/x/y/1.png", os.fsdecode(b"groups/abbey/caf\xe9.txt")):
+        (scenes / name).parent.mkdir(parents=True, exist_ok=True)
+        (scenes / name).touch()
     (scenes / "bridge_train/towers").symlink_to(scenes / "tower_train")
     source = open_class_folders(settings)
     assert {item.image_id for item in (*source.train, *source.held_out)} == known
     assert {(left.name, left.reason) for left in source.left_out} == {
-        ("__MACOSX", "a folder that is no class of `data.attributes` or `data.others`"),
-        ("church_outdoor_train", "a folder that is no class of `data.attributes` or `data.others`"),
-        ("tower_train/.ipynb_checkpoints", "a hidden folder"),
-        ("bridge_train/a/@eaDir", "a hidden folder"),
+        ("__MACOSX", "a hidden folder, which is not searched"),
+        *((name, "a folder that is in no class of `data.attributes` or `data.others`") for name in strange_folders),
+        *((name, "a file that is in no class of `data.attributes` or `data.others`") for name in strange_files),
+        ("groups/abbey/caf\ufffd.txt", "a file of a type that is not read"),
+        ("tower_train/.ipynb_checkpoints", "a hidden folder, which is not searched"),
+        ("bridge_train/a/@eaDir", "a hidden folder, which is not searched"),
         ("tower_train/a/._0.webp", "a hidden file"),
-        ("bridge_train/towers", "a link to a folder"),
+        ("bridge_train/towers", "a link to a folder, which is not searched"),
         *((name, "a file of a type that is not read") for name in ("tower_train/7.heic", "tower_train/notes.txt")),
         ("bridge_train/notes.txt", "a file of a type that is not read"),
     }
@@ -156,3 +171,32 @@ def test_an_image_in_two_classes_is_refused_and_one_class_may_be_named_twice(sce
     source = open_class_folders(settings(tower=["tower_train"], tall=["tower_train/", "bridge_train"]))
     assert len(source.train) + len(source.held_out) == 6
     assert all(item.attributes["tall"] for item in source.train)
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_a_class_folder_is_found_in_whichever_unicode_form_the_disk_has_it(scenes, on_disk):
+    (scenes / "tower_train").rename(scenes / unicodedata.normalize(on_disk, "t\u00fcrme"))
+    given = {"reader": "class-folders", "folder": scenes, "resolution": 32}
+    source = open_class_folders(ClassFolderData(**given, attributes={"tower": ["t\u00fcrme"]}))
+    found = [*source.train, *source.held_out]
+    assert {item.image_id for item in found} == {f"t\u00fcrme/a/{number}.webp" for number in range(4)}
+    assert source.read(found[0]).image.shape == (32, 32, 3)
+    (scenes / unicodedata.normalize("NFD" if on_disk == "NFC" else "NFC", "t\u00fcrme")).mkdir()
+    with pytest.raises(DataError, match="two folders have this name"):
+        open_class_folders(ClassFolderData(**given, attributes={"tower": ["t\u00fcrme"]}))
+    with pytest.raises(DataError, match="towers: no such folder"):
+        open_class_folders(ClassFolderData(**given, attributes={"tower": ["towers"]}))
+
+
+def test_an_image_whose_name_is_not_utf8_is_refused(scenes):
+    (scenes / "tower_train/a/0.webp").rename(scenes / os.fsdecode(b"tower_train/a/caf\xe9.webp"))
+    settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"tower": ["tower_train"]})
+    with pytest.raises(DataError, match=r"tower_train/a/caf\ufffd.webp.*not UTF-8"):
+        open_class_folders(settings)
+
+
+def test_images_without_a_file_are_known_before_they_are_read(ffhq):
+    source = open_ffhq(settings_of(ffhq))
+    assert source.missing == []
+    source.train[0].origin.unlink()
+    assert open_ffhq(settings_of(ffhq)).missing == [source.train[0].image_id]

@@ -247,20 +247,22 @@ def test_what_the_folder_holds_besides_its_images_is_left_out_with_a_reason(tmp_
     faces = tmp_path / "faces"
     settings.labels.rename(faces / "labels.csv")
     (faces / ".thumbs").mkdir()
-    for name in ("deep/more.JPG", "deep/phone.heic", "notes", ".thumbs/00.png", "deep/._00.png", "b\u0308.png"):
+    (faces / "@eaDir").mkdir()
+    hidden = (".thumbs/00.png", "@eaDir/t.jpg", "deep/._00.png", "Thumbs.db")
+    for name in (*hidden, "deep/more.JPG", "deep/more.gif", "deep/phone.heic", "notes", "b\u0308.png"):
         (faces / name).touch()
     (tmp_path / "elsewhere").mkdir()
     (faces / "link").symlink_to(tmp_path / "elsewhere")
     source = open_folder(settings.model_copy(update={"labels": faces / "labels.csv"}))
     assert len(source.train) + len(source.held_out) == 20
-    unlabelled, folder = (
-        "a file without a row in the label table",
-        "a hidden folder or a link to one, which is not searched",
-    )
+    unlabelled, folder = "a file without a row in the label table", "a hidden folder, which is not searched"
     unread = "no row in the label table, and {} is no kind of image that is read"
     assert {left.name: left.reason for left in source.left_out} == {
         ".thumbs": folder,
-        "link": folder,
+        "@eaDir": folder,
+        "link": "a link to a folder, which is not searched",
+        "deep/more.gif": unlabelled,
+        "Thumbs.db": "a hidden file",
         "b\u0308.png": unlabelled,
         "deep/more.JPG": unlabelled,
         "deep/phone.heic": unread.format(".heic"),
@@ -277,6 +279,27 @@ def test_images_behind_a_link_are_read_where_they_have_rows(tmp_path):
     for item in source.train:
         assert (source.read(item).image == COLORS[int(item.image_id[5:7])]).all()
     assert source.left_out == []
+    assert source.missing == []
+    (tmp_path / "elsewhere/03.png").unlink()
+    assert open_folder(settings).missing == ["deep/03.png"]
+
+
+def test_hidden_images_are_read_where_they_have_rows(tmp_path):
+    settings = write_dataset(tmp_path)
+    (tmp_path / "faces/deep").rename(tmp_path / "faces/.deep")
+    settings.labels.write_text(settings.labels.read_text().replace("deep/", ".deep/"))
+    source = open_folder(settings)
+    assert (source.left_out, source.missing) == ([], [])
+
+
+def test_an_image_without_a_mask_is_known_before_it_is_read(tmp_path):
+    settings = write_dataset(tmp_path, masks=True)
+    (tmp_path / "masks/deep/07.png").unlink()
+    source = open_folder(settings)
+    assert source.missing == ["deep/07.png"]
+    (item,) = (item for item in (*source.train, *source.held_out) if item.image_id == "deep/07.png")
+    with pytest.raises(BadImageError, match=r"no file .*masks/deep/07.png"):
+        source.read(item)
 
 
 @pytest.mark.parametrize("in_table", ["NFC", "NFD"])
@@ -333,8 +356,9 @@ def test_a_person_is_on_one_side_of_a_random_split_and_of_a_given_one(tmp_path):
     sides = [{item.person for item in side if item.person} for side in (source.train, source.held_out)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == {"p0", "p1", "p2", "p3"}
-    message = refusal(tmp_path, settings.model_copy(update={"split_column": "split"}))
-    assert "person p2 is in training (deep/09.png) and held out (deep/10.png)" in message
+    source = open_folder(settings.model_copy(update={"split_column": "split"}))
+    assert [item.image_id for item in source.held_out] == [f"deep/{number}.png" for number in range(12, 20)]
+    assert [left.name for left in source.left_out] == ["deep/10.png", "deep/11.png"]
 
 
 def test_waterbirds_metadata_is_read_as_published(tmp_path):

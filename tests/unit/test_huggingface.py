@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from pipeline_lib.config import HuggingFaceData
@@ -97,10 +98,10 @@ def test_an_image_may_lie_beside_its_table_or_nowhere(tmp_path):
         ({"held_out": "validation"}, [1, 0], "no split validation; there are train"),
         ({"train": "fit", "held_out": "validation"}, [1, 0], "no split fit or validation as"),
         ({"configuration": "small"}, [1, 0], "no configuration small; it has (data|.);"),
-        ({"image_column": "picture"}, [1, 0], "no column picture; it has image, smiling"),
+        ({"image_column": "picture"}, [1, 0], "no column `picture`; it has image, smiling"),
         ({"image_column": "smiling"}, [1, 0], "`smiling` contains no images but int64"),
-        ({"attributes": ["smiling", "male"]}, [1, 0], "no column male"),
-        ({"attributes": ["smiling=2"]}, [1, 0], "no row has 2 in `smiling`, but 0, 1;"),
+        ({"attributes": ["smiling", "male"]}, [1, 0], "no column `male`"),
+        ({"attributes": ["smiling=2"]}, [1, 0], "no cell of `smiling` is '2', .*; use one of '0', '1'"),
         ({}, [1, 2], "row 1: `smiling` is '2', neither true nor false"),
         ({}, [0, -1], "row 1: `smiling` is -1, and 0 in other rows"),
     ],
@@ -248,6 +249,82 @@ def test_the_card_names_the_classes_of_files_that_do_not(tmp_path):
     assert [item.attributes["smiling"] for item in source.train] == [True, False]
 
 
+def described(**configurations):
+    """Write a card that names the classes of `smiling` in each configuration."""
+    entries = [
+        {"config_name": name, "features": [{"name": "smiling", "dtype": {"class_label": {"names": classes}}}]}
+        for name, classes in configurations.items()
+    ]
+    return f"---\n{yaml.safe_dump({'dataset_info': entries})}---\n"
+
+
+def test_the_card_names_the_classes_of_the_configuration_that_is_there(tmp_path):
+    card = tmp_path / "README.md"
+    write_splits(tmp_path / "a", "{split}/0000.parquet", train=2, test=2)
+    card.write_text(described(a={0: "no", 1: "yes"}, b={0: "yes", 1: "no"}))
+    source = open_huggingface(settings_of(tmp_path))
+    assert [item.attributes["smiling"] for item in (*source.train, *source.held_out)] == [True, True, False, False]
+    card.write_text(described(c={0: "no", 1: "yes"}, b={0: "yes", 1: "no"}))
+    with pytest.raises(DataError, match=r"README.md: .* c, b are named.* those of a are not.*`data.configuration`"):
+        open_huggingface(settings_of(tmp_path))
+    card.write_text(described(c={0: "yes", 1: "no"}, b={0: "yes", 1: "no"}))
+    assert not open_huggingface(settings_of(tmp_path)).train[0].attributes["smiling"]
+
+
+def test_no_file_beside_those_of_a_split_is_read_with_them(tmp_path):
+    for name, size in (("train", 3), ("train-augmented", 4)):
+        write_at(tmp_path / f"train/{name}-00000-of-00001.parquet", table_of(range(size), [1] * size))
+    write_at(tmp_path / "test/0000.parquet", table_of(range(2), [1, 0]))
+    source = open_huggingface(settings_of(tmp_path))
+    assert (len(source.train), len(source.held_out)) == (3, 2)
+    assert [left.name for left in source.left_out] == ["train/train-augmented-00000-of-00001.parquet"]
+    write_at(tmp_path / "test/0000 (1).parquet", table_of(range(2), [1, 0]))
+    with pytest.raises(DataError, match=r"0000 \(1\).parquet may each be the split test"):
+        open_huggingface(settings_of(tmp_path))
+
+
+@pytest.mark.parametrize("write", [write_arrow, write_parquet])
+def test_columns_are_found_in_either_unicode_form(tmp_path, write):
+    rows = table_of(range(2), [1, 0]).rename_columns(["Fla\u0308che", "la\u0308chelnd"])
+    for split in ("train", "test"):
+        write(tmp_path, split, 0, with_classes(rows, **{"la\u0308chelnd": ["yes", "no"]}))
+    source = open_huggingface(settings_of(tmp_path, image_column="Fl\u00e4che", attributes=["l\u00e4chelnd"]))
+    assert [item.attributes["l\u00e4chelnd"] for item in source.train] == [False, True]
+    assert (source.read(source.train[1]).image == COLORS[1]).all()
+
+
+def test_cells_that_mean_unknown_name_nobody_and_may_be_written_as_fractions(tmp_path):
+    for split in ("train", "test"):
+        write_parquet(tmp_path, split, 0, table_of(range(3), [1.0, -1.0, 0.0], who=[-1, -1, 7 + (split == "test")]))
+    source = open_huggingface(settings_of(tmp_path, person_column="who", unknown=[-1.0]))
+    assert [item.person for item in (*source.train, *source.held_out)] == [None, None, "7", None, None, "8"]
+    assert [item.attributes["smiling"] for item in source.train] == [True, None, False]
+
+
+def test_a_column_that_is_unknown_everywhere_has_no_value(tmp_path):
+    for split in ("train", "test"):
+        write_parquet(tmp_path, split, 0, table_of(range(2), ["", "?"]))
+    with pytest.raises(DataError, match="no cell of `smiling` is 'broad'"):
+        open_huggingface(settings_of(tmp_path, attributes=["smiling=broad"], unknown=["?"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("README.md", "---\nlicense: \u00fc\n---".encode("latin-1")),
+        ("train/state.json", b"[]"),
+        ("train/dataset_info.json", b"[]"),
+        ("train/state.json", b'{"_data_files": [{"name": "data-00000-of-00001.arrow"}]}'),
+    ],
+)
+def test_a_description_that_is_not_as_published_is_named(tmp_path, name, content):
+    for split in ("train", "test"):
+        write_arrow(tmp_path, split, 0, table_of(range(2), [1, 0]))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        open_huggingface(settings_of(tmp_path))
+
+
 def test_classes_and_texts_are_attributes_by_their_value(tmp_path):
     table = table_of(range(4), [1, 0, 1, 0], gender=[0, 1, 1, -1], race=["Black", "White", None, "unsure"])
     for split in ("train", "test"):
@@ -264,8 +341,9 @@ def test_classes_and_texts_are_attributes_by_their_value(tmp_path):
         open_huggingface(settings.model_copy(update={"unknown": ["Unsure"]}))
     with pytest.raises(DataError, match="the classes Male, Female, neither true nor false; write one as gender=Female"):
         open_huggingface(settings_of(tmp_path, attributes=["gender"]))
-    with pytest.raises(DataError, match="no row has Blakc in `race`, but Black, White, unsure"):
-        open_huggingface(settings_of(tmp_path, attributes=["race=Blakc"]))
+    settings = settings_of(tmp_path, attributes=["race=Blakc"], unknown=["unsure"])
+    with pytest.raises(DataError, match=r"no cell of `race` is 'Blakc', .*; use one of 'Black', 'White'"):
+        open_huggingface(settings)
 
 
 @pytest.mark.parametrize("unknown", [-1, 0])
@@ -292,8 +370,9 @@ def test_a_person_is_known_by_a_column_and_stands_in_one_split(tmp_path):
     source = open_huggingface(settings)
     assert [item.person for item in (*source.train, *source.held_out)] == ["7", "8", None, "9"]
     write_parquet(tmp_path, "test", 0, table_of(range(1), [1], who=[8]))
-    with pytest.raises(DataError, match=r"person 8 is in training \(train-00000001\) and held out \(test-00000000\)"):
-        open_huggingface(settings)
+    source = open_huggingface(settings)
+    assert (len(source.train), len(source.held_out)) == (3, 0)
+    assert [left.name for left in source.left_out] == ["test-00000000"]
 
 
 def test_what_was_saved_to_disk_is_read_as_datasets_reads_it(tmp_path, monkeypatch):

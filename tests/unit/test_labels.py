@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.config import FolderData
-from pipeline_lib.config.columns import column_of, label_columns, read_cells
+from pipeline_lib.config.columns import column_of, label_columns, read_cells, text_of
 from pipeline_lib.data.folder import open_folder
-from pipeline_lib.data.labels import read_column, text_of
+from pipeline_lib.data.labels import read_column
 from pipeline_lib.data.sources import Item, Source, hold_out
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.seeding import numpy_generator
@@ -197,6 +197,15 @@ def test_columns_of_a_parquet_file_are_read_by_their_whole_names(tmp_path):
     assert found == {"a.b": [1], "l\u00e4chelnd": [-1]}
 
 
+@pytest.mark.parametrize("blank", ["", "   ", "\t"])
+def test_a_blank_line_is_no_row(tmp_path, blank):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"image,smiling\na.png,1\n{blank}\nb.png,0\n{blank}")
+    assert read_cells(path, ["image", "smiling"]) == {"image": ["a.png", "b.png"], "smiling": ["1", "0"]}
+    path.write_text(f"image,smiling\na.png,1\n{blank},{blank}\n")
+    assert len(read_cells(path, ["image"])["image"]) == 2  # fields without a name are a row, which a reader refuses
+
+
 def test_persons_stay_on_one_side_of_a_random_split_and_nothing_else_moves():
     alone = hold_out(1000, 0.1, 7)
     assert (alone == (numpy_generator(7, "held out").permutation(1000) < 100)).all()
@@ -218,10 +227,12 @@ def test_persons_are_held_out_as_often_whether_they_have_many_images_or_one():
     assert held[:, :200].mean() == pytest.approx(held[:, 200:].mean(), abs=0.03)
 
 
-def test_a_person_on_both_sides_is_refused_by_every_source():
-    train, other = Item("a.png", None, {}, "p"), Item("b.png", None, {}, "p")
-    with pytest.raises(DataError, match=r"person p is in training \(a.png\) and held out \(b.png\)"):
-        Source(train=[train], held_out=[Item("c.png", None, {}), other], read=str, preprocessing="")
+def test_a_person_on_both_sides_is_held_out_by_no_source():
+    train, other, unknown = Item("a.png", None, {}, "p"), Item("b.png", None, {}, "p"), Item("c.png", None, {})
+    source = Source(train=[train], held_out=[unknown, other], read=str, preprocessing="", missing=["a.png", "b.png"])
+    assert (source.train, source.held_out) == ([train], [unknown])
+    assert [left.name for left in source.left_out] == ["b.png"]
+    assert source.missing == ["a.png"]
 
 
 # Any table: either exactly the labels of a plain reading, or one line.
