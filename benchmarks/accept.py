@@ -36,6 +36,7 @@ MOST_OF_CONTROL, MOST_DISTANCE = 0.3, 2.5
 #: Distance of the retrained GAN's worst rate from its target over the control's. With a gap that is spread evenly it is
 #: the gap's share, and more if both rates are off to one side.
 MOST_OF_CONTROLS_RATES = 0.5
+GANS = "retrained", "control"
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,18 @@ def _gap_checks(gaps: dict[str, Any]) -> list[Check]:
 
 
 def _rates_check(rates: dict[str, Any], targets: list[dict[str, Any]]) -> Check:
+    promise = "distance of the retrained GAN's worst rate from its target as a share of the control's"
+    found = {stage: {group: row["value"] for group, row in rates[stage]["referee"].items()} for stage in GANS}
+    groups = [target["group"] for target in targets]
+    empty = [f"`{group}` of {stage}" for stage in GANS for group in groups if found[stage][group] is None]
+    if empty:
+        return at_most(f"{promise} (unknown: no images in {', '.join(empty)})", math.nan, MOST_OF_CONTROLS_RATES)
     retrained, control = (
-        max(abs(rates[stage]["referee"][target["group"]]["value"] - target["target"]) for target in targets)
-        for stage in ("retrained", "control")
+        max(abs(found[stage][target["group"]] - target["target"]) for target in targets) for stage in GANS
     )
-    return at_most(
-        "distance of the retrained GAN's worst rate from its target as a share of the control's",
-        retrained / control,
-        MOST_OF_CONTROLS_RATES,
-    )
+    if control == 0:
+        return at_most(f"{promise} (unknown: the control is on target)", math.nan, MOST_OF_CONTROLS_RATES)
+    return at_most(promise, retrained / control, MOST_OF_CONTROLS_RATES)
 
 
 def _edit_checks(edits: dict[str, Any]) -> list[Check]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from pipeline_lib.runtime.files import digest_of, write_json
 logger = logging.getLogger(__name__)
 
 
-@revisions.stage(revision=5)
+@revisions.stage(revision=6)
 def evaluate_bias(
     *,
     truth: Path,
@@ -125,7 +126,8 @@ def evaluate_bias(
             ]
             found_gaps[attribute][stage][judge] = _gap_of(observed, wanted, settings)
             if judge == "referee":
-                found_gaps[attribute][stage]["corrected"] = _corrected_gap(stage, observed, wanted, settings, seed)
+                stream = (stage,) if attribute == targets.compared[0] else (stage, attribute)
+                found_gaps[attribute][stage]["corrected"] = _corrected_gap(observed, wanted, settings, seed, stream)
     agreed = {stage: _agreement(judged[stage, "selector"], judged[stage, "referee"]) for stage in stages}
     for stage, attribute in itertools.product(stages, targets.edited):
         if agreed[stage][attribute] < detectors.least_agreement:
@@ -167,11 +169,14 @@ def _gap_of(observed: Sequence[Observed], wanted: Sequence[float], settings: Eva
 
 
 def _corrected_gap(
-    stage: str, observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate, seed: int
+    observed: Sequence[Observed], wanted: Sequence[float], settings: Evaluate, seed: int, stream: Sequence[str]
 ) -> dict[str, object]:
+    """Return the gap corrected for the detector's error, by draws of random numbers of a stream of that name."""
+    draws = settings.resamples * comb(len(observed), 2)  # so that the tails of `group_gap` hold as many for each pair
+
     def gap_of(one: int, other: int, level: float) -> Estimate:
-        rng = seeding.numpy_generator(seed, "corrected gap", stage)
-        return correct_gap(observed[one], observed[other], level, settings.resamples, rng)
+        rng = seeding.numpy_generator(seed, "corrected gap", *stream)
+        return correct_gap(observed[one], observed[other], level, draws, rng)
 
     return estimate_json(group_gap(gap_of, wanted, settings.confidence))
 

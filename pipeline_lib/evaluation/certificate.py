@@ -31,7 +31,7 @@ from pipeline_lib.runtime.revisions import stage
 UNLABELLED, TOUCHED = "unlabelled", "touched"
 
 
-@stage(revision=4)
+@stage(revision=5)
 def certify_targets(
     *,
     labels: Path,

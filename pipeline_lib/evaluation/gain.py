@@ -6,13 +6,15 @@ from enum import StrEnum
 from math import ceil, sqrt
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import beta, norm
 
 from pipeline_lib.rebalance import certify
 from pipeline_lib.rebalance.certify import LIKELY
 from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 
 MARGIN = 0.02  # of worst-group accuracy, up to which two methods are equivalent
+NO_VARIANCE = 1e-12  # of draws that are all the same but for rounding
+LEAST_STRENGTH = 0.01  # sum of the two parameters of a beta distribution; with less it is at its ends alone
 
 
 class Verdict(StrEnum):
@@ -25,26 +27,43 @@ class Verdict(StrEnum):
     UNKNOWN = "could not be determined"
 
 
-def interval_of(value: float, drawn: np.ndarray, confidence: float, least: float) -> Estimate:
-    """Return a figure with its interval, from draws of it (3, resamples) that lean down, not at all and up.
+def least_of(found: np.ndarray, drawn: np.ndarray, confidence: float, among: int = 1, floor: float = 0) -> Estimate:
+    """Return the least of k accuracies, the mean of it over trainings, with an interval that is valid for the true one.
 
-    Which of several noisy accuracies is least is partly chance. So the least of them is found too low, and that of
-    resampled ones lower by as much again, and a range is found too large. The interval between quantiles of the draws
-    is moved by twice the bias that they show, so that it lies around the figure less its bias (bias correction by the
-    bootstrap, Efron and Tibshirani 1993, chapter 10). It is widened if it then lacks the figure itself.
+    Which of several noisy accuracies is least is partly chance. So the least that is found is low on average, the more
+    so the more they are alike, and a bootstrap shows only a part of that. The limits are made of those of each accuracy
+    instead. The lower one is the least of the lower limits, since it exceeds the true least only if the limit of the
+    truly least accuracy does (Berger 1982). The upper one is the least of upper limits at a k-th of the error
+    (Bonferroni), since the true least exceeds none of the true ones. Where trainings differ in what is least, the mean
+    of the least is below the least of the means, and the lower limit is moved by that.
+
+    Limits of an accuracy are quantiles of the beta distribution with the mean and the variance of its draws. For one
+    training they are those of Clopper and Pearson (1934), and they can be of any level whatever the number of draws.
 
     Args:
-        value: the figure; NaN if it is unknown.
-        drawn: draws.
+        found: accuracies, (seeds, k); a figure is unknown if one is NaN.
+        drawn: draws of their means over seeds (3, resamples, k), that lean down, not at all and up.
         confidence: level of the interval, in (0, 1).
-        least: what the figure cannot be below; it cannot be above 1.
+        among: number of such figures of which the largest is meant, by which the error of the lower limit is divided.
+        floor: what an accuracy cannot be below; it cannot be above 1.
     """
-    if np.isnan(value):
+    if np.isnan(found).any():
         return UNKNOWN
-    bias = drawn[1].mean() - value
-    limits = np.quantile(drawn[0], (1 - confidence) / 2), np.quantile(drawn[2], (1 + confidence) / 2)
-    low, high = np.clip(np.array(limits) - 2 * bias, least, 1)
-    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
+    tail = (1 - confidence) / 2
+    value, least = found.min(axis=1).mean(), found.mean(axis=0).min()
+    low = _quantiles(drawn[0], tail / among, floor).min() - (least - value)
+    high = _quantiles(drawn[2], 1 - tail / found.shape[1], floor).min()
+    return Estimate(float(value), float(np.clip(low, floor, value)), max(float(high), float(value)))
+
+
+def _quantiles(drawn: np.ndarray, level: float, floor: float) -> np.ndarray:
+    """Return a quantile, (k,), of the beta distributions on [floor, 1] with the moments of draws (resamples, k)."""
+    span = 1 - floor
+    mean, variance = (drawn.mean(axis=0) - floor) / span, drawn.var(axis=0) / span**2
+    varies = variance > NO_VARIANCE
+    strength = np.maximum(mean * (1 - mean) / np.where(varies, variance, 1) - 1, LEAST_STRENGTH)
+    found = np.where(varies, beta.ppf(level, mean * strength, (1 - mean) * strength), mean)
+    return floor + span * found
 
 
 def judge_gain(gain: Estimate) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
-from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
-from pipeline_lib.evaluation.rates import estimate_json, truth_counts
-from pipeline_lib.rebalance.estimate import UNKNOWN
+from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, judge_gain, least_of
+from pipeline_lib.evaluation.rates import estimate_json, gap, truth_counts
+from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 from pipeline_lib.rebalance.groups import counts_for, group_name, holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -52,7 +53,7 @@ class Cells(NamedTuple):
         return Cells(self.group, value)
 
 
-@stage(revision=3)
+@stage(revision=4)
 def evaluate_utility(
     *,
     images: list[Path],
@@ -182,14 +183,23 @@ def figures(accuracies: np.ndarray) -> dict[str, np.ndarray]:
     """Return each of `FIGURES`, (...,), from the accuracies (..., cells), in which each cell counts alike.
 
     Parity gap and equalised odds are the largest difference between two groups: of the rate of positive predictions,
-    and of the rates of true or of false positives, whichever is larger. All figures are NaN if a cell's accuracy is.
+    and of the rates of true or of false positives, whichever is larger. All figures are NaN if a cell's accuracy is,
+    and these two with less than two groups.
     """
+    return {
+        name: terms.min(axis=-1) if name in ACCURACIES else terms.max(axis=-1)
+        for name, terms in _terms(accuracies).items()
+    }
+
+
+def _terms(accuracies: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the accuracies or differences between groups, (..., k), of which each figure is the least or largest."""
     negatives, positives = accuracies[..., 0::2], accuracies[..., 1::2]
     return {
-        "worst_group": accuracies.min(axis=-1),
-        "balanced_accuracy": accuracies.mean(axis=-1),
-        "parity_gap": _range((positives + 1 - negatives) / 2),  # each cell counts alike
-        "equalized_odds": np.maximum(_range(positives), _range(negatives)),
+        "worst_group": accuracies,
+        "balanced_accuracy": accuracies.mean(axis=-1, keepdims=True),
+        "parity_gap": _differences((positives + 1 - negatives) / 2),  # each cell counts alike
+        "equalized_odds": np.concatenate([_differences(positives), _differences(negatives)], axis=-1),
     }
 
 
@@ -347,13 +357,17 @@ def _untrained(sets: Sequence[TrainingSet], names: Sequence[str]) -> list[str]:
 
 
 def _estimates(found: np.ndarray, drawn: np.ndarray, confidence: float) -> dict[str, object]:
-    """Return each figure of a method, the mean over seeds, with its interval."""
-    values, of_draws = figures(found), figures(drawn)
+    """Return each figure of a method, the mean over seeds, with its interval; see `least_of` on what bias it has."""
+    terms, of_draws = _terms(found), _terms(drawn)
     said = {}
     for name in FIGURES:
-        of_figure = of_draws[name].mean(axis=-1)
-        leaning = of_figure if name in ACCURACIES else of_figure[[1, 1, 1]]
-        said[name] = estimate_json(interval_of(values[name].mean(), leaning, confidence, least=0))
+        draws = of_draws[name].mean(axis=-2)
+        if name in ACCURACIES:
+            estimate = least_of(terms[name], draws, confidence)
+        else:  # the largest of differences, of which there is each with its negative
+            value, low, high = least_of(-terms[name], -draws[[1, 1, 1]], confidence, floor=-1)
+            estimate = Estimate(-value, max(-high, 0.0), -low)
+        said[name] = estimate_json(estimate)
     return said
 
 
@@ -366,18 +380,23 @@ def gain_of(
 ) -> dict[str, object]:
     """Return the gain in worst-group accuracy of the best method with edits over the best without, and a verdict.
 
-    The best are chosen anew in every draw, so that the interval accounts for their choice by the same images. It is
-    unknown unless the cells are complete.
+    The best of several methods has the largest of their limits. Of the lower limits that is valid at an n-th of the
+    error (Bonferroni), and of the upper ones as it is, since the true best is a single method. The interval of the
+    difference is that of Newcombe as of `rates.gap` (MOVER, Zou and Donner 2008), as if methods were tested on
+    different images, which makes it wider than it need be. It is unknown unless the cells are complete.
     """
     if not complete:
         unknown = dict.fromkeys(("with_edits", "without", "held_out_needed"))
         return unknown | estimate_json(UNKNOWN) | {"margin": MARGIN, "verdict": Verdict.UNKNOWN}
-    worst = {method: float(figures(found)["worst_group"].mean()) for method, found in accuracies.items()}
-    drawn = {method: figures(rows)["worst_group"].mean(axis=-1) for method, rows in draws.items()}
-    kinds = [[method for method in methods if method in worst] for methods in (EDITED, BASELINES)]
-    edited, plain = (max(methods, key=worst.__getitem__) for methods in kinds)
-    of_edited, of_plain = (np.max([drawn[method] for method in methods], axis=0) for methods in kinds)
-    gain = interval_of(worst[edited] - worst[plain], of_edited - of_plain[::-1], confidence, least=-1)
+    worst = [
+        {
+            method: least_of(accuracies[method], draws[method].mean(axis=-2), confidence, among=len(methods))
+            for method in methods
+        }
+        for methods in ([method for method in kind if method in accuracies] for kind in (EDITED, BASELINES))
+    ]
+    edited, plain = (max(found, key=found.__getitem__) for found in worst)
+    gain = gap(*(Estimate(*np.max(list(found.values()), axis=0)) for found in worst))
     verdict = judge_gain(gain)
     return {
         "with_edits": edited,
@@ -391,9 +410,12 @@ def gain_of(
     }
 
 
-def _range(values: np.ndarray) -> np.ndarray:
-    """Return the largest difference between groups, (...,), of values (..., groups); NaN with less than two groups."""
-    return np.ptp(values, axis=-1) if values.shape[-1] > 1 else np.full(values.shape[:-1], np.nan)
+def _differences(values: np.ndarray) -> np.ndarray:
+    """Return the differences of any two groups, (..., k), of values (..., groups); NaN with less than two groups."""
+    if values.shape[-1] < 2:
+        return np.full((*values.shape[:-1], 1), np.nan)
+    first, second = np.transpose(list(permutations(range(values.shape[-1]), 2)))
+    return values[..., first] - values[..., second]
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -189,10 +189,16 @@ def judge(found: Estimate, target: float, tolerance: float) -> Verdict:
     return Verdict.MISSED if low > tolerance or high < -tolerance else Verdict.UNKNOWN
 
 
-def chances(expected: Estimate, target: float, tolerance: float, confidence: float) -> tuple[float, float]:
-    """Return how likely a target is found to be met, and missed, by estimates that scatter normally about this one."""
+def chances(
+    expected: Estimate, target: float, tolerance: float, confidence: float, told: Estimate | None = None
+) -> tuple[float, float]:
+    """Return how likely a target is found to be met, and missed, by estimates that scatter normally about this one.
+
+    Unclear images widen an interval without scatter. The scatter is that of `told`, the estimate without them, if given.
+    """
     below, above = expected.value - expected.low, expected.high - expected.value
-    spread = max((below + above) / 2 / norm.ppf((1 + confidence) / 2), np.finfo(float).tiny)
+    scattered = expected if told is None else told
+    spread = max((scattered.high - scattered.low) / 2 / norm.ppf((1 + confidence) / 2), np.finfo(float).tiny)
     lowest, highest = target - tolerance + below, target + tolerance - above  # that are judged to meet it
     at = norm(expected.value, spread)
     met = max(0.0, at.cdf(highest) - at.cdf(lowest))
@@ -200,12 +206,13 @@ def chances(expected: Estimate, target: float, tolerance: float, confidence: flo
 
 
 def likely_labels(
-    expect: Callable[[float], Estimate], fewest: float, most: float, target: float, tolerance: float, confidence: float
+    expect: Callable[[float], tuple[Estimate, Estimate]], fewest: float, most: float, target: float, tolerance: float, confidence: float
 ) -> int | None:
     """Return how many labels decide a target in a share `LIKELY` of all audits; None if not even `most` do.
 
     Args:
-        expect: the estimate that is expected of so many labels, not always a whole number.
+        expect: the estimates that are expected of so many labels, not always a whole number: with unclear images, and
+            without them.
         fewest: number of labels with which the search starts.
         most: number of labels with which it ends.
         target: the rate or the gap that was asked for.
@@ -215,7 +222,8 @@ def likely_labels(
     labels = float(fewest)
     while labels < GROWTH * most:
         labels = min(labels, most)
-        if sum(chances(expect(labels), target, tolerance, confidence)) >= LIKELY:
+        found, told = expect(labels)
+        if sum(chances(found, target, tolerance, confidence, told)) >= LIKELY:
             return math.ceil(labels)
         labels *= GROWTH
     return None
@@ -251,22 +259,39 @@ def labels_needed(
     """
     edits = sum(stratum.size for stratum in strata)
 
-    def expect(labels: float) -> Estimate:
-        expected = [_expect(stratum, math.ceil(labels * stratum.size / edits)) for stratum in strata]
-        return estimate(classes, kept, expected, of, confidence, rng)
+    def expect(labels: float) -> tuple[Estimate, Estimate]:
+        expected = _expect(strata, [math.ceil(labels * stratum.size / edits) for stratum in strata])
+        found = estimate(classes, kept, expected, of, confidence, rng)
+        if not any(len(stratum.unclear) for stratum in expected):
+            return found, found
+        return found, estimate(classes, kept, [stratum.told() for stratum in expected], of, confidence, rng)
 
     fewest = max(FEWEST, sum(stratum.audited for stratum in strata))
     return likely_labels(expect, min(fewest, edits), edits, target, tolerance, confidence)
 
 
-def _expect(stratum: Stratum, count: int) -> Stratum:
-    """Return a stratum with `count` labels, of which as many fail or are unclear as in its audit so far."""
-    if count <= stratum.audited:
-        return stratum
-    rows = round(count * len(stratum.unclear) / max(1, stratum.audited))
-    unclear = np.resize(stratum.unclear, (rows, stratum.unclear.shape[1]))
-    found = np.full(count - len(unclear), stratum.planned)
-    failed = math.ceil(len(found) * (stratum.failures + ASSUMED_ERRORS) / (len(stratum.found) + 1))
+def _expect(strata: Sequence[Stratum], counts: Sequence[int]) -> list[Stratum]:
+    """Return strata with so many labels, of which as many fail or are unclear as in the audit so far.
+
+    The number of failures is rounded up in all strata together, and in each by largest remainders, since one more in
+    each of many would be far too many. A stratum that has as many labels stays as it is.
+    """
+    grows = [count > stratum.audited for stratum, count in zip(strata, counts, strict=True)]
+    unclear = [round(count * len(own.unclear) / max(1, own.audited)) for own, count in zip(strata, counts, strict=True)]
+    told = np.array(counts, int) - np.array(unclear, int)
+    failing = told * [(own.failures + ASSUMED_ERRORS) / (len(own.found) + 1) for own in strata] * np.array(grows, int)
+    failed = np.floor(failing).astype(int)
+    failed[np.argsort(failed - failing, kind="stable")[: math.ceil(failing.sum()) - failed.sum()]] += 1
+    return [
+        _with_labels(own, told[number], failed[number], unclear[number]) if grows[number] else own
+        for number, own in enumerate(strata)
+    ]
+
+
+def _with_labels(stratum: Stratum, told: int, failed: int, unclear: int) -> Stratum:
+    """Return a stratum with labels as they were seen: so many that were told, of which some failed, and unclear ones."""
+    found = np.full(told, stratum.planned)
     wrong = stratum.found[stratum.found != stratum.planned]
     found[:failed] = np.resize(wrong, failed) if len(wrong) else stratum.origin
-    return Stratum(stratum.origin, stratum.planned, stratum.size, found, unclear)
+    rows = np.resize(stratum.unclear, (unclear, stratum.unclear.shape[1]))
+    return Stratum(stratum.origin, stratum.planned, stratum.size, found, rows)

@@ -174,8 +174,13 @@ def labels_needed(
     found = int(counts.said.sum())
     for samples in (found, MORE_SAMPLES * found):
 
-        def expect(labels: float, samples: int = samples) -> Estimate:
-            return estimate_rate(_expect(counts, labels, samples), confidence, rng)
+        def expect(labels: float, samples: int = samples) -> tuple[Estimate, Estimate]:
+            expected = _expect(counts, labels, samples)
+            found = estimate_rate(expected, confidence, rng)
+            if (counts.least == counts.most).all():
+                return found, found
+            told = Labelled(expected.said, expected.seen, expected.seen, expected.seen)
+            return found, estimate_rate(told, confidence, rng)
 
         needed = likely_labels(expect, max(FEWEST, counts.labels), samples, target, tolerance, confidence)
         if needed is not None:

@@ -186,7 +186,7 @@ def write_summary(
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
         judged=_say_judged(found.get("judged_samples")),
-        robustness=_say_robustness(found),
+        robustness=_say_robustness(found, targets),
         regions=_compare_regions(found),
         timing=_table(tables.timing_table(found)),
     )
@@ -627,9 +627,9 @@ def _say_judged(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def _say_robustness(metrics: Mapping[str, Any]) -> str:
+def _say_robustness(metrics: Mapping[str, Any], targets: Rebalance) -> str:
     """Return the section about slightly changed samples; empty without a retrained GAN."""
-    rows = tables.robustness_table(metrics)
+    rows = tables.robustness_table(metrics, targets)
     if rows.empty:
         return ""
     return (

@@ -28,6 +28,8 @@ MEASURED_WITH = ["extractor", "reference", "reference images"]
 #: Between which of more than two groups the gap is.
 MANY_GROUPS = "the rate farthest above its target minus the one farthest below"
 
+LEAST_IMAGES_OF_KAPPA = 30  # of a group; Cohen's kappa of fewer is too uncertain to doubt the detectors by it
+
 #: Formats of a rate and of a gap; `z` writes no minus sign before 0.
 RATE, GAP = "z.2f", "+z.2f"
 
@@ -345,7 +347,7 @@ def gap_table(metrics: Mapping[str, Any], attribute: str, least_agreement: float
 
 def _lowest_kappa(by_group: Mapping[str, Any]) -> str:
     """Write Cohen's kappa of the detectors in the group where it is lowest: `0.93 (long hair, 912 images)`."""
-    known = [(row["kappa"], group, row["n"]) for group, row in by_group.items() if row["kappa"] is not None]
+    known = [(row["kappa"], group, row["n"]) for group, row in by_group.items() if _has_kappa(row)]
     if not known:
         return "unknown"
     kappa, group, n = min(known)
@@ -353,27 +355,38 @@ def _lowest_kappa(by_group: Mapping[str, Any]) -> str:
 
 
 def low_kappas(kappas: Mapping[str, Any], least: float) -> list[tuple[str, str, str, Mapping[str, Any]]]:
-    """Return image set, attribute, group and figures wherever Cohen's kappa of the detectors is below `least`."""
+    """Return image set, attribute, group and figures wherever Cohen's kappa of the detectors is below `least`.
+
+    Groups of too few images are left out.
+    """
     return [
         (stage, attribute, group, found)
         for stage in known_stages(kappas)
         for attribute, groups in kappas[stage].items()
         for group, found in groups.items()
-        if found["kappa"] is not None and found["kappa"] < least
+        if _has_kappa(found) and found["kappa"] < least
     ]
 
 
-def robustness_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the gap of each GAN in samples as they are and slightly changed, by both detectors."""
+def _has_kappa(found: Mapping[str, Any]) -> bool:
+    """Return whether Cohen's kappa is known of a group, and of enough images to tell anything."""
+    return found["kappa"] is not None and found["n"] >= LEAST_IMAGES_OF_KAPPA
+
+
+def robustness_table(metrics: Mapping[str, Any], targets: Rebalance) -> pd.DataFrame:
+    """Return the gap of each GAN in samples as they are and slightly changed, by both detectors.
+
+    A single target of the first attribute has no gap, and no column of it.
+    """
+    has_gap = len(targets.first_attribute().targets) > 1
     rows = []
     for stage in known_stages(metrics.get("robustness", {})):
         by_change = metrics["robustness"][stage]
         for change, judges in ((change, by_change[change]) for change in CHANGES if change in by_change):
-            gaps = {readable(judge): gap_text(as_estimate(found)) for judge, found in judges.items()}
+            gaps = {readable(judge): gap_text(as_estimate(found)) for judge, found in judges.items() if has_gap}
             same = {f"same by {readable(judge)}": share_text(found["same"]) for judge, found in judges.items()}
             rows.append({"samples": readable(stage), "change": CHANGES[change], **gaps, **same})
-    found = pd.DataFrame(rows)
-    return found.loc[:, (found != "unknown").any()]  # a single target has no gap
+    return pd.DataFrame(rows)
 
 
 def denied_groups(edits: Mapping[str, Any], least_agreement: float) -> dict[tuple[str, str], float]:

@@ -14,7 +14,7 @@ from scipy.stats import binomtest, norm
 from pipeline_lib.config import AvatarData, Evaluate, LibraryNetwork, RateRule, Rebalance, Utility
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
-from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, interval_of, judge_gain
+from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, judge_gain, least_of
 from pipeline_lib.evaluation.utility import (
     Cells,
     cell_accuracies,
@@ -96,7 +96,8 @@ def test_the_interval_of_one_cell_is_that_of_clopper_and_pearson_even_without_an
     correct = np.arange(50)[None] < right
     drawn = resampled({"x": correct}, tested, 1, 20_000, 0)["x"].mean(axis=2)[..., 0]
     exact = binomtest(right, 50).proportion_ci(0.95)
-    assert interval_of(right / 50, drawn, 0.95, 0)[1:] == pytest.approx((exact.low, exact.high), abs=0.004)
+    found = least_of(np.full((1, 1), right / 50), drawn[..., None], 0.95)
+    assert found[1:] == pytest.approx((exact.low, exact.high), abs=0.004)
 
 
 def draw_correct(accuracies, count, random):
