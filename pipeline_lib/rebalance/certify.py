@@ -206,7 +206,12 @@ def chances(
 
 
 def likely_labels(
-    expect: Callable[[float], tuple[Estimate, Estimate]], fewest: float, most: float, target: float, tolerance: float, confidence: float
+    expect: Callable[[float], tuple[Estimate, Estimate]],
+    fewest: float,
+    most: float,
+    target: float,
+    tolerance: float,
+    confidence: float,
 ) -> int | None:
     """Return how many labels decide a target in a share `LIKELY` of all audits; None if not even `most` do.
 
