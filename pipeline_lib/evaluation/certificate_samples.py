@@ -33,7 +33,7 @@ from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import stage
 
 
-@stage(revision=3)
+@stage(revision=4)
 def certify_samples(
     *,
     retrained: Path,

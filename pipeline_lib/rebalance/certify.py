@@ -194,7 +194,7 @@ def chances(
 ) -> tuple[float, float]:
     """Return how likely a target is found to be met, and missed, by estimates that scatter normally about this one.
 
-    Unclear images widen an interval without scatter. The scatter is that of `told`, the estimate without them, if given.
+    Unclear images widen an interval without scatter, so the scatter is that of `told`, the estimate without them.
     """
     below, above = expected.value - expected.low, expected.high - expected.value
     scattered = expected if told is None else told
@@ -206,7 +206,12 @@ def chances(
 
 
 def likely_labels(
-    expect: Callable[[float], tuple[Estimate, Estimate]], fewest: float, most: float, target: float, tolerance: float, confidence: float
+    expect: Callable[[float], tuple[Estimate, Estimate]],
+    fewest: float,
+    most: float,
+    target: float,
+    tolerance: float,
+    confidence: float,
 ) -> int | None:
     """Return how many labels decide a target in a share `LIKELY` of all audits; None if not even `most` do.
 
@@ -289,7 +294,7 @@ def _expect(strata: Sequence[Stratum], counts: Sequence[int]) -> list[Stratum]:
 
 
 def _with_labels(stratum: Stratum, told: int, failed: int, unclear: int) -> Stratum:
-    """Return a stratum with labels as they were seen: so many that were told, of which some failed, and unclear ones."""
+    """Return a stratum with labels like those seen: so many that were told, of which some failed, and unclear ones."""
     found = np.full(told, stratum.planned)
     wrong = stratum.found[stratum.found != stratum.planned]
     found[:failed] = np.resize(wrong, failed) if len(wrong) else stratum.origin

@@ -126,7 +126,7 @@ class Verdict:
     reasons: list[str]
 
 
-@stage(revision=9)
+@stage(revision=10)
 def write_summary(
     *,
     metrics: Path,

@@ -112,6 +112,19 @@ def test_a_broken_promise_is_the_one_that_fails(tmp_path, place, value, promise)
     assert promise in failed
 
 
+@pytest.mark.parametrize(
+    ("stage", "rates", "reason"),
+    [("retrained", (None, 0.5), "no images in `long_hair` of retrained"), ("control", (0.5, 0.5), "is on target")],
+)
+def test_a_share_of_a_control_that_is_not_defined_fails_by_name(tmp_path, stage, rates, reason):
+    metrics = copy.deepcopy(KEPT)
+    for group, rate in zip(GROUPS, rates, strict=True):
+        metrics["rate"]["smiling"][stage]["referee"][group]["value"] = rate
+    (failed,) = failures(tmp_path, metrics)
+    assert "distance of the retrained GAN's worst rate" in failed
+    assert reason in failed
+
+
 def test_a_dataset_without_its_bias_fails(tmp_path):
     metrics = copy.deepcopy(KEPT)
     metrics["gap"]["smiling"]["dataset"]["truth"]["value"] = 0.29

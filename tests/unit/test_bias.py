@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from pipeline_lib.config import Evaluate
 from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.evaluation.bias import _corrected_gap
 from pipeline_lib.evaluation.rates import corrected_rows, gap, group_gap, rate_rows, wilson_rate
-from pipeline_lib.rebalance.estimate import DetectorError
+from pipeline_lib.rebalance.estimate import DetectorError, Observed
 from pipeline_lib.rebalance.groups import group_name
 
 
@@ -115,6 +117,14 @@ def test_the_interval_of_the_largest_gap_holds_the_true_one_as_often_as_it_says(
         naive += gap(*(wilson_rate(*pick(counts), 0.95) for pick in (max, min))).low <= 0
     assert held >= 190
     assert naive < 120
+
+
+def test_the_limits_of_the_largest_corrected_gap_of_many_groups_are_not_those_of_two_or_three_draws():
+    error = DetectorError(180, 200, 20, 200)
+    observed, settings = [Observed(100 + 4 * number, 250, error) for number in range(7)], Evaluate(resamples=200)
+    limits = [_corrected_gap(observed, [0.5] * 7, settings, seed, ("retrained",))["ci"] for seed in range(12)]
+    assert np.std(limits, axis=0).max() < 0.012
+    assert _corrected_gap(observed, [0.5] * 7, settings, 0, ("retrained", "beard"))["ci"] != limits[0]
 
 
 def test_a_gap_with_an_empty_group_is_not_a_number():

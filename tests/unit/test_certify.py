@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
+from pipeline_lib.rebalance.certify import (
+    ASSUMED_ERRORS,
+    Stratum,
+    Verdict,
+    _expect,
+    chances,
+    estimate,
+    judge,
+    labels_needed,
+)
 from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.errors import DataError
@@ -232,6 +241,20 @@ def test_the_labels_that_would_do_are_said_and_do_in_four_of_five_audits(failing
 
     assert decided(needed // 2) >= 0.7  # half of them in each stratum; 0.8, and 2.5 standard errors of 100 trials less
     assert decided(needed // 4) < 0.8
+
+
+def test_failures_are_not_expected_in_each_of_many_strata():
+    strata = [audited(0, False, [], size=20) for _ in range(40)]
+    expected = _expect(strata, [10] * 40)
+    assert [stratum.audited for stratum in expected] == [10] * 40
+    assert sum(stratum.failures for stratum in expected) == ASSUMED_ERRORS * 400
+
+
+def test_unclear_images_widen_an_interval_without_scatter():
+    expected, told = Estimate(0.5, 0.45, 0.55), Estimate(0.5, 0.49, 0.51)
+    met, missed = chances(expected, 0.5, 0.06, 0.95, told)
+    assert met == pytest.approx(0.95, abs=1e-6)  # if it is found within 0.01 of 0.5, where 95 % of those told are
+    assert missed == pytest.approx(0, abs=1e-6)
 
 
 def test_what_no_number_of_labels_can_tell_has_none():

@@ -655,11 +655,23 @@ def test_the_bias_by_the_nearest_drawing_is_said_and_that_it_is_more_than_the_re
 
 
 def test_gaps_of_slightly_changed_samples_are_a_row_for_each_gan_and_change():
-    table = tables.robustness_table(metrics_of())
+    table = tables.robustness_table(metrics_of(), EVEN)
     assert table["samples"].tolist() == ["retrained GAN", "retrained GAN", "control GAN", "control GAN"]
     assert table["change"].tolist() == ["none", "JPEG"] * 2
     assert table.iloc[0, 2:].tolist() == ["+0.10 [+0.05, +0.15]"] * 2 + [tables.share_text(0.98)] * 2
-    assert tables.robustness_table(metrics_of(WITHOUT_RETRAINING["poisson"])).empty
+    assert tables.robustness_table(metrics_of(WITHOUT_RETRAINING["poisson"]), EVEN).empty
+
+
+def test_gaps_between_groups_of_which_one_is_empty_are_unknown_and_not_left_out():
+    metrics = metrics_of()
+    for changes in metrics["robustness"].values():
+        for judges in changes.values():
+            for found in judges.values():
+                found |= {"value": None, "ci": [None, None]}
+    table = tables.robustness_table(metrics, EVEN)
+    assert (table[["selector", "referee"]] == "unknown").all(axis=None)
+    single = EVEN.model_copy(update={"targets": EVEN.targets[:1]})
+    assert set(table) - set(tables.robustness_table(metrics, single)) == {"selector", "referee"}
 
 
 def test_a_gan_without_the_loss_on_attributes_is_one_more_row_and_reason():
@@ -836,6 +848,9 @@ def test_a_group_in_which_the_detectors_agree_by_chance_is_named_with_its_number
     assert not summary.judge_balance(metrics_of(), EVEN, 0.95).caution
     rows = tables.gap_table(metrics, "smiling", 0.95).set_index("image set")["lowest kappa of a group"]
     assert rows["retrained GAN"] == "0.31 (not long hair, 912 images)"
+    metrics["kappa"]["retrained"]["smiling"]["long_hair"] = {"n": 5, "agree": 4, "kappa": 0.0}  # too few to tell
+    assert summary.judge_balance(metrics, EVEN, 0.95).caution == verdict.caution
+    assert tables.gap_table(metrics, "smiling", 0.95)["lowest kappa of a group"].tolist() == rows.tolist()
     unknown = {group: {"n": 0, "agree": 0, "kappa": None} for group in GROUPS}
     metrics["kappa"]["control"]["smiling"] = unknown
     assert tables.gap_table(metrics, "smiling", 0.95).set_index("image set").iloc[-1, -1] == "unknown"
