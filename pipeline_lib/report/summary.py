@@ -227,7 +227,7 @@ def judge_balance(metrics: Mapping[str, Any], targets: Rebalance, least_agreemen
     if halved:
         rates = _rates_of_samples(metrics, targets, least_agreement)
         reasons.append(_say_rates(rates))
-        missed_by = {rate.by for rate in rates if rate.verdict is certify.Verdict.MISSED}
+        missed_by = {rate.by for rate in rates if rate.verdict == certify.Verdict.MISSED}
         found["retrained"] = False if "labels" in missed_by else _all([*halved, *([None] if missed_by else [])])
     real = _all(found.values())
     if real and not all(corrected_halved):
