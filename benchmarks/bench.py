@@ -146,14 +146,14 @@ def _published_shapes(device: torch.device) -> dict[str, tuple[ResNetEncoder, Ge
 def swaps(device: torch.device, folder: Path, faces: int | None = None, candidates: int = 16) -> list[Row]:
     """(b) The whole stage, including disk, against the same composites of images that are already on the device."""
     faces = faces or (64 if device.type == "cpu" else 1024)
-    settings = load_config(ROOT / "config/config.yaml").rebalance.model_copy(
-        update={"candidates": candidates, "shards": 1, "pool": None, "donors": "any"}  # as in the paper
-    )
+    settings = load_config(ROOT / "config/config.yaml").rebalance
+    edit = settings.edit.model_copy(update={"candidates": candidates, "pool": None, "donors": "any"})  # as in the paper
+    settings = settings.model_copy(update={"edit": edit})
     paths = _edited_set(device, folder, faces, settings)
     networks = {name: WEIGHTS / f"{name}.safetensors" for name in ("encoder", "generator")}
     image_set = ImageSet([paths["images"]], paths["parts"], ["mouth"])
     given = {name: [path] for name, path in {**networks, "precision": paths["precision"]}.items()}
-    editor = open_editor(settings, **given, device=device)
+    editor = open_editor(edit, **given, device=device)
     detector = load_weights(paths["selector"], PlainClassifier, device)
     at_once = faces_at_a_time(device, candidates, 64)
     batches = [
@@ -174,6 +174,7 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
             referee=[],
             images=[paths["images"]],
             settings=settings,
+            shards=1,
             run="bench",
             seed=0,
             name="x",
@@ -187,7 +188,7 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
     @torch.no_grad()
     def device_only() -> None:
         for contexts, donors in batches:
-            detector.logits(swap(contexts, donors, settings, editor, device).finished)
+            detector.logits(swap(contexts, donors, edit, editor, device).finished)
 
     return compare("16 candidates per face, including disk", "faces/s", faces, stage, composites_alone=device_only)
 
@@ -201,7 +202,7 @@ def fidelity(device: torch.device, folder: Path) -> list[Row]:
     settings = load_config(ROOT / "config/config.yaml").rebalance
     image_set = ImageSet(sorted((results / "images/samples").iterdir()), results / "parts/samples.parquet", ["mouth"])
     detector = load_weights(results / "models/selector.safetensors", Detector, device)
-    column, count = detector.index(settings.targets[0].attribute), settings.candidates
+    column, count = detector.index(settings.targets[0].attribute), settings.edit.candidates
     networks = WEIGHTS / "encoder.safetensors", WEIGHTS / "generator.safetensors"
     editors = {
         precision: LatentRegressionEditor(Inverter(*networks, device, precision))
@@ -212,7 +213,9 @@ def fidelity(device: torch.device, folder: Path) -> list[Row]:
         for positions in np.split(np.arange(1000), 125):
             donors = np.concatenate([image_set.donors(position, count, 0, "samples") for position in positions])
             for precision, logits in (("float32", exact), ("bfloat16", rounded)):
-                done = swap(image_set.look(positions), image_set.look(donors), settings, editors[precision], device)
+                done = swap(
+                    image_set.look(positions), image_set.look(donors), settings.edit, editors[precision], device
+                )
                 logits.append(detector.logits(done.finished)[:, column].view(-1, count).cpu())
     exact, rounded = torch.cat(exact), torch.cat(rounded)
     best = rounded.argmax(dim=1, keepdim=True)
@@ -392,7 +395,7 @@ def _as_pixels(decoded: Tensor) -> np.ndarray:
 def planning(device: torch.device, folder: Path) -> list[Row]:
     """(g) A dry run of 1,000 shards against the limit of ten seconds, and the overhead of the workflow."""
     values = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"run": "bench-of-the-dry-run"}
-    values["rebalance"]["shards"] = 1000
+    values["jobs"] = 1000
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     start = time.perf_counter()
     subprocess.run(

@@ -41,7 +41,8 @@ def config_of(seed: int) -> dict[str, Any]:
     values = yaml.safe_load(CONFIG.read_text())
     for section in ("generator", "encoder", "sample"):
         values.pop(section, None)
-    values["rebalance"] |= {"editor": "poisson", "donors": "any", "spares": 0.1}
+    values["rebalance"] |= {"spares": 0.1}
+    values["rebalance"]["edit"] |= {"editor": "poisson", "donors": "any"}
     values["evaluate"] = {"utility": None}
     return values | {"run": f"biased-selector-seed-{seed}", "seed": seed, "retrain": None}
 

@@ -54,7 +54,10 @@ def config_of(name: str, seed: int) -> dict[str, Any]:
         ]
 
     values["data"] |= {"seed": seed, "rates": rates(often, seldom), "held_out_rates": rates(0.5, 0.5)}
-    values["rebalance"] |= {"editor": "poisson", "candidates": 4}  # donors have the value, so that four are enough
+    values["rebalance"]["edit"] |= {
+        "editor": "poisson",
+        "candidates": 4,
+    }  # donors have the value, so that four are enough
     values["evaluate"]["utility"] |= CLASSIFIER
     run = f"severity-{name.replace(' ', '-')}-seed-{seed}"
     # collages, since a detector that has seen ten such images tells smiles by the hair, and is refused

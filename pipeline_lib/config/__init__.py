@@ -48,6 +48,7 @@ from pipeline_lib.config.data import (
 from pipeline_lib.config.messages import describe
 from pipeline_lib.config.rebalance import (
     BoxRegion,
+    Edit,
     Editor,
     Inpainting,
     LatentRegression,
@@ -101,6 +102,7 @@ __all__ = [
     "Data",
     "DetectorNetwork",
     "Detectors",
+    "Edit",
     "Editor",
     "Encoder",
     "EncoderTraining",

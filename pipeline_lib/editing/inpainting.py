@@ -76,7 +76,7 @@ def _open(folder: Path, dtype: torch.dtype) -> Any:
         from diffusers import AutoPipelineForInpainting
     except ImportError:
         raise WeightsError(
-            "`rebalance.editor`: inpainting needs diffusers; run `pip install latent-rebalance[inpainting]`"
+            "`rebalance.edit.editor`: inpainting needs diffusers; run `pip install latent-rebalance[inpainting]`"
         ) from None
     try:
         return AutoPipelineForInpainting.from_pretrained(

@@ -323,7 +323,7 @@ def _ideal_pixels(
     ideal = pixels.copy()
     position = {name: number for number, name in enumerate(names)}
     for row in read_table(counterfactuals, "counterfactuals").itertuples():
-        variants = dict(draw_variants(face_of(data, row.image_id), settings.region.parts))
+        variants = dict(draw_variants(face_of(data, row.image_id), settings.edit.region.parts))
         if row.true_value != row.wanted:
             having = (name for name, face in variants.items() if face.attributes[row.attribute] == row.wanted)
             nearest = next(having)

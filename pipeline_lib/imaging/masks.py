@@ -61,7 +61,7 @@ def box_mask(region: BoxRegion, resolution: int) -> Tensor:
     mask = torch.zeros(1, 1, resolution, resolution)
     mask[..., top:bottom, left:right] = 1
     if not mask.any():
-        raise DataError(f"rebalance.region: the box contains no pixel at a resolution of {resolution}; enlarge it")
+        raise DataError(f"rebalance.edit.region: the box contains no pixel at a resolution of {resolution}; enlarge it")
     return mask
 
 

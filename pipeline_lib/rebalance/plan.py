@@ -157,8 +157,8 @@ def refuse_without_donors(
             continue
         value = group_name({target.attribute: needed > 0})
         donors = int(((has == (needed > 0)) & (may_change[target.attribute] if may_change else True)).sum())
-        least = (settings.pool or settings.candidates) if settings.donors == "with-attribute" else 1
-        if donors < least and not isinstance(settings.editor, Inpainting):
+        least = (settings.edit.pool or settings.edit.candidates) if settings.edit.donors == "with-attribute" else 1
+        if donors < least and not isinstance(settings.edit.editor, Inpainting):
             raise DataError(
                 f"rebalance.targets.{number}: {abs(needed)} images of `{name}` that are {group_name(target.where)} are "
                 f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "

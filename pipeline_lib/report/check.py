@@ -164,12 +164,16 @@ def _print_targets(config: Config, items: Sequence[Item], console: Console) -> N
     for attribute, of_groups in rates.items():
         if len(of_groups) > 1:
             console.print(f"Largest gap of {readable(attribute)} between these groups: {np.ptp(of_groups):.3f}")
-    altered = settings.model_copy(update={"alters": config.alters})
+    altered = settings.model_copy(update={"edit": settings.edit.model_copy(update={"alters": config.alters})})
     for attribute in settings.edited:
         lost = [name for name in rows.columns if name != attribute and not altered.carries(attribute, name)]
         if lost:
-            is_given = altered.alters_key(attribute) or settings.finish == "none"
-            mend = "" if is_given else "; name in `rebalance.alters` what the region can show, and the others are kept"
+            is_given = altered.edit.alters_key(attribute) or settings.edit.finish == "none"
+            mend = (
+                ""
+                if is_given
+                else "; name in `rebalance.edit.alters` what the region can show, and the others are kept"
+            )
             console.print(f"Edits of {attribute} make unknown: {', '.join(lost)}{mend}")
     edits = sum(int(found["edits"]) for found in counts)
     console.print(f"{edits:,} of {len(items):,} images are to be edited, if all of them show the region's part")

@@ -349,7 +349,7 @@ def plot_before_after(
     for attribute, rows in shown.groupby("attribute"):
         of_attribute = donor_of[donor_of.index.isin(rows["image_id"])]
         if len(of_attribute):
-            collages |= _collages(contexts, of_attribute, parts, settings.region_of(attribute))
+            collages |= _collages(contexts, of_attribute, parts, settings.edit.region_of(attribute))
     edits = []
     for row in shown.itertuples():
         label = f"target:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"

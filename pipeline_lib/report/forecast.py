@@ -58,9 +58,9 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     )
     console = console or Console(markup=False)
     console.print(_table(found, failed, labels))
-    edits = sum(target.edits for target in found)
+    edits, each = sum(target.edits for target in found), config.rebalance.edit.candidates
     console.print(
-        f"{edits:,} of {len(rows):,} images are to be edited, with {edits * config.rebalance.candidates:,} candidates. "
+        f"{edits:,} of {len(rows):,} images are to be edited, with {edits * each:,} candidates. "
         "Images without the region's part cannot be edited; how many there are is known once parts are segmented."
     )
     for target in found:

@@ -324,7 +324,7 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
     shown = (
         "Both GANs were also shown the selector's scores of their images. " if retrain and retrain.attributes else ""
     )
-    kept = "" if targets.finish == "none" else "Every pixel outside that region kept its value. "
+    kept = "" if targets.edit.finish == "none" else "Every pixel outside that region kept its value. "
     gans = f"One GAN was retrained on the rebalanced dataset. {CONTROL_IS} {shown}" if retrain else ""
     return [
         f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
@@ -526,7 +526,7 @@ def _describe_gallery(planned: int, targets: Rebalance) -> str:
 
 
 def _caption_gallery(targets: Rebalance) -> str:
-    grey = " The encoder does not see grey pixels." if targets.editor.kind == "latent-regression" else ""
+    grey = " The encoder does not see grey pixels." if targets.edit.editor.kind == "latent-regression" else ""
     return f"A row is an edit.{grey}"
 
 

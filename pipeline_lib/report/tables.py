@@ -71,20 +71,20 @@ EDITORS = {
 
 def how_edited(targets: Rebalance) -> str:
     """Say in running text what was tried for each edit."""
-    if isinstance(targets.editor, Inpainting):
+    if isinstance(targets.edit.editor, Inpainting):
         return (
-            f"For each edit a diffusion model drew the {regions_text(targets)} anew {targets.candidates} times, as a "
-            "prompt for the target value says."
+            f"For each edit a diffusion model drew the {regions_text(targets)} anew {targets.edit.candidates} times, "
+            "as a prompt for the target value says."
         )
-    donors = f"{targets.candidates} random donors were tried"
-    if targets.pool:
+    donors = f"{targets.edit.candidates} random donors were tried"
+    if targets.edit.pool:
         donors = (
-            f"{targets.pool} random donors were drawn, and the {targets.candidates} of them were tried that differ "
-            "least from the image around the region"
+            f"{targets.edit.pool} random donors were drawn, and the {targets.edit.candidates} of them were tried that "
+            "differ least from the image around the region"
         )
     return (
         f"For each edit {donors}. The donor's {regions_text(targets)} was pasted into the image, and "
-        f"{EDITORS[targets.editor.kind]}."
+        f"{EDITORS[targets.edit.editor.kind]}."
     )
 
 

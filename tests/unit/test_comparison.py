@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import AvatarData, Evaluate, OptimizationMethod, Rebalance, Studies, TranslationMethod
+from pipeline_lib.config import AvatarData, Edit, Evaluate, OptimizationMethod, Studies, TranslationMethod
 from pipeline_lib.config.names import AVATAR_PARTS
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.tables import read_table, write_table
@@ -83,7 +83,7 @@ def reconstruct(images, tmp_path, monkeypatch):
             names=NAMES,
             method=method,
             settings=SETTINGS,
-            rebalance=Rebalance(targets=TARGETS),
+            edit=Edit(),
             seed=0,
             made=made,
             device=CPU,

@@ -97,7 +97,11 @@ def test_a_balanced_group_needs_nothing():
 def test_the_table_says_what_it_costs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = parse_config(
-        {"run": "mine", "rebalance": {"targets": TARGETS, "editor": "poisson", "candidates": 4}, "retrain": None}
+        {
+            "run": "mine",
+            "rebalance": {"targets": TARGETS, "edit": {"editor": "poisson", "candidates": 4}},
+            "retrain": None,
+        }
     )
     with pytest.raises(DataError, match=r"results/mine/labels/dataset.parquet: no labels yet; make them with"):
         print_forecast(config, 0.02, 100)

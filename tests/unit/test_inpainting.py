@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from pipeline_lib.config import Inpainting, RateRule, Rebalance
+from pipeline_lib.config import Edit, Inpainting
 from pipeline_lib.editing.editor import Wish
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.finish import finish
@@ -18,7 +18,6 @@ from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.runtime.errors import WeightsError
 
 SIDE, COUNT = 32, 3
-TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +110,7 @@ def test_the_model_may_draw_at_another_size(folder):
 
 
 def test_the_config_opens_it_without_weights_of_a_gan(folder):
-    settings = Rebalance(targets=TARGETS, editor=settings_of(folder), finish="region")
+    settings = Edit(editor=settings_of(folder), finish="region")
     assert isinstance(open_editor(settings, [], [], [], torch.device("cpu")), InpaintingEditor)
 
 
@@ -120,7 +119,7 @@ def test_the_config_opens_it_without_weights_of_a_gan(folder):
 )
 def test_what_inpainting_cannot_do_is_refused(folder, changes, message):
     with pytest.raises(ValueError, match=message):
-        Rebalance(targets=TARGETS, editor=settings_of(folder), **changes)
+        Edit(editor=settings_of(folder), **changes)
 
 
 def test_a_folder_without_a_pipeline_is_named(tmp_path):

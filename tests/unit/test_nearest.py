@@ -334,7 +334,7 @@ def test_parts_that_cannot_be_exchanged_are_refused(run, region, attribute, mess
     rates = [RateRule(where={}, attribute="eyeglasses", rate=0.0)]
     targets = [target.model_copy(update={"attribute": attribute}) for target in SETTINGS.targets]
     with pytest.raises(DataError, match=message):
-        judged(Rebalance(targets=targets, region=region), data=DATA.model_copy(update={"rates": rates}))
+        judged(Rebalance(targets=targets, edit={"region": region}), data=DATA.model_copy(update={"rates": rates}))
 
 
 def test_a_gap_is_written_with_both_of_its_intervals():

@@ -61,7 +61,7 @@ def make_plan(folder, labels, targets=TARGETS):
         kind="labels",
         editable=folder / "none.parquet",
         audit=[],
-        settings=Rebalance(targets=targets, region={"kind": "box", "shows": None}),
+        settings=Rebalance(targets=targets, edit={"region": {"kind": "box", "shows": None}}),
         learnt=True,
         run="toy",
         seed=0,

@@ -116,7 +116,7 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     for study in studies:
         assert (run.results / f"report/studies/{study}.png").stat().st_size > 1000
     assert "studies: they need an encoder" in run.snakemake(
-        "studies", config=run.configure({"rebalance": {"editor": "poisson"}}), fails=True
+        "studies", config=run.configure({"rebalance": {"edit": {"editor": "poisson"}}}), fails=True
     )
 
 
@@ -381,7 +381,10 @@ def test_a_training_that_breaks_down_is_not_tried_again(finished: Run, tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rebalance": {"candidate": 4}}, "unknown key `rebalance.candidate`; did you mean `candidates`?"),
+        (
+            {"rebalance": {"edit": {"candidate": 4}}},
+            "unknown key `rebalance.edit.candidate`; did you mean `candidates`?",
+        ),
         (
             {"encoder": {"weights": "missing.safetensors"}},
             "`encoder.weights`: no file missing.safetensors; correct the path or remove the key",

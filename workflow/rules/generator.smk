@@ -138,7 +138,7 @@ if checked.retrain:
         params:
             stage=at_revision("draw_ideal"),
             data=settings["data"],
-            settings=settings["rebalance"],
+            settings=rebalance("region", "regions"),
             run=RUN,
             seed=SEED,
         script:

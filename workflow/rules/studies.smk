@@ -115,7 +115,7 @@ rule reconstruct_collages:
         method="{method}",
         names=list(checked.part_names),
         settings=settings["studies"],
-        rebalance=FIRST,
+        edit=FIRST["edit"],
         seed=SEED,
     script:
         "../scripts/stage.py"
@@ -175,7 +175,7 @@ rule study_composition:
         names=list(checked.part_names),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
@@ -209,7 +209,7 @@ rule study_independence:
         faces_of=checked.published.family if checked.published and checked.published.of_faces else None,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         run=RUN,
         seed=SEED,
     script:
@@ -260,7 +260,7 @@ rule study_interpolation:
         names=list(checked.part_names),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         run=RUN,
         seed=SEED,
     script:
@@ -383,7 +383,7 @@ rule study_adaptation:
     params:
         stage=at_revision("study_adaptation"),
         like=settings["encoder"],
-        rebalance=FIRST,
+        edit=FIRST["edit"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -412,7 +412,7 @@ rule study_illumination:
         gpu=GPU,
     params:
         stage=at_revision("study_illumination"),
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -439,7 +439,7 @@ use rule study_illumination as study_discovery with:
     params:
         stage=at_revision("study_discovery"),
         names=list(checked.part_names),
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -467,7 +467,7 @@ rule study_multimodal:
         gpu=GPU,
     params:
         stage=at_revision("study_multimodal"),
-        rebalance=FIRST,
+        edit=FIRST["edit"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
