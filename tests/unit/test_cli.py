@@ -41,7 +41,8 @@ def test_check_refuses_a_wrong_key_in_one_line(capsys, tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(TOY.read_text().replace("candidates:", "candidate:"))
     message = refusal(capsys, "check", str(wrong))
-    assert message.startswith(f"ConfigError: {wrong}: unknown key `rebalance.edit.candidate`; did you mean `candidates`?")
+    said = "unknown key `rebalance.edit.candidate`; did you mean `candidates`?"
+    assert message.startswith(f"ConfigError: {wrong}: {said}")
 
 
 @pytest.fixture
