@@ -24,7 +24,7 @@ from pipeline_lib.config import (
 from pipeline_lib.config.columns import column_of
 from pipeline_lib.data.part_masks import PartMasks, parts_of
 from pipeline_lib.data.shards import read_shards, resolution_of
-from pipeline_lib.data.tables import read_table
+from pipeline_lib.data.tables import is_for_calibration, read_table
 from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.backbone import BackboneClassifier
 from pipeline_lib.networks.checkpoints import load_weights, origin_of, save_weights
@@ -36,7 +36,6 @@ from pipeline_lib.networks.classifier import (
 )
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
-from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import write_json
