@@ -20,8 +20,8 @@ from harness import CONFIG, REPOSITORY, Run, jobs_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from benchmarks.photos import write_photos
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES
+from pipeline_lib.data.example_photos import write_photos
 from pipeline_lib.data.shards import count_images, read_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.networks.checkpoints import load_weights, read_header
