@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.accept import Check, at_least, at_most
+from pipeline_lib.audit.certificate import edited_strata
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.strata import estimate
 from pipeline_lib.config import RateRule, load_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, read_tables
-from pipeline_lib.evaluation.certificate import edited_strata
-from pipeline_lib.rebalance.certify import Verdict, estimate, judge
-from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json
 

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.runs import answer_by_truth, run_workflow
+from pipeline_lib.audit.recipe import OverRuns
 from pipeline_lib.config import parse_config, read_config
-from pipeline_lib.release.recipe import OverRuns
-from pipeline_lib.report.tables import readable
+from pipeline_lib.config.names import readable
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, read_json, write_json
 

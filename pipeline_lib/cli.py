@@ -345,7 +345,7 @@ def _runs_snakemake(folder: Path) -> bool:
 
 
 def _recipe(options: argparse.Namespace) -> int:
-    from pipeline_lib.release.recipe import assess_recipe, print_recipe
+    from pipeline_lib.audit.recipe import assess_recipe, print_recipe
 
     found = assess_recipe(options.results)
     print_recipe(found)
@@ -399,7 +399,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pipeline_lib.report.forecast import print_forecast
+    from pipeline_lib.audit.forecast import print_forecast
 
     if not (0 <= (options.failing or 0) <= 1 and options.labels >= 0):
         raise PipelineError("`--failing` is a share from 0 to 1, and `--labels` a number from 0; correct them")
@@ -430,7 +430,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from pipeline_lib.report.audit import write_audit
+    from pipeline_lib.audit.sheets import write_audit
 
     if options.count < 1 or options.sheet < 1:
         raise PipelineError("`--count` and `--sheet` are numbers from 1; correct them")

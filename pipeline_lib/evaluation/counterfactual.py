@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline_lib.audit.estimate import estimate_json, wilson_rate
 from pipeline_lib.config import AvatarData, BoxRegion, Edit, PartRegion, Rebalance
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
 from pipeline_lib.data.part_masks import parts_of
@@ -24,7 +25,6 @@ from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
 from pipeline_lib.editing.donors import ImageSet, select_donors
 from pipeline_lib.editing.finish import finish
-from pipeline_lib.evaluation.rates import estimate_json, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.masks import grow

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from pipeline_lib.audit.estimate import Estimate, estimate_json, wilson_rate
 from pipeline_lib.config import AvatarData, Evaluate, Rebalance
 from pipeline_lib.data.avatars import draw_face, draw_variants, render_image
 from pipeline_lib.data.shards import iterate_batches
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
+from pipeline_lib.evaluation.rates import gap, group_gap
 from pipeline_lib.imaging.transfer import to_float, to_uint8
 from pipeline_lib.networks.inversion import Inverter, open_inverter
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError

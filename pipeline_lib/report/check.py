@@ -16,12 +16,12 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from pipeline_lib.config import Config
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.prepare import open_source
 from pipeline_lib.data.sources import BadImageError, Item, Source
 from pipeline_lib.rebalance.groups import counts_for, holds_of, not_counted
 from pipeline_lib.rebalance.plan import choose_edits, refuse_small_groups, refuse_without_donors
 from pipeline_lib.report.minutes import minutes_of_trainings
-from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
 READ = 64  # images that are read

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from pipeline_lib.config import Data, Rebalance
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.report.tables import (
     as_estimate,
@@ -20,7 +21,6 @@ from pipeline_lib.report.tables import (
     how_edited,
     rates_text,
     read_metrics,
-    readable,
     share_text,
 )
 from pipeline_lib.runtime.files import atomic_path

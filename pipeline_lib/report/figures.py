@@ -18,11 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline_lib.config import BoxRegion, Detectors, PartRegion, Rebalance
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
-from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, readable, share_text
+from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 from pipeline_lib.runtime.revisions import stage

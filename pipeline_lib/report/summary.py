@@ -14,25 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit import estimate as certify
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import Detectors, RateRule, Rebalance, Retrain
-from pipeline_lib.config.names import BASELINES
+from pipeline_lib.config.names import BASELINES, readable
 from pipeline_lib.imaging.png import data_url
-from pipeline_lib.rebalance import certify
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.frontier import describe_frontier, frontier_table
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
-from pipeline_lib.report.tables import (
-    RATE,
-    as_estimate,
-    frechet_distances,
-    readable,
-    share_text,
-    target_gap,
-)
+from pipeline_lib.report.tables import RATE, as_estimate, frechet_distances, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import Inpainting, PartRegion, RateRule, Rebalance
-from pipeline_lib.config.names import BASELINES, IMAGE_SETS
-from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.config.names import BASELINES, IMAGE_SETS, readable
 from pipeline_lib.rebalance.groups import group_name, target_gap
 from pipeline_lib.runtime import revisions
 from pipeline_lib.runtime.errors import DataError
@@ -32,26 +31,6 @@ LEAST_IMAGES_OF_KAPPA = 30  # of a group; Cohen's kappa of fewer is too uncertai
 
 #: Formats of a rate and of a gap; `z` writes no minus sign before 0.
 RATE, GAP = "z.2f", "+z.2f"
-
-#: Readable names of image sets, sources of labels and metrics, where replacing underscores is not enough.
-NAMES = {
-    "dataset": "original dataset",
-    "samples": "samples of the source GAN",
-    "samples_rebalanced": "rebalanced samples",
-    "dataset_rebalanced": "rebalanced dataset",
-    "retrained": "retrained GAN",
-    "control": "control GAN",
-    "resampled": "GAN of resampled originals",
-    "sham": "GAN of sham edits",
-    "ideal": "GAN of ideal edits",
-    "images_only": "GAN retrained without the loss on attributes",
-    "second_selector": "GAN retrained with another selector",
-    "truth": "ground truth",
-    "corrected": "referee, corrected",
-    "masked_l1": "masked L1",
-    "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
-}
-
 
 #: What was done to samples before their gap was measured.
 CHANGES = {"unchanged": "none", "blur": "blur", "resampling": "resampling", "jpeg": "JPEG"}
@@ -441,11 +420,6 @@ def digits_text(value: float) -> str:
 def share_text(share: float) -> str:
     """Write a share with two digits, rounded down, so that 0.949 does not appear to reach 0.95."""
     return f"{math.floor(round(share * 100, 6)) / 100:.2f}"
-
-
-def readable(name: str) -> str:
-    """Return the readable form of a name in the tables."""
-    return NAMES.get(name, re.sub(r"(?<=\S)=(?=\S)", " ", name.replace("_", " ")))  # race=East Asian: race East Asian
 
 
 def rounded(value: float | None, digits: int = 4) -> float:

@@ -36,12 +36,11 @@ from pipeline_lib.networks.classifier import (
 )
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.networks.transformers_model import TransformersClassifier
-from pipeline_lib.rebalance.estimate import is_for_calibration
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import key_of, stage
-from pipeline_lib.training.calibration import fit_temperatures
+from pipeline_lib.training.calibration import fit_temperatures, is_for_calibration
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
 from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion

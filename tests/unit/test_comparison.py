@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from pipeline_lib.config import AvatarData, Edit, Evaluate, OptimizationMethod, Studies, TranslationMethod
-from pipeline_lib.config.names import AVATAR_PARTS
+from pipeline_lib.config.names import AVATAR_PARTS, readable
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.report.studies import studies_page
-from pipeline_lib.report.tables import readable
 from pipeline_lib.studies import comparison
 from pipeline_lib.studies.comparison import (
     COLLAGES,

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.forecast import forecast, print_forecast
+from pipeline_lib.audit.strata import Stratum, estimate
 from pipeline_lib.cli import main
 from pipeline_lib.config import RateRule, parse_config
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge
-from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.forecast import forecast
 from pipeline_lib.rebalance.plan import Audited
-from pipeline_lib.report.forecast import print_forecast
 from pipeline_lib.runtime.errors import DataError
 
 TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]

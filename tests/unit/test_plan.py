@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.audit.labels import audit_edits
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.editing.plan import plan_edits, plan_sham
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.rebalance.plan import (
     Audited,
-    audit_edits,
     choose_edits,
     made_edits,
     needed_edits,
-    plan_edits,
-    plan_sham,
     refuse_small_groups,
     refuse_without_donors,
 )

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from pipeline_lib import cli
+from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.recipe import OverRuns, _interval, assess_recipe, runs_needed
 from pipeline_lib.cli import main
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.config.reseeding import first_difference, reseed
-from pipeline_lib.rebalance.certify import Verdict, judge
 from pipeline_lib.release.provenance import FORM
-from pipeline_lib.release.recipe import OverRuns, _interval, assess_recipe, runs_needed
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json, write_json
 

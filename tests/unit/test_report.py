@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import (
     AttributeLoss,
     AvatarData,
@@ -33,7 +34,6 @@ from pipeline_lib.config.rebalance import EditorSection
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.rates import gap, rate_rows
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.release.cards import rates_section
 from pipeline_lib.report import datasheet, figures, summary, tables
