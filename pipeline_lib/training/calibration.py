@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-
-
-def is_for_calibration(image_ids: Sequence[str]) -> np.ndarray:
-    """Return on which held-out images a detector is calibrated, bool (n,); its error is measured on the others.
-
-    Every other image in the order of their names is, so that both halves are the same in any order of the images.
-    """
-    return np.argsort(np.argsort(np.asarray(image_ids, str))) % 2 == 0
 
 
 def fit_temperatures(logits: Tensor, truth: Tensor) -> Tensor:
