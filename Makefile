@@ -34,13 +34,13 @@ $(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
 	.venv/bin/snakemake --report $@
 
 accept: demo  ## check the acceptance criteria of the demo run
-	.venv/bin/python -m benchmarks.accept $(RESULTS)
+	.venv/bin/python -m experiments.accept $(RESULTS)
 
 seeds: $(VENV)  ## run the default config with five seeds, more than an hour; goes on where it was stopped
-	.venv/bin/python -m benchmarks.seeds --cores $(CORES)
+	.venv/bin/python -m experiments.seeds --cores $(CORES)
 
 severity: $(VENV)  ## the worst group of classifiers by the strength of the bias, two hours; goes on where it was stopped
-	.venv/bin/python -m benchmarks.severity --cores $(CORES)
+	.venv/bin/python -m experiments.severity --cores $(CORES)
 
 # One test uses a network of another project; only the model file of that package is used.
 test: $(VENV)  ## run the tests that every change must pass

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -34,8 +35,8 @@ from rich.table import Table
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from benchmarks.accept import minutes_at_work
 from benchmarks.made_run import VALUES, make_run
+from experiments.accept import minutes_at_work
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_config
 from pipeline_lib.data.shards import iterate_shards, shard_writer
@@ -146,14 +147,14 @@ def _published_shapes(device: torch.device) -> dict[str, tuple[ResNetEncoder, Ge
 def swaps(device: torch.device, folder: Path, faces: int | None = None, candidates: int = 16) -> list[Row]:
     """(b) The whole stage, including disk, against the same composites of images that are already on the device."""
     faces = faces or (64 if device.type == "cpu" else 1024)
-    settings = load_config(ROOT / "config/config.yaml").rebalance.model_copy(
-        update={"candidates": candidates, "shards": 1, "pool": None, "donors": "any"}  # as in the paper
-    )
+    settings = load_config(ROOT / "config/config.yaml").rebalance
+    edit = settings.edit.model_copy(update={"candidates": candidates, "pool": None, "donors": "any"})  # as in the paper
+    settings = settings.model_copy(update={"edit": edit})
     paths = _edited_set(device, folder, faces, settings)
     networks = {name: WEIGHTS / f"{name}.safetensors" for name in ("encoder", "generator")}
     image_set = ImageSet([paths["images"]], paths["parts"], ["mouth"])
     given = {name: [path] for name, path in {**networks, "precision": paths["precision"]}.items()}
-    editor = open_editor(settings, **given, device=device)
+    editor = open_editor(edit, **given, device=device)
     detector = load_weights(paths["selector"], PlainClassifier, device)
     at_once = faces_at_a_time(device, candidates, 64)
     batches = [
@@ -174,6 +175,7 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
             referee=[],
             images=[paths["images"]],
             settings=settings,
+            shards=1,
             run="bench",
             seed=0,
             name="x",
@@ -187,7 +189,7 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
     @torch.no_grad()
     def device_only() -> None:
         for contexts, donors in batches:
-            detector.logits(swap(contexts, donors, settings, editor, device).finished)
+            detector.logits(swap(contexts, donors, edit, editor, device).finished)
 
     return compare("16 candidates per face, including disk", "faces/s", faces, stage, composites_alone=device_only)
 
@@ -201,7 +203,7 @@ def fidelity(device: torch.device, folder: Path) -> list[Row]:
     settings = load_config(ROOT / "config/config.yaml").rebalance
     image_set = ImageSet(sorted((results / "images/samples").iterdir()), results / "parts/samples.parquet", ["mouth"])
     detector = load_weights(results / "models/selector.safetensors", Detector, device)
-    column, count = detector.index(settings.targets[0].attribute), settings.candidates
+    column, count = detector.index(settings.targets[0].attribute), settings.edit.candidates
     networks = WEIGHTS / "encoder.safetensors", WEIGHTS / "generator.safetensors"
     editors = {
         precision: LatentRegressionEditor(Inverter(*networks, device, precision))
@@ -212,7 +214,9 @@ def fidelity(device: torch.device, folder: Path) -> list[Row]:
         for positions in np.split(np.arange(1000), 125):
             donors = np.concatenate([image_set.donors(position, count, 0, "samples") for position in positions])
             for precision, logits in (("float32", exact), ("bfloat16", rounded)):
-                done = swap(image_set.look(positions), image_set.look(donors), settings, editors[precision], device)
+                done = swap(
+                    image_set.look(positions), image_set.look(donors), settings.edit, editors[precision], device
+                )
                 logits.append(detector.logits(done.finished)[:, column].view(-1, count).cpu())
     exact, rounded = torch.cat(exact), torch.cat(rounded)
     best = rounded.argmax(dim=1, keepdim=True)
@@ -249,38 +253,51 @@ def _edited_set(device: torch.device, folder: Path, faces: int, settings: Rebala
     return paths
 
 
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Compute in float32 and without compiled networks."""
+    with mock.patch.dict(os.environ, LATENT_REBALANCE_PRECISION="float32"), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def steps_of(task: GanTask | EncoderTask, count: int, how: contextlib.AbstractContextManager[None]) -> None:
+    """Take the first steps of a training."""
+    with how:
+        for index in range(count):
+            task.step(index)
+
+
 def encoder_step(device: torch.device, folder: Path, steps: int = 8) -> list[Row]:
     """(c) A training step of the encoder with the settings for this device, against plain float32."""
-    tasks = {}
-    for plain in (False, True):
-        choice = {"precision": "float32", "compile": False} if plain else {}
-        training = EncoderTraining(kimg=100, batch=16 if device.type == "cpu" else 128, **choice)
+    tasks, training = {}, EncoderTraining(kimg=100, batch=16 if device.type == "cpu" else 128)
+    for way in (contextlib.nullcontext, plain):
         encoder = load_weights(WEIGHTS / "encoder.safetensors").requires_grad_(True)
         generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
         perceptual = load_perceptual("alex")
-        tasks[plain] = EncoderTask(encoder, generator, perceptual, EncoderSection(training=training), 0, device)
+        with way():
+            tasks[way] = EncoderTask(encoder, generator, perceptual, EncoderSection(training=training), 0, device)
     return compare(
         "encoder training, 64 px",
         "img/s",
         training.batch * steps,
-        lambda: [tasks[False].step(index) for index in range(steps)],
-        plain_float32=lambda: [tasks[True].step(index) for index in range(steps)],
+        lambda: steps_of(tasks[contextlib.nullcontext], steps, contextlib.nullcontext()),
+        plain_float32=lambda: steps_of(tasks[plain], steps, plain()),
     )
 
 
 def gan_step(device: torch.device, folder: Path, steps: int = 16) -> list[Row]:
     """(d) GAN training with the settings of the default run, against plain float32 and a penalty at every step."""
     images = torch.randint(0, 256, (256, 3, 64, 64), dtype=torch.uint8)
-    plain = {"precision": "float32", "compile": False}
-    choices = {"": {"penalty_every": 16}, "plain_float32": {"penalty_every": 16, **plain}}
-    choices["plain_float32_penalty_at_every_step"] = {"penalty_every": 1, **plain}
-    batch, tasks = 16 if device.type == "cpu" else 128, {}
-    for name, choice in choices.items():
+    choices = {"": (contextlib.nullcontext, 16), "plain_float32": (plain, 16)}
+    choices["plain_float32_penalty_at_every_step"] = (plain, 1)
+    batch, calls = 16 if device.type == "cpu" else 128, {}
+    for name, (way, every) in choices.items():
         generator = load_weights(WEIGHTS / "generator.safetensors", Generator).requires_grad_(True)
         discriminator = load_weights(WEIGHTS / "discriminator.safetensors", Discriminator).requires_grad_(True)
-        training = GanTraining(kimg=100, batch=batch, warmup_steps=0, **choice)
-        tasks[name] = GanTask(generator, discriminator, images, training, 0, device, "bench")
-    calls = {name: lambda task=task: [task.step(index) for index in range(steps)] for name, task in tasks.items()}
+        with way():
+            training = GanTraining(kimg=100, batch=batch, penalty_every=every)
+            task = GanTask(generator, discriminator, images, training, 0, device, "bench")
+        calls[name] = lambda task=task, way=way: steps_of(task, steps, way())
     return compare("GAN training, 64 px", "img/s", batch * steps, calls.pop(""), **calls)
 
 
@@ -392,7 +409,7 @@ def _as_pixels(decoded: Tensor) -> np.ndarray:
 def planning(device: torch.device, folder: Path) -> list[Row]:
     """(g) A dry run of 1,000 shards against the limit of ten seconds, and the overhead of the workflow."""
     values = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"run": "bench-of-the-dry-run"}
-    values["rebalance"]["shards"] = 1000
+    values["jobs"] = 1000
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     start = time.perf_counter()
     subprocess.run(

@@ -29,9 +29,9 @@ VALUES: dict[str, Any] = {
             {"where": {"long_hair": True}, "attribute": "smiling", "rate": 0.5},
             {"where": {"long_hair": False}, "attribute": "smiling", "rate": 0.5},
         ],
-        "editor": "poisson",
-        "shards": SHARDS,
+        "edit": {"editor": "poisson"},
     },
+    "jobs": SHARDS,
     "retrain": None,
 }
 
@@ -91,7 +91,7 @@ def make_run(
     edits = edits.assign(attribute="smiling", wanted=~labels["smiling"].to_numpy()[list(edited)])
     write_table(folder / "plan/dataset.parquet", "plan", edits, metadata)
     (folder / "models").mkdir(exist_ok=True)
-    editor, roles = settings.editor, ["encoder", "source/generator"] if config.uses_encoder else []
+    editor, roles = settings.edit.editor, ["encoder", "source/generator"] if config.uses_encoder else []
     if isinstance(editor, Translation):
         roles += [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
     models = [folder / f"models/{role}.safetensors" for role in [*roles, "selector"]]
@@ -102,7 +102,7 @@ def make_run(
     for path in models:
         save_weights(path, PlainClassifier([path.stem], width=4), {"made_by": at_revision("train_detector")})
     made_by = metadata | {
-        "config_digest": digest_of(settings.model_dump()),
+        "config_digest": settings.candidates_digest(),
         "models_digest": digest_of_files(*given, *models),
     }
     tried = edits[["image_id"]].assign(donor_id=[names[(place + 1) % len(names)] for place in edited], chosen=True)

@@ -154,7 +154,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("export", type=Path, help="folder written by `export`")
     reproduce.set_defaults(command=_reproduce)
+
+    tools = commands.add_parser("tools", help="tools beside the workflow").add_subparsers(required=True)
+    photos = tools.add_parser("photos", help="draw JPEG files and their labels, to try a config for photographs with")
+    photos.add_argument("folder", type=Path)
+    photos.add_argument("count", type=int, nargs="?", default=5000, help="number of files (default: 5000)")
+    photos.add_argument("--seed", type=int, default=0)
+    photos.set_defaults(command=_photos)
+
+    utkface = tools.add_parser("utkface", help="write the table of the biased subset of UTKFace")
+    utkface.add_argument("folder", type=Path, help="folder of UTKFace's aligned and cropped images")
+    utkface.add_argument("table", type=Path, help="CSV file to write")
+    utkface.add_argument("--bias", choices=["race", "age"], default="race")
+    utkface.add_argument("--seed", type=int, default=0)
+    utkface.set_defaults(command=_utkface)
     return parser
+
+
+def _photos(options: argparse.Namespace) -> int:
+    from pipeline_lib.data.example_photos import write_photos
+
+    table = write_photos(options.folder, options.count, options.seed)
+    print(f"{options.count:,} files in {options.folder} and their labels in {table}")
+    return 0
+
+
+def _utkface(options: argparse.Namespace) -> int:
+    from pipeline_lib.data.utkface import biased, read_names
+
+    table = biased(read_names(options.folder), options.bias, options.seed)
+    table.to_csv(options.table, index=False)
+    count = table["split"].value_counts()
+    print(f"{options.table}: {count['train']} images to train on, {count['held_out']} held out")
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -313,7 +345,7 @@ def _runs_snakemake(folder: Path) -> bool:
 
 
 def _recipe(options: argparse.Namespace) -> int:
-    from pipeline_lib.release.recipe import assess_recipe, print_recipe
+    from pipeline_lib.audit.recipe import assess_recipe, print_recipe
 
     found = assess_recipe(options.results)
     print_recipe(found)
@@ -367,7 +399,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pipeline_lib.report.forecast import print_forecast
+    from pipeline_lib.audit.forecast import print_forecast
 
     if not (0 <= (options.failing or 0) <= 1 and options.labels >= 0):
         raise PipelineError("`--failing` is a share from 0 to 1, and `--labels` a number from 0; correct them")
@@ -398,7 +430,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from pipeline_lib.report.audit import write_audit
+    from pipeline_lib.audit.sheets import write_audit
 
     if options.count < 1 or options.sheet < 1:
         raise PipelineError("`--count` and `--sheet` are numbers from 1; correct them")

@@ -33,7 +33,7 @@ class Request(BaseModel):
         donor: name of the image that they come from, or None.
         colour: their colour instead, each channel in 0 to 255, or None.
         buffer: width in pixels of the ring around them that the encoder fills in.
-        finish: what is kept of the composite, as `rebalance.finish` in a config.
+        finish: what is kept of the composite, as `rebalance.edit.finish` in a config.
     """
 
     model_config = ConfigDict(extra="forbid")

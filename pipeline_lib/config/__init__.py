@@ -19,7 +19,6 @@ from pipeline_lib.config.backends import (
     OnnxParts,
     Parts,
     PartsBackend,
-    SaliencyParts,
     SupervisedTraining,
     TrainedHere,
     TransformersNetwork,
@@ -48,6 +47,7 @@ from pipeline_lib.config.data import (
 from pipeline_lib.config.messages import describe
 from pipeline_lib.config.rebalance import (
     BoxRegion,
+    Edit,
     Editor,
     Inpainting,
     LatentRegression,
@@ -62,7 +62,6 @@ from pipeline_lib.config.rebalance import (
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     AttributeLoss,
-    Augmentation,
     Certify,
     Detectors,
     Encoder,
@@ -71,7 +70,6 @@ from pipeline_lib.config.sections import (
     GanTraining,
     Generator,
     GrowthPhase,
-    IdentityLoss,
     LocalDiscriminator,
     LocalLoss,
     MaskSampling,
@@ -89,7 +87,6 @@ from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
     "AttributeLoss",
-    "Augmentation",
     "AvatarData",
     "BackboneNetwork",
     "BoxRegion",
@@ -101,6 +98,7 @@ __all__ = [
     "Data",
     "DetectorNetwork",
     "Detectors",
+    "Edit",
     "Editor",
     "Encoder",
     "EncoderTraining",
@@ -113,7 +111,6 @@ __all__ = [
     "GivenParts",
     "GrowthPhase",
     "HuggingFaceData",
-    "IdentityLoss",
     "Inpainting",
     "LatentRegression",
     "LibraryNetwork",
@@ -134,7 +131,6 @@ __all__ = [
     "RateRule",
     "Rebalance",
     "Retrain",
-    "SaliencyParts",
     "Sample",
     "Square",
     "Studies",

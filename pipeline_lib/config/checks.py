@@ -47,7 +47,7 @@ MOST_RELATED = 12  # attributes of targets and conditions, of which every combin
 def check_paths(config: Config) -> None:
     """Check that every file and folder that is named exists, but for published weights: they can be fetched."""
     published = config.published
-    fetched = (published.folder, *published.files().values()) if published else ()
+    fetched = published.files().values() if published else ()
     for key, path, is_folder, is_optional in _paths(config):
         if path not in fetched and not (path.is_dir() if is_folder else path.is_file()):
             kind, mend = "folder" if is_folder else "file", " or remove the key" if is_optional else ""
@@ -86,9 +86,9 @@ def check_attributes(config: Config) -> None:
         for name in (target.attribute, *target.where):
             is_learnt = name in config.detectors.attributes
             check_name("rebalance.targets", name if is_learnt else column_of(name), config.detectors.attributes)
-    for attribute, altered in config.rebalance.alters.items():
+    for attribute, altered in config.rebalance.edit.alters.items():
         for name in altered:
-            check_name(f"rebalance.alters.{attribute}", name, attributes)
+            check_name(f"rebalance.edit.alters.{attribute}", name, attributes)
     for key, region in _regions(config):
         named = "name" if isinstance(region, PartRegion) else "shows"
         for part in region.parts:
@@ -103,8 +103,11 @@ def check_attributes(config: Config) -> None:
 def _regions(config: Config) -> Iterator[tuple[str, PartRegion | BoxRegion]]:
     """Yield the regions that are swapped, with their keys."""
     for attribute in config.rebalance.edited:
-        own = config.rebalance.region_key(attribute)
-        yield f"rebalance.regions.{own}" if own else "rebalance.region", config.rebalance.region_of(attribute)
+        own = config.rebalance.edit.region_key(attribute)
+        yield (
+            f"rebalance.edit.regions.{own}" if own else "rebalance.edit.region",
+            config.rebalance.edit.region_of(attribute),
+        )
 
 
 def check_names(config: Config) -> None:
@@ -270,16 +273,16 @@ def check_sections(config: Config) -> None:
     for section in ("generator", "encoder"):
         if config.uses_encoder and getattr(config, section) is None:
             raise ValueError(
-                f"`{section}` is missing, and `rebalance.editor: {config.rebalance.editor.kind}` needs it; "
+                f"`{section}` is missing, and `rebalance.edit.editor: {config.rebalance.edit.editor.kind}` needs it; "
                 "add it, or use `editor: poisson`"
             )
     if config.uses_generator and config.generator is None:
         raise ValueError("`generator` is missing, and `retrain` needs it; add it, or set `retrain: null`")
-    editor = config.rebalance.editor
+    editor = config.rebalance.edit.editor
     if isinstance(editor, Translation) and editor.method != "inpainting-network" and not config.rebalance.parts:
         raise ValueError(
-            f"`rebalance.editor.method: {editor.method}` learns from segmented parts, and a box that shows none has no "
-            "segmenter; set `rebalance.region.shows`, or use inpainting-network"
+            f"`rebalance.edit.editor.method: {editor.method}` learns from segmented parts, and a box that shows none "
+            "has no segmenter; set `rebalance.edit.region.shows`, or use inpainting-network"
         )
 
 
@@ -341,8 +344,8 @@ def check_networks(config: Config) -> None:
 
 def _check_methods(config: Config) -> None:
     """Check that the generator has the latents that the methods of the config optimise."""
-    editor, named = config.rebalance.editor, config.studies.comparison.methods or []
-    given = [("rebalance.editor.method", editor.method)] if isinstance(editor, Optimization) else []
+    editor, named = config.rebalance.edit.editor, config.studies.comparison.methods or []
+    given = [("rebalance.edit.editor.method", editor.method)] if isinstance(editor, Optimization) else []
     given += [("studies.comparison.methods", method) for method in named]
     for key, method in given:
         if method in impossible_methods(config.source_family):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 #: Image sets that a run can compare, in the order of the paper's Fig. 12, with the control last.
@@ -9,6 +10,25 @@ IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", 
 
 #: Samples of further GANs that the retrained one can be compared with, after those in the order of a report.
 BASELINES = ("resampled", "sham", "ideal", "images_only", "second_selector")
+
+#: Readable names of image sets, sources of labels and metrics, where replacing underscores is not enough.
+NAMES = {
+    "dataset": "original dataset",
+    "samples": "samples of the source GAN",
+    "samples_rebalanced": "rebalanced samples",
+    "dataset_rebalanced": "rebalanced dataset",
+    "retrained": "retrained GAN",
+    "control": "control GAN",
+    "resampled": "GAN of resampled originals",
+    "sham": "GAN of sham edits",
+    "ideal": "GAN of ideal edits",
+    "images_only": "GAN retrained without the loss on attributes",
+    "second_selector": "GAN retrained with another selector",
+    "truth": "ground truth",
+    "corrected": "referee, corrected",
+    "masked_l1": "masked L1",
+    "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
+}
 
 #: Image sets that can be audited, and the keys of the config that name the labels.
 AUDITED = {
@@ -134,3 +154,8 @@ CELEBA_HQ_PARTS = (
 def group_name(where: Mapping[str, bool]) -> str:
     """Return the name of a group, such as `long_hair and not hat`, or `all` without conditions."""
     return " and ".join(name if value else f"not {name}" for name, value in where.items()) or "all"
+
+
+def readable(name: str) -> str:
+    """Return the readable form of a name in the tables."""
+    return NAMES.get(name, re.sub(r"(?<=\S)=(?=\S)", " ", name.replace("_", " ")))  # race=East Asian: race East Asian

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, RateRule, Section, Share
 from pipeline_lib.config.columns import column_of, text_of
 from pipeline_lib.config.sections import PrecisionChoice
 from pipeline_lib.runtime.files import digest_of
@@ -87,13 +87,9 @@ class Inpainting(Section):
     path: Folder = Field(description="its folder, as `save_pretrained` writes it, with safetensors weights")
     present: str = Field(description="prompt for a part that has the attribute, such as `a smiling mouth`")
     absent: str = Field(description="prompt for a part that does not, such as `a serious mouth`")
-    avoid: str | None = Field(None, description="prompt of what the part must not show")
-    steps: Count = Field(30, description="denoising steps")
-    guidance: Positive = Field(7.5, description="weight of the prompt (classifier-free guidance)")
     side: Annotated[Count, Field(multiple_of=8)] | None = Field(
         512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
     )
-    batch: Count = Field(8, description="images drawn at a time")
 
 
 class Optimization(Section):
@@ -175,14 +171,9 @@ Targets = Annotated[
 ]
 
 
-class Rebalance(Section):
-    """Target rates and the edits that reach them."""
+class Edit(Section):
+    """How an edit is made: what is swapped, by which editor, and how it is chosen among candidates."""
 
-    targets: Targets = Field(
-        description="target rate of an attribute in each group; the group gap is first minus second, and of more than "
-        "two groups the largest difference between two of them, beyond that of their targets. Several attributes are "
-        "rebalanced together, and a condition may name one that has targets itself",
-    )
     region: Region = Field(PartRegion(), description="region to swap")
     regions: dict[str, Region] = Field(
         {}, description="regions by the attribute that they show, where it is another one than `region`"
@@ -224,16 +215,6 @@ class Rebalance(Section):
         description="random donors from which those to be tried are selected, because they differ least from the image "
         "around the region; this only compares pixels; null: as many as `candidates`, as in the paper",
     )
-    spares: Share = Field(
-        0.0,
-        description="share of the edits that are planned beyond those needed, to take the place of failed ones of the "
-        "same target",
-    )
-    labels: Annotated[list[Path], Field(min_length=1)] | None = Field(
-        None,
-        description="CSVs with labels of earlier edits of this run, from the sheets of `python -m pipeline_lib audit`; "
-        "each target then has as many more edits of the dataset as make up for the share that fails",
-    )
     refine: Annotated[int, Field(ge=0)] = Field(
         0,
         description="gradient steps on the latent of each chosen composite, so that it shows the known pixels better; "
@@ -243,13 +224,6 @@ class Rebalance(Section):
         "auto",
         description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
     )
-    shards: Count = Field(2, description="parallel jobs for the edits of one image set")
-    compare: Count = Field(96, description="images on which part and box regions are compared")
-
-    @property
-    def edited(self) -> tuple[str, ...]:
-        """Names of the attributes that are edited, in the order in which the targets name them."""
-        return tuple(dict.fromkeys(target.attribute for target in self.targets))
 
     def region_key(self, attribute: str) -> str | None:
         """Return the key in `regions` of an attribute, which may be its column; None: it is shown by `region`."""
@@ -263,14 +237,63 @@ class Rebalance(Section):
         """Return the region whose swap gives an image the attribute."""
         return self.regions.get(self.region_key(attribute), self.region)
 
-    def for_attribute(self, attribute: str) -> Rebalance:
-        """Return this section with the region of one attribute, for the edits of that attribute."""
+    def for_attribute(self, attribute: str) -> Edit:
+        """Return this section with the region of one attribute alone."""
         return self.model_copy(update={"region": self.region_of(attribute), "regions": {}})
+
+    @model_validator(mode="after")
+    def _pool_holds_the_candidates(self) -> Edit:
+        if self.pool is not None and self.pool < self.candidates:
+            raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
+        return self
+
+    @model_validator(mode="after")
+    def _only_latents_are_refined(self) -> Edit:
+        if self.refine and not isinstance(self.editor, LatentRegression):
+            raise ValueError(f"`refine`: the editor {self.editor.kind} has no latent to refine; remove the key")
+        return self
+
+    @model_validator(mode="after")
+    def _inpainting_draws_its_own_part(self) -> Edit:
+        if isinstance(self.editor, Inpainting):
+            if self.finish == "detail":
+                raise ValueError(
+                    "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region` or `none`"
+                )
+            if self.touch == "all":
+                raise ValueError("`touch: all` gives images their own part, which inpainting cannot; set `edited`")
+        return self
+
+
+class Rebalance(Section):
+    """What is wanted, and the edits that reach it."""
+
+    targets: Targets = Field(
+        description="target rate of an attribute in each group; the group gap is first minus second, and of more than "
+        "two groups the largest difference between two of them, beyond that of their targets. Several attributes are "
+        "rebalanced together, and a condition may name one that has targets itself",
+    )
+    spares: Share = Field(
+        0.0,
+        description="share of the edits that are planned beyond those needed, to take the place of failed ones of the "
+        "same target",
+    )
+    labels: Annotated[list[Path], Field(min_length=1)] | None = Field(
+        None,
+        description="CSVs with labels of earlier edits of this run, from the sheets of `python -m pipeline_lib audit`; "
+        "each target then has as many more edits of the dataset as make up for the share that fails",
+    )
+    edit: Edit = Field(Edit(), description="how an edit is made")
+
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """Names of the attributes that are edited, in the order in which the targets name them."""
+        return tuple(dict.fromkeys(target.attribute for target in self.targets))
 
     def alone(self, attribute: str) -> Rebalance:
         """Return this section with region and targets of one attribute, as if no other were edited."""
         targets = [target for target in self.targets if target.attribute == attribute]
-        return self.for_attribute(attribute).model_copy(update={"targets": targets})
+        return self.model_copy(update={"targets": targets, "edit": self.edit.for_attribute(attribute)})
 
     def first_attribute(self) -> Rebalance:
         """Return this section for the attribute of the first target alone."""
@@ -284,7 +307,7 @@ class Rebalance(Section):
     @property
     def regions_by_attribute(self) -> dict[str, PartRegion | BoxRegion]:
         """Region of each attribute that is edited."""
-        return {attribute: self.region_of(attribute) for attribute in self.edited}
+        return {attribute: self.edit.region_of(attribute) for attribute in self.edited}
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -293,76 +316,56 @@ class Rebalance(Section):
 
     def carries(self, attribute: str, other: str) -> bool:
         """Return whether an image keeps its label of another attribute when `attribute` is edited."""
-        if self.finish == "none" or column_of(other) == column_of(attribute):
+        if self.edit.finish == "none" or column_of(other) == column_of(attribute):
             return False  # all pixels are new, or it is the attribute itself or another value of its column
-        if key := self.alters_key(attribute):
-            return other not in self.alters[key]
+        if key := self.edit.alters_key(attribute):
+            return other not in self.edit.alters[key]
         return any(other in (target.attribute, *target.where) for target in self.targets)
+
+    def candidates_digest(self) -> str:
+        """Digest of all that decides which candidates an edit has and which of them is chosen."""
+        how = self.edit.model_dump(mode="json", exclude={"alters"})
+        return digest_of([how, [target.model_dump() for target in self.targets]])
 
     def edits_digest(self, attribute: str) -> str:
         """Digest of all that decides how the edits of an attribute look, and of nothing that decides how many."""
-        how = self.for_attribute(attribute).model_dump(
-            mode="json", exclude={"targets", "alters", "labels", "spares", "shards", "compare"}
-        )
+        how = self.edit.for_attribute(attribute).model_dump(mode="json", exclude={"alters"})
         return digest_of([how, attribute])
-
-    @model_validator(mode="after")
-    def _pool_holds_the_candidates(self) -> Rebalance:
-        if self.pool is not None and self.pool < self.candidates:
-            raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
-        return self
 
     @model_validator(mode="after")
     def _regions_are_used_and_alike(self) -> Rebalance:
         regions = self.regions_by_attribute.values()
         if len({bool(region.parts) for region in regions}) > 1:
-            raise ValueError("`regions`: some show parts and others none; let each box show one, or none of them")
-        if unused := sorted(set(self.regions) - {self.region_key(attribute) for attribute in self.edited}):
-            raise ValueError(f"`regions` names `{unused[0]}`, which has no target; remove it, or add a target")
+            raise ValueError("`edit.regions`: some show parts and others none; let each box show one, or none of them")
+        if unused := sorted(set(self.edit.regions) - {self.edit.region_key(attribute) for attribute in self.edited}):
+            raise ValueError(f"`edit.regions` names `{unused[0]}`, which has no target; remove it, or add a target")
         return self
 
     @model_validator(mode="after")
     def _alters_what_no_edit_must_keep(self) -> Rebalance:
-        if unused := sorted(set(self.alters) - {self.alters_key(attribute) for attribute in self.edited}):
-            raise ValueError(f"`alters` names `{unused[0]}`, which has no target; remove it, or add a target")
+        if unused := sorted(set(self.edit.alters) - {self.edit.alters_key(attribute) for attribute in self.edited}):
+            raise ValueError(f"`edit.alters` names `{unused[0]}`, which has no target; remove it, or add a target")
         for target in self.targets:
-            key = self.alters_key(target.attribute)
-            if kept := sorted(set(self.alters.get(key, ())) & set(target.where)):
+            key = self.edit.alters_key(target.attribute)
+            if kept := sorted(set(self.edit.alters.get(key, ())) & set(target.where)):
                 raise ValueError(
-                    f"`alters.{key}` names `{kept[0]}`, a condition of its target, which no edit must "
+                    f"`edit.alters.{key}` names `{kept[0]}`, a condition of its target, which no edit must "
                     "change; remove it, or use another region or condition"
                 )
         return self
 
     @model_validator(mode="after")
     def _only_one_attribute_is_touched_or_drawn(self) -> Rebalance:
-        if len(self.edited) > 1 and self.touch == "all":
-            raise ValueError("`touch: all` is for targets of one attribute, and there are several; set `edited`")
-        if len(self.edited) > 1 and isinstance(self.editor, Inpainting):
-            raise ValueError("`editor: inpainting` has prompts for one attribute; make a run for each attribute")
+        if len(self.edited) > 1 and self.edit.touch == "all":
+            raise ValueError("`edit.touch: all` is for targets of one attribute, and there are several; set `edited`")
+        if len(self.edited) > 1 and isinstance(self.edit.editor, Inpainting):
+            raise ValueError("`edit.editor: inpainting` has prompts for one attribute; make a run for each attribute")
         return self
 
     @model_validator(mode="after")
     def _spares_stay_untouched(self) -> Rebalance:
-        if self.spares and self.touch == "all":
+        if self.spares and self.edit.touch == "all":
             raise ValueError(
-                "`spares` that are not needed stay untouched, but `touch: all` touches every image; remove one"
+                "`spares` that are not needed stay untouched, but `edit.touch: all` touches every image; remove one"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _only_latents_are_refined(self) -> Rebalance:
-        if self.refine and not isinstance(self.editor, LatentRegression):
-            raise ValueError(f"`refine`: the editor {self.editor.kind} has no latent to refine; remove the key")
-        return self
-
-    @model_validator(mode="after")
-    def _inpainting_draws_its_own_part(self) -> Rebalance:
-        if isinstance(self.editor, Inpainting):
-            if self.finish == "detail":
-                raise ValueError(
-                    "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region` or `none`"
-                )
-            if self.touch == "all":
-                raise ValueError("`touch: all` gives images their own part, which inpainting cannot; set `edited`")
         return self

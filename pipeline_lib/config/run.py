@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline_lib.config.backends import Parts, PartsBackend, TrainedHere, fill_backend
-from pipeline_lib.config.base import Section
+from pipeline_lib.config.base import Count, Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
 from pipeline_lib.config.rebalance import LatentRegression, Optimization, PartRegion, Rebalance
@@ -25,6 +25,7 @@ class Config(Section):
     allow_cpu: bool = Field(
         False, description="use the CPU where `--resources gpu` or a cluster asks for a GPU and there is none"
     )
+    jobs: Count = Field(2, description="jobs for the edits of each image set, which can run at a time")
     data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: PartsBackend = Field(Parts(), description="the part segmenter")
@@ -36,7 +37,7 @@ class Config(Section):
         None, description="the masked encoder into its latent space; needed by `editor: latent-regression`"
     )
     sample: Sample = Field(Sample(), description="sampling from the generators")
-    rebalance: Rebalance = Field(description="target rates and the edits that reach them")
+    rebalance: Rebalance = Field(description="what is wanted, and how edits are made")
     retrain: Retrain | None = Field(
         description="training of the retrained GAN and of the control GAN; null: only the images are rebalanced"
     )
@@ -69,14 +70,14 @@ class Config(Section):
 
     @property
     def alters(self) -> dict[str, list[str]]:
-        """What `rebalance.alters` says, and of avatars what other drawings of the region's parts can change."""
+        """What `rebalance.edit.alters` says, and of avatars what other drawings of the region's parts can change."""
         regions = self.rebalance.regions_by_attribute if self.data.reader == "avatars" else {}
         drawn = {
             attribute: sorted({name for part in region.parts for name in AVATAR_SHOWN_BY[part]} - {attribute})
             for attribute, region in regions.items()
             if isinstance(region, PartRegion) and set(region.parts) <= set(AVATAR_SHOWN_BY)
         }
-        return drawn | self.rebalance.alters
+        return drawn | self.rebalance.edit.alters
 
     @property
     def learns_selector(self) -> bool:
@@ -86,7 +87,7 @@ class Config(Section):
     @property
     def uses_encoder(self) -> bool:
         """Whether the editor inverts collages with an encoder and a generator."""
-        return isinstance(self.rebalance.editor, LatentRegression | Optimization)
+        return isinstance(self.rebalance.edit.editor, LatentRegression | Optimization)
 
     @property
     def uses_generator(self) -> bool:

@@ -149,6 +149,12 @@ class Discovery(Section):
     replacements: Annotated[int, Field(ge=2)] = Field(20, description="samples that replace it in turn")
 
 
+class Regions(Section):
+    """The same donors swapped by part and by the paper's box."""
+
+    images: Count = Field(96, description="samples that are edited")
+
+
 class Studies(Section):
     """The paper's studies, which the target `studies` runs; the default run does not."""
 
@@ -166,4 +172,5 @@ class Studies(Section):
     completion: Completion = Field(Completion(), description="holes in real images, filled with and without a mask")
     multimodal: Multimodal = Field(Multimodal(), description="the same image with several examples of a part")
     illumination: Illumination = Field(Illumination(), description="what follows a change of the light on one half")
+    regions: Regions = Field(Regions(), description="part against box")
     discovery: Discovery = Field(Discovery(), description="parts found without labels, by superpixels")

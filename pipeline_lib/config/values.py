@@ -21,15 +21,15 @@ def resolve_values(config: Config) -> Config:
 
     A target in the group `race=each` becomes one in the group of each value of that column. Values such as 1 or no of a
     column that has only such become true and false of the column itself. A column that is listed in `data.attributes`,
-    `detectors.attributes` or `rebalance.alters` is replaced by those attributes `column=value` that are meant.
+    `detectors.attributes` or `rebalance.edit.alters` is replaced by those attributes `column=value` that are meant.
 
     Raises:
         ValueError: the table has no such value, or the reader has no values.
     """
     settings, listed = config.rebalance, dict(_listed_attributes(config))
     conditions = [name for target in settings.targets for name in (target.attribute, *target.where)]
-    altered = [name for key, names in settings.alters.items() for name in (key, *names)]
-    every = [*conditions, *altered, *settings.regions, *(name for names in listed.values() for name in names)]
+    altered = [name for key, names in settings.edit.alters.items() for name in (key, *names)]
+    every = [*conditions, *altered, *settings.edit.regions, *(name for names in listed.values() for name in names)]
     if not any("=" in name for name in every):
         return config
     columns = _Columns(config.data, every)
@@ -41,15 +41,16 @@ def resolve_values(config: Config) -> Config:
         values[section]["attributes"] = _of_values(plain, named)
 
     def resolved(key: str, name: str) -> str:
-        return columns.condition(f"rebalance.{key}", name, True)[0]
+        return columns.condition(f"rebalance.edit.{key}", name, True)[0]
 
     known = values["data"]["attributes"] if "data" in listed else named
-    values["rebalance"] |= {
-        "targets": [target.model_dump() for target in targets],
-        "regions": {resolved("regions", name): region for name, region in values["rebalance"]["regions"].items()},
+    values["rebalance"]["targets"] = [target.model_dump() for target in targets]
+    edit = values["rebalance"]["edit"]
+    edit |= {
+        "regions": {resolved("regions", name): region for name, region in edit["regions"].items()},
         "alters": {
             resolved("alters", name): _of_values([resolved(f"alters.{name}", other) for other in others], known)
-            for name, others in settings.alters.items()
+            for name, others in settings.edit.alters.items()
         },
     }
     return Config.model_validate(values)

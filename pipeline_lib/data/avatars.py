@@ -196,7 +196,9 @@ def draw_variants(face: Face, exchanged: Sequence[str]) -> Iterator[tuple[str, F
     unknown = ", ".join(sorted(set(exchanged) - set(AVATAR_EXCHANGEABLE)))
     if unknown or not exchanged:
         known = ", ".join(AVATAR_EXCHANGEABLE)
-        raise DataError(f"rebalance.region: no drawings to exchange of {unknown or 'no part'}; the parts are {known}")
+        raise DataError(
+            f"rebalance.edit.region: no drawings to exchange of {unknown or 'no part'}; the parts are {known}"
+        )
     places, options = zip(*(_DRAWINGS[part] for part in exchanged), strict=True)
     for drawings in itertools.product(*options):
         avatar = copy.copy(face.avatar)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -248,3 +249,11 @@ def read_tables(paths: Sequence[str | Path], kind: str, columns: Sequence[str] |
 def attribute_columns(rows: pd.DataFrame, kind: str) -> list[str]:
     """Return the attribute columns of an open table."""
     return [name for name in rows.columns if name not in SCHEMAS[kind].names]
+
+
+def is_for_calibration(image_ids: Sequence[str]) -> np.ndarray:
+    """Return on which held-out images a detector is calibrated, bool (n,); its error is measured on the others.
+
+    Every other image in the order of their names is, so that both halves are the same in any order of the images.
+    """
+    return np.argsort(np.argsort(np.asarray(image_ids, str))) % 2 == 0

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Rebalance
+from pipeline_lib.config import Edit
 from pipeline_lib.imaging.transfer import as_pixels, to_float
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import in_group
@@ -49,7 +49,7 @@ def judge(
     return Judged(pixels, logit, in_group, strength)
 
 
-def choose_best(strength: Tensor, differs: Tensor, settings: Rebalance) -> Tensor:
+def choose_best(strength: Tensor, differs: Tensor, settings: Edit) -> Tensor:
     """Return which candidate of each face to take, (faces, 1), given strength and seam (faces, candidates)."""
     strongest = strength.amax(dim=1, keepdim=True)
     if settings.choose == "strongest":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Rebalance
+from pipeline_lib.config import Edit
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
@@ -117,7 +117,7 @@ class ImageSet:
         others = len(pool) - is_donor
         if count > others:
             raise DataError(
-                f"`rebalance.candidates` or `rebalance.pool`: {count} donors requested, but {name} has only {others}; "
+                f"`rebalance.edit.candidates` or `pool`: {count} donors requested, but {name} has only {others}; "
                 "use fewer" + ("" if len(pool) == len(self.with_part) else " or `donors: any`")
             )
         drawn = seeding.numpy_generator(seed, "donors", name, position).choice(others, count, replace=False)
@@ -137,7 +137,7 @@ def gather(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def donor_pools(
-    image_set: ImageSet, attribute: str, table: Path, kind: str, settings: Rebalance, name: str
+    image_set: ImageSet, attribute: str, table: Path, kind: str, settings: Edit, name: str
 ) -> dict[bool, np.ndarray | None]:
     """Return the positions of the possible donors for each value of an attribute; None for every image with a part.
 
@@ -150,7 +150,7 @@ def donor_pools(
     return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}
 
 
-def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device: torch.device) -> Tensor:
+def select_donors(contexts: Looked, donors: Looked, settings: Edit, device: torch.device) -> Tensor:
     """Return which of a context's donors to try, int64 (n, candidates): those with the least seam, in their order.
 
     Args:
@@ -169,7 +169,7 @@ def select_donors(contexts: Looked, donors: Looked, settings: Rebalance, device:
     return torch.cat([_closest_donors(*batch, size, settings, device) for batch in batches])
 
 
-def _closest_donors(contexts: Looked, donors: Looked, size: int, settings: Rebalance, device: torch.device) -> Tensor:
+def _closest_donors(contexts: Looked, donors: Looked, size: int, settings: Edit, device: torch.device) -> Tensor:
     image, parts = (rows.repeat_interleave(size, dim=0) for rows in contexts.to(device))
     images, donor_parts = donors.to(device)
     masks = region_masks(settings.region, donor_parts, parts)

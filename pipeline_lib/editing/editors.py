@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Inpainting, Optimization, Poisson, Rebalance, Translation
+from pipeline_lib.config import Edit, Inpainting, Optimization, Poisson, Translation
 from pipeline_lib.editing.editor import Editor, Wish
 from pipeline_lib.editing.inpainting import InpaintingEditor
 from pipeline_lib.editing.translation import open_translation
@@ -49,7 +49,7 @@ class PoissonEditor:
 
 
 def open_editor(
-    settings: Rebalance,
+    settings: Edit,
     encoder: list[Path],
     generator: list[Path],
     precision: list[Path],
@@ -80,7 +80,7 @@ def open_editor(
         return open_translation(settings.editor.method, model, device)
     if not (encoder and generator and precision):
         raise ConfigError(
-            f"`rebalance.editor`: {settings.editor.kind} needs an encoder and its generator; none are given"
+            f"`rebalance.edit.editor`: {settings.editor.kind} needs an encoder and its generator; none are given"
         )
     if isinstance(settings.editor, Optimization):
         how = settings.editor

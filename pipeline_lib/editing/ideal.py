@@ -46,7 +46,7 @@ def draw_ideal(
     known = attributes_of(settings.targets)
     drawn = {}
     for edit in needed_edits(read_table(plan, "plan")).itertuples():
-        parts = settings.region_of(edit.attribute).parts
+        parts = settings.edit.region_of(edit.attribute).parts
         face = face_of(data, edit.image_id)
         variants = successful_variants(face, parts, edit.attribute, edit.wanted, known)
         name = nearest.get(edit.image_id)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Rebalance
+from pipeline_lib.config import Edit, Rebalance
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.choice import choose_best, closest
@@ -89,35 +89,35 @@ def choose_again(
     count = tried if candidates is None else candidates
     if not 0 < count <= tried:
         raise UnansweredError(f"{count} candidates: the run tried {tried} for each face, and the others have no scores")
-    if count < tried and settings.pool is None:
+    if count < tried and settings.edit.pool is None:
         raise UnansweredError(
-            f"{count} candidates: without `rebalance.pool` that many draw other donors than {tried} do"
+            f"{count} candidates: without `rebalance.edit.pool` that many draw other donors than {tried} do"
         )
-    if settings.refine:
-        raise UnansweredError("`rebalance.refine`: scores of refined edits replaced those that they were chosen by")
+    if settings.edit.refine:
+        raise UnansweredError(
+            "`rebalance.edit.refine`: scores of refined edits replaced those that they were chosen by"
+        )
     wanted_of = plan.set_index("image_id")["wanted"]
     columns = {key: torch.tensor(found[key].to_numpy()).view(faces, tried) for key in ("logit", "in_group", "seam")}
     wanted = torch.tensor(wanted_of.loc[found["image_id"].to_numpy().reshape(faces, tried)[:, 0]].to_numpy(bool))
     strength = torch.where(wanted[:, None], columns["logit"], -columns["logit"])
     vetoed = strength.masked_fill(~columns["in_group"], -torch.inf)
     differing = int(
-        (_choose(vetoed, columns["seam"], tried, 0.0, settings)[1].flatten().numpy() != found["chosen"]).sum()
+        (_choose(vetoed, columns["seam"], tried, 0.0, settings.edit)[1].flatten().numpy() != found["chosen"]).sum()
     )
     if differing:
         raise UnansweredError(
             f"tables of candidates: `rebalance` does not give the run's own choice for {differing} of them; the config "
             "is of another run, or a GPU chose by rounded scores, which are not stored"
         )
-    rules = settings if choose is None else settings.model_copy(update={"choose": choose})
+    rules = settings.edit if choose is None else settings.edit.model_copy(update={"choose": choose})
     least = math.log(threshold / (1 - threshold))
     success, chosen, considered = _choose(vetoed if veto else strength, columns["seam"], count, least, rules)
     again = found.assign(success=success.flatten().numpy(), chosen=chosen.flatten().numpy())
     return again[considered.flatten().numpy()].reset_index(drop=True)
 
 
-def _choose(
-    strength: Tensor, seam: Tensor, count: int, least: float, settings: Rebalance
-) -> tuple[Tensor, Tensor, Tensor]:
+def _choose(strength: Tensor, seam: Tensor, count: int, least: float, settings: Edit) -> tuple[Tensor, Tensor, Tensor]:
     """Return which candidates (faces, tried) succeed, are chosen, and are among the `count` with the least seam."""
     kept = closest(seam, settings.seam_tolerance)[:, :count].sort(dim=1).values
     best = kept.gather(1, choose_best(strength.gather(1, kept), seam.gather(1, kept), settings))

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Rebalance
+from pipeline_lib.config import Edit, Rebalance
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import resolution_of, shard_writer
 from pipeline_lib.data.tables import SCHEMAS, TableWriter, read_table, table_writer
@@ -31,7 +31,7 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import holds_of
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, digest_of_files
+from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
@@ -58,7 +58,7 @@ class Swaps:
 def swap(
     contexts: Looked,
     donors: Looked,
-    settings: Rebalance,
+    settings: Edit,
     editor: Editor,
     device: torch.device,
     wish: Wish | None = None,
@@ -89,6 +89,7 @@ def swap_parts(
     selector: Path,
     referee: list[Path],
     settings: Rebalance,
+    shards: int,
     run: str,
     seed: int,
     name: str,
@@ -104,7 +105,7 @@ def swap_parts(
     Every candidate is finished, scored by the selector as it would be stored, and recorded. It succeeds if the
     attribute then has the target value and the image remains in its group, both by the selector. A smile would not help
     the balance if the face lost its long hair with it. Nor may another attribute change that has targets. Of the
-    successful candidates one is chosen (`settings.choose`), and refined if the settings say so and it then still
+    successful candidates one is chosen (`settings.edit.choose`), and refined if the settings say so and it then still
     succeeds. If there is none, the image is kept unchanged and no candidate is marked as chosen.
 
     The referee can score every candidate too. Its scores go to a table of their own, which the choice does not read.
@@ -124,31 +125,32 @@ def swap_parts(
         model: files of another editor's model, whose folder the settings name; likewise.
         selector: weight file of the selector.
         referee: weight file of the referee; empty if it is not to score candidates.
-        settings: the config section.
+        settings: the config section with the targets and how edits are made.
+        shards: jobs that the plan is divided among.
         run: name of the run, stored in the files.
         seed: seed of the run.
         name: name of the image set.
-        shard: index of the shard of the plan, of `settings.shards`.
+        shard: index of the shard of the plan, of `shards`.
         candidates: table to write.
         composites: image shard of the chosen composites to write.
         judged: table of the referee's scores to write; empty without a referee.
         device: where to compute.
         faces: images edited at a time, each with all its candidates; None chooses by device.
     """
-    editor = open_editor(settings, encoder, generator, precision, device, model=model)
+    editor = open_editor(settings.edit, encoder, generator, precision, device, model=model)
     detector = load_weights(selector, Detector, device)
     other = load_weights(referee[0], Detector, device) if referee else None
     edits, resolution = read_table(plan, "plan"), resolution_of(images[0])
     edits["held"], groups = held_groups(edits, table, kind, settings)
-    faces = faces or faces_at_a_time(device, settings.candidates, resolution)
+    faces = faces or faces_at_a_time(device, settings.edit.candidates, resolution)
     batches = {
-        attribute: _batches(edits[edits["attribute"] == attribute], faces, shard, settings.shards)
+        attribute: _batches(edits[edits["attribute"] == attribute], faces, shard, shards)
         for attribute in settings.edited
     }
-    total = sum(len(batch) for of_attribute in batches.values() for batch in of_attribute) * settings.candidates
+    total = sum(len(batch) for of_attribute in batches.values() for batch in of_attribute) * settings.edit.candidates
     metadata = {
         "run": run,
-        "config_digest": digest_of(settings.model_dump()),
+        "config_digest": settings.candidates_digest(),
         "models_digest": digest_of_files(*encoder, *generator, *model, selector),
         "precision": editor.precision,
     }
@@ -160,7 +162,7 @@ def swap_parts(
     ):
         made = refined = 0
         for attribute, of_attribute in batches.items():
-            own = settings.for_attribute(attribute)
+            own = settings.edit.for_attribute(attribute)
             image_set = ImageSet(images, parts, parts_of(own.region))
             image_set.keep_on(device)
             pools = donor_pools(image_set, attribute, table, kind, own, name)
@@ -176,8 +178,8 @@ def swap_parts(
                 writer.add(names, chosen)
                 refined += int(batch.refined[: batch.count].sum())
                 made += len(names)
-                progress.advance(batch.count * settings.candidates)
-    if settings.refine:
+                progress.advance(batch.count * settings.edit.candidates)
+    if settings.edit.refine:
         logger.info("%d of %d chosen edits are refined; the others would not succeed if they were", refined, made)
 
 
@@ -250,7 +252,7 @@ def _gather(
     faces: int,
     image_set: ImageSet,
     pools: Mapping[bool, np.ndarray | None],
-    settings: Rebalance,
+    settings: Edit,
     seed: int,
     name: str,
 ) -> _Gathered:
@@ -323,7 +325,7 @@ def _try_candidates(
     batch: _Gathered,
     attribute: str,
     groups: Sequence[Mapping[str, bool]],
-    settings: Rebalance,
+    settings: Edit,
     editor: Editor,
     detector: Detector,
     referee: Detector | None,

@@ -30,6 +30,7 @@ def touch_images(
     precision: list[Path],
     model: list[Path],
     settings: Rebalance,
+    shards: int,
     run: str,
     name: str,
     shard: int,
@@ -49,19 +50,20 @@ def touch_images(
         precision: report of the encoder, likewise.
         model: files of another editor's model, likewise.
         settings: the config section.
+        shards: jobs that the images are divided among.
         run: name of the run, stored in the file.
         name: name of the image set.
-        shard: index of the shard, of `settings.shards`.
+        shard: index of the shard, of `shards`.
         touched: image shard to write.
         device: where to compute.
     """
-    settings = settings.first_attribute()  # of the only one
-    image_set = ImageSet(images, parts, parts_of(settings.region))
-    editor = open_editor(settings, encoder, generator, precision, device, model=model)
+    edit = settings.first_attribute().edit  # of the only one
+    image_set = ImageSet(images, parts, parts_of(edit.region))
+    editor = open_editor(edit, encoder, generator, precision, device, model=model)
     resolution = image_set.pixels.shape[1]
     count = faces_at_a_time(device, 1, resolution)
     # whole batches of one size, as for edits: rounding depends on the batch
-    starts = range(0, len(image_set.with_part), count)[shard :: settings.shards]
+    starts = range(0, len(image_set.with_part), count)[shard::shards]
     metadata = {
         "run": run,
         "config_digest": digest_of(settings.model_dump()),
@@ -76,6 +78,6 @@ def touch_images(
             positions = image_set.with_part[start : start + count]
             filled = positions[np.minimum(np.arange(count), len(positions) - 1)]
             looked = image_set.look(filled)
-            finished = swap(looked, looked, settings, editor, device).finished
+            finished = swap(looked, looked, edit, editor, device).finished
             writer.add([image_set.names[place] for place in positions], to_uint8(finished[: len(positions)]).numpy())
             progress.advance(count)

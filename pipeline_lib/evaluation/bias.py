@@ -11,26 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit.estimate import Estimate, cohens_kappa, estimate_json, wilson_rate
 from pipeline_lib.config import Detectors, Evaluate, Rebalance
-from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.evaluation.rates import (
-    corrected_rows,
-    estimate_json,
-    gap,
-    group_gap,
-    rate_rows,
-    truth_counts,
-    wilson_rate,
-)
-from pipeline_lib.rebalance.estimate import (
-    DetectorError,
-    Estimate,
-    Observed,
-    cohens_kappa,
-    correct_gap,
-    is_for_calibration,
-    measure_errors,
-)
+from pipeline_lib.data.tables import attribute_columns, is_for_calibration, read_table, write_table
+from pipeline_lib.evaluation.detector_error import DetectorError, Observed, correct_gap, measure_errors
+from pipeline_lib.evaluation.rates import corrected_rows, gap, group_gap, rate_rows, truth_counts
 from pipeline_lib.rebalance.groups import group_name, holds_of, in_group
 from pipeline_lib.runtime import revisions, seeding
 from pipeline_lib.runtime.errors import DataError

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline_lib.config import AvatarData, BoxRegion, PartRegion, Rebalance
+from pipeline_lib.audit.estimate import estimate_json, wilson_rate
+from pipeline_lib.config import AvatarData, BoxRegion, Edit, PartRegion, Rebalance
 from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
 from pipeline_lib.editing.donors import ImageSet, select_donors
 from pipeline_lib.editing.finish import finish
-from pipeline_lib.evaluation.rates import estimate_json, wilson_rate
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.masks import grow
@@ -145,7 +145,7 @@ def evaluate_counterfactuals(
                 )
             )
             shows = known.set_index("image_id")[attribute]
-            known_edits = draw_known_edits(image_set, settings.for_attribute(attribute), seed)
+            known_edits = draw_known_edits(image_set, settings.edit.for_attribute(attribute), seed)
             inside = np.median([min(judged.psnr_inside, IDENTICAL) for judged in found] or [IDENTICAL])
             checks[attribute] = check_judgement(attribute, known_edits, shows, judge, float(inside), confidence)
     rows = pd.concat(rows, ignore_index=True)
@@ -228,7 +228,7 @@ class KnownEdits(NamedTuple):
         return pixels
 
 
-def draw_known_edits(image_set: ImageSet, settings: Rebalance, seed: int) -> KnownEdits:
+def draw_known_edits(image_set: ImageSet, settings: Edit, seed: int) -> KnownEdits:
     """Give some faces that have the part that of the donor that an edit would take.
 
     That is the one of a pool of random donors that differs least along the seam, or, where edits are chosen by the

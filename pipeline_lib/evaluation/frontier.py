@@ -74,7 +74,7 @@ def other_rules(candidates: pd.DataFrame, settings: Rebalance) -> list[tuple[str
     return [
         *(("candidates", count) for count in fewer),
         *(("threshold", threshold) for threshold in THRESHOLDS),
-        ("choose", "strongest" if settings.choose == "seam" else "seam"),
+        ("choose", "strongest" if settings.edit.choose == "seam" else "seam"),
         ("veto", False),
     ]
 

@@ -8,9 +8,9 @@ from math import ceil, sqrt
 import numpy as np
 from scipy.stats import beta, norm
 
-from pipeline_lib.rebalance import certify
-from pipeline_lib.rebalance.certify import LIKELY
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.audit import estimate as certify
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate
+from pipeline_lib.audit.strata import LIKELY
 
 MARGIN = 0.02  # of worst-group accuracy, up to which two methods are equivalent
 NO_VARIANCE = 1e-12  # of draws that are all the same but for rounding

@@ -13,16 +13,15 @@ from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, estimate_json
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.features import features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.probe import Probe
-from pipeline_lib.evaluation.rates import estimate_json
 from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import write_json

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline_lib.audit.estimate import Estimate, estimate_json
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.runtime.revisions import stage
 

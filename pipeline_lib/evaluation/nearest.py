@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from pipeline_lib.audit.estimate import Estimate, estimate_json, wilson_rate
 from pipeline_lib.config import AvatarData, Evaluate, Rebalance
 from pipeline_lib.data.avatars import draw_face, draw_variants, render_image
 from pipeline_lib.data.shards import iterate_batches
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
+from pipeline_lib.evaluation.rates import gap, group_gap
 from pipeline_lib.imaging.transfer import to_float, to_uint8
 from pipeline_lib.networks.inversion import Inverter, open_inverter
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError, DataError
@@ -113,7 +113,7 @@ def judge_samples(
     settings = settings.first_attribute()
     bank = draw_bank(data, settings, evaluate.judge_bank, seed, threads)
     crop = crop_of_drawings(bank.images)
-    inverter = open_inverter(encoder, generator, device, settings.precision, precision, compile=False)
+    inverter = open_inverter(encoder, generator, device, settings.edit.precision, precision, compile=False)
     largest, check = check_judge(bank, _reconstruct(bank.images, inverter), crop)
     if not check["counts"]:
         logger.warning(
@@ -159,7 +159,7 @@ def draw_bank(data: AvatarData, settings: Rebalance, renders: int, seed: int, th
     Raises:
         DataError: the parts have no drawings to exchange, or all show the same.
     """
-    attribute, parts = settings.edited[0], settings.region_of(settings.edited[0]).parts
+    attribute, parts = settings.edited[0], settings.edit.region_of(settings.edited[0]).parts
     wheres = {group_name(target.where): target.where for target in settings.targets if target.attribute == attribute}
     stream = seeding.derive(seed, "faces of the bank")
     drawings = sum(1 for _ in draw_variants(draw_face(stream, 0, data.rates), parts))
@@ -172,7 +172,9 @@ def draw_bank(data: AvatarData, settings: Rebalance, renders: int, seed: int, th
             shows.append(values)
             progress.advance(1)
     if len(np.unique(shows)) < 2:
-        raise DataError(f"rebalance.region: no drawing of {' and '.join(parts)} changes `{attribute}`; swap another")
+        raise DataError(
+            f"rebalance.edit.region: no drawing of {' and '.join(parts)} changes `{attribute}`; swap another"
+        )
     return Bank(np.stack(images), np.array(shows), np.array([group for group, _ in faces]))
 
 
@@ -184,7 +186,7 @@ def crop_of_drawings(images: np.ndarray) -> tuple[slice, slice]:
     """
     differ = (images != images[:, :1]).any(axis=(0, 1, 4))
     if not differ.any():
-        raise DataError("rebalance.region: its drawings do not differ within `data.crop`; enlarge the crop")
+        raise DataError("rebalance.edit.region: its drawings do not differ within `data.crop`; enlarge the crop")
     rows, columns = (np.flatnonzero(differ.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, wilson_rate
 from pipeline_lib.data.tables import SCHEMAS
-from pipeline_lib.rebalance.estimate import UNKNOWN, DetectorError, Estimate, correct_rate
+from pipeline_lib.evaluation.detector_error import DetectorError, correct_rate
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import read_json
 
@@ -20,14 +20,6 @@ from pipeline_lib.runtime.files import read_json
 def truth_counts(summary: Path) -> bool:
     """Return whether what the nearest drawing shows counts as the truth, by the JSON of `evaluate_counterfactuals`."""
     return read_json(summary)["counts"]
-
-
-def wilson_rate(positives: int, n: int, confidence: float) -> Estimate:
-    """Return a rate with Wilson's score interval (1927); NaN if n is 0."""
-    if n == 0:
-        return UNKNOWN
-    limits = binomtest(positives, n).proportion_ci(confidence, method="wilson")
-    return Estimate(positives / n, float(limits.low), float(limits.high))
 
 
 def gap(first: Estimate, second: Estimate) -> Estimate:
@@ -119,7 +111,7 @@ def corrected_rows(
         attribute: attribute whose rate is measured.
         has_attribute: bool (n,), by the detector.
         in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        errors: errors of the detector in each group, by `rebalance.estimate.measure_errors`.
+        errors: errors of the detector in each group, by `evaluation.detector_error.measure_errors`.
         confidence: level of the intervals, in (0, 1).
         resamples: bootstrap resamples.
         seed: seed of the run.
@@ -155,9 +147,3 @@ def _rows(
         n = int(inside.sum())
         rows.append((stage, judge, group, attribute, n, *estimate(group, int((has_attribute & inside).sum()), n)))
     return pd.DataFrame(rows, columns=SCHEMAS["bias"].names)
-
-
-def estimate_json(estimate: Estimate) -> dict[str, object]:
-    """Return an estimate for JSON, with six digits and null for NaN."""
-    value, low, high = (None if np.isnan(number) else round(float(number), 6) for number in estimate)
-    return {"value": value, "ci": [low, high]}

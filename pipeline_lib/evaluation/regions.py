@@ -42,6 +42,7 @@ def compare_regions(
     selector: Path,
     referee: Path,
     settings: Rebalance,
+    most: int,
     evaluate: Evaluate,
     seed: int,
     comparison: Path,
@@ -53,33 +54,32 @@ def compare_regions(
     Args:
         images: shards of the samples.
         parts: their table of parts.
-        plan: their table of edits, of which the first `settings.compare` of the first attribute are used.
+        plan: their table of edits, of which the first `most` of the first attribute are used.
         encoder: weight file.
         generator: weight file.
         precision: report of the encoder, with the precision of the inversion.
         selector: weight file.
         referee: weight file.
         settings: the config section.
+        most: number of edits to compare.
         evaluate: the config section with the perceptual distance.
         seed: seed of the run.
         comparison: JSON to write.
         gallery: PNG to write, with context, donor, and collage and composite of part and box.
         device: where to compute.
     """
-    settings = settings.first_attribute()
-    names = parts_of(settings.region)
-    part = settings.region if isinstance(settings.region, PartRegion) else PartRegion(name=list(names))
-    box = settings.region if isinstance(settings.region, BoxRegion) else BoxRegion(shows=names[0])
+    edit = settings.first_attribute().edit
+    names = parts_of(edit.region)
+    part = edit.region if isinstance(edit.region, PartRegion) else PartRegion(name=list(names))
+    box = edit.region if isinstance(edit.region, BoxRegion) else BoxRegion(shows=names[0])
     image_set = ImageSet(images, parts, names)
-    editor = LatentRegressionEditor(
-        open_inverter(encoder, generator, device, settings.precision, precision, compile=False)
-    )
+    editor = LatentRegressionEditor(open_inverter(encoder, generator, device, edit.precision, precision, compile=False))
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
-    perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
+    perceptual = open_distance(evaluate.distance).to(device)
     planned = read_table(plan, "plan")
-    edits = planned[planned["attribute"] == settings.edited[0]].head(settings.compare)
+    edits = planned[planned["attribute"] == settings.edited[0]].head(most)
     if edits.empty:
         logger.warning("compare_regions: no edit of the samples is planned, so there is nothing to compare")
         write_json(comparison, {})
@@ -91,7 +91,7 @@ def compare_regions(
     result: dict[str, dict[str, float]] = {}
     shown = []
     for kind, region in (("part", part), ("box", box)):
-        done = swap(contexts, donors, settings.model_copy(update={"region": region}), editor, device)
+        done = swap(contexts, donors, edit.model_copy(update={"region": region}), editor, device)
         outside = 1 - (done.collage != done.context).any(dim=1, keepdim=True).float()
         result[kind] = {
             "n": len(edits),

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pipeline_lib.audit.estimate import Estimate, estimate_json, wilson_rate
 from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.shards import iterate_batches, resolution_of
 from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, gap, group_gap, wilson_rate
+from pipeline_lib.evaluation.rates import gap, group_gap
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.transfer import as_pixels, batch_for, to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import stage

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, estimate_json
 from pipeline_lib.config import AvatarData, Data, Evaluate, Rebalance
 from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
 from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, judge_gain, least_of
-from pipeline_lib.evaluation.rates import estimate_json, gap, truth_counts
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.evaluation.rates import gap, truth_counts
 from pipeline_lib.rebalance.groups import counts_for, group_name, holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -323,7 +323,7 @@ def _ideal_pixels(
     ideal = pixels.copy()
     position = {name: number for number, name in enumerate(names)}
     for row in read_table(counterfactuals, "counterfactuals").itertuples():
-        variants = dict(draw_variants(face_of(data, row.image_id), settings.region.parts))
+        variants = dict(draw_variants(face_of(data, row.image_id), settings.edit.region.parts))
         if row.true_value != row.wanted:
             having = (name for name, face in variants.items() if face.attributes[row.attribute] == row.wanted)
             nearest = next(having)

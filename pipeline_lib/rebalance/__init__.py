@@ -1,1 +1,1 @@
-"""Groups, edit plans and corrected rates."""
+"""Groups and edit plans: tables and arithmetic alone."""

@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import BoxRegion, Inpainting, PartRegion, RateRule, Rebalance
-from pipeline_lib.data.tables import attribute_columns, read_table, write_table
-from pipeline_lib.rebalance.audit import combine_audits, read_edits
+from pipeline_lib.config import Inpainting, RateRule, Rebalance
 from pipeline_lib.rebalance.groups import (
     attributes_of,
     counts_for,
     group_name,
-    holds_of,
     in_group,
     members,
     not_counted,
@@ -26,8 +22,6 @@ from pipeline_lib.rebalance.groups import (
 from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest_rates, own_target
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of, write_json
-from pipeline_lib.runtime.revisions import stage
 
 LEAST_IN_GROUP = 30  # images of a dataset
 LEAST_OF_BOTH = 10  # images of the rarer value in a group from which a detector can learn the attribute
@@ -39,62 +33,6 @@ class Audited(NamedTuple):
 
     edits: int
     succeeded: int  # with the value that they were to get, and in their group
-
-
-@stage(revision=2)
-def plan_edits(
-    *,
-    table: Path,
-    kind: str,
-    editable: Path,
-    audit: list[Path],
-    settings: Rebalance,
-    learnt: bool,
-    run: str,
-    seed: int,
-    name: str,
-    plan: Path,
-    summary: Path,
-) -> None:
-    """Plan the edits of one image set.
-
-    An image of which a target's attribute or a condition is unknown is neither counted nor edited for that target.
-
-    Args:
-        table: ground truth labels of the set, or the selector's scores if ground truth is unknown.
-        kind: "labels" or "scores".
-        editable: table of parts; only images that have a region's part can be edited there.
-        audit: CSV files with labels of earlier edits; empty if all edits are taken to succeed.
-        settings: the config section.
-        learnt: whether the selector is trained on the dataset.
-        run: name of the run, stored in the file.
-        seed: seed of the run.
-        name: name of the image set, for the random stream.
-        plan: table to write, one row per edit.
-        summary: JSON of counts by target to write.
-
-    Raises:
-        DataError: a group of a dataset is too small, an edit has no donor, a rate cannot be reached, or the audit
-            cannot be used.
-    """
-    rows = read_table(table, kind)
-    attributes = attribute_columns(rows, kind)
-    holds = holds_of(rows, attributes)
-    if kind == "labels":  # of samples there can be as many as one likes
-        refuse_small_groups(holds, settings.targets, name)
-    may_change = {
-        attribute: _has_part(rows["image_id"], region, editable)
-        for attribute, region in settings.regions_by_attribute.items()
-    }
-    if kind == "labels":
-        refuse_without_donors(holds, settings, name, may_change, learnt)
-    audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
-    chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
-    if not settings.spares:
-        chosen = chosen.drop(columns="spare")
-    chosen.insert(0, "image_id", rows["image_id"].to_numpy()[chosen["position"]])
-    write_table(plan, "plan", chosen, {"run": run, "config_digest": digest_of(settings.model_dump())})
-    write_json(summary, {"images": len(rows), "edits": sum(found["edits"] for found in counts), "targets": counts})
 
 
 def refuse_small_groups(holds: Mapping[str, np.ndarray], targets: Sequence[RateRule], name: str) -> None:
@@ -157,8 +95,8 @@ def refuse_without_donors(
             continue
         value = group_name({target.attribute: needed > 0})
         donors = int(((has == (needed > 0)) & (may_change[target.attribute] if may_change else True)).sum())
-        least = (settings.pool or settings.candidates) if settings.donors == "with-attribute" else 1
-        if donors < least and not isinstance(settings.editor, Inpainting):
+        least = (settings.edit.pool or settings.edit.candidates) if settings.edit.donors == "with-attribute" else 1
+        if donors < least and not isinstance(settings.edit.editor, Inpainting):
             raise DataError(
                 f"rebalance.targets.{number}: {abs(needed)} images of `{name}` that are {group_name(target.where)} are "
                 f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "
@@ -186,14 +124,6 @@ def _meets(holds: Mapping[str, np.ndarray], where: Mapping[str, bool]) -> np.nda
     for name, value in where.items():
         fails |= holds[name] == (not value)
     return np.where(in_group(holds, where), 1.0, np.where(fails, 0.0, np.nan))
-
-
-def _has_part(names: pd.Series, region: PartRegion | BoxRegion, editable: Path) -> np.ndarray:
-    """Return which images can be edited in a region, bool (n,): those that have its part, and with a box all."""
-    if region.kind != "part":
-        return np.ones(len(names), bool)
-    parts = read_table(editable, "parts", columns=["image_id", "part"])
-    return names.isin(parts.loc[parts["part"].isin(region.parts), "image_id"]).to_numpy()
 
 
 def choose_edits(
@@ -347,39 +277,6 @@ def _choose_by_program(
     return edits
 
 
-def audit_edits(
-    audit: Sequence[Path], names: Sequence[str], holds: Mapping[str, np.ndarray], settings: Rebalance
-) -> list[Audited]:
-    """Count for each target the audited edits, and those that show the target value in their group.
-
-    Args:
-        audit: CSV files, of one round or of several. An edit of which it could not be told whether it succeeded, or
-            about which two of them differ, is not counted.
-        names: names of the images.
-        holds: whether each image had each attribute before the edit, by `holds_of`.
-        settings: the config section.
-
-    Raises:
-        DataError: a file cannot be used.
-    """
-    targets = settings.targets
-    attributes = attributes_of(targets)
-    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
-    read = [read_edits(path, set(names), attributes, digests) for path in audit]
-    known = combine_audits([values for values, _ in read])
-    edited = pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
-    before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
-    counted = []
-    for target in targets:
-        rises = target.rate > holds[target.attribute][counts_for(holds, target)].mean()
-        made_for = counts_for(dict(before.items()), target) & (before[target.attribute] != rises)
-        made_for &= edited == target.attribute
-        succeeded = in_group(dict(known.items()), target.where) & (known[target.attribute] == rises)
-        made_for &= succeeded.notna()
-        counted.append(Audited(int(made_for.sum()), int((made_for & succeeded).sum())))
-    return counted
-
-
 def _share(audited: Audited, number: int) -> float:
     """Return the share of audited edits that succeeded."""
     if not audited.succeeded:
@@ -387,19 +284,6 @@ def _share(audited: Audited, number: int) -> float:
         mend = "change the editor, the region or the donors" if audited.edits else "label a larger sheet"
         raise DataError(f"rebalance.labels: for `rebalance.targets.{number}` {found}; {mend}")
     return audited.succeeded / audited.edits
-
-
-@stage(revision=1)
-def plan_sham(*, plan: Path, run: str, sham: Path) -> None:
-    """Plan sham edits: of the same images, to the value that they have already, which cost as much and balance nothing.
-
-    Args:
-        plan: table of edits.
-        run: name of the run, stored in the file.
-        sham: table to write.
-    """
-    edits = read_table(plan, "plan")
-    write_table(sham, "plan", edits.assign(wanted=~edits["wanted"].astype(bool)), {"run": run})
 
 
 def needed_edits(plan: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from pipeline_lib.config import Config, Rebalance
+from pipeline_lib.config.names import readable
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
@@ -17,15 +18,7 @@ from pipeline_lib.report.certificate import describe_certificate, say_certificat
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.report.nearest import gaps_by_drawing
-from pipeline_lib.report.tables import (
-    as_estimate,
-    frechet_distances,
-    gap_text,
-    groups_text,
-    rates_table,
-    rates_text,
-    readable,
-)
+from pipeline_lib.report.tables import as_estimate, frechet_distances, gap_text, groups_text, rates_table, rates_text
 from pipeline_lib.runtime.errors import DataError
 
 DATASHEET = "report/datasheet.md"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit.labels import combine_audits, read_edits
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.rates import truth_counts
-from pipeline_lib.rebalance.audit import combine_audits, read_edits
 from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.release.provenance import FILE
 from pipeline_lib.runtime.errors import DataError

@@ -161,8 +161,8 @@ class ImageSet:
         row |= {"synthetic": changed or not photograph, "generator_digest": split.drawn_by}
         row |= {"run": self.config.run, "seed": self.config.seed}
         if changed:
-            region = settings.region_of(known["target_attribute"] or settings.edited[0])
-            row |= {"region": _region_text(region), "editor": settings.editor.kind, "finish": settings.finish}
+            region = settings.edit.region_of(known["target_attribute"] or settings.edited[0])
+            row |= {"region": _region_text(region), "editor": settings.edit.editor.kind, "finish": settings.edit.finish}
             row |= {f"{role}_digest": digest for role, digest in self.models.items()}
         return row
 
@@ -202,7 +202,7 @@ def _open_split(run: Path, config: Config, provenance: dict[str, Any], name: str
         raise DataError(f"{run}: the run is not finished, it lacks {missing[0].relative_to(run)}; run the workflow")
     metadata = open_shard(shards[0]).schema_arrow.metadata
     if name in FROM_DATA:
-        _check_config(shards[0], config.data, metadata)
+        _check_config(shards[0], digest_of(config.data.model_dump()), metadata)
     image_ids = pa.chunked_array(
         [chunk for path in shards for chunk in pq.read_table(path, columns=["image_id"]).column("image_id").chunks]
     )
@@ -275,11 +275,11 @@ def _confirmed(run: Path, config: Config, provenance: dict[str, Any], name: str,
 
 
 def _swaps(run: Path, config: Config, base: str) -> list[Path]:
-    return [run / f"swaps/{base}/{shard}.candidates.parquet" for shard in range(config.rebalance.shards)]
+    return [run / f"swaps/{base}/{shard}.candidates.parquet" for shard in range(config.jobs)]
 
 
-def _check_config(path: Path, section: Any, metadata: dict[bytes, bytes]) -> None:
-    if metadata.get(b"config_digest", b"").decode() != digest_of(section.model_dump()):
+def _check_config(path: Path, expected: str, metadata: dict[bytes, bytes]) -> None:
+    if metadata.get(b"config_digest", b"").decode() != expected:
         raise DataError(f"{path}: made with another config than {FILE} says; run the workflow again")
 
 
@@ -293,8 +293,8 @@ def _models(run: Path, config: Config, base: str) -> dict[str, str]:
         if not path.is_file():
             raise DataError(f"{run}: the run is not finished, it lacks {path.relative_to(run)}; run the workflow")
     metadata = pq.read_schema(tables[0]).metadata
-    _check_config(tables[0], config.rebalance, metadata)
-    given = isinstance(config.rebalance.editor, Inpainting)  # its files are no part of the run, and may be gone
+    _check_config(tables[0], config.rebalance.candidates_digest(), metadata)
+    given = isinstance(config.rebalance.edit.editor, Inpainting)  # its files are no part of the run, and may be gone
     made_by = digest_of_files(*(path for role in files.values() for path in role))
     if not given and metadata[b"models_digest"].decode() != made_by:
         raise DataError(f"{tables[0]}: made by other networks than are in {run / 'models'}; run the workflow again")
@@ -303,7 +303,7 @@ def _models(run: Path, config: Config, base: str) -> dict[str, str]:
 
 def _own_files(run: Path, config: Config) -> list[Path]:
     """Return the files of an editor's own model, in the order in which the edits were made with them."""
-    editor = config.rebalance.editor
+    editor = config.rebalance.edit.editor
     if isinstance(editor, Inpainting):
         return files_below([editor.path])
     if isinstance(editor, Translation):

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.rebalance.certify import Verdict
-from pipeline_lib.report.tables import percent, readable
+from pipeline_lib.audit.estimate import Verdict
+from pipeline_lib.config.names import readable
+from pipeline_lib.report.tables import percent
 
 BY = {
     "truth": "Unedited images count by their labels, and edited ones by their truth, which is known of avatars.",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline_lib.rebalance.certify import Verdict
+from pipeline_lib.audit.estimate import Verdict
+from pipeline_lib.config.names import readable
 from pipeline_lib.report.certificate import VERDICTS, say_agreement, say_unclear
-from pipeline_lib.report.tables import percent, readable
+from pipeline_lib.report.tables import percent
 
 THIS_GAN = (
     "This holds for the GAN of this run and all samples that it could make, not for the recipe. The same training with "

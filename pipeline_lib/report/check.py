@@ -16,12 +16,12 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from pipeline_lib.config import Config
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.prepare import open_source
 from pipeline_lib.data.sources import BadImageError, Item, Source
 from pipeline_lib.rebalance.groups import counts_for, holds_of, not_counted
 from pipeline_lib.rebalance.plan import choose_edits, refuse_small_groups, refuse_without_donors
 from pipeline_lib.report.minutes import minutes_of_trainings
-from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 
 READ = 64  # images that are read
@@ -164,12 +164,16 @@ def _print_targets(config: Config, items: Sequence[Item], console: Console) -> N
     for attribute, of_groups in rates.items():
         if len(of_groups) > 1:
             console.print(f"Largest gap of {readable(attribute)} between these groups: {np.ptp(of_groups):.3f}")
-    altered = settings.model_copy(update={"alters": config.alters})
+    altered = settings.model_copy(update={"edit": settings.edit.model_copy(update={"alters": config.alters})})
     for attribute in settings.edited:
         lost = [name for name in rows.columns if name != attribute and not altered.carries(attribute, name)]
         if lost:
-            is_given = altered.alters_key(attribute) or settings.finish == "none"
-            mend = "" if is_given else "; name in `rebalance.alters` what the region can show, and the others are kept"
+            is_given = altered.edit.alters_key(attribute) or settings.edit.finish == "none"
+            mend = (
+                ""
+                if is_given
+                else "; name in `rebalance.edit.alters` what the region can show, and the others are kept"
+            )
             console.print(f"Edits of {attribute} make unknown: {', '.join(lost)}{mend}")
     edits = sum(int(found["edits"]) for found in counts)
     console.print(f"{edits:,} of {len(items):,} images are to be edited, if all of them show the region's part")

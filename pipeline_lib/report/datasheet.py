@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from pipeline_lib.config import Data, Rebalance
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.report.tables import (
     as_estimate,
@@ -20,7 +21,6 @@ from pipeline_lib.report.tables import (
     how_edited,
     rates_text,
     read_metrics,
-    readable,
     share_text,
 )
 from pipeline_lib.runtime.files import atomic_path
@@ -161,7 +161,7 @@ def size_category(images: int) -> str:
 
 
 def _generates(targets: Rebalance) -> bool:
-    return targets.editor.kind != "poisson"
+    return targets.edit.editor.kind != "poisson"
 
 
 def _collection(data: Data) -> str:
@@ -181,7 +181,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "purpose": PURPOSE if "retrained" in gans else "",
         "baselines": _say_baselines(gans),
         "audited": AUDITED if targets.labels else "",
-        "unknown": UNKNOWN_PIXELS if targets.finish == "none" else UNKNOWN_REGION,
+        "unknown": UNKNOWN_PIXELS if targets.edit.finish == "none" else UNKNOWN_REGION,
         "labelled": _say_labelled(metrics["certificate"]),
         "gaps": "\n\n".join(_gap(metrics, targets.alone(attribute)) for attribute in targets.compared),
         "images": f"{len(labels):,}",
@@ -197,7 +197,7 @@ def _facts(metrics: Mapping[str, Any], labels: pd.DataFrame, data: Data, targets
         "resolution": data.resolution,
         "collection": _collection(data),
         "edits": how_edited(targets),
-        "pixels": GENERATED_PIXELS if generates and targets.finish == "none" else KEPT_PIXELS,
+        "pixels": GENERATED_PIXELS if generates and targets.edit.finish == "none" else KEPT_PIXELS,
         "artefacts": (
             "Composites are generated. They have the generator's artefacts"
             if generates

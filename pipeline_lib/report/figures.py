@@ -18,11 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline_lib.config import BoxRegion, Detectors, PartRegion, Rebalance
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
-from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, readable, share_text
+from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path, read_json
 from pipeline_lib.runtime.revisions import stage
@@ -349,7 +350,7 @@ def plot_before_after(
     for attribute, rows in shown.groupby("attribute"):
         of_attribute = donor_of[donor_of.index.isin(rows["image_id"])]
         if len(of_attribute):
-            collages |= _collages(contexts, of_attribute, parts, settings.region_of(attribute))
+            collages |= _collages(contexts, of_attribute, parts, settings.edit.region_of(attribute))
     edits = []
     for row in shown.itertuples():
         label = f"target:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"

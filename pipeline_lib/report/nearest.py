@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.rebalance.estimate import Estimate
-from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, rate_text, readable
+from pipeline_lib.audit.estimate import Estimate
+from pipeline_lib.config.names import readable
+from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, rate_text
 
 DETECTORS = ("selector", "referee")
 SAID = {"retrained": "samples of the retrained GAN", "samples": "samples of the source GAN"}

@@ -12,9 +12,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.report.figures import NORMAL, SMALL, STRUCK_COLOR, save_figure
-from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.comparison import RATIO

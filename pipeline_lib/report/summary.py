@@ -14,25 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit import estimate as certify
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import Detectors, RateRule, Rebalance, Retrain
-from pipeline_lib.config.names import BASELINES
+from pipeline_lib.config.names import BASELINES, readable
 from pipeline_lib.imaging.png import data_url
-from pipeline_lib.rebalance import certify
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.frontier import describe_frontier, frontier_table
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
-from pipeline_lib.report.tables import (
-    RATE,
-    as_estimate,
-    frechet_distances,
-    readable,
-    share_text,
-    target_gap,
-)
+from pipeline_lib.report.tables import RATE, as_estimate, frechet_distances, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
@@ -324,7 +317,7 @@ def describe_run(metrics: Mapping[str, Any], targets: Rebalance, retrain: Retrai
     shown = (
         "Both GANs were also shown the selector's scores of their images. " if retrain and retrain.attributes else ""
     )
-    kept = "" if targets.finish == "none" else "Every pixel outside that region kept its value. "
+    kept = "" if targets.edit.finish == "none" else "Every pixel outside that region kept its value. "
     gans = f"One GAN was retrained on the rebalanced dataset. {CONTROL_IS} {shown}" if retrain else ""
     return [
         f"The target rates are {tables.rates_text(targets.targets)}. The fewest edits that reach them were planned, "
@@ -526,7 +519,7 @@ def _describe_gallery(planned: int, targets: Rebalance) -> str:
 
 
 def _caption_gallery(targets: Rebalance) -> str:
-    grey = " The encoder does not see grey pixels." if targets.editor.kind == "latent-regression" else ""
+    grey = " The encoder does not see grey pixels." if targets.edit.editor.kind == "latent-regression" else ""
     return f"A row is an edit.{grey}"
 
 

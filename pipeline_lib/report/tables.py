@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import Inpainting, PartRegion, RateRule, Rebalance
-from pipeline_lib.config.names import BASELINES, IMAGE_SETS
-from pipeline_lib.rebalance.estimate import Estimate
+from pipeline_lib.config.names import BASELINES, IMAGE_SETS, readable
 from pipeline_lib.rebalance.groups import group_name, target_gap
 from pipeline_lib.runtime import revisions
 from pipeline_lib.runtime.errors import DataError
@@ -33,26 +32,6 @@ LEAST_IMAGES_OF_KAPPA = 30  # of a group; Cohen's kappa of fewer is too uncertai
 #: Formats of a rate and of a gap; `z` writes no minus sign before 0.
 RATE, GAP = "z.2f", "+z.2f"
 
-#: Readable names of image sets, sources of labels and metrics, where replacing underscores is not enough.
-NAMES = {
-    "dataset": "original dataset",
-    "samples": "samples of the source GAN",
-    "samples_rebalanced": "rebalanced samples",
-    "dataset_rebalanced": "rebalanced dataset",
-    "retrained": "retrained GAN",
-    "control": "control GAN",
-    "resampled": "GAN of resampled originals",
-    "sham": "GAN of sham edits",
-    "ideal": "GAN of ideal edits",
-    "images_only": "GAN retrained without the loss on attributes",
-    "second_selector": "GAN retrained with another selector",
-    "truth": "ground truth",
-    "corrected": "referee, corrected",
-    "masked_l1": "masked L1",
-    "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
-}
-
-
 #: What was done to samples before their gap was measured.
 CHANGES = {"unchanged": "none", "blur": "blur", "resampling": "resampling", "jpeg": "JPEG"}
 
@@ -71,20 +50,20 @@ EDITORS = {
 
 def how_edited(targets: Rebalance) -> str:
     """Say in running text what was tried for each edit."""
-    if isinstance(targets.editor, Inpainting):
+    if isinstance(targets.edit.editor, Inpainting):
         return (
-            f"For each edit a diffusion model drew the {regions_text(targets)} anew {targets.candidates} times, as a "
-            "prompt for the target value says."
+            f"For each edit a diffusion model drew the {regions_text(targets)} anew {targets.edit.candidates} times, "
+            "as a prompt for the target value says."
         )
-    donors = f"{targets.candidates} random donors were tried"
-    if targets.pool:
+    donors = f"{targets.edit.candidates} random donors were tried"
+    if targets.edit.pool:
         donors = (
-            f"{targets.pool} random donors were drawn, and the {targets.candidates} of them were tried that differ "
-            "least from the image around the region"
+            f"{targets.edit.pool} random donors were drawn, and the {targets.edit.candidates} of them were tried that "
+            "differ least from the image around the region"
         )
     return (
         f"For each edit {donors}. The donor's {regions_text(targets)} was pasted into the image, and "
-        f"{EDITORS[targets.editor.kind]}."
+        f"{EDITORS[targets.edit.editor.kind]}."
     )
 
 
@@ -441,11 +420,6 @@ def digits_text(value: float) -> str:
 def share_text(share: float) -> str:
     """Write a share with two digits, rounded down, so that 0.949 does not appear to reach 0.95."""
     return f"{math.floor(round(share * 100, 6)) / 100:.2f}"
-
-
-def readable(name: str) -> str:
-    """Return the readable form of a name in the tables."""
-    return NAMES.get(name, re.sub(r"(?<=\S)=(?=\S)", " ", name.replace("_", " ")))  # race=East Asian: race East Asian
 
 
 def rounded(value: float | None, digits: int = 4) -> float:

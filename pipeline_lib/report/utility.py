@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline_lib.config.names import readable
 from pipeline_lib.evaluation.gain import Verdict
 from pipeline_lib.report.figures import INK, NORMAL, PALE, SMALL, save_figure
-from pipeline_lib.report.tables import as_estimate, gap_text, readable, rounded, share_text
+from pipeline_lib.report.tables import as_estimate, gap_text, rounded, share_text
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.runtime.revisions import stage
 

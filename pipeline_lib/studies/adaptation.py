@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Encoder, Evaluate, Rebalance, Studies
+from pipeline_lib.config import Edit, Encoder, Evaluate, Studies
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
@@ -37,7 +37,7 @@ def study_adaptation(
     encoder: Path,
     generator: Path,
     like: Encoder,
-    rebalance: Rebalance,
+    edit: Edit,
     settings: Studies,
     evaluate: Evaluate,
     run: str,
@@ -54,7 +54,7 @@ def study_adaptation(
         encoder: weight file.
         generator: weight file.
         like: config section of the encoder, with the masks.
-        rebalance: the config section with the region of the edit.
+        edit: the config section with the region of the edit.
         settings: the config section.
         evaluate: the config section with the perceptual distance and the confidence level.
         run: name of the run, stored in the file.
@@ -67,7 +67,7 @@ def study_adaptation(
         DataError: fewer images with the part than asked for.
     """
     how = settings.adaptation
-    image_set = ImageSet(images, parts, parts_of(rebalance.region))
+    image_set = ImageSet(images, parts, parts_of(edit.region))
     if len(image_set.with_part) < how.images:
         raise DataError(
             f"`studies.adaptation.images`: {how.images}, but only {len(image_set.with_part)} images have the part; "
@@ -76,14 +76,14 @@ def study_adaptation(
     chosen = seeding.numpy_generator(seed, STUDY).choice(image_set.with_part, how.images, replace=False)
     inverter = Inverter(encoder, generator, device, compile=False)
     as_trained = {name: value.clone() for name, value in inverter.encoder.state_dict().items()}
-    distance = open_distance(evaluate.distance, evaluate.trunk).to(device)
+    distance = open_distance(evaluate.distance).to(device)
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
     shown: list[np.ndarray] = []
     with Progress(f"study_{STUDY}", how.images) as progress:
         for position, other in zip(chosen, np.roll(chosen, 1), strict=True):
             image, own_parts = image_set.look(np.array([position])).to(device)
             donor, donor_parts = image_set.look(np.array([other])).to(device)
-            masks = region_masks(rebalance.region, donor_parts, own_parts)
+            masks = region_masks(edit.region, donor_parts, own_parts)
             row = [image, make_collage(image, donor, masks.pasted)]
             for name in METHODS:
                 if name == ADAPTED:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, Evaluate, OptimizationMethod, Rebalance, Studies, TranslationMethod
+from pipeline_lib.config import AvatarData, Edit, Evaluate, OptimizationMethod, Studies, TranslationMethod
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.editing.editors import open_editor
@@ -89,7 +89,7 @@ def reconstruct_collages(
     names: list[str],
     method: str,
     settings: Studies,
-    rebalance: Rebalance,
+    edit: Edit,
     seed: int,
     made: Path,
     device: torch.device,
@@ -106,7 +106,7 @@ def reconstruct_collages(
         names: names of the parts from back to front, the background first.
         method: a key of `TITLES`.
         settings: the config section.
-        rebalance: the config section with the precision of the inversion.
+        edit: the config section with the precision of the inversion.
         seed: seed of the run.
         made: NPZ to write, with the images, their masked L1, the seconds of each, the collages, and the names of the
             images that their parts come from.
@@ -114,7 +114,7 @@ def reconstruct_collages(
     """
     how = settings.comparison
     image_ids, pixels = read_shards(images)
-    reconstruct, used = _opened(method, settings, rebalance, encoder, generator, precision, model, device)
+    reconstruct, used = _opened(method, settings, edit, encoder, generator, precision, model, device)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "sources", "l1")}
     seconds = []
     with Progress(f"{STUDY} ({method})", how.collages) as progress:
@@ -141,7 +141,7 @@ def reconstruct_collages(
 def _opened(
     method: str,
     settings: Studies,
-    rebalance: Rebalance,
+    edit: Edit,
     encoder: Path,
     generator: Path,
     precision: Path,
@@ -156,7 +156,7 @@ def _opened(
         editor = {"kind": "translation", "method": method}
     if method in get_args(OptimizationMethod):
         editor = {"kind": "optimization", "method": method, "steps": settings.comparison.steps}
-    named = Rebalance.model_validate(rebalance.model_dump() | {"editor": editor, "refine": 0})
+    named = Edit.model_validate(edit.model_dump() | {"editor": editor, "refine": 0})
     opened = open_editor(named, [encoder], [generator], [precision], device, compile=False, model=model)
 
     def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def study_comparison(
     measured: dict[tuple[str, str], np.ndarray] = {}
     for title, pixels in stored.items():
         features = features_of(pixels, extractor, device)
-        groups = [density_and_coverage(reference, group, evaluate.neighbours, device) for group in groups_of(features)]
+        groups = [density_and_coverage(reference, group, device=device) for group in groups_of(features)]
         measured[title, DENSITY] = np.array([group.density for group in groups])
         measured[title, FRECHET] = np.array([frechet_distance(reference, features)])
     ideal = _ideal_images(found[methods[0]]["sources"], names, data)

@@ -83,13 +83,13 @@ def study_direction(
         DataError: too few images with and without the attribute have the part, or are there to learn from.
     """
     how, target = settings.direction, rebalance.targets[0]
-    image_set = ImageSet(images, parts, parts_of(rebalance.region))
+    image_set = ImageSet(images, parts, parts_of(rebalance.edit.region))
     found = read_table(scores, "scores").set_index("image_id")[target.attribute]
     has = found.reindex(image_set.names).to_numpy() > 0.5
     contexts, donors = _draw(image_set.with_part, has, how.images, target.attribute, seed)
-    inverter = open_inverter(encoder, generator, device, rebalance.precision, precision, compile=False)
+    inverter = open_inverter(encoder, generator, device, rebalance.edit.precision, precision, compile=False)
     judge = load_weights(referee, Detector, device)
-    perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
+    perceptual = open_distance(evaluate.distance).to(device)
     direction = _learn(inverter, image_set, has, how.fit, seed, device)
     example: Tensor | None = None
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
@@ -100,7 +100,7 @@ def study_direction(
             rows = slice(start, start + together)
             context, context_parts = image_set.look(contexts[rows]).to(device)
             donor, donor_parts = image_set.look(donors[rows]).to(device)
-            masks = region_masks(rebalance.region, donor_parts, context_parts)
+            masks = region_masks(rebalance.edit.region, donor_parts, context_parts)
             known, taken = torch.ones_like(masks.pasted), masks.pasted.bool()
             latents = inverter.encode(context, known)
             if example is None:

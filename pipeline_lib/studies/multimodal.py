@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Evaluate, Rebalance, Studies
+from pipeline_lib.config import Edit, Evaluate, Studies
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.editing.finish import finish
@@ -38,7 +38,7 @@ def study_multimodal(
     encoder: Path,
     generator: Path,
     precision: Path,
-    rebalance: Rebalance,
+    edit: Edit,
     settings: Studies,
     evaluate: Evaluate,
     run: str,
@@ -50,7 +50,7 @@ def study_multimodal(
     """Edit each image with several donors, and measure how much its results differ in the region and elsewhere.
 
     The region of a pair is what either donor covers. In collages nothing else differs. The edits are finished as
-    `rebalance.finish` says.
+    `edit.finish` says.
 
     Args:
         images: shards of real images.
@@ -58,7 +58,7 @@ def study_multimodal(
         encoder: weight file.
         generator: weight file.
         precision: report of the encoder, with the precision of the inversion.
-        rebalance: the config section with region and finish.
+        edit: the config section with region and finish.
         settings: the config section.
         evaluate: the config section with the confidence level.
         run: name of the run, stored in the file.
@@ -71,14 +71,14 @@ def study_multimodal(
         DataError: fewer images with the part than asked for.
     """
     how = settings.multimodal
-    image_set = ImageSet(images, parts, parts_of(rebalance.region))
+    image_set = ImageSet(images, parts, parts_of(edit.region))
     if len(image_set.with_part) < max(how.images, how.donors + 1):
         raise DataError(
             f"`studies.multimodal`: {how.images} images with {how.donors} donors each, but only "
             f"{len(image_set.with_part)} images have the part; use fewer"
         )
     chosen = seeding.numpy_generator(seed, STUDY).choice(image_set.with_part, how.images, replace=False)
-    inverter = open_inverter(encoder, generator, device, rebalance.precision, precision, compile=False)
+    inverter = open_inverter(encoder, generator, device, edit.precision, precision, compile=False)
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
     shown: list[np.ndarray] = []
     with Progress(f"study_{STUDY}", how.images) as progress:
@@ -86,10 +86,10 @@ def study_multimodal(
             drawn = image_set.donors(int(position), how.donors, seed, STUDY)
             image, own_parts = image_set.look(np.full(how.donors, position)).to(device)
             donor, donor_parts = image_set.look(drawn).to(device)
-            masks = region_masks(rebalance.region, donor_parts, own_parts)
+            masks = region_masks(edit.region, donor_parts, own_parts)
             collages = make_collage(image, donor, masks.pasted)
             made = {COLLAGES: collages, EDITS: inverter(collages, masks.known)}
-            made[FINISHED] = finish(image, donor, made[EDITS], masks, rebalance.finish)
+            made[FINISHED] = finish(image, donor, made[EDITS], masks, edit.finish)
             for name, results in made.items():
                 measured[name].append(differences(results, masks.region).cpu())
             if len(shown) < len(METHODS) * SHOWN:

@@ -20,12 +20,12 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from pipeline_lib.audit.labels import digests_of_dataset, read_audit, read_edits
+from pipeline_lib.audit.sheets import write_audit
 from pipeline_lib.config import load_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.imaging.png import LINEAGE
-from pipeline_lib.rebalance.audit import digests_of_dataset, read_audit, read_edits
-from pipeline_lib.report.audit import write_audit
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

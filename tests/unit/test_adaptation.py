@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import Encoder, Evaluate, Rebalance, Studies
+from pipeline_lib.config import Edit, Encoder, Evaluate, Studies
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.networks.checkpoints import save_weights
@@ -46,7 +46,7 @@ def study(tmp_path, write_shards):
             encoder=tmp_path / "encoder",
             generator=tmp_path / "generator",
             like=Encoder(training={"kimg": 1}),
-            rebalance=Rebalance(targets=TARGETS),
+            edit=Edit(),
             settings=Studies(adaptation={"images": images, "steps": steps}),
             evaluate=Evaluate(),
             run="toy",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import Evaluate, Rebalance, Studies
+from pipeline_lib.config import Edit, Evaluate, Studies
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.report.studies import plot_pictures, studies_page
@@ -101,7 +101,7 @@ def test_two_results_differ_where_they_do():
 
 
 def test_collages_of_several_donors_differ_in_the_region_alone(run):
-    options = {"parts": run.parts, "rebalance": Rebalance(targets=TARGETS)}
+    options = {"parts": run.parts, "edit": Edit()}
     table = run(multimodal, Uniform(), {"images": 4, "donors": 3}, **options)
     found = values(table)
     inside, outside = multimodal.METRICS

@@ -67,7 +67,7 @@ def test_edited_images_are_replaced_and_the_others_are_theirs_to_the_byte(tmp_pa
     ],
 )
 def test_an_edit_makes_unknown_what_its_region_can_show_and_nothing_else(tmp_path, write_shards, how, lost):
-    settings = SETTINGS.model_copy(update=how)
+    settings = SETTINGS.model_copy(update={"edit": SETTINGS.edit.model_copy(update=how)})
     _, labels = assemble(tmp_path, write_shards, with_truth=True, settings=settings)
     assert labels["image_id"].tolist() == NAMES
     assert np.flatnonzero(labels["edited"]).tolist() == EDITED

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from pipeline_lib import cli
+from pipeline_lib.audit.labels import digests_of_dataset, digests_of_samples, read_audit, sealed_name
+from pipeline_lib.audit.sheets import draw_audit, write_audit
 from pipeline_lib.config import load_config
 from pipeline_lib.data.shards import read_shards, shard_writer, shards_in
 from pipeline_lib.data.tables import read_table, write_table
-from pipeline_lib.rebalance.audit import digests_of_dataset, digests_of_samples, read_audit, sealed_name
-from pipeline_lib.report.audit import draw_audit, write_audit
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from pipeline_lib.audit.estimate import wilson_rate
 from pipeline_lib.config import Evaluate
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.bias import _corrected_gap
-from pipeline_lib.evaluation.rates import corrected_rows, gap, group_gap, rate_rows, wilson_rate
-from pipeline_lib.rebalance.estimate import DetectorError, Observed
+from pipeline_lib.evaluation.detector_error import DetectorError, Observed
+from pipeline_lib.evaluation.rates import corrected_rows, gap, group_gap, rate_rows
 from pipeline_lib.rebalance.groups import group_name
 
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from pipeline_lib.audit.certificate import _check_labels, certify_targets
+from pipeline_lib.audit.labels import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.shards import digest_of_images
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.certificate import _check_labels, certify_targets
-from pipeline_lib.rebalance.audit import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json, write_json
@@ -163,7 +163,7 @@ def test_a_dataset_without_labels_has_no_certificate(certify):
 def test_every_target_can_have_its_own_tolerance(certify):
     found = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
     assert [target["verdict"] for target in found["targets"]] == ["missed", "met"]
-    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
+    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "edit": {"editor": "poisson"}}
     with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):
         parse_config({"rebalance": rebalance, "retrain": None, "certify": {"tolerance": [0.1]}})
 
@@ -259,7 +259,7 @@ def test_labels_that_the_edits_were_planned_by_cannot_certify_them(tmp_path):
 def test_every_file_of_an_audit_is_looked_for(tmp_path):
     (tmp_path / "one.csv").write_text("")
     files = [str(tmp_path / name) for name in ("one.csv", "two.csv")]
-    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
+    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "edit": {"editor": "poisson"}}
     with pytest.raises(ConfigError, match=r"`certify.labels.1`: no file .*two.csv"):
         parse_config({"rebalance": rebalance, "retrain": None, "certify": {"labels": files}})
 

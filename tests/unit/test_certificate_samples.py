@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.audit.certificate_samples import certify_samples
+from pipeline_lib.audit.labels import digests_of_samples, sealed_name
 from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.certificate_samples import certify_samples
-from pipeline_lib.rebalance.audit import digests_of_samples, sealed_name
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
@@ -233,7 +233,7 @@ def test_the_digest_is_of_how_samples_look_and_not_of_how_many_there_are(tmp_pat
 
 def test_the_config_names_labels_of_samples_only_where_there_are_any(tmp_path):
     (tmp_path / "one.csv").write_text("")
-    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "editor": "poisson"}
+    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "edit": {"editor": "poisson"}}
     with pytest.raises(ConfigError, match=r"`certify.samples` are labels of samples of a retrained GAN, but `retrain`"):
         parse_config({"rebalance": rebalance, "retrain": None, "certify": {"samples": [str(tmp_path / "one.csv")]}})
     with pytest.raises(ConfigError, match=r"`certify.samples.0`: no file .*two.csv"):

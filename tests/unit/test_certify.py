@@ -7,19 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import Estimate, Verdict, judge
+from pipeline_lib.audit.strata import ASSUMED_ERRORS, Stratum, _expect, chances, estimate, labels_needed
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.certify import (
-    ASSUMED_ERRORS,
-    Stratum,
-    Verdict,
-    _expect,
-    chances,
-    estimate,
-    judge,
-    labels_needed,
-)
-from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.errors import DataError
 
 CLASSES = Classes(

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import beta, binomtest
 
-from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.certify import Verdict, judge
-from pipeline_lib.rebalance.certify_samples import (
+from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.samples import (
     CLASSES,
     MORE_SAMPLES,
     NEGATIVE,
@@ -20,6 +19,7 @@ from pipeline_lib.rebalance.certify_samples import (
     estimate_rate,
     labels_needed,
 )
+from pipeline_lib.config import RateRule
 from pipeline_lib.runtime.errors import DataError
 
 SAMPLES = 2000

@@ -46,7 +46,7 @@ def folder(tmp_path):
                 **data,
             },
             "detectors": {"attributes": ["smiling", "gender"]},
-            "rebalance": {"targets": targets, "region": {"kind": "box", "shows": None}, "editor": "poisson"},
+            "rebalance": {"targets": targets, "edit": {"region": {"kind": "box", "shows": None}, "editor": "poisson"}},
             "retrain": None,
             "evaluate": {"utility": None},
         }
@@ -90,13 +90,13 @@ def test_it_says_which_labels_the_edits_make_unknown(folder, check):
     first, *rows = table.read_text().splitlines()
     table.write_text("\n".join([f"{first},hat,young", *(f"{row},1,0" for row in rows)]))
     path = folder(attributes=["smiling", "gender", "hat", "young"])
-    assert "Edits of smiling make unknown: hat, young; name in `rebalance.alters`" in check(path)
+    assert "Edits of smiling make unknown: hat, young; name in `rebalance.edit.alters`" in check(path)
     config = yaml.safe_load((folder.root / "config.yaml").read_text())
-    config["rebalance"]["alters"] = {"smiling": ["young"]}
+    config["rebalance"]["edit"]["alters"] = {"smiling": ["young"]}
     (folder.root / "config.yaml").write_text(yaml.safe_dump(config))
     said = check(path)
     assert "Edits of smiling make unknown: young " in said
-    assert "rebalance.alters" not in said
+    assert "rebalance.edit.alters" not in said
 
 
 def test_it_names_files_without_rows_and_rows_without_files(folder, check):

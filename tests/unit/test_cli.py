@@ -33,7 +33,7 @@ def refusal(capsys, *arguments):
 def test_check_prints_the_config_with_every_default_if_asked(capsys):
     assert main(["check", str(TOY), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["run"], printed["rebalance"]["candidates"]) == ("toy", 4)
+    assert (printed["run"], printed["rebalance"]["edit"]["candidates"]) == ("toy", 4)
     assert printed["evaluate"]["confidence"] == 0.95
 
 
@@ -41,7 +41,8 @@ def test_check_refuses_a_wrong_key_in_one_line(capsys, tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(TOY.read_text().replace("candidates:", "candidate:"))
     message = refusal(capsys, "check", str(wrong))
-    assert message.startswith(f"ConfigError: {wrong}: unknown key `rebalance.candidate`; did you mean `candidates`?")
+    said = "unknown key `rebalance.edit.candidate`; did you mean `candidates`?"
+    assert message.startswith(f"ConfigError: {wrong}: {said}")
 
 
 @pytest.fixture

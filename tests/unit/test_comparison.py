@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import AvatarData, Evaluate, OptimizationMethod, Rebalance, Studies, TranslationMethod
-from pipeline_lib.config.names import AVATAR_PARTS
+from pipeline_lib.config import AvatarData, Edit, Evaluate, OptimizationMethod, Studies, TranslationMethod
+from pipeline_lib.config.names import AVATAR_PARTS, readable
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.report.studies import studies_page
-from pipeline_lib.report.tables import readable
 from pipeline_lib.studies import comparison
 from pipeline_lib.studies.comparison import (
     COLLAGES,
@@ -83,7 +82,7 @@ def reconstruct(images, tmp_path, monkeypatch):
             names=NAMES,
             method=method,
             settings=SETTINGS,
-            rebalance=Rebalance(targets=TARGETS),
+            edit=Edit(),
             seed=0,
             made=made,
             device=CPU,

@@ -61,15 +61,15 @@ def target(where: dict[str, bool], attribute: str = "smiling", rate: Any = 0.5) 
 
 def test_the_minimal_config_takes_every_other_value_from_its_defaults() -> None:
     config = parse_config(MINIMAL)
-    assert (config.run, config.data.resolution, config.rebalance.candidates) == ("avatars", 64, 16)
+    assert (config.run, config.data.resolution, config.rebalance.edit.candidates) == ("avatars", 64, 16)
     assert config.rebalance.targets[1].where == SHORT
 
 
 def test_a_config_survives_being_dumped_and_read(tmp_path: Path) -> None:
-    config = parse_config(changed("rebalance.region", {"kind": "box"}))
+    config = parse_config(changed("rebalance.edit.region", {"kind": "box"}))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert load_config(tmp_path / "config.yaml") == config
-    assert config.rebalance.region == BoxRegion()
+    assert config.rebalance.edit.region == BoxRegion()
 
 
 def test_the_shipped_config_is_sound_but_for_its_weights() -> None:
@@ -84,7 +84,7 @@ def test_the_shipped_config_is_sound_but_for_its_weights() -> None:
     ("key", "near"),
     [
         ("sed", "seed"),
-        ("rebalance.candidate", "candidates"),
+        ("rebalance.edit.candidate", "candidates"),
         ("rebalance.targets.0.atribute", "attribute"),
         ("detectors.training.kimgs", "kimg"),
         ("generator.training.gama", "gamma"),
@@ -95,7 +95,7 @@ def test_an_unknown_key_is_answered_by_the_nearest_known_one(key: str, near: str
 
 
 def test_an_unknown_key_of_a_region_is_answered_by_a_key_of_that_region() -> None:
-    message = refusal(changed("rebalance.region", {"kind": "part", "grwo": 0.1}))
+    message = refusal(changed("rebalance.edit.region", {"kind": "part", "grwo": 0.1}))
     assert "grwo`; did you mean `grow`?" in message
 
 
@@ -107,7 +107,12 @@ def test_an_unknown_key_of_a_region_is_answered_by_a_key_of_that_region() -> Non
         (changed("detectors.attributes", ["smiling", "long_hair", "bear"]), "detectors.attributes", "bear", "beard"),
         (changed("data.rates", [target({}, "eyeglass")]), "data.rates.attribute", "eyeglass", "eyeglasses"),
         (changed("data.rates", [target({"hot": True})]), "data.rates.where", "hot", "hat"),
-        (changed("rebalance.region", {"kind": "part", "name": "moth"}), "rebalance.region.name", "moth", "mouth"),
+        (
+            changed("rebalance.edit.region", {"kind": "part", "name": "moth"}),
+            "rebalance.edit.region.name",
+            "moth",
+            "mouth",
+        ),
     ],
 )
 def test_an_unknown_name_is_answered_by_the_nearest_known_one(
@@ -148,14 +153,14 @@ def test_a_rate_outside_0_and_1_is_refused(key: str, rate: float, limit: str) ->
     ],
 )
 def test_a_box_that_is_empty_or_outside_the_image_is_refused(box: dict[str, float], found: str) -> None:
-    message = refusal(changed("rebalance.region", {"kind": "box", **box}))
-    assert "rebalance.region" in message
+    message = refusal(changed("rebalance.edit.region", {"kind": "box", **box}))
+    assert "rebalance.edit.region" in message
     assert found in message
 
 
 def test_an_unknown_kind_of_region_is_refused() -> None:
-    message = refusal(changed("rebalance.region", {"kind": "circle"}))
-    assert "`rebalance.region`" in message
+    message = refusal(changed("rebalance.edit.region", {"kind": "circle"}))
+    assert "`rebalance.edit.region`" in message
     assert "is not one of part, box" in message
 
 
@@ -175,7 +180,7 @@ def test_a_missing_weights_file_is_named(tmp_path: Path, missing: str) -> None:
     assert parse_config(values).generator.weights == tmp_path / "generator.weights.safetensors"
 
 
-@pytest.mark.parametrize("key", ["evaluate.trunk", "encoder.training.trunk", "detectors.selector.path", "data.folder"])
+@pytest.mark.parametrize("key", ["detectors.selector.path", "data.folder"])
 def test_a_path_that_leads_nowhere_is_named_wherever_it_stands(folder: dict[str, Any], key: str) -> None:
     if key.startswith("detectors"):
         folder["detectors"]["selector"] = {"backend": "transformers", "classes": {"smiling": "a", "long_hair": "b"}}
@@ -184,10 +189,9 @@ def test_a_path_that_leads_nowhere_is_named_wherever_it_stands(folder: dict[str,
     for step in place:
         node = node.setdefault(step, {})
     node[last] = "nowhere"
-    kind = "folder" if last in ("path", "folder") else "file"
-    assert f"`{key}`: no {kind} nowhere; correct the path" in refusal(folder)
-    node[last] = folder["data"]["labels"] if kind == "folder" else folder["data"]["folder"]
-    assert f"`{key}`: no {kind} {node[last]}" in refusal(folder)
+    assert f"`{key}`: no folder nowhere; correct the path" in refusal(folder)
+    node[last] = folder["data"]["labels"]
+    assert f"`{key}`: no folder {node[last]}" in refusal(folder)
 
 
 def test_a_generator_needs_an_origin() -> None:
@@ -297,7 +301,7 @@ def faces(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
     def values(targets: list[dict[str, Any]], attributes: list[str]) -> dict[str, Any]:
         data = {"reader": "folder", "folder": str(tmp_path / "faces"), "labels": str(tmp_path / "faces.csv")}
-        config = changed("rebalance", {"targets": targets, "region": {"kind": "box", "shows": None}})
+        config = changed("rebalance", {"targets": targets, "edit": {"region": {"kind": "box", "shows": None}}})
         config["data"] = data | {"id_column": "file", "attributes": attributes, "resolution": 64}
         return config | {"detectors": {"attributes": attributes}}
 
@@ -384,8 +388,8 @@ def test_too_many_attributes_are_refused_before_every_combination_is_gone_throug
 
 def test_the_region_of_a_column_is_that_of_its_values(faces) -> None:
     values = faces([{"attribute": "gender", "value": "Male", "rate": 0.5}], ["gender"])
-    values["rebalance"]["regions"] = {"gender": {"kind": "box", "shows": None, "top": 0.1}}
-    assert parse_config(values).rebalance.region_of("gender=Male").top == 0.1
+    values["rebalance"].setdefault("edit", {})["regions"] = {"gender": {"kind": "box", "shows": None, "top": 0.1}}
+    assert parse_config(values).rebalance.edit.region_of("gender=Male").top == 0.1
 
 
 def test_columns_that_are_named_like_values_are_columns(faces, tmp_path) -> None:
@@ -411,7 +415,7 @@ def test_a_listed_value_that_is_true_or_false_is_its_column(faces, listed: str) 
 
 def test_a_class_named_by_a_number_is_a_value_unless_its_column_is_listed(tmp_path) -> None:
     written = {"where": {"age": 1}, "attribute": "gender", "value": "Female", "rate": 0.5}
-    values = changed("rebalance", {"targets": [written], "region": {"kind": "box", "shows": None}})
+    values = changed("rebalance", {"targets": [written], "edit": {"region": {"kind": "box", "shows": None}}})
     names = ["age=1", "age=30", "gender=Female"]
     values["data"] = {"reader": "huggingface", "folder": str(tmp_path), "attributes": names, "resolution": 64}
     values["detectors"] = {"attributes": ["age", "gender"]}
@@ -427,17 +431,18 @@ def test_what_edits_alter_may_be_named_by_columns_and_values_as_targets_are(face
     names = ["smiling", "gender", "race=Black", "race=East Asian"]
     of_smiles = faces([{"attribute": "smiling", "value": "yes", "rate": 0.5}], names)
     for key in ("smiling", "smiling=yes"):
-        of_smiles["rebalance"] |= {"alters": {key: ["race"]}, "regions": {key: {"kind": "box", "shows": None}}}
+        box = {"kind": "box", "shows": None}
+        of_smiles["rebalance"]["edit"] = {"region": box, "alters": {key: ["race"]}, "regions": {key: box}}
         settings = parse_config(of_smiles).rebalance
-        assert settings.alters == {"smiling": ["race=Black", "race=East Asian"]}
-        assert list(settings.regions) == ["smiling"]
+        assert settings.edit.alters == {"smiling": ["race=Black", "race=East Asian"]}
+        assert list(settings.edit.regions) == ["smiling"]
     target = {"where": {"smiling": "no"}, "attribute": "gender", "value": "Male", "rate": 0.5}
     of_men = faces([target], names)
-    of_men["rebalance"]["alters"] = {"gender": ["race=Black"]}
+    of_men["rebalance"]["edit"]["alters"] = {"gender": ["race=Black"]}
     settings = parse_config(of_men).rebalance
     assert [settings.carries("gender=Male", name) for name in ("race=Black", "race=East Asian")] == [False, True]
-    of_men["rebalance"]["alters"] = {"gender": ["smiling=yes"]}
-    assert "`alters.gender` names `smiling`, a condition of its target" in refusal(of_men)
+    of_men["rebalance"]["edit"]["alters"] = {"gender": ["smiling=yes"]}
+    assert "`edit.alters.gender` names `smiling`, a condition of its target" in refusal(of_men)
 
 
 def test_a_table_is_read_once_for_all_columns(faces, monkeypatch) -> None:
@@ -483,7 +488,7 @@ JOINT = [target(LONG), target(SHORT), target({**LONG, "smiling": True}, "eyeglas
 def joint(**rebalance: Any) -> dict[str, Any]:
     """Return a config with targets of two attributes."""
     values = changed("rebalance.targets", JOINT)
-    values["rebalance"] |= {"regions": {"eyeglasses": GLASSES}} | rebalance
+    values["rebalance"] |= {"edit": {"regions": {"eyeglasses": GLASSES}}} | rebalance
     values["evaluate"] = {"utility": None}
     return values
 
@@ -491,7 +496,7 @@ def joint(**rebalance: Any) -> dict[str, Any]:
 def test_targets_can_be_of_several_attributes_each_with_its_region() -> None:
     found = parse_config(joint()).rebalance
     assert found.edited == ("smiling", "eyeglasses")
-    assert found.region_of("eyeglasses").parts == ("eyes", "glasses")
+    assert found.edit.region_of("eyeglasses").parts == ("eyes", "glasses")
     assert found.parts == ("mouth", "eyes", "glasses")
     assert [target.attribute for target in found.first_attribute().targets] == ["smiling", "smiling"]
     assert found.edits_digest("smiling") != found.edits_digest("eyeglasses")
@@ -500,10 +505,16 @@ def test_targets_can_be_of_several_attributes_each_with_its_region() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (joint(regions={"hat": GLASSES}), "`regions` names `hat`, which has no target; remove it, or add a target"),
-        (joint(regions={"eyeglasses": {"kind": "box", "shows": None}}), "some show parts and others none"),
-        (joint(regions={"eyeglasses": GLASSES | {"name": "ears"}}), "`ears`"),
-        (joint(touch="all"), "`touch: all` is for targets of one attribute"),
+        (
+            joint(edit={"regions": {"hat": GLASSES}}),
+            "`edit.regions` names `hat`, which has no target; remove it, or add a target",
+        ),
+        (joint(edit={"regions": {"eyeglasses": {"kind": "box", "shows": None}}}), "some show parts and others none"),
+        (joint(edit={"regions": {"eyeglasses": GLASSES | {"name": "ears"}}}), "`ears`"),
+        (
+            joint(edit={"touch": "all", "regions": {"eyeglasses": GLASSES}}),
+            "`edit.touch: all` is for targets of one attribute",
+        ),
         (joint() | {"evaluate": {"utility": {}}}, "`evaluate.utility` trains classifiers of one attribute"),
     ],
 )
@@ -534,15 +545,15 @@ def test_a_missing_section_is_named() -> None:
 
 def without(editor: str, retrain: Any, *missing: str) -> dict[str, Any]:
     """Return the minimal config with that editor and retraining, but without some sections."""
-    values = changed("rebalance.editor", editor) | {"retrain": retrain}
+    values = changed("rebalance.edit.editor", editor) | {"retrain": retrain}
     return {key: value for key, value in values.items() if key not in missing}
 
 
 @pytest.mark.parametrize(
     ("editor", "retrain", "missing", "reason"),
     [
-        ("latent-regression", None, "encoder", "`rebalance.editor: latent-regression` needs it; add it, or use"),
-        ("latent-regression", None, "generator", "`rebalance.editor: latent-regression` needs it; add it, or use"),
+        ("latent-regression", None, "encoder", "`rebalance.edit.editor: latent-regression` needs it; add it, or use"),
+        ("latent-regression", None, "generator", "`rebalance.edit.editor: latent-regression` needs it; add it, or use"),
         ("poisson", MINIMAL["retrain"], "generator", "`retrain` needs it; add it, or set `retrain: null`"),
     ],
 )
@@ -552,9 +563,9 @@ def test_a_missing_network_is_named_with_what_needs_it(editor: str, retrain: Any
 
 
 def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> None:
-    values = changed("rebalance.editor", {"kind": "translation", "method": "spade"})
-    values["rebalance"] = values["rebalance"] | {"region": {"kind": "box", "shows": None}}
-    assert "`rebalance.editor.method: spade` learns from segmented parts" in refusal(values)
+    values = changed("rebalance.edit.editor", {"kind": "translation", "method": "spade"})
+    values["rebalance"]["edit"]["region"] = {"kind": "box", "shows": None}
+    assert "`rebalance.edit.editor.method: spade` learns from segmented parts" in refusal(values)
 
 
 @pytest.mark.parametrize("family", ["progan", "stylegan2"])
@@ -569,8 +580,8 @@ def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> N
 
 
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
-    values = changed("rebalance.editor", {"kind": "optimization", "method": "multi-code"})
-    assert "`rebalance.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)
+    values = changed("rebalance.edit.editor", {"kind": "optimization", "method": "multi-code"})
+    assert "`rebalance.edit.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)
     values = changed("studies", {"comparison": {"methods": ["latent-regression", "multi-code"]}})
     assert "`studies.comparison.methods`: multi-code is not possible" in refusal(values)
 
@@ -596,7 +607,7 @@ def test_a_baseline_is_another_gan_than_the_retrained_one() -> None:
     assert "without `attributes` the retrained GAN is `images_only` itself" in refusal(changed("retrain", without_loss))
     ideal = changed("retrain", {**MINIMAL["retrain"], "baselines": ["ideal"]})
     assert parse_config(ideal).gans[-1] == "ideal"
-    ideal["rebalance"]["region"] = {"kind": "part", "name": "hair"}
+    ideal["rebalance"]["edit"] = {"region": {"kind": "part", "name": "hair"}}
     assert "ideal edits can be drawn of avatars alone, for regions that show mouth" in refusal(ideal)
     twice = {**MINIMAL["retrain"], "baselines": ["resampled", "resampled"]}
     assert "`baselines` names one twice" in refusal(changed("retrain", twice))
@@ -641,7 +652,7 @@ def folder(tmp_path: Path) -> dict[str, Any]:
         "resolution": 64,
     }
     values = changed("data", data) | {"detectors": {"attributes": ["smiling", "long_hair"]}}
-    values["rebalance"]["region"] = {"kind": "box", "shows": None}
+    values["rebalance"]["edit"] = {"region": {"kind": "box", "shows": None}}
     return values
 
 
@@ -670,14 +681,14 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
             "`data`: `celeb` is not one of avatars, folder, celeba",
         ),
         (
-            "rebalance.region",
+            "rebalance.edit.region",
             {"kind": "part"},
-            "`rebalance.region.name` names the part `mouth`, but these images have no part masks",
+            "`rebalance.edit.region.name` names the part `mouth`, but these images have no part masks",
         ),
         (
-            "rebalance.region",
+            "rebalance.edit.region",
             {"kind": "box"},
-            "`rebalance.region.shows` names the part `mouth`, but these images have no part masks",
+            "`rebalance.edit.region.shows` names the part `mouth`, but these images have no part masks",
         ),
         ("detectors.attributes", ["smiling", "beard"], "`detectors.attributes` names `beard`"),
     ],
@@ -685,8 +696,11 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
 def test_a_folder_that_does_not_fit_is_refused_before_anything_runs(
     folder: dict[str, Any], key: str, value: Any, complaint: str
 ) -> None:
-    section, name = key.split(".")
-    folder[section][name] = value
+    *sections, name = key.split(".")
+    section = folder
+    for step in sections:
+        section = section.setdefault(step, {})
+    section[name] = value
     assert complaint in refusal(folder)
 
 
@@ -758,7 +772,7 @@ def test_published_weights_are_named_without_being_there_yet() -> None:
 
 def test_published_weights_are_taken_by_those_networks_that_a_config_describes() -> None:
     values = {key: value for key, value in published().items() if key != "encoder"}
-    values["rebalance"] = values["rebalance"] | {"editor": "poisson"}
+    values["rebalance"] = values["rebalance"] | {"edit": {"editor": "poisson"}}
     assert parse_config(values).generator.weights == Path("pretrained/pgans_celebahq-small_generator.pth")
 
 
@@ -821,12 +835,11 @@ def test_attributes_are_not_matched_through_a_selector_without_gradients(onnx_fi
 
 def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
     values = changed("parts", {"backend": "onnx", "path": onnx_file, "groups": {"lips": [11, 12]}})
-    values["rebalance"] |= {"region": {"kind": "part", "name": "lips"}}
+    values["rebalance"]["edit"] = {"region": {"kind": "part", "name": "lips"}}
     assert parse_config(values).part_names == ("background", "lips")
-    values["rebalance"]["region"]["name"] = "mouth"
-    assert "`rebalance.region.name` names `mouth`, which is not one of lips" in refusal(values)
-    values["parts"] = {"backend": "saliency", "path": "nowhere.onnx"}
-    values["rebalance"]["region"]["name"] = "salient"
+    values["rebalance"]["edit"]["region"]["name"] = "mouth"
+    assert "`rebalance.edit.region.name` names `mouth`, which is not one of lips" in refusal(values)
+    values["parts"] = {"backend": "onnx", "path": "nowhere.onnx", "groups": {"mouth": [0]}}
     assert "`parts.path`: no file nowhere.onnx" in refusal(values)
     values["parts"] |= {"path": onnx_file, "treshold": 0.4}
     assert "unknown key `parts.treshold`; did you mean `threshold`?" in refusal(values)
@@ -869,27 +882,29 @@ def test_class_folders_must_be_there(folder: dict[str, Any], tmp_path: Path) -> 
     ],
 )
 def test_an_unknown_kind_is_answered_with_the_nearest(key: str, value: Any, complaint: str) -> None:
-    assert f"`rebalance.{key}`: {complaint}" in refusal(changed(f"rebalance.{key}", value))
+    assert f"`rebalance.edit.{key}`: {complaint}" in refusal(changed(f"rebalance.edit.{key}", value))
 
 
 def test_an_editor_may_be_named_alone_or_with_its_keys() -> None:
     for value in ("poisson", {"kind": "poisson"}):
-        assert parse_config(changed("rebalance.editor", value)).rebalance.editor.kind == "poisson"
+        assert parse_config(changed("rebalance.edit.editor", value)).rebalance.edit.editor.kind == "poisson"
 
 
 def test_the_keys_of_inpainting_are_named_as_in_the_file(tmp_path: Path) -> None:
     editor = {"kind": "inpainting", "path": str(tmp_path), "absent": "serious", "presnt": "smiling"}
-    message = refusal(changed("rebalance.editor", editor))
-    assert "`rebalance.editor.present` is missing; add it" in message
-    assert "unknown key `rebalance.editor.presnt`; did you mean `present`?" in message
+    message = refusal(changed("rebalance.edit.editor", editor))
+    assert "`rebalance.edit.editor.present` is missing; add it" in message
+    assert "unknown key `rebalance.edit.editor.presnt`; did you mean `present`?" in message
 
 
 def test_what_a_region_can_show_is_known_of_avatars_and_else_only_what_targets_name_is_kept() -> None:
     avatars = parse_config(MINIMAL)
     assert avatars.alters == {"smiling": ["mouth_open"]}
-    named = parse_config(changed("rebalance.alters", {"smiling": ["mouth_open", "beard"]}))
+    named = parse_config(changed("rebalance.edit.alters", {"smiling": ["mouth_open", "beard"]}))
     assert named.alters == {"smiling": ["mouth_open", "beard"]}
-    assert parse_config(changed("rebalance.region", {"kind": "box"})).alters == {}  # a box shows more than its part
+    assert (
+        parse_config(changed("rebalance.edit.region", {"kind": "box"})).alters == {}
+    )  # a box shows more than its part
     kept = [name for name in ("smiling", "long_hair", "hat") if avatars.rebalance.carries("smiling", name)]
     assert kept == ["long_hair"]
     assert named.rebalance.carries("smiling", "hat") and not named.rebalance.carries("smiling", "beard")
@@ -899,13 +914,13 @@ def test_what_a_region_can_show_is_known_of_avatars_and_else_only_what_targets_n
 @pytest.mark.parametrize(
     ("alters", "message"),
     [
-        ({"hat": []}, "`alters` names `hat`, which has no target"),
-        ({"smiling": ["long_hair"]}, "`alters.smiling` names `long_hair`, a condition of its target"),
-        ({"smiling": ["mouth_opn"]}, "`rebalance.alters.smiling` names `mouth_opn`, .*did you mean `mouth_open`"),
+        ({"hat": []}, "`edit.alters` names `hat`, which has no target"),
+        ({"smiling": ["long_hair"]}, "`edit.alters.smiling` names `long_hair`, a condition of its target"),
+        ({"smiling": ["mouth_opn"]}, "`rebalance.edit.alters.smiling` names `mouth_opn`, .*did you mean `mouth_open`"),
     ],
 )
 def test_what_no_edit_can_alter_is_refused(alters: dict[str, list[str]], message: str) -> None:
-    assert re.search(message, refusal(changed("rebalance.alters", alters)))
+    assert re.search(message, refusal(changed("rebalance.edit.alters", alters)))
 
 
 def test_named_files_are_weights_and_tables_but_no_images(tmp_path: Path) -> None:
@@ -921,7 +936,7 @@ def test_named_files_are_weights_and_tables_but_no_images(tmp_path: Path) -> Non
         "attributes": ["smiling", "long_hair"],
         "resolution": 64,
     }
-    values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "labels": [str(tmp_path / "audit.csv")]}
+    values["rebalance"] |= {"edit": {"region": {"kind": "box", "shows": None}}, "labels": [str(tmp_path / "audit.csv")]}
     values["detectors"] = {"attributes": ["smiling", "long_hair"]}
     values["retrain"] = None
     found = named_files(parse_config(values))

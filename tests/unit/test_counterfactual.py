@@ -32,7 +32,7 @@ from pipeline_lib.runtime.files import read_json
 DATA = AvatarData(resolution=32)
 SETTINGS = Rebalance(
     targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)],
-    region=PartRegion(grow=0.06, buffer=0.04),
+    edit={"region": PartRegion(grow=0.06, buffer=0.04)},
 )
 COUNT = 12
 NAMES = [f"avatar-{index:08d}" for index in range(COUNT)]
@@ -132,7 +132,7 @@ def test_an_edit_that_kept_the_old_mouth_or_changed_the_hair_is_found_out(judge)
 def known_edits(tmp_path, write_shards):
     """Return a function that draws faces and pastes mouths of some into others, as `settings` say."""
 
-    def draw(count, settings=SETTINGS):
+    def draw(count, settings=SETTINGS.edit):
         data = AvatarData(resolution=64)
         names = [f"avatar-{index:08d}" for index in range(count)]
         faces = [face_of(data, name) for name in names]
@@ -160,9 +160,9 @@ def test_a_known_edit_differs_in_its_region_alone_and_has_the_mouth_of_another_f
 
 
 def test_the_check_finds_that_donors_that_do_not_fit_deceive_the_nearest_drawing(known_edits):
-    data, image_set, known, labels = known_edits(60, SETTINGS.model_copy(update={"choose": "strongest"}))
+    data, image_set, known, labels = known_edits(60, SETTINGS.edit.model_copy(update={"choose": "strongest"}))
     with ProcessPoolExecutor(1) as pool:
-        judge = partial(counterfactual._judge, image_set, data, SETTINGS.region, pool)
+        judge = partial(counterfactual._judge, image_set, data, SETTINGS.edit.region, pool)
         found = check_judgement("smiling", known, labels, judge, IDENTICAL, 0.95)
     assert 45 <= found["right"] < 60  # drawings compared with themselves would all be told rightly
 
@@ -253,7 +253,7 @@ def test_edits_of_two_attributes_are_judged_each_by_the_drawings_of_its_region(j
     settings = SETTINGS.model_copy(
         update={
             "targets": [*SETTINGS.targets, glasses],
-            "regions": {"eyeglasses": PartRegion(name=["eyes", "glasses"])},
+            "edit": SETTINGS.edit.model_copy(update={"regions": {"eyeglasses": PartRegion(name=["eyes", "glasses"])}}),
         }
     )
     plan = read_table(tmp_path / "plan.parquet", "plan")

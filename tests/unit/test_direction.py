@@ -22,7 +22,7 @@ CODES[20:28, 8:24] = 1  # the mouth
 HAIR = slice(0, 8)
 REBALANCE = Rebalance(
     targets=[{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)],
-    region={"kind": "part", "name": "mouth", "grow": 0, "buffer": 0},
+    edit={"region": {"kind": "part", "name": "mouth", "grow": 0, "buffer": 0}},
 )
 
 

@@ -135,7 +135,7 @@ def test_the_schema_takes_the_default_config_and_no_unknown_key() -> None:
     values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     validator.check_schema(schema())
     validator.validate(values)
-    values["rebalance"]["candidate"] = 8
+    values["rebalance"]["edit"]["candidate"] = 8
     with pytest.raises(jsonschema.ValidationError, match="candidate"):
         validator.validate(values)
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from pipeline_lib.rebalance.estimate import (
+from pipeline_lib.evaluation.detector_error import (
     DetectorError,
     Observed,
     correct_gap,

@@ -66,7 +66,7 @@ def photographs(tmp_path):
             "resolution": 32,
             "shards": 2,
         }
-        values["rebalance"]["region"] = {"kind": "box", "shows": None}
+        values["rebalance"]["edit"]["region"] = {"kind": "box", "shows": None}
         values["detectors"] = {"attributes": ["smiling", "long_hair"]}
         if audit:
             edit = parse_config(values).rebalance.edits_digest("smiling")
@@ -236,18 +236,18 @@ def test_the_row_of_an_edit_names_the_networks_of_its_editor(tmp_path, kind):
     own = {"editor": [run / f"models/translators/{kind}.safetensors"]}
     if kind == "latent-regression":
         values |= {"generator": {"channels": [8] * 4, "training": {"kimg": 1}}, "encoder": {"training": {"kimg": 1}}}
-        values["rebalance"]["editor"] = kind
+        values["rebalance"]["edit"]["editor"] = kind
         own = {role: [run / f"models/{name}.safetensors"] for role, name in ROLES.items()}
     elif kind == "inpainting":
         (tmp_path / "model").mkdir()
         prompts = {"present": "a smile", "absent": "no smile"}
-        values["rebalance"] |= {
+        values["rebalance"]["edit"] |= {
             "editor": {"kind": kind, "path": str(tmp_path / "model"), **prompts},
             "finish": "region",
         }
         own = {"editor": [tmp_path / "model/unet.safetensors"]}
     else:
-        values["rebalance"]["editor"] = {"kind": "translation", "method": kind}
+        values["rebalance"]["edit"]["editor"] = {"kind": "translation", "method": kind}
         own["editor"] += [run / "models/segmenter.safetensors"] * (kind == "spade")
     make_run(run, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
     export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")

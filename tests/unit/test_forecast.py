@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.forecast import forecast, print_forecast
+from pipeline_lib.audit.strata import Stratum, estimate
 from pipeline_lib.cli import main
 from pipeline_lib.config import RateRule, parse_config
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge
-from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.forecast import forecast
 from pipeline_lib.rebalance.plan import Audited
-from pipeline_lib.report.forecast import print_forecast
 from pipeline_lib.runtime.errors import DataError
 
 TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
@@ -97,7 +97,11 @@ def test_a_balanced_group_needs_nothing():
 def test_the_table_says_what_it_costs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = parse_config(
-        {"run": "mine", "rebalance": {"targets": TARGETS, "editor": "poisson", "candidates": 4}, "retrain": None}
+        {
+            "run": "mine",
+            "rebalance": {"targets": TARGETS, "edit": {"editor": "poisson", "candidates": 4}},
+            "retrain": None,
+        }
     )
     with pytest.raises(DataError, match=r"results/mine/labels/dataset.parquet: no labels yet; make them with"):
         print_forecast(config, 0.02, 100)

@@ -17,7 +17,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 
 TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
-SETTINGS = Rebalance(targets=TARGETS, candidates=4, pool=8)
+SETTINGS = Rebalance(targets=TARGETS, edit={"candidates": 4, "pool": 8})
 LONG, SHORT = [f"long-{n:02d}" for n in range(20)], [f"short-{n:02d}" for n in range(20)]
 EDITED = [*LONG[:4], *SHORT[:4]]  # of 14 and of 6 that smile in 20, so that 10 would smile in each group
 
@@ -156,13 +156,13 @@ def test_what_the_selector_says_of_chosen_candidates_counts_for_nothing(tables):
 @pytest.mark.parametrize(
     ("change", "left", "reason"),
     [
-        ({"pool": None}, 5, "without `rebalance.pool` that many draw other donors"),
+        ({"pool": None}, 5, "without `rebalance.edit.pool` that many draw other donors"),
         ({"refine": 5}, 1, "scores of refined edits replaced those that they were chosen by"),
         ({"choose": "strongest"}, 1, "does not give the run's own choice for"),
     ],
 )
 def test_choices_that_the_tables_cannot_answer_are_left_out_with_the_reason(tables, change, left, reason):
-    found = evaluate(tables, SETTINGS.model_copy(update=change))
+    found = evaluate(tables, SETTINGS.model_copy(update={"edit": SETTINGS.edit.model_copy(update=change)}))
     assert len(found["choices"]) == len(frontier_table(found)) == left
     assert found["choices"][0] == evaluate(tables)["choices"][0]
     assert all(reason in said for said in found["refused"].values())

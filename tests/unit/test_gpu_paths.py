@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipeline_lib.config import BoxRegion, Rebalance
+from pipeline_lib.config import BoxRegion, Edit
 from pipeline_lib.editing.choice import choose_best, judge
 from pipeline_lib.editing.donors import Looked, _closest_donors, seam_width, select_donors
 from pipeline_lib.editing.swap import swap
@@ -22,7 +22,7 @@ from pipeline_lib.networks.preprocess import Preprocess
 
 CPU = torch.device("cpu")
 TARGETS = [{"where": {"hat": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
-SETTINGS = Rebalance(targets=TARGETS, candidates=4, pool=6, seam_tolerance=0.1)
+SETTINGS = Edit(candidates=4, pool=6, seam_tolerance=0.1)
 FACES, SIDE = 5, 32
 
 
@@ -55,7 +55,7 @@ def test_an_edit_is_started_without_waiting_for_the_device(finish):
         count = FACES * settings.candidates
         wanted = torch.empty(count, dtype=torch.bool, device=device)
         held = torch.empty(count, dtype=torch.int64, device=device)
-        judged = judge(detector, "smiling", [target.where for target in settings.targets], swaps.finished, wanted, held)
+        judged = judge(detector, "smiling", [target["where"] for target in TARGETS], swaps.finished, wanted, held)
         differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context))
         of_face = (FACES, settings.candidates)
         assert choose_best(judged.strength.view(of_face), differs.view(of_face), settings).shape == (FACES, 1)

@@ -18,7 +18,7 @@ FACES = [face_of(DATA, name) for name in NAMES]
 PIXELS = np.stack([render_image(face, DATA.resolution, DATA.crop) for face in FACES])
 SETTINGS = Rebalance(
     targets=[{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)],
-    region={"kind": "part", "name": "mouth", "grow": 0.04, "buffer": 0.02},
+    edit={"region": {"kind": "part", "name": "mouth", "grow": 0.04, "buffer": 0.02}},
 )
 SERIOUS = [place for place, face in enumerate(FACES) if not face.attributes["smiling"]][:6]
 GOOD, FAILED, NOT_MADE, SPARE, *_ = SERIOUS  # edits that are planned

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu, norm
 
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
@@ -21,7 +22,6 @@ from pipeline_lib.evaluation.leakage import (
     evaluate_leakage,
     pool_areas,
 )
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.runtime.files import read_json
 
 CPU = torch.device("cpu")

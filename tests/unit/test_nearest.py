@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from pipeline_lib.audit.estimate import Estimate, wilson_rate
 from pipeline_lib.config import AvatarData, BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.tables import write_table
@@ -25,9 +26,8 @@ from pipeline_lib.evaluation.nearest import (
     judge_samples,
     normalised,
 )
-from pipeline_lib.evaluation.rates import gap, wilson_rate
+from pipeline_lib.evaluation.rates import gap
 from pipeline_lib.imaging.blur import gaussian_blur
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
@@ -334,7 +334,7 @@ def test_parts_that_cannot_be_exchanged_are_refused(run, region, attribute, mess
     rates = [RateRule(where={}, attribute="eyeglasses", rate=0.0)]
     targets = [target.model_copy(update={"attribute": attribute}) for target in SETTINGS.targets]
     with pytest.raises(DataError, match=message):
-        judged(Rebalance(targets=targets, region=region), data=DATA.model_copy(update={"rates": rates}))
+        judged(Rebalance(targets=targets, edit={"region": region}), data=DATA.model_copy(update={"rates": rates}))
 
 
 def test_a_gap_is_written_with_both_of_its_intervals():

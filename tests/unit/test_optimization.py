@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from pipeline_lib.config import OptimizationMethod, Rebalance
+from pipeline_lib.config import Edit, OptimizationMethod
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.imaging.distances import masked_l1
@@ -118,7 +118,7 @@ def test_a_progan_goes_on_from_the_features_of_any_block(size, models):
 
 def test_a_config_can_name_it_as_its_editor(models, task):
     encoder, generator, _ = models["stylegan2"]
-    settings = Rebalance(targets=TARGETS, editor={"kind": "optimization", "method": "encode-lbfgs", "steps": 4})
+    settings = Edit(editor={"kind": "optimization", "method": "encode-lbfgs", "steps": 4})
     editor = open_editor(settings, [encoder], [generator], [encoder], CPU)
     (images, known), pasted = task, torch.zeros(2, 1, SIDE, SIDE)
     pasted[:, :, 8:16, 8:16] = 1

@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.audit.labels import audit_edits
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.editing.plan import plan_edits, plan_sham
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.rebalance.plan import (
     Audited,
-    audit_edits,
     choose_edits,
     made_edits,
     needed_edits,
-    plan_edits,
-    plan_sham,
     refuse_small_groups,
     refuse_without_donors,
 )
@@ -114,8 +113,8 @@ def test_a_rate_out_of_reach_is_refused_with_the_numbers():
     assert len(choose_edits(holds, may_change, targets(0.666666667, 0.0), 0, "dataset")[0]) == 2
 
 
-def settings_of(*rules, **changes):
-    return Rebalance(targets=list(rules), **changes)
+def settings_of(*rules, **edit):
+    return Rebalance(targets=list(rules), edit=edit)
 
 
 def test_a_target_whose_value_no_image_has_is_refused():
@@ -203,7 +202,7 @@ def test_the_stage_plans_from_truth_or_scores_and_edits_only_images_with_the_par
         kind=kind,
         editable=tmp_path / "parts.parquet",
         audit=[],
-        settings=Rebalance(targets=targets(0.5, 0.5), region=region),
+        settings=Rebalance(targets=targets(0.5, 0.5), edit={"region": region}),
         learnt=True,
         run="toy",
         seed=0,
@@ -261,7 +260,7 @@ def test_sham_edits_are_of_the_same_images_and_change_no_value(tmp_path):
 
 def test_spares_do_not_go_with_touched_images():
     with pytest.raises(ValueError, match="`spares` that are not needed stay untouched"):
-        Rebalance(targets=targets(0.5, 0.5), spares=0.1, touch="all")
+        Rebalance(targets=targets(0.5, 0.5), spares=0.1, edit={"touch": "all"})
 
 
 def test_as_many_more_edits_are_planned_as_make_up_for_those_that_failed():
@@ -340,7 +339,7 @@ def test_an_audit_of_other_edits_is_refused(audit):
 def test_the_digest_of_edits_is_of_what_they_look_like_and_not_of_how_many_there_are():
     digest = Rebalance(targets=targets(0.5, 0.5)).edits_digest("smiling")
     assert Rebalance(targets=targets(0.4, 0.4), spares=0.1, labels=["a.csv"]).edits_digest("smiling") == digest
-    assert Rebalance(targets=targets(0.5, 0.5), finish="region").edits_digest("smiling") != digest
+    assert Rebalance(targets=targets(0.5, 0.5), edit={"finish": "region"}).edits_digest("smiling") != digest
 
 
 @pytest.mark.parametrize("rates", [(0.5, 0.5), (0.123, 0.95), (1.0, 0.0)])

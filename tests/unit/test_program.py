@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from pipeline_lib.audit.classes import Classes
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.classes import Classes
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.rebalance.plan import Audited, choose_edits
 from pipeline_lib.rebalance.program import Kinds, Program, fewest_edits, nearest_rates

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from pipeline_lib import cli
+from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.recipe import OverRuns, _interval, assess_recipe, runs_needed
 from pipeline_lib.cli import main
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.config.reseeding import first_difference, reseed
-from pipeline_lib.rebalance.certify import Verdict, judge
 from pipeline_lib.release.provenance import FORM
-from pipeline_lib.release.recipe import OverRuns, _interval, assess_recipe, runs_needed
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -132,8 +132,8 @@ def rewrite(folder, change):
             "edits are planned by an audit here or in",
         ),
         (
-            lambda runs: rewrite(runs[2], lambda config: config["rebalance"].update(candidates=4)),
-            "`rebalance.candidates` is not as in",
+            lambda runs: rewrite(runs[2], lambda config: config["rebalance"]["edit"].update(candidates=4)),
+            "`rebalance.edit.candidates` is not as in",
         ),
     ],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
     main(["run", "--seeds", "1", "--configfile", "my.yaml"])
     Path("my.yaml").write_text(Path("my.yaml").read_text().replace("candidates: 16", "candidates: 4"))
     assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
-    assert "`rebalance.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
+    assert "`rebalance.edit.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
 
 
 def test_labels_of_one_runs_images_are_refused_in_a_recipe(started, capsys):

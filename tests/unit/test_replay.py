@@ -15,7 +15,7 @@ from pipeline_lib.runtime.errors import DataError
 
 FACES, TRIED = 20, 6
 TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
-SETTINGS = Rebalance(targets=TARGETS, candidates=TRIED, pool=12, seam_tolerance=0.2)
+SETTINGS = Rebalance(targets=TARGETS, edit={"candidates": TRIED, "pool": 12, "seam_tolerance": 0.2})
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def results(tmp_path):
     in_group, wanted = random.random((FACES, TRIED)) < 0.7, np.arange(FACES) % 2 == 0
     logit, seam = logit.astype(np.float32), seam.astype(np.float32)
     strength = np.where(in_group, np.where(wanted[:, None], logit, -logit), -np.inf)
-    best = choose_best(torch.tensor(strength), torch.tensor(seam), SETTINGS).numpy()
+    best = choose_best(torch.tensor(strength), torch.tensor(seam), SETTINGS.edit).numpy()
     success = strength > 0
     chosen = np.zeros_like(success)
     np.put_along_axis(chosen, best, np.take_along_axis(success, best, axis=1), axis=1)
@@ -71,7 +71,7 @@ def test_under_the_runs_own_rules_it_is_the_runs_own_choice(results):
 def test_fewer_candidates_are_those_with_the_least_seam(results):
     found = replay(results, "dataset", SETTINGS, candidates=2)
     assert (found.groupby("image_id").size() == 2).all()
-    clamped = own(results).assign(seam=lambda table: table["seam"].clip(lower=SETTINGS.seam_tolerance))
+    clamped = own(results).assign(seam=lambda table: table["seam"].clip(lower=SETTINGS.edit.seam_tolerance))
     least = clamped.sort_values("seam", kind="stable").groupby("image_id", sort=True).head(2).sort_index()
     assert found["donor_id"].tolist() == least["donor_id"].tolist()
     assert found["chosen"].sum() <= own(results)["chosen"].sum()
@@ -136,13 +136,18 @@ def test_the_referees_scores_must_be_those_of_the_candidates(results):
     [
         ({}, 7, "7 candidates: the run tried 6 for each face"),
         ({}, 0, "0 candidates: the run tried 6"),
-        ({"pool": None}, 3, "without `rebalance.pool` that many draw other donors"),
+        ({"pool": None}, 3, "without `rebalance.edit.pool` that many draw other donors"),
         ({"seam_tolerance": 0.9}, None, "does not give the run's own choice for"),
         ({"refine": 5}, None, "scores of refined edits replaced those that they were chosen by"),
     ],
 )
 def test_what_the_tables_cannot_answer_is_refused(results, settings, candidates, message):
     with pytest.raises(DataError, match=message):
-        replay(results, "dataset", SETTINGS.model_copy(update=settings), candidates=candidates)
+        replay(
+            results,
+            "dataset",
+            SETTINGS.model_copy(update={"edit": SETTINGS.edit.model_copy(update=settings)}),
+            candidates=candidates,
+        )
     with pytest.raises(DataError, match="no candidates; run the workflow first"):
         replay(results, "samples", SETTINGS)

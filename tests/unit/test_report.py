@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import (
     AttributeLoss,
     AvatarData,
@@ -33,7 +34,6 @@ from pipeline_lib.config.rebalance import EditorSection
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.evaluation.rates import gap, rate_rows
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.release.cards import rates_section
 from pipeline_lib.report import datasheet, figures, summary, tables
@@ -45,7 +45,7 @@ TARGETS = Rebalance(
         RateRule(where={"long_hair": True}, attribute="smiling", rate=0.5),
         RateRule(where={"long_hair": False}, attribute="smiling", rate=0.4),
     ],
-    region=PartRegion(name="mouth", grow=0.0, buffer=0.1),
+    edit={"region": PartRegion(name="mouth", grow=0.0, buffer=0.1)},
 )
 RETRAIN = Retrain(training=GanTraining(kimg=1))
 INPAINTING = Inpainting(kind="inpainting", path="model", present="a smile", absent="no smile")
@@ -402,7 +402,11 @@ def test_rows_are_labelled_and_kept_images_say_so(monkeypatch, edited):
 
 
 def test_a_box_pastes_the_same_rectangle_of_the_donor(monkeypatch, edited):
-    box = TARGETS.model_copy(update={"region": BoxRegion(top=0.5, bottom=0.75, left=0.25, right=0.75)})
+    box = TARGETS.model_copy(
+        update={
+            "edit": TARGETS.edit.model_copy(update={"region": BoxRegion(top=0.5, bottom=0.75, left=0.25, right=0.75)})
+        }
+    )
     collage = shown_edits(monkeypatch, edited, box).axes[2].images[0].get_array()
     expected = PIXELS[0].copy()
     expected[8:12, 4:12] = PIXELS[5][8:12, 4:12]
@@ -1110,7 +1114,9 @@ OF_GANS = ("GAN", "retrain", "control", "generat", "encoder", "samples")
 
 def test_the_summary_of_a_run_without_networks_speaks_of_the_dataset_alone(tmp_path):
     metrics = metrics_of(WITHOUT_RETRAINING["poisson"]) | {"regions": {}, "segmenter": None}
-    targets = EVEN.model_copy(update={"editor": Poisson(), "region": BoxRegion(shows=None)})
+    targets = EVEN.model_copy(
+        update={"edit": EVEN.edit.model_copy(update={"editor": Poisson(), "region": BoxRegion(shows=None)})}
+    )
     page = written_page(tmp_path, metrics, retrain=None, targets=targets)
     assert "The rebalancing worked: the rebalanced dataset meets every target rate." in page.text
     assert "1,234 in the original dataset." in page.text
@@ -1257,14 +1263,14 @@ def test_the_card_says_who_has_labelled_the_edited_images(tmp_path, source, said
 def test_the_card_says_of_edits_that_an_audit_planned_and_of_the_gans_compared(tmp_path, metrics_file):
     write_table(tmp_path / "labels.parquet", "assembled", pd.DataFrame({"image_id": ["a"], "edited": [True]}))
 
-    def card(metrics, **changed):
+    def card(metrics, labels=None):
         write_json(tmp_path / "metrics.json", metrics)
         datasheet.write_datasheet(
             metrics=tmp_path / "metrics.json",
             labels=tmp_path / "labels.parquet",
             run="tiny",
             data=AvatarData(),
-            targets=EVEN.model_copy(update=changed),
+            targets=EVEN.model_copy(update={"labels": labels}),
             card=tmp_path / "card.md",
         )
         return (tmp_path / "card.md").read_text()
@@ -1298,7 +1304,7 @@ def test_the_card_of_a_run_without_networks_claims_no_gan(tmp_path):
         labels=tmp_path / "labels.parquet",
         run="tiny",
         data=AvatarData(),
-        targets=EVEN.model_copy(update={"editor": Poisson()}),
+        targets=EVEN.model_copy(update={"edit": EVEN.edit.model_copy(update={"editor": Poisson()})}),
         card=tmp_path / "card.md",
     )
     text = (tmp_path / "card.md").read_text()
@@ -1387,7 +1393,7 @@ def test_the_table_of_edits_says_what_they_change_where_that_was_measured():
     ],
 )
 def test_what_was_tried_for_an_edit_is_said_as_it_was(changes, said):
-    assert said in tables.how_edited(TARGETS.model_copy(update=changes))
+    assert said in tables.how_edited(TARGETS.model_copy(update={"edit": TARGETS.edit.model_copy(update=changes)}))
 
 
 def test_every_kind_of_editor_has_its_sentence():

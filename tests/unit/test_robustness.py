@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline_lib.audit.estimate import wilson_rate
 from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.evaluation.rates import gap, wilson_rate
+from pipeline_lib.evaluation.rates import gap
 from pipeline_lib.evaluation.robustness import CHANGES, UNCHANGED, evaluate_robustness
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import save_weights

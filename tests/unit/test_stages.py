@@ -41,7 +41,7 @@ def test_every_rule_gives_its_stage_what_it_takes_and_nothing_else(touch):
         read = api.workflow(
             ResourceSettings(cores=2),
             ConfigSettings(
-                config={"rebalance": {"touch": touch, "spares": 0}}, configfiles=[ROOT / "config/config.yaml"]
+                config={"rebalance": {"edit": {"touch": touch}, "spares": 0}}, configfiles=[ROOT / "config/config.yaml"]
             ),
             snakefile=ROOT / "Snakefile",
         )

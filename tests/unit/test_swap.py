@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, Edit, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing import swap as swap_module
@@ -97,16 +97,17 @@ def run(
 ):
     settings = Rebalance(
         targets=TARGETS,
-        region=region or PartRegion(grow=0.07, buffer=0.07),
-        candidates=candidates,
-        shards=shards,
-        editor=editor,
-        finish=finish,
-        donors=donors,
-        choose=choose,
-        seam_tolerance=seam_tolerance,
-        pool=pool,
-        refine=refine,
+        edit=Edit(
+            region=region or PartRegion(grow=0.07, buffer=0.07),
+            candidates=candidates,
+            editor=editor,
+            finish=finish,
+            donors=donors,
+            choose=choose,
+            seam_tolerance=seam_tolerance,
+            pool=pool,
+            refine=refine,
+        ),
     )
     weights = {"encoder": networks.encoder, "generator": networks.generator, "precision": precision_report(folder)}
     tables = [folder / f"{shard}.candidates.parquet" for shard in range(shards)]
@@ -121,6 +122,7 @@ def run(
             selector=selector,
             referee=[referee] if referee else [],
             settings=settings,
+            shards=shards,
             run="toy",
             seed=seed,
             name="samples",
@@ -267,12 +269,12 @@ def test_a_refinement_that_would_not_succeed_is_not_kept(networks, image_set, ha
 
 def test_an_editor_without_latents_is_not_refined():
     with pytest.raises(ValueError, match="`refine`: the editor poisson has no latent to refine"):
-        Rebalance(targets=TARGETS, editor="poisson", refine=5)
+        Edit(editor="poisson", refine=5)
 
 
 def test_a_pool_smaller_than_the_candidates_is_refused():
     with pytest.raises(ValueError, match="`pool`: 8 donors are fewer than the 16 `candidates`"):
-        Rebalance(targets=TARGETS, pool=8)
+        Edit(pool=8)
 
 
 def test_where_no_candidate_succeeds_nothing_is_chosen_or_written(networks, image_set, detector, tmp_path):
@@ -408,6 +410,7 @@ def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detect
         selector=detector(0.0),
         referee=detector(0.0),
         settings=settings,
+        most=8,
         evaluate=Evaluate(),
         seed=0,
         comparison=tmp_path / "regions.json",
@@ -530,13 +533,13 @@ def test_too_few_donors_with_the_attribute_are_refused(networks, image_set, half
 
 def test_an_editor_without_its_weights_is_refused():
     with pytest.raises(ConfigError, match="latent-regression needs an encoder and its generator"):
-        open_editor(Rebalance(targets=TARGETS), [], [], [], torch.device("cpu"))
+        open_editor(Edit(), [], [], [], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("shards", [2, 5])
 def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_set, tmp_path, shards):
     def touch(count):
-        settings = Rebalance(targets=TARGETS, region=BoxRegion(buffer=0.07), editor="poisson", shards=count)
+        settings = Rebalance(targets=TARGETS, edit={"region": BoxRegion(buffer=0.07), "editor": "poisson"})
         paths = [tmp_path / f"{shard}-of-{count}.parquet" for shard in range(count)]
         for shard, path in enumerate(paths):
             touch_images(
@@ -547,6 +550,7 @@ def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_
                 precision=[],
                 model=[],
                 settings=settings,
+                shards=count,
                 run="toy",
                 name="samples",
                 shard=shard,
@@ -572,10 +576,11 @@ def of_two_attributes(image_set):
     """Return settings, plan and labels of edits of smiles by the mouth and of long hair by a box above it."""
     settings = Rebalance(
         targets=[*TARGETS, RateRule(where={"smiling": True}, attribute="long_hair", rate=0.5)],
-        region=PartRegion(grow=0.07, buffer=0.07),
-        regions={"long_hair": BoxRegion(top=0.0, bottom=0.3, left=0.0, right=1.0, buffer=0.05)},
-        candidates=CANDIDATES,
-        shards=2,
+        edit=Edit(
+            region=PartRegion(grow=0.07, buffer=0.07),
+            regions={"long_hair": BoxRegion(top=0.0, bottom=0.3, left=0.0, right=1.0, buffer=0.05)},
+            candidates=CANDIDATES,
+        ),
     )
     labels = read_table(image_set["plan"].with_name("labels.parquet"), "labels")
     long_hair = np.arange(COUNT) % 2 == 0
@@ -604,6 +609,7 @@ def test_each_attribute_is_edited_in_its_own_region(networks, image_set, of_two_
             selector=detector(0.0, 0.0),
             referee=[],
             settings=settings,
+            shards=2,
             run="toy",
             seed=0,
             name="samples",

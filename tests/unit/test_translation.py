@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pipeline_lib.config import Encoder, MaskSampling, Rebalance, Translators
+from pipeline_lib.config import Edit, Encoder, MaskSampling, Translators
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
@@ -154,7 +154,7 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("method", ["cyclegan", "spade", "inpainting-network"])
 def test_a_config_can_name_them_as_its_editor(method, files, faces):
-    settings = Rebalance(targets=TARGETS, editor={"kind": "translation", "method": method})
+    settings = Edit(editor={"kind": "translation", "method": method})
     editor = open_editor(settings, [], [], [], CPU, model=files[method])
     images = to_float(faces[0][:4], CPU)
     masks = masks_with_a_hole()
@@ -168,7 +168,7 @@ def test_a_config_can_name_them_as_its_editor(method, files, faces):
 
 
 def test_a_layout_editor_takes_parts_by_name(files, faces):
-    settings = Rebalance(targets=TARGETS, editor={"kind": "translation", "method": "spade"})
+    settings = Edit(editor={"kind": "translation", "method": "spade"})
     editor = open_editor(settings, [], [], [], CPU, model=files["spade"])
     assert editor._codes.tolist() == [0, 0, 1]  # the generator has no nose
 

@@ -10,18 +10,19 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline_lib.audit.certificate import _check_labels, certify_targets
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.forecast import forecast
 from pipeline_lib.config import Certify, Detectors, Evaluate, PartRegion, RateRule, Rebalance, SupervisedTraining
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.donors import donor_pools
+from pipeline_lib.editing.plan import plan_edits
 from pipeline_lib.editing.swap import held_groups
 from pipeline_lib.evaluation.bias import evaluate_bias
-from pipeline_lib.evaluation.certificate import _check_labels, certify_targets
 from pipeline_lib.evaluation.frontier import measure_choice
 from pipeline_lib.evaluation.utility import _cells
-from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.forecast import forecast
 from pipeline_lib.rebalance.groups import holds_of, in_group, members
-from pipeline_lib.rebalance.plan import plan_edits, refuse_small_groups
+from pipeline_lib.rebalance.plan import refuse_small_groups
 from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.report.certificate import say_certificate
 from pipeline_lib.runtime.errors import DataError
@@ -61,7 +62,7 @@ def make_plan(folder, labels, targets=TARGETS):
         kind="labels",
         editable=folder / "none.parquet",
         audit=[],
-        settings=Rebalance(targets=targets, region={"kind": "box", "shows": None}),
+        settings=Rebalance(targets=targets, edit={"region": {"kind": "box", "shows": None}}),
         learnt=True,
         run="toy",
         seed=0,

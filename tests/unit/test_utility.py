@@ -11,6 +11,7 @@ import torch
 import torchvision
 from scipy.stats import binomtest, norm
 
+from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import AvatarData, Evaluate, LibraryNetwork, RateRule, Rebalance, Utility
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
@@ -24,7 +25,6 @@ from pipeline_lib.evaluation.utility import (
     independence_weights,
     resampled,
 )
-from pipeline_lib.rebalance.estimate import Estimate
 from pipeline_lib.report.utility import METHODS, describe_utility, say_utility, utility_figure, utility_table
 from pipeline_lib.runtime.errors import DataError, WeightsError
 from pipeline_lib.runtime.files import read_json

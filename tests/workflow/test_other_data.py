@@ -20,8 +20,8 @@ from harness import CONFIG, REPOSITORY, Run, jobs_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from benchmarks.photos import write_photos
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES
+from pipeline_lib.data.example_photos import write_photos
 from pipeline_lib.data.shards import count_images, read_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.networks.checkpoints import load_weights, read_header
@@ -44,7 +44,7 @@ OF_NETWORKS = {
 def reduced(editor: str | dict, retrain: bool) -> dict:
     """Return the toy config with that editor, and without the sections that it does not need."""
     values = yaml.safe_load((REPOSITORY / CONFIG).read_text())
-    values["rebalance"]["editor"] = editor
+    values["rebalance"]["edit"]["editor"] = editor
     if not retrain:
         values["retrain"] = None
     if editor != "latent-regression":
@@ -93,7 +93,8 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         },
     }
     values["detectors"]["attributes"] = ["smiling", "hair"]
-    values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "shards": 1}
+    values["rebalance"]["edit"] |= {"region": {"kind": "box", "shows": None}}
+    values["jobs"] = 1
     values["rebalance"]["targets"] = [{"where": {"hair": "each"}, "attribute": "smiling", "rate": 0.5}]
     (run.folder / "photos.yaml").write_text(yaml.safe_dump(values))
 
@@ -152,7 +153,7 @@ def test_a_replaced_image_file_makes_what_follows_from_it_again(sources: Run, tm
             (run.folder / "photos" / name).rename(folder / name)
         data |= {"attributes": {"smiling": ["11", "10"], "long_hair": ["11", "01"]}, "others": ["00"]}
     values = reduced("poisson", retrain=False) | {"run": "photos", "data": {"reader": reader, **data}}
-    values["rebalance"] |= {"region": {"kind": "box", "shows": None}}
+    values["rebalance"]["edit"] |= {"region": {"kind": "box", "shows": None}}
     (run.folder / "photos.yaml").write_text(yaml.safe_dump(values))
 
     first = ("results/photos/labels/dataset.parquet", "results/photos/labels/notes.parquet")
@@ -187,9 +188,11 @@ def test_two_attributes_are_rebalanced_together_each_in_its_region(sources: Run,
     values["run"] = "joint"
     values["detectors"]["attributes"] = ["smiling", "long_hair", "eyeglasses"]
     box = {"kind": "box", "left": 0.25, "right": 0.75, "shows": None}
-    values["rebalance"] |= {
+    values["rebalance"]["edit"] |= {
         "region": box | {"top": 0.65, "bottom": 0.93},
         "regions": {"eyeglasses": box | {"top": 0.35, "bottom": 0.6}},
+    }
+    values["rebalance"] |= {
         "targets": [
             *({"where": {"long_hair": hair}, "attribute": "smiling", "rate": 0.5} for hair in (True, False)),
             *({"where": {"smiling": smile}, "attribute": "eyeglasses", "rate": 0.4} for smile in (True, False)),
@@ -341,7 +344,8 @@ def test_a_published_progan_and_its_encoder_swap_a_box_that_a_timm_backbone_choo
     values["detectors"]["selector"] = {"backend": "backbone", "library": "timm", "name": "resnet10t", "seed": 1}
     values["detectors"]["selector"]["half"] = 0
     values["encoder"] |= {"weights": "encoder.pth", "training": {"kimg": 0.1, "batch": 16}}
-    values["rebalance"] |= {"region": {"kind": "box", "shows": None}, "shards": 1}
+    values["rebalance"]["edit"] |= {"region": {"kind": "box", "shows": None}}
+    values["jobs"] = 1
     values["retrain"] |= {"init": "scratch"}
     (run.folder / "progan.yaml").write_text(yaml.safe_dump(values))
     run.snakemake("results/progan/swaps/dataset/0.candidates.parquet", config="progan.yaml")
@@ -413,7 +417,7 @@ def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transfor
     values |= {
         "run": "celeba",
         "data": {"reader": "celeba", "folder": "celeba", "resolution": 32, "shards": 2},
-        "parts": {"backend": "saliency", "path": "saliency.onnx"},
+        "parts": {"backend": "onnx", "path": "saliency.onnx", "groups": {"salient": [0]}, "threshold": 0.5},
         "generator": {"channels": [16] * 4, "z_dim": 512, "mapping_layers": 2, "weights": "stylegan2.pt"},
         "encoder": {"weights": "encoder.pth", "training": {"kimg": 0.05, "batch": 8}},
     }
@@ -426,7 +430,8 @@ def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transfor
     values["rebalance"]["targets"] = [
         {"where": {"Male": value}, "attribute": "Smiling", "rate": 0.5} for value in (True, False)
     ]
-    values["rebalance"] |= {"region": {"kind": "part", "name": "salient"}, "shards": 1}
+    values["rebalance"]["edit"] |= {"region": {"kind": "part", "name": "salient"}}
+    values["jobs"] = 1
     values["retrain"] = {"init": "scratch", "training": {"kimg": 0.1}}  # no attributes: ONNX passes no gradients on
     (run.folder / "celeba.yaml").write_text(yaml.safe_dump(values))
     results = run.folder / "results/celeba"

@@ -22,14 +22,14 @@ import torch
 import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
+from pipeline_lib.audit.labels import sealed_name
+from pipeline_lib.audit.sheets import draw_audit, draw_samples
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import replay
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
-from pipeline_lib.rebalance.audit import sealed_name
 from pipeline_lib.release.export import export as export_image_set
 from pipeline_lib.release.provenance import reproduce
-from pipeline_lib.report.audit import draw_audit, draw_samples
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.stages import STAGES, revision_of
 from pipeline_lib.studies.comparison import LACKING
@@ -116,7 +116,7 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     for study in studies:
         assert (run.results / f"report/studies/{study}.png").stat().st_size > 1000
     assert "studies: they need an encoder" in run.snakemake(
-        "studies", config=run.configure({"rebalance": {"editor": "poisson"}}), fails=True
+        "studies", config=run.configure({"rebalance": {"edit": {"editor": "poisson"}}}), fails=True
     )
 
 
@@ -382,7 +382,10 @@ def test_a_training_that_breaks_down_is_not_tried_again(finished: Run, tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rebalance": {"candidate": 4}}, "unknown key `rebalance.candidate`; did you mean `candidates`?"),
+        (
+            {"rebalance": {"edit": {"candidate": 4}}},
+            "unknown key `rebalance.edit.candidate`; did you mean `candidates`?",
+        ),
         (
             {"encoder": {"weights": "missing.safetensors"}},
             "`encoder.weights`: no file missing.safetensors; correct the path or remove the key",

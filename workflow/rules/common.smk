@@ -45,12 +45,13 @@ STUDY_ENCODERS = {
     if checked.uses_encoder
 }
 COMPARED = checked.studies.comparison.wanted(checked.source_family)
-FIRST = checked.rebalance.first_attribute().model_dump(mode="json")  # for what looks at a single attribute
+FIRST = checked.rebalance.first_attribute().model_dump(mode="json", include={"targets", "edit"})  # a single attribute
 # Region of each attribute that is edited.
 REGIONS = {name: region.model_dump(mode="json") for name, region in checked.rebalance.regions_by_attribute.items()}
+HOW = [key for key in settings["rebalance"]["edit"] if key != "alters"]  # keys that say how an edit is made
 SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
 # Part against box, as the paper edits them.
-REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["editor"]["kind"] == "latent-regression"
+REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["edit"]["editor"]["kind"] == "latent-regression"
 # The trained detectors, of which the last is only in the loss of a GAN.
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
 if "second_selector" in checked.gans:
@@ -86,6 +87,17 @@ wildcard_constraints:
     judge="selector|referee|second_selector",
     name="[a-z_]+",
     shard=r"\d+",
+
+
+def rebalance(*of_edit):
+    """Return the targets and the named keys of `rebalance.edit`: what a stage reads, so that no other key reruns it."""
+    chosen = settings["rebalance"]
+    return {"targets": chosen["targets"], "edit": {key: chosen["edit"][key] for key in of_edit}}
+
+
+def evaluation(*keys):
+    """Return the named keys of `evaluate`, likewise."""
+    return {key: settings["evaluate"][key] for key in keys}
 
 
 def images(name):
@@ -126,14 +138,8 @@ def files_of_translation(method):
 
 def files_of_editor():
     """Return the files of an editor's own model; nothing for one that has none."""
-    editor = settings["rebalance"]["editor"]
+    editor = settings["rebalance"]["edit"]["editor"]
     return files_of_translation(editor["method"]) if editor["kind"] == "translation" else given(editor.get("path"))
-
-
-def files_of_losses(encoder):
-    """Return the files of given networks in the losses of an encoder, of which some may be None."""
-    training = encoder["training"]
-    return training["trunk"], (training["identity"] or {}).get("path")
 
 
 def of_inverter(model):
@@ -148,15 +154,15 @@ def scores(judge, names):
 
 def swaps(kind):
     """Return the tables of candidates or the shards of composites of an image set."""
-    return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["rebalance"]["shards"])]
+    return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["jobs"])]
 
 
 def study_tables():
     """Return the table of each study; an error for a config that trains no encoder or has no parts."""
     if not (SEGMENTED and checked.uses_encoder):
         raise WorkflowError(
-            "studies: they need an encoder and a part to segment; set `rebalance.editor: latent-regression` and a "
-            "`rebalance.region` that names or shows a part"
+            "studies: they need an encoder and a part to segment; set `rebalance.edit.editor: latent-regression` and a "
+            "`rebalance.edit.region` that names or shows a part"
         )
     return [f"{ROOT}/evaluation/studies/{study}.parquet" for study in STUDIES]
 

@@ -28,7 +28,7 @@ rule plan_edits:
         learnt=checked.learns_selector,
         name="{name}",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
-        settings=settings["rebalance"],
+        settings=rebalance(*HOW) | {key: settings["rebalance"][key] for key in ("spares", "labels")},
         run=RUN,
         seed=SEED,
     script:
@@ -82,14 +82,15 @@ rule swap_parts:
         name="{name}",
         shard="{shard}",
         kind=lambda wildcards: KNOWN_BY[wildcards.name]["kind"],
-        settings=settings["rebalance"],
+        settings=rebalance(*HOW),
+        shards=settings["jobs"],
         run=RUN,
         seed=SEED,
     script:
         "../scripts/stage.py"
 
 
-if settings["rebalance"]["touch"] == "all":
+if settings["rebalance"]["edit"]["touch"] == "all":
 
     rule touch_images:
         input:
@@ -114,17 +115,23 @@ if settings["rebalance"]["touch"] == "all":
             stage=at_revision("touch_images"),
             name="{name}",
             shard="{shard}",
-            settings=settings["rebalance"],
+            settings=rebalance(*HOW),
+            shards=settings["jobs"],
             run=RUN,
         script:
             "../scripts/stage.py"
+
+
+# What an edit makes unknown is derived from the regions where the config does not say it.
+ASSEMBLED = rebalance("finish")
+ASSEMBLED["edit"]["alters"] = checked.alters
 
 
 rule assemble_rebalanced:
     input:
         images=lambda wildcards: images(original(wildcards)),
         composites=swaps("images"),
-        touched=swaps("touched") if settings["rebalance"]["touch"] == "all" else [],
+        touched=swaps("touched") if settings["rebalance"]["edit"]["touch"] == "all" else [],
         plan=f"{ROOT}/plan/{{name}}.parquet",
         truth=lambda wildcards: [KNOWN_BY[wildcards.name]["table"]] if wildcards.name == "dataset" else [],
     output:
@@ -141,7 +148,7 @@ rule assemble_rebalanced:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("assemble_rebalanced"),
-        settings=settings["rebalance"] | {"alters": checked.alters},
+        settings=ASSEMBLED,
         run=RUN,
     script:
         "../scripts/stage.py"

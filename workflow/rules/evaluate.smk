@@ -31,9 +31,9 @@ rule evaluate_bias:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("evaluate_bias"),
-        targets=settings["rebalance"],
+        targets=rebalance(),
         detectors=settings["detectors"],
-        settings=settings["evaluate"],
+        settings=evaluation("confidence", "resamples"),
         run=RUN,
         seed=SEED,
     script:
@@ -58,7 +58,7 @@ rule evaluate_quality:
     params:
         stage=at_revision("evaluate_quality"),
         cache=f"{ROOT}/cache/features",
-        settings=settings["evaluate"],
+        settings=evaluation("images"),
         run=RUN,
         seed=SEED,
     script:
@@ -82,7 +82,7 @@ rule evaluate_edits:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("evaluate_edits"),
-        settings=settings["rebalance"],
+        settings=rebalance(),
     script:
         "../scripts/stage.py"
 
@@ -103,14 +103,13 @@ rule evaluate_frontier:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("evaluate_frontier"),
-        settings=settings["rebalance"],
+        settings=rebalance(*HOW),
     script:
         "../scripts/stage.py"
 
 
 rule compare_regions:
     input:
-        given(settings["evaluate"]["trunk"]),
         images=images("samples"),
         parts=f"{ROOT}/parts/samples.parquet",
         plan=f"{ROOT}/plan/samples.parquet",
@@ -138,8 +137,9 @@ rule compare_regions:
         gpu=GPU,
     params:
         stage=at_revision("compare_regions"),
-        settings=settings["rebalance"],
-        evaluate=settings["evaluate"],
+        settings=rebalance("region", "regions", "precision"),
+        most=settings["studies"]["regions"]["images"],
+        evaluate=evaluation("distance"),
         seed=SEED,
     script:
         "../scripts/stage.py"
@@ -162,7 +162,7 @@ rule certify_targets:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("certify_targets"),
-        targets=settings["rebalance"],
+        targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
@@ -186,7 +186,7 @@ if checked.retrain:
             "../../envs/pipeline.yaml"
         params:
             stage=at_revision("certify_samples"),
-            targets=settings["rebalance"],
+            targets=rebalance(),
             settings=settings["certify"],
             truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
@@ -249,7 +249,7 @@ rule evaluate_counterfactuals:
     params:
         stage=at_revision("evaluate_counterfactuals"),
         data=settings["data"],
-        settings=settings["rebalance"],
+        settings=rebalance("region", "regions", "choose", "seam_tolerance", "candidates", "pool"),
         confidence=settings["evaluate"]["confidence"],
         run=RUN,
         seed=SEED,
@@ -279,8 +279,8 @@ rule evaluate_leakage:
         gpu=GPU,
     params:
         stage=at_revision("evaluate_leakage"),
-        settings=settings["rebalance"],
-        evaluate=settings["evaluate"],
+        settings=rebalance("region", "regions"),
+        evaluate=evaluation("confidence", "leakage_steps"),
         seed=SEED,
     script:
         "../scripts/stage.py"
@@ -307,8 +307,8 @@ rule evaluate_robustness:
     params:
         stage=at_revision("evaluate_robustness"),
         sets=list(checked.gans),
-        targets=settings["rebalance"],
-        settings=settings["evaluate"],
+        targets=rebalance(),
+        settings=evaluation("confidence"),
     script:
         "../scripts/stage.py"
 
@@ -335,8 +335,8 @@ rule judge_samples:
     params:
         stage=at_revision("judge_samples"),
         data=settings["data"],
-        settings=settings["rebalance"],
-        evaluate=settings["evaluate"],
+        settings=rebalance("region", "regions", "precision"),
+        evaluate=evaluation("confidence", "judge_bank"),
         seed=SEED,
     script:
         "../scripts/stage.py"
@@ -370,8 +370,8 @@ rule evaluate_utility:
     params:
         stage=at_revision("evaluate_utility"),
         data=settings["data"],
-        settings=settings["rebalance"],
-        evaluate=settings["evaluate"],
+        settings=rebalance("region", "regions"),
+        evaluate=evaluation("confidence", "resamples", "utility"),
         seed=SEED,
     script:
         "../scripts/stage.py"

@@ -17,7 +17,7 @@ rule plot_rates:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("plot_rates"),
-        targets=settings["rebalance"],
+        targets=rebalance(),
         detectors=settings["detectors"],
     script:
         "../scripts/stage.py"
@@ -43,7 +43,7 @@ rule plot_before_after:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("plot_before_after"),
-        settings=settings["rebalance"],
+        settings=rebalance("region", "regions"),
     script:
         "../scripts/stage.py"
 
@@ -146,7 +146,7 @@ rule write_summary:
         "../../envs/pipeline.yaml"
     params:
         stage=at_revision("write_summary"),
-        targets=settings["rebalance"],
+        targets=rebalance(*HOW),
         detectors=settings["detectors"],
         retrain=settings["retrain"],
     script:
@@ -172,7 +172,7 @@ rule write_datasheet:
         stage=at_revision("write_datasheet"),
         run=RUN,
         data=settings["data"],
-        targets=settings["rebalance"],
+        targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
     script:
         "../scripts/stage.py"
 
@@ -186,7 +186,7 @@ rule record_provenance:
             *([f"{ROOT}/models/encoder.safetensors"] if checked.uses_encoder else []),
             *([f"{ROOT}/models/source/generator.safetensors"] if checked.uses_generator else []),
             *([f"{ROOT}/models/retrained/generator.safetensors"] if checked.retrain else []),
-            *files_of_translation(settings["rebalance"]["editor"].get("method")),
+            *files_of_translation(settings["rebalance"]["edit"]["editor"].get("method")),
         ],
         given=given(*named_files(checked)),
     output:

@@ -4,7 +4,6 @@ if checked.uses_encoder:
 
     rule train_study_encoder:
         input:
-            lambda wildcards: given(*files_of_losses(STUDY_ENCODERS[wildcards.variant])),
             generator=f"{ROOT}/models/source/generator.safetensors",
         output:
             encoder=study_encoder("{variant}"),
@@ -115,7 +114,7 @@ rule reconstruct_collages:
         method="{method}",
         names=list(checked.part_names),
         settings=settings["studies"],
-        rebalance=FIRST,
+        edit=FIRST["edit"],
         seed=SEED,
     script:
         "../scripts/stage.py"
@@ -175,7 +174,7 @@ rule study_composition:
         names=list(checked.part_names),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
@@ -209,7 +208,7 @@ rule study_independence:
         faces_of=checked.published.family if checked.published and checked.published.of_faces else None,
         settings=settings["studies"],
         evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         run=RUN,
         seed=SEED,
     script:
@@ -260,7 +259,7 @@ rule study_interpolation:
         names=list(checked.part_names),
         settings=settings["studies"],
         evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         run=RUN,
         seed=SEED,
     script:
@@ -330,7 +329,6 @@ rule study_completion:
 
 rule study_direction:
     input:
-        given(settings["evaluate"]["trunk"]),
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
         scores=f"{ROOT}/scores/selector/dataset.parquet",
@@ -363,7 +361,6 @@ rule study_direction:
 
 rule study_adaptation:
     input:
-        given(settings["evaluate"]["trunk"]),
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
         encoder=f"{ROOT}/models/encoder.safetensors",
@@ -383,7 +380,7 @@ rule study_adaptation:
     params:
         stage=at_revision("study_adaptation"),
         like=settings["encoder"],
-        rebalance=FIRST,
+        edit=FIRST["edit"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -412,7 +409,7 @@ rule study_illumination:
         gpu=GPU,
     params:
         stage=at_revision("study_illumination"),
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -439,7 +436,7 @@ use rule study_illumination as study_discovery with:
     params:
         stage=at_revision("study_discovery"),
         names=list(checked.part_names),
-        inversion=settings["rebalance"]["precision"],
+        inversion=settings["rebalance"]["edit"]["precision"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,
@@ -467,7 +464,7 @@ rule study_multimodal:
         gpu=GPU,
     params:
         stage=at_revision("study_multimodal"),
-        rebalance=FIRST,
+        edit=FIRST["edit"],
         settings=settings["studies"],
         evaluate=settings["evaluate"],
         run=RUN,

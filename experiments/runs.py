@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline_lib.audit.sheets import draw_audit
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import attributes_of
-from pipeline_lib.report.audit import draw_audit
 
 
 def run_workflow(values: dict[str, Any], cores: int, target: str | None = None) -> Path:

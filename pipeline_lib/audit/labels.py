@@ -7,10 +7,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit.estimate import cohens_kappa
+from pipeline_lib.config import Rebalance
 from pipeline_lib.data.shards import digest_of_images, open_shard
-from pipeline_lib.rebalance.estimate import cohens_kappa
+from pipeline_lib.rebalance.groups import attributes_of, counts_for, in_group
+from pipeline_lib.rebalance.plan import Audited
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 
@@ -68,6 +72,39 @@ def read_edits(
             f"{path}: labels of edits made with other settings, since `rebalance` has changed; audit the present edits"
         )
     return _values(path, rows[list(attributes)]), rows["edit"].map(dict(digests))
+
+
+def audit_edits(
+    audit: Sequence[Path], names: Sequence[str], holds: Mapping[str, np.ndarray], settings: Rebalance
+) -> list[Audited]:
+    """Count for each target the audited edits, and those that show the target value in their group.
+
+    Args:
+        audit: CSV files, of one round or of several. An edit of which it could not be told whether it succeeded, or
+            about which two of them differ, is not counted.
+        names: names of the images.
+        holds: whether each image had each attribute before the edit, by `holds_of`.
+        settings: the config section.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    targets = settings.targets
+    attributes = attributes_of(targets)
+    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
+    read = [read_edits(path, set(names), attributes, digests) for path in audit]
+    known = combine_audits([values for values, _ in read])
+    edited = pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
+    before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
+    counted = []
+    for target in targets:
+        rises = target.rate > holds[target.attribute][counts_for(holds, target)].mean()
+        made_for = counts_for(dict(before.items()), target) & (before[target.attribute] != rises)
+        made_for &= edited == target.attribute
+        succeeded = in_group(dict(known.items()), target.where) & (known[target.attribute] == rises)
+        made_for &= succeeded.notna()
+        counted.append(Audited(int(made_for.sum()), int((made_for & succeeded).sum())))
+    return counted
 
 
 def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:

@@ -11,12 +11,12 @@ from string import Template
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit.labels import digests_of_dataset, digests_of_samples, sealed_name
 from pipeline_lib.config import Config
+from pipeline_lib.config.names import readable
 from pipeline_lib.data.shards import read_shards, shards_in
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.png import data_url, encode_png
-from pipeline_lib.rebalance.audit import digests_of_dataset, digests_of_samples, sealed_name
-from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
@@ -63,7 +63,7 @@ def write_audit(
     ]
     targets = config.rebalance.targets
     attributes = list(dict.fromkeys(name for target in targets for name in (target.attribute, *target.where)))
-    template = Template(resources.files("pipeline_lib.report").joinpath("audit.html").read_text("utf-8"))
+    template = Template(resources.files("pipeline_lib.audit").joinpath("templates/sheet.html").read_text("utf-8"))
     text = template.substitute(
         title=escape(f"{config.run}, sheet {sheet}"),
         images=json.dumps(images),

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate
+from pipeline_lib.audit.strata import ASSUMED_ERRORS, FEWEST, likely_labels
 from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.certify import ASSUMED_ERRORS, FEWEST, likely_labels
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.errors import DataError
 

@@ -1,9 +1,9 @@
 """What refining the latents of chosen edits gains and costs, on avatars, whose ideal edits are known.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 64 --steps 0 5 20 50
-    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
+    OMP_NUM_THREADS=1 python -m experiments.refinement results/avatars --edits 64 --steps 0 5 20 50
+    OMP_NUM_THREADS=1 python -m experiments.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
 
-The second also optimises each edit by methods that the paper compares itself with (`rebalance.editor: optimization`).
+The second also optimises each edit by methods that the paper compares itself with (`editor: optimization`).
 Both need a finished run of `config/config.yaml`, which gives the images, the chosen donors and the selector. Encoder
 and generator are those in `resources/avatars-64`. The first number of steps must be 0, with which the others are
 compared.
@@ -92,17 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{CONFIG}: the ideal edits of `reader: {config.data.reader}` are unknown; choose `avatars`")
     tune_cpu(1)
     settings = config.rebalance
-    edits = _chosen_edits(options.results, settings.region, options.edits, config.seed)
+    edits = _chosen_edits(options.results, settings.edit.region, options.edits, config.seed)
     editor = LatentRegressionEditor(Inverter(WEIGHTS / "encoder.safetensors", WEIGHTS / "generator.safetensors", CPU))
     selector = load_weights(options.results / "models/selector.safetensors", Detector, CPU)
     drawings = [
         [
             (drawing, face, render_image(face, config.data.resolution, config.data.crop))
-            for drawing, face in draw_variants(face_of(config.data, name), parts_of(settings.region))
+            for drawing, face in draw_variants(face_of(config.data, name), parts_of(settings.edit.region))
         ]
         for name in edits.names
     ]
-    batch = faces_at_a_time(CPU, settings.candidates, config.data.resolution)
+    batch = faces_at_a_time(CPU, settings.edit.candidates, config.data.resolution)
     _refined(editor, edits, 1, batch)  # the first call is slower
     table = Table(
         "finish", "steps", "ms an edit", "known, dB", "gain, dB", "dB/s", "inside, dB", "gain, dB", "changed", "kept"

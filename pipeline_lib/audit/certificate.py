@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Certify, RateRule, Rebalance
-from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, truth_counts
-from pipeline_lib.rebalance.audit import (
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import Verdict, estimate_json, judge
+from pipeline_lib.audit.labels import (
     agreement_of_audits,
     check_different,
     check_fresh,
@@ -20,11 +19,12 @@ from pipeline_lib.rebalance.audit import (
     digests_of_dataset,
     read_audit,
 )
-from pipeline_lib.rebalance.certify import Stratum, Verdict, estimate, judge, labels_needed
-from pipeline_lib.rebalance.classes import Classes
+from pipeline_lib.audit.strata import Stratum, estimate, labels_needed
+from pipeline_lib.config import Certify, RateRule, Rebalance
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import any_unknown, attributes_of, group_name, holds_of, not_counted
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import write_json
+from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.runtime.revisions import stage
 
 #: Why nothing is known of unedited images.
@@ -84,7 +84,7 @@ def certify_targets(
         check_different(audit)
         check_fresh(audit, targets.labels or [])
         known = combine_audits(list(sheets.values()))
-    elif truth and truth_counts(*checked):
+    elif truth and read_json(*checked)["counts"]:
         source = "truth"
         known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes].astype("boolean")
     kept = table[~table["edited"]]

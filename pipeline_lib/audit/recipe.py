@@ -14,18 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, estimate_json, judge
+from pipeline_lib.config.names import readable
 from pipeline_lib.config.reseeding import OTHER_SEEDS, first_difference, value_of
-from pipeline_lib.evaluation.rates import estimate_json
-from pipeline_lib.rebalance.certify import Verdict, judge
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
-from pipeline_lib.release.provenance import FILE, read_provenance
-from pipeline_lib.report.tables import readable
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 
 logger = logging.getLogger(__name__)
 
 LEAST_RUNS, MOST_RUNS = 3, 1000
+PROVENANCE = "provenance.json"
 GAPS = "evaluation/gaps.json"
 #: Image sets of which target rates are judged, and their certificates. Only the first is there in every run.
 CERTIFICATES = {
@@ -160,8 +158,8 @@ def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
         raise DataError(f"{len(folders)} runs; a recipe is judged by {LEAST_RUNS} or more, each with a seed of its own")
     made = []
     for folder in folders:
-        _refuse_missing(folder, [FILE, CERTIFICATES["dataset_rebalanced"]])
-        made.append(read_provenance(folder / FILE))
+        _refuse_missing(folder, [PROVENANCE, CERTIFICATES["dataset_rebalanced"]])
+        made.append(read_json(folder / PROVENANCE))
         if made[-1]["config"]["retrain"]:
             _refuse_missing(folder, [CERTIFICATES["retrained"], GAPS])
     configs = [found["config"] for found in made]

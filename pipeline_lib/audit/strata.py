@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from scipy.stats import norm
 
-from pipeline_lib.rebalance.classes import Classes
-from pipeline_lib.rebalance.estimate import UNKNOWN, Estimate
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate
 from pipeline_lib.runtime.errors import DataError
 
 PRIOR = 0.5  # Jeffreys' prior of a share
@@ -72,14 +71,6 @@ class Stratum:
     def told(self) -> Stratum:
         """Return the stratum as if unclear images had not been audited."""
         return Stratum(self.origin, self.planned, self.size, self.found)
-
-
-class Verdict(StrEnum):
-    """What is known of a target."""
-
-    MET = "met"
-    MISSED = "missed"
-    UNKNOWN = "not enough evidence"
 
 
 def estimate(
@@ -170,23 +161,6 @@ def _draw_outcomes(stratum: Stratum, classes: int, draws: int, rng: np.random.Ge
     drawn[:, others] = rng.multinomial(failed, shares)
     drawn[:, stratum.planned] = stratum.size - stratum.audited - failed
     return drawn + seen
-
-
-def judge(found: Estimate, target: float, tolerance: float) -> Verdict:
-    """Judge a target by two one-sided tests (Schuirmann 1987).
-
-    It is met if the whole interval is within the tolerance of the target, and missed if it is wholly beyond. With an
-    interval at a level of 1 - 2 a, the probability of a false "met" at a distance equal to the tolerance is at most a.
-
-    Args:
-        found: estimate of the rate or of the gap.
-        target: the rate or the gap that was asked for.
-        tolerance: largest distance from it that still counts as met.
-    """
-    low, high = found.low - target, found.high - target
-    if -tolerance <= low and high <= tolerance:
-        return Verdict.MET
-    return Verdict.MISSED if low > tolerance or high < -tolerance else Verdict.UNKNOWN
 
 
 def chances(

@@ -7,10 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config import Certify, RateRule, Rebalance
-from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import estimate_json, wilson_rate
-from pipeline_lib.rebalance.audit import (
+from pipeline_lib.audit.estimate import Verdict, estimate_json, judge, wilson_rate
+from pipeline_lib.audit.labels import (
     agreement_of_audits,
     check_different,
     combine_audits,
@@ -18,14 +16,16 @@ from pipeline_lib.rebalance.audit import (
     read_audit,
     sealed_name,
 )
-from pipeline_lib.rebalance.certify import ASSUMED_ERRORS, Verdict, judge
-from pipeline_lib.rebalance.certify_samples import (
+from pipeline_lib.audit.samples import (
     NEGATIVE,
     POSITIVE,
     count_labels,
     estimate_rate,
     labels_needed,
 )
+from pipeline_lib.audit.strata import ASSUMED_ERRORS
+from pipeline_lib.config import Certify, RateRule, Rebalance
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import attributes_of, group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate
 from pipeline_lib.runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-
-class Estimate(NamedTuple):
-    """A rate or a difference of rates with the limits of its interval; all NaN without images."""
-
-    value: float
-    low: float
-    high: float
-
-
-UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -60,30 +50,6 @@ class Observed(NamedTuple):
     positives: int
     n: int
     error: DetectorError
-
-
-def is_for_calibration(image_ids: Sequence[str]) -> np.ndarray:
-    """Return on which held-out images a detector is calibrated, bool (n,); its error is measured on the others.
-
-    Every other image in the order of their names is, so that both halves are the same in any order of the images.
-    """
-    return np.argsort(np.argsort(np.asarray(image_ids, str))) % 2 == 0
-
-
-def cohens_kappa(first: np.ndarray, second: np.ndarray) -> tuple[int, float | None]:
-    """Return on how many images two labellers or detectors agree, and Cohen's kappa (1960).
-
-    Kappa is the agreement beyond that of two who answer as often in the same way, but at random, as a share of what is
-    possible; None if that is nothing, or without images.
-
-    Args:
-        first: answers of one, bool or str (n,).
-        second: answers of the other.
-    """
-    agree = int((first == second).sum())
-    by_chance = sum(float((first == answer).mean() * (second == answer).mean()) for answer in np.unique(first))
-    kappa = (agree / len(first) - by_chance) / (1 - by_chance) if len(first) and by_chance < 1 else None
-    return agree, kappa
 
 
 def measure_error(truth: np.ndarray, prediction: np.ndarray, measured_on: str = "all") -> DetectorError:

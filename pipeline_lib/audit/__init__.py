@@ -1,0 +1,1 @@
+"""Audits: from sheets that are labelled by eye to verdicts on target rates."""
