@@ -150,6 +150,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "settings": rebalance,
             **named,
             "shard": 0,
+            "shards": 1,
             "candidates": file("candidates.parquet"),
             "composites": file("composites.parquet"),
             "judged": [],
