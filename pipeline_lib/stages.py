@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
 import inspect
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
 from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.studies.catalogue import STUDIES
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +53,11 @@ STAGES = {
     "certify_samples": "pipeline_lib.audit.certificate_samples",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
-    "compare_regions": "pipeline_lib.studies.regions",
     "train_translator": "pipeline_lib.studies.methods.training",
     "train_study_encoder": "pipeline_lib.studies.methods.training",
     "reconstruct_collages": "pipeline_lib.studies.comparison",
-    "study_comparison": "pipeline_lib.studies.comparison",
-    "study_composition": "pipeline_lib.studies.composition",
-    "study_independence": "pipeline_lib.studies.independence",
-    "study_interpolation": "pipeline_lib.studies.interpolation",
-    "study_adaptation": "pipeline_lib.studies.adaptation",
-    "study_ablation": "pipeline_lib.studies.ablation",
-    "study_completion": "pipeline_lib.studies.completion",
-    "study_direction": "pipeline_lib.studies.direction",
-    "study_multimodal": "pipeline_lib.studies.multimodal",
-    "study_illumination": "pipeline_lib.studies.illumination",
-    "study_discovery": "pipeline_lib.studies.discovery",
-    "collect_studies": "pipeline_lib.studies.rows",
-    "plot_independence": "pipeline_lib.studies.report",
-    "plot_pictures": "pipeline_lib.studies.report",
+    **{f"study_{name}": f"pipeline_lib.studies.{name}" for name in STUDIES},
+    "plot_study": "pipeline_lib.studies.report",
     "write_studies": "pipeline_lib.studies.report",
     "plot_rates": "pipeline_lib.report.figures",
     "plot_utility": "pipeline_lib.report.utility",
@@ -107,8 +96,9 @@ def call_stage(
 ) -> None:
     """Call a stage with plain values, converted to the types of its signature.
 
-    Strings become paths, single values become lists where a list is expected, and dicts become config sections. A stage
-    that takes a `device` gets a leased GPU, or the CPU if there is none.
+    Strings become paths, single values become lists where a list is expected, and dicts become config sections. A
+    parameter that is a dataclass gathers the values of its fields, of which a file that is absent is None. A stage that
+    takes a `device` gets a leased GPU, or the CPU if there is none.
 
     Args:
         name: a key of `STAGES`.
@@ -124,14 +114,13 @@ def call_stage(
     if several and name not in SHARED:
         raise ConfigError(f"stage {name} runs on one GPU, not {gpus}; only {', '.join(SHARED)} can use several")
     stage = find_stage(name)
-    parameters = inspect.signature(stage).parameters
-    taken = [parameter for parameter in parameters if parameter not in GIVEN_HERE]
+    parameters, taken = inspect.signature(stage).parameters, values_of(stage)
     for given in values:
         if given not in taken:
             nearest = difflib.get_close_matches(given, taken, n=1, cutoff=0.0)[0]
             raise ConfigError(f"stage {name} takes no `{given}`; did you mean `{nearest}`?")
-    for parameter in taken:
-        if parameter not in values and parameters[parameter].default is inspect.Parameter.empty:
+    for parameter, is_needed in taken.items():
+        if is_needed and parameter not in values:
             raise ConfigError(f"stage {name}: no value for `{parameter}`; add `{parameter}=VALUE`")
     hints = typing.get_type_hints(stage)
     with ExitStack() as stack:
@@ -139,7 +128,12 @@ def call_stage(
         if several and device != "cpu":
             ranks.launch(name, values, gpus, threads)
             return
-        arguments = {parameter: _convert(value, hints[parameter]) for parameter, value in values.items()}
+        arguments = {}
+        for parameter in parameters:
+            if dataclasses.is_dataclass(hints[parameter]):
+                arguments[parameter] = _gather(values, hints[parameter])
+            elif parameter in values:
+                arguments[parameter] = _convert(values[parameter], hints[parameter])
         if device is not None:
             import torch
 
@@ -156,9 +150,27 @@ def _device(gpus: int | None, allow_cpu: bool) -> AbstractContextManager[Any]:
     return ranks.joined() if ranks.launched() else lease_device(gpus, allow_cpu)
 
 
+def values_of(stage: Callable[..., None]) -> dict[str, bool]:
+    """Return the values that a stage takes, and whether each must be given."""
+    hints, taken = typing.get_type_hints(stage), {}
+    for name, parameter in inspect.signature(stage).parameters.items():
+        if dataclasses.is_dataclass(hints[name]):
+            taken |= values_of(hints[name])
+        elif name not in GIVEN_HERE:
+            taken[name] = parameter.default is inspect.Parameter.empty
+    return taken
+
+
+def _gather(values: Mapping[str, Any], group: type) -> Any:
+    hints = typing.get_type_hints(group)
+    return group(**{name: _convert(value, hints[name]) for name, value in values.items() if name in hints})
+
+
 def _convert(value: Any, wanted: Any) -> Any:
     if typing.get_origin(wanted) is list and (isinstance(value, str | Path) or not isinstance(value, Iterable)):
         value = [value]
+    elif type(None) in typing.get_args(wanted) and isinstance(value, list) and not value:
+        value = None
     elif typing.get_origin(wanted) is list:
         value = [str(item) if isinstance(item, Path) else item for item in value]
     return TypeAdapter(wanted).validate_python(value)

@@ -77,7 +77,7 @@ from pipeline_lib.config.sections import (
     Square,
     Utility,
 )
-from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Translators, Variant
+from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Variant
 from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 
@@ -134,7 +134,6 @@ __all__ = [
     "TransformersNetwork",
     "TransformersParts",
     "TranslationMethod",
-    "Translators",
     "Utility",
     "Variant",
     "load_config",

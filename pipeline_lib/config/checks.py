@@ -338,10 +338,15 @@ def check_networks(config: Config) -> None:
 
 def _check_methods(config: Config) -> None:
     """Check that the generator has the latents that the methods of the config optimise."""
-    for method in config.studies.comparison.methods or []:
+    if config.studies and not (config.uses_encoder and config.rebalance.parts):
+        raise ValueError(
+            "`studies` need an encoder and a part to segment; set `rebalance.edit.editor: latent-regression` and a "
+            "`rebalance.edit.region` that names or shows a part, or remove them"
+        )
+    for method in (config.studies and config.studies.methods) or []:
         if method in impossible_methods(config.source_family):
             raise ValueError(
-                f"`studies.comparison.methods`: {method} is not possible with a generator of the architecture "
+                f"`studies.methods`: {method} is not possible with a generator of the architecture "
                 f"{config.source_family}; use another method"
             )
 

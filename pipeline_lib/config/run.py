@@ -43,7 +43,9 @@ class Config(Section):
     )
     evaluate: Evaluate = Field(Evaluate(), description="the evaluation")
     certify: Certify = Field(Certify(), description="which target rates are met, by true labels")
-    studies: Studies = Field(Studies(), description="the paper's studies, each a target of its own")
+    studies: Studies | None = Field(
+        None, description="the paper's studies, which the target `studies` runs; null: their rules are left out"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,37 +28,34 @@ class Layers(NamedTuple):
     names: np.ndarray  # of the images, str (n, c)
 
 
+def masks_of_parts(parts: Path, names: Sequence[str], side: int, least: float = LEAST) -> list[PartMasks]:
+    """Return the masks of each part but the background, the first name; `least` is a share of an image's pixels."""
+    return [PartMasks(parts, [name], side, math.ceil(least * side**2)) for name in names[1:]]
+
+
 def draw_collages(
     image_ids: Sequence[str],
     pixels: np.ndarray,
-    parts: Path,
-    names: list[str],
-    count: int,
+    found: Sequence[PartMasks],
+    numbers: Sequence[int],
     study: str,
     seed: int,
     device: torch.device,
-    at_once: int,
-) -> Iterator[Layers]:
-    """Yield the layers of collages in batches, each part from an image drawn at random.
+) -> Layers:
+    """Return the layers of collages, each part from an image drawn at random.
 
     Args:
         image_ids: names of the images.
         pixels: the images, uint8 (m, H, W, 3).
-        parts: their table of parts.
-        names: names of the parts from back to front, the background first.
-        count: number of collages.
-        study: name of the study; what is drawn depends on it, the seed and the number of a collage.
+        found: masks of each part from back to front, but for the background.
+        numbers: of the collages; what is drawn depends on the number, the seed and the study.
+        study: name of the study.
         seed: seed of the run.
         device: where the layers are wanted.
-        at_once: collages in a batch.
     """
-    side = pixels.shape[1]
-    found = [PartMasks(parts, [name], side, math.ceil(LEAST * side**2)) for name in names[1:]]
-    for start in range(0, count, at_once):
-        numbers = range(start, min(start + at_once, count))
-        randoms = [seeding.numpy_generator(seed, study, number) for number in numbers]
-        drawn = np.stack([random.integers(0, len(image_ids), len(names)) for random in randoms])
-        yield gather_layers(image_ids, pixels, found, drawn, device)
+    randoms = [seeding.numpy_generator(seed, study, number) for number in numbers]
+    drawn = np.stack([random.integers(0, len(image_ids), len(found) + 1) for random in randoms])
+    return gather_layers(image_ids, pixels, found, drawn, device)
 
 
 def gather_layers(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, Edit, Evaluate, OptimizationMethod, Studies, TranslationMethod
+from pipeline_lib.config import AvatarData, OptimizationMethod, PrecisionChoice, Studies, TranslationMethod
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.editing.editor import Editor
@@ -27,12 +27,12 @@ from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
-from pipeline_lib.studies.collages import Layers, blend_layers, draw_collages, lay
+from pipeline_lib.studies.collages import Layers, blend_layers, draw_collages, lay, masks_of_parts
 from pipeline_lib.studies.methods.optimization import OptimizingInverter
+from pipeline_lib.studies.methods.pyramid import PyramidEncoder  # noqa: F401 (weights of one can then be opened)
 from pipeline_lib.studies.methods.translation_editors import open_translation
-from pipeline_lib.studies.rows import groups_of, mean_row, not_done, over, write_arrays, write_rows
+from pipeline_lib.studies.study import SHOWN, Metrics, Study, groups_of, write_arrays, write_table_of
 
-STUDY = "comparison"
 L1, DENSITY, FRECHET, SECONDS = "masked L1", "density", "Fréchet distance", "seconds an image"
 PSNR = "dB to the ideal image"
 RATIO = "seconds, times those of one pass"
@@ -57,7 +57,6 @@ TITLES = {
     "finished": "one pass, finished",
 }
 LACKING = ("ALAE",)  # methods of the paper's tables that this study lacks
-SHOWN = 6  # collages in the figure
 
 #: Masked L1 and seconds of the paper's Tables 4 (churches) and 5 (faces). Its densities are measured on other features,
 #: and FID is another distance, so that these are not put beside ours.
@@ -81,7 +80,7 @@ PAPER: dict[str, dict[str, tuple[float, float | None]]] = {
 
 
 @torch.no_grad()
-@stage(revision=2)
+@stage(revision=3)
 def reconstruct_collages(
     *,
     images: list[Path],
@@ -93,7 +92,7 @@ def reconstruct_collages(
     names: list[str],
     method: str,
     settings: Studies,
-    edit: Edit,
+    inversion: PrecisionChoice,
     seed: int,
     made: Path,
     device: torch.device,
@@ -110,19 +109,20 @@ def reconstruct_collages(
         names: names of the parts from back to front, the background first.
         method: a key of `TITLES`.
         settings: the config section.
-        edit: the config section with the precision of the inversion.
+        inversion: precision in the config.
         seed: seed of the run.
         made: NPZ to write, with the images, their masked L1, the seconds of each, the collages, and the names of the
             images that their parts come from.
         device: where to compute.
     """
-    how = settings.comparison
     image_ids, pixels = read_shards(images)
-    reconstruct, used = _opened(method, settings, edit, encoder, generator, precision, model, device)
+    reconstruct, used = _opened(method, settings, inversion, encoder, generator, precision, model, device)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "sources", "l1")}
     seconds = []
-    with Progress(f"{STUDY} ({method})", how.collages) as progress:
-        for layers in draw_collages(image_ids, pixels, parts, names, how.collages, STUDY, seed, device, at_once=1):
+    found = masks_of_parts(parts, names, pixels.shape[1])
+    with Progress(f"comparison ({method})", settings.comparison) as progress:
+        for number in range(settings.comparison):
+            layers = draw_collages(image_ids, pixels, found, [number], "comparison", seed, device)
             collage, known = lay(layers)
             if not seconds and method not in get_args(OptimizationMethod):
                 reconstruct(layers, collage, known)  # the first call is slower than the others
@@ -138,14 +138,14 @@ def reconstruct_collages(
         made,
         seconds=np.array(seconds),
         precision=np.array(used),
-        **{name: np.concatenate(found) for name, found in rows.items()},
+        **{name: np.concatenate(batches) for name, batches in rows.items()},
     )
 
 
 def _opened(
     method: str,
     settings: Studies,
-    edit: Edit,
+    inversion: PrecisionChoice,
     encoder: Path,
     generator: Path,
     precision: Path,
@@ -159,12 +159,10 @@ def _opened(
     if method in get_args(TranslationMethod):
         opened = open_translation(method, model, device)
     elif method in get_args(OptimizationMethod):
-        inverter = OptimizingInverter(encoder, generator, method, settings.comparison.steps, device)
+        inverter = OptimizingInverter(encoder, generator, method, settings.optimization_steps, device)
         opened = LatentRegressionEditor(inverter)
     else:
-        opened = LatentRegressionEditor(
-            open_inverter(encoder, generator, device, edit.precision, precision, compile=False)
-        )
+        opened = LatentRegressionEditor(open_inverter(encoder, generator, device, inversion, precision, compile=False))
 
     def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
         masks = Masks(torch.zeros_like(known), 1 - known)
@@ -174,23 +172,8 @@ def _opened(
     return reconstruct, opened.precision
 
 
-@stage(revision=3)
-def study_comparison(
-    *,
-    made: list[Path],
-    methods: list[str],
-    held_out: list[Path],
-    names: list[str],
-    data: AvatarData | None,
-    of_paper: str | None,
-    settings: Studies,
-    evaluate: Evaluate,
-    run: str,
-    cache: Path,
-    table: Path,
-    pictures: Path,
-    device: torch.device,
-) -> None:
+@stage(revision=4)
+def study_comparison(*, study: Study, device: torch.device) -> None:
     """Compare what the methods made of the same collages.
 
     Density is the mean over groups of a fifth of the collages, masked L1 and seconds over collages. The Fréchet
@@ -198,62 +181,45 @@ def study_comparison(
     image a collage should become, and the PSNR to it is the mean over the collages that have one.
 
     Args:
-        made: NPZ of `reconstruct_collages` for each method.
-        methods: keys of `TITLES`, in the same order.
-        held_out: shards of other real images, the reference of quality.
-        names: names of the parts from back to front.
-        data: the config section of the dataset, if it draws every part; None if ideal images are unknown.
-        of_paper: family and domain of a generator in the paper's Tables 4 and 5, such as "progan church", whose figures
-            are then put beside.
-        settings: the config section.
-        evaluate: the config section with the number of reference images and the confidence level.
-        run: name of the run, stored in the file.
-        cache: folder of cached features.
-        table: table to write, with rows for each method, and how much larger the figures of one are than another's.
-        pictures: NPZ to write, with the first collages for the figure.
+        study: with what `reconstruct_collages` made by each method, whose names the files have, and held-out images.
         device: where to compute.
     """
     extractor = load_perceptual("alex")
-    reference = extract_features(held_out, extractor, device, limit=evaluate.images, cache=cache)
-    found = {method: dict(np.load(path)) for method, path in zip(methods, made, strict=True)}
-    stored = {COLLAGES: found[methods[0]]["collages"]} | {TITLES[name]: found[name]["pixels"] for name in methods}
-    measured: dict[tuple[str, str], np.ndarray] = {}
+    reference = extract_features(study.held_out, extractor, device, limit=study.evaluate.images, cache=study.cache)
+    found = {path.stem: dict(np.load(path)) for path in study.made}
+    one_pass = found["latent-regression"]
+    stored = {COLLAGES: one_pass["collages"]} | {TITLES[name]: arrays["pixels"] for name, arrays in found.items()}
+    metrics: Metrics = {}
     for title, pixels in stored.items():
         features = features_of(pixels, extractor, device)
         groups = [density_and_coverage(reference, group, device=device) for group in groups_of(features)]
-        measured[title, DENSITY] = np.array([group.density for group in groups])
-        measured[title, FRECHET] = np.array([frechet_distance(reference, features)])
-    ideal = _ideal_images(found[methods[0]]["sources"], names, data)
-    if ideal:
+        metrics[title, DENSITY] = np.array([group.density for group in groups])
+        metrics[title, FRECHET] = np.array([frechet_distance(reference, features)])
+    if ideal := _ideal_images(one_pass["sources"], study.names, study.data):
         for title, pixels in stored.items():
             pairs = [[torch.tensor(each) / 127.5 - 1 for each in (pixels[n], ideal[n])] for n in ideal]
-            measured[title, PSNR] = np.array([peak_signal_to_noise(*pair) for pair in pairs])
+            metrics[title, PSNR] = np.array([peak_signal_to_noise(*pair) for pair in pairs])
         blank = np.full_like(stored[COLLAGES][0], 255)
         stored[IDEAL] = np.stack([ideal.get(number, blank) for number in range(len(stored[COLLAGES]))])
-    of_one_pass = float(np.median(found["latent-regression"]["seconds"]))
-    for method in methods:
-        measured[TITLES[method], L1] = found[method]["l1"]
-        measured[TITLES[method], SECONDS] = found[method]["seconds"]
+    for method, arrays in found.items():
+        metrics[TITLES[method], L1] = arrays["l1"]
+        metrics[TITLES[method], SECONDS] = arrays["seconds"]
         if method in get_args(OptimizationMethod):
-            measured[TITLES[method], RATIO] = found[method]["seconds"] / of_one_pass
-    quoted = {
-        (TITLES[method], metric): figure
-        for method, figures in PAPER.get(of_paper or "", {}).items()
-        for metric, figure in zip((L1, SECONDS), figures, strict=True)
-    }
-    rows = [
-        mean_row(STUDY, title, metric, values, evaluate.confidence, quoted.get((title, metric)))
-        for (title, metric), values in measured.items()
-    ]
-    rows += [not_done(STUDY, name, L1) for name in LACKING]
-    rows += [not_done(STUDY, title, L1) for method, title in TITLES.items() if method not in methods]
-    for other, ours, metric in _orderings(methods):
-        difference = measured[other, metric] - measured[ours, metric]
-        rows.append(mean_row(STUDY, over(other, ours), metric, difference, evaluate.confidence))
-    write_rows(table, rows, settings.comparison, run, made, str(found["latent-regression"]["precision"]))
-    write_arrays(
-        pictures, columns=np.array(list(stored)), pixels=np.stack([found[:SHOWN] for found in stored.values()], axis=1)
+            metrics[TITLES[method], RATIO] = arrays["seconds"] / float(np.median(one_pass["seconds"]))
+    figures = {TITLES[method]: both for method, both in PAPER.get(study.published or "", {}).items()}
+    # the paper finds that optimisation fits the collage better than one pass, and is less realistic
+    optimised = [TITLES[name] for name in ("lbfgs", "encode-lbfgs") if name in found]
+    write_table_of(
+        study,
+        metrics,
+        differences=[(OURS, title, L1) for title in optimised] + [(title, OURS, DENSITY) for title in optimised],
+        paper={(title, L1): l1 for title, (l1, _) in figures.items()}
+        | {(title, SECONDS): seconds for title, (_, seconds) in figures.items()},
+        lacking=[(name, L1) for name in (*LACKING, *(TITLES[method] for method in TITLES if method not in found))],
+        precision=str(one_pass["precision"]),
     )
+    shown = np.stack([pixels[:SHOWN] for pixels in stored.values()], axis=1)
+    write_arrays(study.pictures, columns=np.array(list(stored)), pixels=shown)
 
 
 def _ideal_images(sources: np.ndarray, names: list[str], data: AvatarData | None) -> dict[int, np.ndarray]:
@@ -272,9 +238,3 @@ def _ideal_images(sources: np.ndarray, names: list[str], data: AvatarData | None
         if face is not None:
             found[number] = render_image(face, data.resolution, data.crop)
     return found
-
-
-def _orderings(methods: list[str]) -> list[tuple[str, str, str]]:
-    """Return what the paper finds: optimisation fits the collage better than one pass, and is less realistic."""
-    optimised = [TITLES[name] for name in methods if name in ("lbfgs", "encode-lbfgs")]
-    return [(OURS, title, L1) for title in optimised] + [(title, OURS, DENSITY) for title in optimised]

@@ -4,58 +4,33 @@ from __future__ import annotations
 
 import logging
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import distance_transform_edt
 
-from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
 from pipeline_lib.data.part_masks import PartMasks
-from pipeline_lib.data.shards import read_shards
 from pipeline_lib.evaluation.leakage import area_under_curve
-from pipeline_lib.imaging.transfer import to_float
-from pipeline_lib.networks.inversion import open_inverter
-from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.independence import part_masks, replace_parts
-from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
+from pipeline_lib.studies.study import SHOWN, Findings, Study, as_images
 
 logger = logging.getLogger(__name__)
 
-STUDY, METRIC = "discovery", "area under the curve for the part of the superpixel"
+METRIC = "area under the curve for the part of the superpixel"
 VARIATION, NEARNESS = "variation with the superpixel", "nearness to the superpixel"
 SUPERPIXELS = 36  # a square number
 COLOUR = 4.0  # weight of a colour difference of the whole range against one of the side of a superpixel
 LEAST = 0.02  # of the image's pixels that a part has outside of the superpixel, and that are in no part of it
 PURE = 0.8  # share of a superpixel that is one part
-SHOWN = 6  # images in the figure
 STRUCK = (230, 40, 40)  # colour of the superpixel in the figure
 
 
 @torch.no_grad()
-@stage(revision=1)
-def study_discovery(
-    *,
-    images: list[Path],
-    parts: Path,
-    samples: list[Path],
-    encoder: Path,
-    generator: Path,
-    precision: Path,
-    names: list[str],
-    inversion: PrecisionChoice,
-    settings: Studies,
-    evaluate: Evaluate,
-    run: str,
-    seed: int,
-    table: Path,
-    pictures: Path,
-    device: torch.device,
-) -> None:
+@stage(revision=2)
+def study_discovery(*, study: Study, device: torch.device) -> None:
     """Replace one superpixel of each image by several samples, and ask whether its part varies with it.
 
     Each pixel outside of the superpixel is scored by its standard deviation over the replacements, and by its nearness
@@ -63,78 +38,40 @@ def study_discovery(
     which the segmenter found, from the others.
 
     Args:
-        images: shards of real images.
-        parts: their table of parts, which are only the truth to compare with.
-        samples: shards of the generator's samples, which superpixels are replaced by.
-        encoder: weight file.
-        generator: weight file.
-        precision: report of the encoder, with the precision of the inversion.
-        names: names of the parts, the background first.
-        inversion: precision in the config.
-        settings: the config section.
-        evaluate: the config section with the confidence level.
-        run: name of the run, stored in the file.
-        seed: seed of the run.
-        table: table to write, with rows for both scores and their difference.
-        pictures: NPZ to write, with the first images and their maps for the figure.
+        study: with images, their parts, which are only the truth to compare with, and samples of the generator.
         device: where to compute.
-
-    Raises:
-        DataError: fewer images or samples than asked for, or no image has a superpixel in a part that is larger.
     """
-    how = settings.discovery
-    image_ids, pixels = read_shards(images)
-    if len(image_ids) < how.images:
-        raise DataError(f"`studies.discovery.images`: {how.images}, but there are only {len(image_ids)}; use fewer")
-    _, replacing = read_shards(samples)
-    if len(replacing) < how.replacements:
-        raise DataError(
-            f"`studies.discovery.replacements`: {how.replacements}, but there are only {len(replacing)} samples; "
-            "use fewer, or increase `sample.images`"
-        )
+    image_ids, pixels = study.read(study.images)
+    _, replacing = study.read(study.samples, study.settings.replacements, "replacements")
     side = pixels.shape[1]
-    found = {name: PartMasks(parts, [name], side) for name in names[1:]}
-    inverter = open_inverter(encoder, generator, device, inversion, precision)
-    areas: list[tuple[float, float]] = []
-    shown: list[np.ndarray] = []
-    with Progress(f"study_{STUDY}", how.images) as progress:
-        for place in seeding.numpy_generator(seed, STUDY).permutation(len(image_ids))[: how.images]:
-            random = seeding.numpy_generator(seed, STUDY, image_ids[place])
-            masks = part_masks(image_ids[place], names, found, side)
-            chosen = draw_superpixel(superpixels(pixels[place], SUPERPIXELS), masks, random)
-            progress.advance(1)
-            if chosen is None:
-                continue
-            superpixel, part = chosen
-            drawn = np.sort(random.choice(len(replacing), how.replacements, replace=False))
-            image, donors = (
-                to_float(torch.from_numpy(rows).permute(0, 3, 1, 2), device)
-                for rows in (pixels[[place]], replacing[drawn])
-            )
-            made = replace_parts(inverter, image, donors, torch.from_numpy(superpixel)[None].to(device))[0]
-            variation = made.double().var(dim=0, correction=0).mean(dim=0).sqrt().cpu().numpy()
-            nearness = -distance_transform_edt(~superpixel)
-            areas.append(tuple(area_outside(score, superpixel, part) for score in (variation, nearness)))
-            if len(shown) < SHOWN:
-                shown.append(_row(pixels[place], superpixel, variation, part))
-    if len(areas) < how.images:
+    parts = {name: PartMasks(study.parts, [name], side) for name in study.names[1:]}
+    inverter = study.inverter(device)
+    found = Findings(study)
+    made = 0
+    for (place,) in study.progress(study.random().permutation(len(image_ids))[: study.count]):
+        random = study.random(image_ids[place])
+        masks = part_masks(image_ids[place], study.names, parts, side)
+        chosen = draw_superpixel(superpixels(pixels[place], SUPERPIXELS), masks, random)
+        if chosen is None:
+            continue
+        superpixel, part = chosen
+        drawn = np.sort(random.choice(len(replacing), study.settings.replacements, replace=False))
+        image, donors = as_images(pixels[[place]], device), as_images(replacing[drawn], device)
+        replaced = replace_parts(inverter, image, donors, torch.from_numpy(superpixel)[None].to(device))[0]
+        variation = replaced.double().var(dim=0, correction=0).mean(dim=0).sqrt().cpu().numpy()
+        for name, score in ((VARIATION, variation), (NEARNESS, -distance_transform_edt(~superpixel))):
+            found.values[name, METRIC].append(np.array([area_outside(score, superpixel, part)]))
+        if made < SHOWN:
+            found.show_pixels(_row(pixels[place], superpixel, variation, part)[None], [""])
+        made += 1
+    if made < study.count:
         logger.warning(
-            "study_discovery: %d of the %d images that were asked for have such a superpixel", len(areas), how.images
+            "study_discovery: %d of the %d images that were asked for have such a superpixel", made, study.count
         )
-    if not areas:
-        raise DataError(f"{parts}: no image has a superpixel in a part that is larger than that")
-    by_variation, by_nearness = np.array(areas).T
-    rows = [
-        mean_row(STUDY, name, METRIC, values, evaluate.confidence)
-        for name, values in (
-            (VARIATION, by_variation),
-            (NEARNESS, by_nearness),
-            (over(NEARNESS, VARIATION), by_nearness - by_variation),
-        )
-    ]
-    write_rows(table, rows, how, run, [encoder, generator], inverter.precision)
-    columns = np.array(["image and superpixel", "variation", "its part"])
-    write_arrays(pictures, columns=columns, pixels=np.stack(shown))
+    if not made:
+        raise DataError(f"{study.parts}: no image has a superpixel in a part that is larger than that")
+    columns = ["image and superpixel", "variation", "its part"]
+    found.write(columns, differences=[(NEARNESS, VARIATION, METRIC)], precision=inverter.precision)
 
 
 def superpixels(image: np.ndarray, count: int) -> np.ndarray:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Evaluate, PrecisionChoice, Studies
 from pipeline_lib.data.part_masks import PartMasks
-from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.imaging.transfer import as_pixels, at_once, to_float
-from pipeline_lib.networks.inversion import Inverter, open_inverter
-from pipeline_lib.runtime import seeding
+from pipeline_lib.imaging.transfer import as_pixels, at_once
+from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
-from pipeline_lib.studies.rows import mean_row, over, write_arrays, write_rows
+from pipeline_lib.studies.study import SHOWN, Findings, Study, as_images
 
-STUDY = "interpolation"
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
 DISTANCES = ("context", "target", "collage")
-SHOWN = 6  # pairs in the figure, with the largest parts, each another
 LEAST = 0.005  # of an image's pixels, which a part must have
 
 
@@ -39,80 +32,48 @@ class Pair(NamedTuple):
 
 
 @torch.no_grad()
-@stage(revision=1)
-def study_interpolation(
-    *,
-    images: list[Path],
-    parts: Path,
-    encoder: Path,
-    generator: Path,
-    precision: Path,
-    names: list[str],
-    settings: Studies,
-    evaluate: Evaluate,
-    inversion: PrecisionChoice,
-    run: str,
-    seed: int,
-    table: Path,
-    pictures: Path,
-    device: torch.device,
-) -> None:
+@stage(revision=2)
+def study_interpolation(*, study: Study, device: torch.device) -> None:
     """Give images a part of another one by composition and by blends, and compare their distances to what was wanted.
 
-    Args:
-        images: shards of the images.
-        parts: their table of parts.
-        encoder: weight file.
-        generator: weight file.
-        precision: report of the encoder, with the precision of the inversion.
-        names: names of the parts, the background first.
-        settings: the config section.
-        evaluate: the config section with the confidence level.
-        inversion: precision in the config.
-        run: name of the run, stored in the file.
-        seed: seed of the run.
-        table: table to write. A row is a method, or how much farther a blend is than composition on the same pairs.
-        pictures: NPZ to write, with the first pairs for the figure.
-        device: where to compute.
+    The figure shows the first pair of each part, of those with the largest parts.
 
-    Raises:
-        DataError: fewer than two images, or none has a part.
+    Args:
+        study: with images and their parts.
+        device: where to compute.
     """
-    how = settings.interpolation
-    image_ids, pixels = read_shards(images)
+    image_ids, pixels = study.read(study.images, least=0)
     side = pixels.shape[1]
-    found = {name: PartMasks(parts, [name], side, round(LEAST * side**2)) for name in names[1:]}
-    pairs = draw_pairs(image_ids, found, how.pairs, seed)
+    parts = {name: PartMasks(study.parts, [name], side, round(LEAST * side**2)) for name in study.names[1:]}
+    pairs = draw_pairs(image_ids, parts, study.count, study.random())
     if not pairs:
-        raise DataError(f"{parts}: no image has a part that could be given to another one")
-    inverter = open_inverter(encoder, generator, device, inversion, precision, compile=False)
-    distances: dict[str, list[Tensor]] = {method: [] for method in METHODS}
-    chosen = _choose_shown(pairs, found, image_ids)
-    shown: dict[int, Tensor] = {}
-    with Progress(f"study_{STUDY}", len(pairs)) as progress:
-        together = at_once(side)
-        for start in range(0, len(pairs), together):
-            batch = pairs[start : start + together]
-            context, target = (
-                to_float(torch.from_numpy(pixels[[getattr(pair, role) for pair in batch]]).permute(0, 3, 1, 2), device)
-                for role in ("context", "target")
-            )
-            masks = np.stack([found[pair.part][image_ids[pair.target]] for pair in batch])
-            taken = torch.from_numpy(masks[:, None]).to(device)
-            made = blend(inverter, context, target, taken)
-            for method, outputs in made.items():
-                distances[method].append(distances_of(outputs, context, target, taken).cpu())
-            row = torch.stack([context, target, make_collage(context, target, taken), *made.values()], dim=1)
-            for place in set(chosen) & set(range(start, start + len(batch))):
-                shown[place] = as_pixels(row[place - start]).cpu()
-            progress.advance(len(batch))
-    measured = {method: torch.cat(rows).numpy() for method, rows in distances.items()}
-    write_rows(table, rows_of(measured, evaluate.confidence), how, run, [encoder, generator], inverter.precision)
-    write_arrays(
-        pictures,
-        columns=np.array([*DISTANCES, *METHODS]),
-        parts=np.array([pairs[place].part for place in chosen]),
-        pixels=torch.stack([shown[place] for place in chosen]).numpy(),
+        raise DataError(f"{study.parts}: no image has a part that could be given to another one")
+    inverter = study.inverter(device)
+    found = Findings(study)
+    made: dict[str, Tensor] = {}  # the row of the figure for each part
+    for batch in study.progress(pairs, at_once(side)):
+        context, target = (
+            as_images(pixels[[getattr(pair, role) for pair in batch]], device) for role in ("context", "target")
+        )
+        masks = np.stack([parts[pair.part][image_ids[pair.target]] for pair in batch])
+        taken = torch.from_numpy(masks[:, None]).to(device)
+        blends = blend(inverter, context, target, taken)
+        for method, outputs in blends.items():
+            distances = distances_of(outputs, context, target, taken)
+            found.add(method, dict(zip([f"distance to the {name}" for name in DISTANCES], distances, strict=True)))
+        rows = torch.stack([context, target, make_collage(context, target, taken), *blends.values()], dim=1)
+        for pair, row in zip(batch, rows, strict=True):
+            made.setdefault(pair.part, row)
+    first = {pair.part: pair for pair in reversed(pairs)}
+    area = {part: int(parts[part][image_ids[pair.target]].sum()) for part, pair in first.items()}
+    for part in sorted(area, key=area.__getitem__, reverse=True)[:SHOWN]:
+        found.show_pixels(as_pixels(made[part])[None].cpu().numpy(), [part])
+    found.write(
+        [*DISTANCES, *METHODS],
+        differences=[
+            (other, COMPOSITION, f"distance to the {name}") for other in (LATENT, PIXEL) for name in DISTANCES
+        ],
+        precision=inverter.precision,
     )
 
 
@@ -142,48 +103,20 @@ def blend(
     }
 
 
-def distances_of(outputs: Tensor, context: Tensor, target: Tensor, taken: Tensor) -> Tensor:
-    """Return masked L1 (Eq. 5) to the context, to the target and to the collage, each where it is wanted, (n, 3)."""
-    everywhere = torch.ones_like(taken)
+def distances_of(outputs: Tensor, context: Tensor, target: Tensor, taken: Tensor) -> list[Tensor]:
+    """Return masked L1 (Eq. 5) to the context, to the target and to the collage, each where it is wanted, (n,)."""
     collage = make_collage(context, target, taken)
-    wanted = ((context, ~taken), (target, taken), (collage, everywhere))
-    return torch.stack([masked_l1(images, outputs, mask) for images, mask in wanted], dim=1)
+    wanted = ((context, ~taken), (target, taken), (collage, torch.ones_like(taken)))
+    return [masked_l1(images, outputs, mask) for images, mask in wanted]
 
 
-def rows_of(measured: Mapping[str, np.ndarray], confidence: float) -> list[dict[str, object]]:
-    """Return a row for each method and distance, and for each blend how much farther it is on the same pairs."""
-    rows = [
-        mean_row(STUDY, method, f"distance to the {name}", values[:, column], confidence)
-        for method, values in measured.items()
-        for column, name in enumerate(DISTANCES)
-    ]
-    farther = [
-        mean_row(
-            STUDY,
-            over(method, COMPOSITION),
-            f"distance to the {name}",
-            measured[method][:, column] - measured[COMPOSITION][:, column],
-            confidence,
-        )
-        for method in (LATENT, PIXEL)
-        for column, name in enumerate(DISTANCES)
-    ]
-    return rows + farther
-
-
-def _choose_shown(pairs: Sequence[Pair], found: Mapping[str, PartMasks], image_ids: Sequence[str]) -> list[int]:
-    """Return the places of pairs for the figure, the first of each part, of which those with the largest parts."""
-    first = {pair.part: place for place, pair in reversed(list(enumerate(pairs)))}
-    area = {place: int(found[part][image_ids[pairs[place].target]].sum()) for part, place in first.items()}
-    return sorted(area, key=area.__getitem__, reverse=True)[:SHOWN]
-
-
-def draw_pairs(image_ids: Sequence[str], found: Mapping[str, PartMasks], count: int, seed: int) -> list[Pair]:
-    """Draw pairs of different images and a part of the second; a function of the seed and the set.
+def draw_pairs(
+    image_ids: Sequence[str], found: Mapping[str, PartMasks], count: int, random: np.random.Generator
+) -> list[Pair]:
+    """Draw pairs of different images and a part of the second.
 
     Every part that an image has is as likely as the others. Fewer pairs are drawn if too few images have a part.
     """
-    random = seeding.numpy_generator(seed, STUDY)
     pairs = []
     for target in random.permutation(len(image_ids)).tolist():
         having = [name for name, masks in found.items() if image_ids[target] in masks]

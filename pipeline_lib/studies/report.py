@@ -13,49 +13,37 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from pipeline_lib.config.names import readable
-from pipeline_lib.data.tables import read_table
+from pipeline_lib.data.tables import read_tables, write_table
 from pipeline_lib.report.figures import NORMAL, SMALL, STRUCK_COLOR, save_figure
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.studies.catalogue import STUDIES
 from pipeline_lib.studies.comparison import RATIO
-from pipeline_lib.studies.rows import OVER
+from pipeline_lib.studies.study import OVER
 
 COLOURS = "viridis"
 LETTERS = 17  # of a title in an inch
 UPRIGHT = 20  # letters in a line of titles that are written upwards
-#: Title of each study, with the paper's section.
-TITLES = {
-    "ablation": "An encoder without one of its losses (A.2.3, Table 2)",
-    "comparison": "One pass against other methods (4.2, Tables 4 and 5)",
-    "adaptation": "An encoder fine-tuned on the image (A.2.4, Fig. 23)",
-    "completion": "Holes in real images (A.2.1, Fig. 9)",
-    "composition": "Collages and what is made of them (4.1, Table 3)",
-    "direction": "An attribute by composition and by a learned direction (A.2.2, Fig. 15)",
-    "discovery": "Parts found by superpixels (4.4, Fig. 8 and 27)",
-    "illumination": "Less light on one half (A.2.4, Fig. 22)",
-    "multimodal": "Several examples of a part (A.2.1, Fig. 10)",
-    "independence": "Independence of parts (4.4, Table 1)",
-    "interpolation": "Composition against blends (4.3, Fig. 7)",
-}
-#: Images or collages of a study in the paper.
-SIZES = {"comparison": 200, "composition": 50_000, "independence": 100, "interpolation": 500}
 FASTER = 100  # times that one pass is faster than optimisation, by the orders of magnitude in Table 4
-NOT_IN_PAPER = ("direction", "discovery")  # studies with comparisons that the paper does not make
 MORE_IS_BETTER = (
     "density", "coverage", "attribute by the referee", "group kept, by the referee",
     "area under the curve for the part of the superpixel",
 )  # fmt: skip
 
 
-@stage(revision=1)
-def write_studies(*, table: Path, page: Path) -> None:
-    """Write a page with a table for each study, and which of the paper's orderings hold here.
+@stage(revision=2)
+def write_studies(*, studies: list[Path], run: str, table: Path, page: Path) -> None:
+    """Write the rows of all studies as one table, and a page that says which of the paper's orderings hold here.
 
     Args:
-        table: table of `collect_studies`.
+        studies: a table for each of them.
+        run: name of the run, stored in the file.
+        table: table to write.
         page: Markdown to write.
     """
-    text = studies_page(read_table(table, "studies"))
+    rows = read_tables(studies, "studies")
+    write_table(table, "studies", rows, {"run": run})
+    text = studies_page(rows)
     with atomic_path(page) as beside:
         beside.write_text(text, encoding="utf-8")
 
@@ -65,9 +53,9 @@ def studies_page(rows: pd.DataFrame) -> str:
     blocks = ["# The paper's studies"]
     for study, found in rows.groupby("study", sort=True):
         differences = found["row"].str.contains(OVER)
-        blocks.append(f"## {TITLES[study]}")
-        if found["n"].max() < SIZES.get(str(study), 0):
-            blocks.append(f"At demo size, with at most {found['n'].max():,} where the paper has {SIZES[str(study)]:,}.")
+        blocks.append(f"## {STUDIES[str(study)].title}")
+        if found["n"].max() < (size := STUDIES[str(study)].size):
+            blocks.append(f"At demo size, with at most {found['n'].max():,} where the paper has {size:,}.")
         blocks.append(_markdown(found[~differences]))
         said = [say_ordering(row) for row in found[differences].itertuples()]
         said += [say_speed(row) for row in found[found["metric"] == RATIO].itertuples()]
@@ -80,7 +68,7 @@ def say_ordering(row: Any) -> str:
     """Say whether one method is better than another, given a row of how much larger the other's figure is."""
     other, ours = row.row.split(OVER)
     found, unlike = f"As in the paper, {ours}", f"Unlike in the paper, {ours}"
-    if row.study in NOT_IN_PAPER:
+    if not STUDIES[row.study].in_paper:
         found = unlike = f"{ours[0].upper()}{ours[1:]}"
     better, worse = ("larger", "smaller") if row.metric in MORE_IS_BETTER else ("smaller", "larger")
     low, high = sorted((-row.ci_low, -row.ci_high)) if row.metric in MORE_IS_BETTER else (row.ci_low, row.ci_high)
@@ -134,31 +122,20 @@ def _figure(row: dict[str, Any]) -> str:
 
 
 @stage(revision=1)
-def plot_independence(*, maps: Path, figure: Path) -> None:
-    """Draw which pixels vary when a part is replaced (paper Fig. 8 and 26).
+def plot_study(*, pictures: Path, figure: Path) -> None:
+    """Draw the images of a study in rows, or the maps of the variation with each part (paper Fig. 7 to 9, 16, 17, 26).
 
     Args:
-        maps: NPZ of `study_independence`.
-        figure: PNG to write.
-    """
-    with np.load(maps) as found:
-        save_figure(
-            independence_figure(found["names"].tolist(), found["images"], found["maps"], found["masks"]), figure
-        )
-
-
-@stage(revision=1)
-def plot_pictures(*, pictures: Path, figure: Path) -> None:
-    """Draw the images of a study in rows, with a title for each column (paper Fig. 7, 9, 16 and 17).
-
-    Args:
-        pictures: NPZ of one of the other studies, with `columns`, `pixels`, and `parts` if rows have a label.
+        pictures: NPZ of a study with `columns`, `pixels`, and `parts` if rows have a label; or of `study_independence`.
         figure: PNG to write.
     """
     with np.load(pictures) as found:
-        pixels = found["pixels"]
-        labels = found["parts"].tolist() if "parts" in found else [""] * len(pixels)
-        save_figure(picture_grid(found["columns"].tolist(), labels, pixels), figure)
+        if "maps" in found:
+            drawn = independence_figure(found["names"].tolist(), found["images"], found["maps"], found["masks"])
+        else:
+            labels = found["parts"].tolist() if "parts" in found else [""] * len(found["pixels"])
+            drawn = picture_grid(found["columns"].tolist(), labels, found["pixels"])
+    save_figure(drawn, figure)
 
 
 def independence_figure(names: list[str], images: np.ndarray, maps: np.ndarray, masks: np.ndarray) -> Figure:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Encoder as EncoderSection
-from pipeline_lib.config import MaskSampling, TranslationMethod, Translators, Variant
+from pipeline_lib.config import MaskSampling, TranslationMethod, Variant
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.transfer import as_pixels
@@ -18,7 +18,7 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.revisions import key_of, stage
-from pipeline_lib.studies.collages import draw_collages, lay
+from pipeline_lib.studies.collages import draw_collages, lay, masks_of_parts
 from pipeline_lib.studies.methods.pyramid import PyramidEncoder
 from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.studies.methods.translation_tasks import (
@@ -32,6 +32,7 @@ from pipeline_lib.studies.methods.translation_tasks import (
 from pipeline_lib.training.encoder import fit_encoder, new_encoder
 from pipeline_lib.training.loop import run
 
+BATCH, RATE = 8, 2e-4  # images in a step, and rate of Adam, which falls to zero in the second half
 COLLAGES = 4000  # collages that CycleGAN learns from
 
 
@@ -42,7 +43,8 @@ def train_translator(
     parts: list[Path],
     names: list[str],
     method: TranslationMethod,
-    settings: Translators,
+    kimg: float,
+    width: int,
     masks: MaskSampling,
     seed: int,
     checkpoints: Path,
@@ -56,7 +58,8 @@ def train_translator(
         parts: their table of parts, from which collages and layouts are made; empty for inpainting-network.
         names: names of the parts from back to front, the background first.
         method: cyclegan, spade or inpainting-network.
-        settings: the config section.
+        kimg: length of the training in thousands of images.
+        width: channels of the first layers.
         masks: how known pixels are drawn, as for the encoder; not used by cyclegan.
         seed: seed of the run.
         checkpoints: folder of resumable checkpoints.
@@ -67,24 +70,20 @@ def train_translator(
     image_ids, pixels = read_shards(images)
     side = pixels.shape[1]
     real = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    options = dict(
-        settings.model_dump(include={"batch", "kimg", "learning_rate"}),
-        seed=seed,
-        device=device,
-        name=f"train_{method}",
-    )
+    options = {"batch": BATCH, "kimg": kimg, "learning_rate": RATE, "seed": seed, "device": device}
+    options["name"] = f"train_{method}"
     torch.manual_seed(seeding.derive(seed, method, "weights"))
     if method == "cyclegan":
         collages = _collages(image_ids, pixels, parts[0], names, min(COLLAGES, len(real)), seed)
-        task: AdversarialTask = CycleTask(real, collages, settings.width, **options)
+        task: AdversarialTask = CycleTask(real, collages, width, **options)
         network = task.networks["to_images"]
     elif method == "spade":
-        network = LayoutGenerator(names, side, settings.width // 2)
-        task = LayoutTask(network, real, _codes(image_ids, parts[0], names, side), masks, settings.width, **options)
+        network = LayoutGenerator(names, side, width // 2)
+        task = LayoutTask(network, real, _codes(image_ids, parts[0], names, side), masks, width, **options)
     else:
-        network = ResNetTranslator(4, settings.width)
-        task = ReconstructionTask(Inpainter(network), real, masks, settings.width, **options)
-    described = settings.model_dump(mode="json")
+        network = ResNetTranslator(4, width)
+        task = ReconstructionTask(Inpainter(network), real, masks, width, **options)
+    described = {"batch": BATCH, "kimg": kimg, "learning_rate": RATE, "width": width}
     if method != "cyclegan":
         described |= {"masks": masks.model_dump(mode="json")}
     run(task, checkpoints / f"{task.name}-{key}")
@@ -139,7 +138,13 @@ def train_study_encoder(
 
 def _collages(image_ids: list[str], pixels: np.ndarray, parts: Path, names: list[str], count: int, seed: int) -> Tensor:
     """Return collages of random parts, uint8 (count, 3, H, W), grey in their holes."""
-    drawn = draw_collages(image_ids, pixels, parts, names, count, "cyclegan", seed, torch.device("cpu"), at_once=64)
+    found = masks_of_parts(parts, names, pixels.shape[1])
+    drawn = [
+        draw_collages(
+            image_ids, pixels, found, range(start, min(start + 64, count)), "cyclegan", seed, torch.device("cpu")
+        )
+        for start in range(0, count, 64)
+    ]
     return torch.from_numpy(np.concatenate([as_pixels(lay(layers)[0]).numpy() for layers in drawn])).permute(0, 3, 1, 2)
 
 
