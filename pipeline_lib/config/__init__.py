@@ -19,7 +19,6 @@ from pipeline_lib.config.backends import (
     OnnxParts,
     Parts,
     PartsBackend,
-    SaliencyParts,
     SupervisedTraining,
     TrainedHere,
     TransformersNetwork,
@@ -52,18 +51,13 @@ from pipeline_lib.config.rebalance import (
     Editor,
     Inpainting,
     LatentRegression,
-    Optimization,
-    OptimizationMethod,
     PartRegion,
     Poisson,
     Rebalance,
-    Translation,
-    TranslationMethod,
 )
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     AttributeLoss,
-    Augmentation,
     Certify,
     Detectors,
     Encoder,
@@ -72,7 +66,6 @@ from pipeline_lib.config.sections import (
     GanTraining,
     Generator,
     GrowthPhase,
-    IdentityLoss,
     LocalDiscriminator,
     LocalLoss,
     MaskSampling,
@@ -84,13 +77,12 @@ from pipeline_lib.config.sections import (
     Square,
     Utility,
 )
-from pipeline_lib.config.studies import Studies, Translators, Variant
+from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Translators, Variant
 from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
     "AttributeLoss",
-    "Augmentation",
     "AvatarData",
     "BackboneNetwork",
     "BoxRegion",
@@ -115,7 +107,6 @@ __all__ = [
     "GivenParts",
     "GrowthPhase",
     "HuggingFaceData",
-    "IdentityLoss",
     "Inpainting",
     "LatentRegression",
     "LibraryNetwork",
@@ -124,7 +115,6 @@ __all__ = [
     "MaskSampling",
     "OnnxNetwork",
     "OnnxParts",
-    "Optimization",
     "OptimizationMethod",
     "PartRegion",
     "Parts",
@@ -136,7 +126,6 @@ __all__ = [
     "RateRule",
     "Rebalance",
     "Retrain",
-    "SaliencyParts",
     "Sample",
     "Square",
     "Studies",
@@ -144,7 +133,6 @@ __all__ = [
     "TrainedHere",
     "TransformersNetwork",
     "TransformersParts",
-    "Translation",
     "TranslationMethod",
     "Translators",
     "Utility",

@@ -7,15 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, RateRule, Section, Share
 from pipeline_lib.config.columns import column_of, text_of
 from pipeline_lib.config.sections import PrecisionChoice
 from pipeline_lib.runtime.files import digest_of
-
-OptimizationMethod = Literal[
-    "lbfgs", "encode-lbfgs", "in-domain", "im2stylegan", "stylegan-projection", "multi-code", "deep-image-prior"
-]
-TranslationMethod = Literal["cyclegan", "spade", "inpainting-network"]
 
 
 def _from_name(value: Any) -> Any:
@@ -87,41 +82,12 @@ class Inpainting(Section):
     path: Folder = Field(description="its folder, as `save_pretrained` writes it, with safetensors weights")
     present: str = Field(description="prompt for a part that has the attribute, such as `a smiling mouth`")
     absent: str = Field(description="prompt for a part that does not, such as `a serious mouth`")
-    avoid: str | None = Field(None, description="prompt of what the part must not show")
-    steps: Count = Field(30, description="denoising steps")
-    guidance: Positive = Field(7.5, description="weight of the prompt (classifier-free guidance)")
     side: Annotated[Count, Field(multiple_of=8)] | None = Field(
         512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
     )
-    batch: Count = Field(8, description="images drawn at a time")
 
 
-class Optimization(Section):
-    """Optimises a latent for each collage, as the methods that the paper compares itself with (4.2); slow."""
-
-    kind: Literal["optimization"] = Field(description="inversion by optimisation instead of a single pass")
-    method: OptimizationMethod = Field(
-        "encode-lbfgs",
-        description="lbfgs: from the best of 500 latents; encode-lbfgs: from the encoder's; in-domain: Adam from "
-        "there, held near what the encoder finds in the result; im2stylegan: Adam in W+; stylegan-projection: Adam in "
-        "w with noise, perceptual loss alone; multi-code: several z at once, of a progan; deep-image-prior: no GAN",
-    )
-    steps: Count = Field(500, description="steps for each image")
-
-
-class Translation(Section):
-    """A network that is trained to make whole images of collages, as some that the paper compares itself with (4.2)."""
-
-    kind: Literal["translation"] = Field("translation", description="a network without a pretrained generator")
-    method: TranslationMethod = Field(
-        description="cyclegan: from collages to images, without pairs; spade: from the segmented parts of the collage; "
-        "inpainting-network: fills what is unknown. Trained as `studies.translators` says"
-    )
-
-
-EditorSection = Annotated[
-    LatentRegression | Poisson | Inpainting | Optimization | Translation, Field(discriminator="kind")
-]
+EditorSection = Annotated[LatentRegression | Poisson | Inpainting, Field(discriminator="kind")]
 EditorName = Literal["latent-regression", "poisson"]
 Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
 

@@ -138,14 +138,7 @@ def files_of_translation(method):
 
 def files_of_editor():
     """Return the files of an editor's own model; nothing for one that has none."""
-    editor = settings["rebalance"]["edit"]["editor"]
-    return files_of_translation(editor["method"]) if editor["kind"] == "translation" else given(editor.get("path"))
-
-
-def files_of_losses(encoder):
-    """Return the files of given networks in the losses of an encoder, of which some may be None."""
-    training = encoder["training"]
-    return training["trunk"], (training["identity"] or {}).get("path")
+    return given(settings["rebalance"]["edit"]["editor"].get("path"))
 
 
 def of_inverter(model):
