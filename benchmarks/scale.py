@@ -148,6 +148,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "precision": [file("encoder.json")],
             "model": [],
             "settings": rebalance,
+            "shards": 1,
             **named,
             "shard": 0,
             "candidates": file("candidates.parquet"),
