@@ -35,8 +35,8 @@ from rich.table import Table
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from benchmarks.accept import minutes_at_work
 from benchmarks.made_run import VALUES, make_run
+from experiments.accept import minutes_at_work
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_config
 from pipeline_lib.data.shards import iterate_shards, shard_writer

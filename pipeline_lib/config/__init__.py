@@ -52,13 +52,9 @@ from pipeline_lib.config.rebalance import (
     Editor,
     Inpainting,
     LatentRegression,
-    Optimization,
-    OptimizationMethod,
     PartRegion,
     Poisson,
     Rebalance,
-    Translation,
-    TranslationMethod,
 )
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
@@ -82,7 +78,7 @@ from pipeline_lib.config.sections import (
     Square,
     Utility,
 )
-from pipeline_lib.config.studies import Studies, Translators, Variant
+from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Translators, Variant
 from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 
@@ -120,7 +116,6 @@ __all__ = [
     "MaskSampling",
     "OnnxNetwork",
     "OnnxParts",
-    "Optimization",
     "OptimizationMethod",
     "PartRegion",
     "Parts",
@@ -139,7 +134,6 @@ __all__ = [
     "TrainedHere",
     "TransformersNetwork",
     "TransformersParts",
-    "Translation",
     "TranslationMethod",
     "Translators",
     "Utility",

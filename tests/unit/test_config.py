@@ -568,12 +568,6 @@ def test_a_missing_network_is_named_with_what_needs_it(editor: str, retrain: Any
     assert message.startswith(f"my.yaml: `{missing}` is missing, and {reason}")
 
 
-def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> None:
-    values = changed("rebalance.edit.editor", {"kind": "translation", "method": "spade"})
-    values["rebalance"]["edit"]["region"] = {"kind": "box", "shows": None}
-    assert "`rebalance.edit.editor.method: spade` learns from segmented parts" in refusal(values)
-
-
 @pytest.mark.parametrize("family", ["progan", "stylegan2"])
 def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> None:
     values = changed("generator.architecture", family)
@@ -586,8 +580,6 @@ def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> N
 
 
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
-    values = changed("rebalance.edit.editor", {"kind": "optimization", "method": "multi-code"})
-    assert "`rebalance.edit.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)
     values = changed("studies", {"comparison": {"methods": ["latent-regression", "multi-code"]}})
     assert "`studies.comparison.methods`: multi-code is not possible" in refusal(values)
 

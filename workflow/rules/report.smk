@@ -186,7 +186,6 @@ rule record_provenance:
             *([f"{ROOT}/models/encoder.safetensors"] if checked.uses_encoder else []),
             *([f"{ROOT}/models/source/generator.safetensors"] if checked.uses_generator else []),
             *([f"{ROOT}/models/retrained/generator.safetensors"] if checked.retrain else []),
-            *files_of_translation(settings["rebalance"]["edit"]["editor"].get("method")),
         ],
         given=given(*named_files(checked)),
     output:

@@ -4,16 +4,16 @@ if checked.uses_encoder:
 
     rule train_study_encoder:
         input:
+            images=lambda wildcards: images("dataset") if wildcards.variant == "in_domain" else [],
             generator=f"{ROOT}/models/source/generator.safetensors",
         output:
             encoder=study_encoder("{variant}"),
-            report=f"{ROOT}/models/studies/{{variant}}.json",
         log:
             f"{ROOT}/logs/train_study_encoder/{{variant}}.log",
         benchmark:
             f"{ROOT}/benchmarks/train_study_encoder/{{variant}}.tsv"
         wildcard_constraints:
-            variant="|".join(variant for variant in STUDY_ENCODERS if variant != "in_domain"),
+            variant="|".join(STUDY_ENCODERS),
         retries: PREEMPTIONS
         conda:
             "../../envs/pipeline.yaml"
@@ -22,34 +22,9 @@ if checked.uses_encoder:
             gpu=GPU,
             attempt=this_attempt,
         params:
-            stage=at_revision("train_encoder"),
+            stage=at_revision("train_study_encoder"),
+            variant="{variant}",
             settings=lambda wildcards: STUDY_ENCODERS[wildcards.variant],
-            source=[],
-            seed=SEED,
-            checkpoints=f"{ROOT}/checkpoints",
-        script:
-            "../scripts/stage.py"
-
-    rule train_in_domain_encoder:
-        input:
-            images=images("dataset"),
-            generator=f"{ROOT}/models/source/generator.safetensors",
-        output:
-            encoder=study_encoder("in_domain"),
-        log:
-            f"{ROOT}/logs/train_in_domain_encoder.log",
-        benchmark:
-            f"{ROOT}/benchmarks/train_in_domain_encoder.tsv"
-        retries: PREEMPTIONS
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-            attempt=this_attempt,
-        params:
-            stage=at_revision("train_in_domain_encoder"),
-            settings=STUDY_ENCODERS["in_domain"],
             width=settings["studies"]["translators"]["width"],
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",

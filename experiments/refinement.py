@@ -1,7 +1,7 @@
 """What refining the latents of chosen edits gains and costs, on avatars, whose ideal edits are known.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 64 --steps 0 5 20 50
-    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
+    OMP_NUM_THREADS=1 python -m experiments.refinement results/avatars --edits 64 --steps 0 5 20 50
+    OMP_NUM_THREADS=1 python -m experiments.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
 
 The second also optimises each edit by methods that the paper compares itself with (`editor: optimization`).
 Both need a finished run of `config/config.yaml`, which gives the images, the chosen donors and the selector. Encoder
@@ -45,9 +45,9 @@ from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.inversion import Inverter
-from pipeline_lib.networks.optimization import OptimizingInverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.devices import tune_cpu
+from pipeline_lib.studies.methods.optimization import OptimizingInverter
 
 CONFIG, WEIGHTS = Path("config/config.yaml"), Path("resources/avatars-64")
 CPU = torch.device("cpu")
