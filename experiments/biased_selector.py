@@ -19,15 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD:benchmarks/biased_selector.py
-from benchmarks.accept import Check, at_least, at_most
-from benchmarks.runs import answer_by_truth, run_workflow
-from pipeline_lib.config import load_config, parse_config
-=======
 from experiments.accept import Check, at_least, at_most
 from experiments.runs import answer_by_truth, run_workflow
-from pipeline_lib.config import parse_config
->>>>>>> main:experiments/biased_selector.py
+from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights

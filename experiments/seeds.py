@@ -16,14 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-<<<<<<< HEAD:benchmarks/seeds.py
-from benchmarks.accept import Check, check_run
-from benchmarks.runs import run_workflow
-from pipeline_lib.config import load_config
-=======
 from experiments.accept import Check, check_run
 from experiments.runs import run_workflow
->>>>>>> main:experiments/seeds.py
+from pipeline_lib.config import load_config
 from pipeline_lib.runtime.files import write_json
 
 CONFIG = Path("config/config.yaml")

@@ -17,14 +17,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-<<<<<<< HEAD:benchmarks/severity.py
-from benchmarks.accept import Check, at_least, at_most
-from benchmarks.runs import run_workflow
-from pipeline_lib.config import load_config
-=======
 from experiments.accept import Check, at_least, at_most
 from experiments.runs import run_workflow
->>>>>>> main:experiments/severity.py
+from pipeline_lib.config import load_config
 from pipeline_lib.report.figures import save_figure
 from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
 from pipeline_lib.runtime.files import read_json, write_json
