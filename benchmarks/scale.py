@@ -151,7 +151,6 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "shards": 1,
             **named,
             "shard": 0,
-            "shards": 1,
             "candidates": file("candidates.parquet"),
             "composites": file("composites.parquet"),
             "judged": [],
