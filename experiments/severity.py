@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from experiments.accept import Check, at_least, at_most
 from experiments.runs import run_workflow
 from pipeline_lib.config import load_config
-from pipeline_lib.report.figures import save_figure
-from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
+from pipeline_lib.report.figures import BOUND, EDITED, PLAIN, save_figure
+from pipeline_lib.report.tables import METHODS, known_methods
 from pipeline_lib.runtime.files import read_json, write_json
 
 CONFIG = Path("config/config.yaml")
