@@ -1338,6 +1338,7 @@ def test_sizes_are_named_as_the_hub_names_them(images, category):
     assert datasheet.size_category(images) == category
 
 
+@pytest.mark.slow
 def test_reports_are_made_without_torch():
     modules = ", ".join(module.__name__ for module in (figures, tables, summary, datasheet))
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
