@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline_lib.config import Rebalance, Retrain
+from pipeline_lib.config import Detectors, Rebalance, Retrain
 from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance.groups import target_gap
@@ -32,7 +32,6 @@ def write_report(
     metrics: Path,
     gallery: Path,
     targets: Rebalance,
-    least_agreement: float,
     retrain: Retrain | None,
     page: Path,
     figures: list[Path],
@@ -44,13 +43,12 @@ def write_report(
         metrics: JSON of `collect_metrics`.
         gallery: PNG of `plot_before_after` for the dataset.
         targets: the config section of the target rates.
-        least_agreement: agreement of the detectors below which rates of an image set do not count.
         retrain: the config section of the retraining; None if no GAN was retrained.
         page: HTML to write.
         figures: PNG to write of the rates, and of the classifiers where some were trained, each under its name.
         csv: tables to write, each under its name.
     """
-    found = Metrics.read(metrics)
+    found, least_agreement = Metrics.read(metrics), Detectors.least_agreement
     for path in figures:
         drawn = (
             utility_figure(found.utility) if path.stem == "utility" else rates_figure(found, targets, least_agreement)

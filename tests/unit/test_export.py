@@ -450,6 +450,7 @@ def test_a_bad_name_leaves_nothing_behind_and_is_no_problem_where_files_are_numb
     export(tmp_path / "run", "dataset", tmp_path / "out", "webdataset")
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_release_and_the_next_one_cleans_up(run, tmp_path):
     target = tmp_path / "release" / "out[1]"
     code = (

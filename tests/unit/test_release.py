@@ -24,7 +24,7 @@ from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.release import provenance
 from pipeline_lib.release.export import export
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of_files, write_json
+from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.stages import STAGES, revision_of
 from tests.unit.made_results import metrics_of
 
@@ -132,14 +132,9 @@ def test_the_model_card_has_the_figures_of_the_run(with_gan, tmp_path):
     assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "unconditional-image-generation"
     for text in (
         "A StyleGAN2 generator of 32 by 32 pixels. It was trained by the run `made-up`",
-        "| long hair | 0.50 | 0.72 | 0.55 | [0.53, 0.57] |",
-        "| group gap | +0.00 | +0.44 | +0.10 | [+0.07, +0.13] |",
-        "The group gap in smiling (long hair minus not long hair) is +0.10 [+0.07, +0.13]. That of a GAN trained alike "
-        "on the original images, the control, is +0.44 [+0.41, +0.47].",
-        "There is not enough evidence to tell whether the target is met. About 400 labels",
-        "49.0 % do. The target is met.",
-        "49.0 % do. The target is missed.",
-        "with an area under the ROC curve of 0.61 [0.58, 0.64]",
+        "| long hair | smiling | 0.50 | 0.72 [0.70, 0.74] | 0.52 [0.50, 0.54] |",
+        "The group gap in smiling (long hair minus not long hair) is +0.04 [+0.01, +0.07], and that of the control +0.44",
+        "an area under the ROC curve of 0.62 [0.60, 0.65]",
         "Not with another truncation than 0.7",
     ):
         assert " ".join(text.split()) in " ".join(card.split())

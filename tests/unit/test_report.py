@@ -438,7 +438,6 @@ def written(tmp_path, metrics, targets=TARGETS):
         metrics=tmp_path / "metrics.json",
         gallery=tmp_path / "gallery.png",
         targets=targets,
-        least_agreement=0.95,
         retrain=None,
         page=tmp_path / "report.html",
         figures=[tmp_path / f"{name}.png" for name in names],
@@ -576,6 +575,7 @@ def test_the_card_of_given_images_claims_nothing_of_their_origin(tmp_path):
     assert "files in `faces`, centre-cropped and resized to 256 pixels" in body
 
 
+@pytest.mark.slow
 def test_reports_are_made_without_torch():
     modules = ", ".join(module.__name__ for module in (figures, tables, page))
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

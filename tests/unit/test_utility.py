@@ -161,6 +161,7 @@ def verdicts(gain, count, runs=100):
     return {verdict: said.count(verdict) / runs for verdict in Comparison}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edited", "plain", "count", "gain"),
     [
@@ -183,6 +184,7 @@ def test_a_large_gain_is_found_with_few_images():
     assert [found.verdict for found in runs] == [Comparison.BETTER] * 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("gain", "count"), [(0.03, 150), (0.03, 500), (MARGIN, 1000)])
 def test_methods_that_differ_by_the_margin_or_more_are_hardly_ever_said_to_be_equivalent(gain, count):
     found = verdicts(gain, count)
@@ -190,6 +192,7 @@ def test_methods_that_differ_by_the_margin_or_more_are_hardly_ever_said_to_be_eq
     assert found[Comparison.WORSE] <= 0.05
 
 
+@pytest.mark.long
 def test_enough_images_tell_what_differs_from_what_is_equivalent():
     assert verdicts(0.05, 1500, 20)[Comparison.BETTER] >= 0.9
     assert verdicts(-0.05, 1500, 20)[Comparison.WORSE] >= 0.9
@@ -234,6 +237,7 @@ def test_weights_make_group_and_value_independent():
     assert weights.sum() == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_evenly_drawn_cells_weights_and_group_dro_help_the_worst_group_where_a_shortcut_tempts():
     cells, tested = draw_cells([395, 5, 5, 395]), draw_cells([100] * 4, seed=1)
     pixels, test_pixels = draw_images(cells, 0, 60), draw_images(tested, 1, 60)
@@ -250,6 +254,7 @@ def test_evenly_drawn_cells_weights_and_group_dro_help_the_worst_group_where_a_s
     assert min(worst[name] for name in ("reweighted", "resampled", "group_dro")) > worst["original"] + 0.2
 
 
+@pytest.mark.long
 def test_a_network_of_a_library_learns_as_well_from_scratch_or_from_weights(tmp_path):
     cells = draw_cells([60, 60])
     pixels = draw_images(cells, 0, 90)
@@ -335,6 +340,7 @@ def run(tmp_path, write_shards):
     return evaluate
 
 
+@pytest.mark.slow
 def test_each_method_learns_from_the_images_and_labels_that_its_name_says(run):
     found, edited = run()
     methods = found["methods"]
@@ -355,6 +361,7 @@ def test_each_method_learns_from_the_images_and_labels_that_its_name_says(run):
     assert run()[0] == found
 
 
+@pytest.mark.slow
 def test_a_cell_without_held_out_images_is_named(run, caplog):
     with caplog.at_level(logging.WARNING):
         found, _ = run(held_out=(20, 0, 20, 20))

@@ -48,7 +48,6 @@ use rule stage as write_report with:
     params:
         stage=at_revision("write_report"),
         targets=rebalance(*HOW),
-        least_agreement=settings["detectors"]["least_agreement"],
         retrain=settings["retrain"],
 
 
