@@ -23,7 +23,7 @@ from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.evaluation.results import Interval, Metrics, Utility
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
-from pipeline_lib.report.tables import METHODS, known_methods
+from pipeline_lib.report.tables import METHODS, in_table_order
 from pipeline_lib.report.verdicts import denied_edits
 from pipeline_lib.report.words import gap_text, groups_text, share_text
 from pipeline_lib.runtime.errors import DataError
@@ -374,7 +374,7 @@ def _collages(
 
 def utility_figure(utility: Utility) -> Figure:
     """Return the worst-group accuracy of each method with its interval, and the accuracy in every cell."""
-    methods = known_methods(utility)
+    methods = in_table_order(utility.methods)
     figure = Figure(figsize=(WIDTH, 0.62 + 0.26 * len(methods)), layout="constrained")
     axes = figure.add_subplot()
     for row, method in enumerate(methods):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -137,15 +137,15 @@ def robustness_table(metrics: Metrics) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def known_methods(utility: Utility) -> list[str]:
-    """Return the methods of a run in the order of the table."""
-    return [method for method in METHODS if method in utility.methods]
+def in_table_order(methods: Iterable[str]) -> list[str]:
+    """Return methods in the order of the table."""
+    return sorted(methods, key=list(METHODS).index)
 
 
 def utility_table(utility: Utility) -> pd.DataFrame:
     """Return a row for each method with its figures on held-out images."""
     rows = []
-    for method in known_methods(utility):
+    for method in in_table_order(utility.methods):
         found = utility.methods[method]
         worst = found.worst_group
         rows.append(
