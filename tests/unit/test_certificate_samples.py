@@ -159,6 +159,7 @@ def test_what_needs_more_samples_says_so():
     assert "No samples of this kind were found." in say_samples(empty)[0]
 
 
+@pytest.mark.slow
 def test_samples_that_show_nothing_clear_widen_the_interval(certify):
     clear, unclear = (certify(labels=1500, unclear=count) for count in (0, 60))
     widths = [np.diff(found["targets"][0]["rate"]["ci"])[0] for found in (clear, unclear)]

@@ -1,29 +1,4 @@
-rule plot_rates:
-    input:
-        bias=f"{ROOT}/evaluation/bias.parquet",
-        gaps=f"{ROOT}/evaluation/gaps.json",
-        agreement=f"{ROOT}/evaluation/agreement.json",
-        edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
-    output:
-        figure=report(
-            f"{ROOT}/report/rates.png",
-            caption="../report/rates.rst",
-            category="Bias",
-            labels={"figure": "rates by group"},
-        ),
-    log:
-        f"{ROOT}/logs/plot_rates.log",
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        stage=at_revision("plot_rates"),
-        targets=rebalance(),
-        detectors=settings["detectors"],
-    script:
-        "../scripts/stage.py"
-
-
-rule plot_before_after:
+use rule stage as plot_before_after with:
     input:
         images=images("{name}"),
         parts=f"{ROOT}/parts/{{name}}.parquet",
@@ -37,38 +12,14 @@ rule plot_before_after:
             category="Edits",
             labels={"figure": "before and after: {name}"},
         ),
-    log:
-        f"{ROOT}/logs/plot_before_after/{{name}}.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_before_after/{name}",
     params:
         stage=at_revision("plot_before_after"),
         settings=rebalance("region", "regions"),
-    script:
-        "../scripts/stage.py"
 
 
-rule plot_utility:
-    input:
-        utility=f"{ROOT}/evaluation/utility.json",
-    output:
-        figure=report(
-            f"{ROOT}/report/utility.png",
-            caption="../report/utility.rst",
-            category="Utility",
-            labels={"figure": "classifiers by what they were trained on"},
-        ),
-    log:
-        f"{ROOT}/logs/plot_utility.log",
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        stage=at_revision("plot_utility"),
-    script:
-        "../scripts/stage.py"
-
-
-rule plot_frontier:
+use rule stage as plot_frontier with:
     input:
         frontier=f"{ROOT}/evaluation/frontier.json",
     output:
@@ -78,82 +29,29 @@ rule plot_frontier:
             category="Edits",
             labels={"figure": "group gap against realism"},
         ),
-    log:
-        f"{ROOT}/logs/plot_frontier.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_frontier",
     params:
         stage=at_revision("plot_frontier"),
-    script:
-        "../scripts/stage.py"
 
 
-rule write_tables:
+use rule stage as write_report with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
-    output:
-        quality=report(
-            f"{ROOT}/report/quality.csv",
-            caption="../report/quality.rst",
-            category="Quality",
-            labels={"table": "image quality"},
-        ),
-        detectors=report(
-            f"{ROOT}/report/detectors.csv",
-            caption="../report/detectors.rst",
-            category="Detectors",
-            labels={"table": "detectors"},
-        ),
-        edits=report(
-            f"{ROOT}/report/edits.csv",
-            caption="../report/edits.rst",
-            category="Edits",
-            labels={"table": "edits"},
-        ),
-        timing=report(
-            f"{ROOT}/report/timing.csv",
-            caption="../report/timing.rst",
-            category="Run times",
-            labels={"table": "seconds a job"},
-        ),
-    log:
-        f"{ROOT}/logs/write_tables.log",
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        stage=at_revision("write_tables"),
-    script:
-        "../scripts/stage.py"
-
-
-rule write_summary:
-    input:
-        metrics=f"{ROOT}/evaluation/metrics.json",
-        rates=f"{ROOT}/report/rates.png",
         gallery=f"{ROOT}/report/edits-dataset.png",
-        utility=f"{ROOT}/report/utility.png" if checked.evaluate.utility else [],
-        frontier=f"{ROOT}/report/frontier.png" if JUDGED else [],
     output:
-        summary=report(
-            f"{ROOT}/report/summary.html",
-            caption="../report/summary.rst",
-            category="Summary",
-            labels={"page": "Did it work?"},
-        ),
-    log:
-        f"{ROOT}/logs/write_summary.log",
-    conda:
-        "../../envs/pipeline.yaml"
+        page=report(f"{ROOT}/report.html", caption="../report/page.rst", category="Summary"),
+        figures=[f"{ROOT}/report/{name}.png" for name in ("rates", *(["utility"] if checked.evaluate.utility else []))],
+        csv=[f"{ROOT}/report/{name}.csv" for name in ("quality", "detectors", "edits", "timing")],
+    pathvars:
+        job="write_report",
     params:
-        stage=at_revision("write_summary"),
+        stage=at_revision("write_report"),
         targets=rebalance(*HOW),
-        detectors=settings["detectors"],
         retrain=settings["retrain"],
-    script:
-        "../scripts/stage.py"
 
 
-rule write_datasheet:
+use rule stage as write_datasheet with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
         labels=f"{ROOT}/labels/dataset_rebalanced.parquet",
@@ -164,20 +62,16 @@ rule write_datasheet:
             category="Summary",
             labels={"page": "Dataset card"},
         ),
-    log:
-        f"{ROOT}/logs/write_datasheet.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="write_datasheet",
     params:
         stage=at_revision("write_datasheet"),
         run=RUN,
         data=settings["data"],
         targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
-    script:
-        "../scripts/stage.py"
 
 
-rule record_provenance:
+use rule stage as record_provenance with:
     input:
         images=images_of(["dataset", "held_out", "dataset_rebalanced"]),
         models=[
@@ -190,12 +84,8 @@ rule record_provenance:
         given=given(*named_files(checked)),
     output:
         provenance=f"{ROOT}/provenance.json",
-    log:
-        f"{ROOT}/logs/record_provenance.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="record_provenance",
     params:
         stage=at_revision("record_provenance"),
         settings=settings,
-    script:
-        "../scripts/stage.py"
