@@ -19,7 +19,6 @@ SECTIONS: dict[str, tuple[str, Any]] = {
     "agreement": ("agreement", {}),
     "kappa": ("kappa", {}),
     "robustness": ("robustness", {}),
-    "regions": ("regions", {}),
     "certificate": ("certificate", None),
     "certificate-samples": ("certificate_samples", None),
     "counterfactual": ("counterfactual", None),

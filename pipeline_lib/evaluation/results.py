@@ -393,7 +393,6 @@ class Metrics(Result):
     timing: dict[str, float]
     frontier: dict[str, Any] | None = None
     judged_samples: dict[str, Any] | None = None
-    regions: dict[str, Any] | None = None
 
     @property
     def retrained(self) -> bool:

@@ -7,15 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
-from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.studies import composition
 from pipeline_lib.studies.collages import Layers, as_rectangles, blend_layers, fill, gather_layers, lay
-from pipeline_lib.studies.composition import study_composition
-from pipeline_lib.studies.report import plot_pictures
 
 SIDE = 32
 FILES = "encoder", "rgb", "alike", "generator", "precision"
@@ -92,69 +87,3 @@ def test_each_layer_is_the_part_of_the_image_that_was_drawn_for_it(samples):
         np.testing.assert_array_equal(restored, pixels[place])
         np.testing.assert_array_equal(layers.masks[0, part, 0].numpy(), part == CODES)
     assert not layers.masks[1, 2].any()  # that image has no mouth
-
-
-class Perfect:
-    """Rebuilds what it is given."""
-
-    precision = "float32"
-
-    def __call__(self, images, known):
-        assert known.shape == (len(images), 1, SIDE, SIDE)
-        return images
-
-
-def run(samples, folder, monkeypatch, collages=50, name="first"):
-    _, _, images, parts = samples
-    monkeypatch.setattr(composition, "open_inverter", lambda *_, **__: Perfect())
-    monkeypatch.setattr(composition, "Inverter", lambda *_, **__: Perfect())
-    for file in FILES:
-        (folder / file).write_text(file)
-    made = {"table": folder / f"{name}.parquet", "pictures": folder / f"{name}.npz"}
-    study_composition(
-        samples=images,
-        parts=parts,
-        held_out=images,
-        **{file: folder / file for file in FILES},
-        names=NAMES,
-        settings=Studies(composition={"collages": collages}),
-        evaluate=Evaluate(),
-        inversion="float32",
-        run="toy",
-        seed=0,
-        cache=folder / "cache",
-        **made,
-        device=torch.device("cpu"),
-    )
-    return made
-
-
-@pytest.mark.slow
-def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples, tmp_path, monkeypatch):
-    made = run(samples, tmp_path, monkeypatch)
-    values = read_table(made["table"], "studies").set_index(["row", "metric"])["value"]
-    assert values["samples", "coverage"] > values["collages", "coverage"]
-    assert values["samples", "Fréchet distance"] < values["collages", "Fréchet distance"]
-    assert values["RGBM inversion", "masked L1"] == values["reconstructions of samples", "masked L1"] == 0
-    assert values["RGBM inversion", "density"] == values["collages", "density"]  # a perfect inversion is the collage
-    assert values["collages over RGBM inversion", "Fréchet distance"] == 0
-    filled, collages = "RGB inversion, filled, short training", "RGB inversion, short training"
-    assert values[filled, "masked L1"] == values[collages, "masked L1"] == 0
-    assert values[filled, "Fréchet distance"] == values["collages, filled", "Fréchet distance"]
-    with np.load(made["pictures"]) as found:
-        assert found["pixels"].shape == (6, 9, SIDE, SIDE, 3)
-        assert found["columns"].tolist()[0] == "collages"
-    plot_pictures(pictures=made["pictures"], figure=tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 1000
-
-
-@pytest.mark.long
-def test_the_same_seed_makes_the_same_collages(samples, tmp_path, monkeypatch):
-    first, again = (run(samples, tmp_path, monkeypatch, name=name) for name in ("first", "again"))
-    assert first["table"].read_bytes() == again["table"].read_bytes()
-    assert first["pictures"].read_bytes() == again["pictures"].read_bytes()
-
-
-def test_more_collages_than_samples_are_refused(samples, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"`studies.composition.collages`: 61, but there are only 60 samples"):
-        run(samples, tmp_path, monkeypatch, collages=61)

@@ -580,8 +580,8 @@ def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> N
 
 
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
-    values = changed("studies", {"comparison": {"methods": ["latent-regression", "multi-code"]}})
-    assert "`studies.comparison.methods`: multi-code is not possible" in refusal(values)
+    values = changed("studies", {"methods": ["latent-regression", "multi-code"]})
+    assert "`studies.methods`: multi-code is not possible" in refusal(values)
 
 
 @pytest.mark.parametrize(

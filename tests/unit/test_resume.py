@@ -141,7 +141,8 @@ def translator(files, method):
         "parts": [] if method == "inpainting-network" else [files["parts"]],
         "names": PARTS,
         "method": method,
-        "settings": {"kimg": 0.016, "batch": 4, "width": 8},
+        "kimg": 0.016,
+        "width": 8,
         "masks": {},
         "seed": 3,
     }

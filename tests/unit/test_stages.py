@@ -15,7 +15,7 @@ from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSet
 from pipeline_lib import stages
 from pipeline_lib.config import Sample
 from pipeline_lib.runtime.errors import ConfigError
-from pipeline_lib.stages import STAGES, at_revision, call_stage, find_stage
+from pipeline_lib.stages import STAGES, at_revision, call_stage, find_stage, values_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,8 @@ def test_every_rule_gives_its_stage_what_it_takes_and_nothing_else(touch):
         read = api.workflow(
             ResourceSettings(cores=2),
             ConfigSettings(
-                config={"rebalance": {"edit": {"touch": touch}, "spares": 0}}, configfiles=[ROOT / "config/config.yaml"]
+                config={"rebalance": {"edit": {"touch": touch}, "spares": 0}, "studies": {}},
+                configfiles=[ROOT / "config/config.yaml"],
             ),
             snakefile=ROOT / "Snakefile",
         )
@@ -50,12 +51,11 @@ def test_every_rule_gives_its_stage_what_it_takes_and_nothing_else(touch):
     for rule in rules:
         stage, _, revision = rule.params.stage.partition("@")
         assert revision, rule.name
-        taken = inspect.signature(find_stage(stage)).parameters.values()
-        needed = {parameter.name for parameter in taken if parameter.default is parameter.empty}
+        taken = values_of(find_stage(stage))
         given = [name for part in (rule.input, rule.output, rule.params) for name, _ in part.items()]
         assert len(given) == len(set(given)), rule.name
-        assert needed - {"device", "threads"} <= set(given) - {"stage"}, rule.name
-        assert set(given) - {"stage"} <= {parameter.name for parameter in taken}, rule.name
+        assert {value for value, is_needed in taken.items() if is_needed} <= set(given), rule.name
+        assert set(given) - {"stage"} <= set(taken), rule.name
 
 
 @pytest.fixture

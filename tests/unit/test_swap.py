@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.config import BoxRegion, Edit, Evaluate, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, Edit, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
 from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing import swap as swap_module
 from pipeline_lib.editing.choice import SURE
-from pipeline_lib.editing.donors import ImageSet, gather
+from pipeline_lib.editing.donors import gather
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import held_groups, swap_parts
@@ -22,8 +22,7 @@ from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector, ResidualClassifier
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import read_json, write_json
-from pipeline_lib.studies.regions import _donors_with_attribute, compare_regions
+from pipeline_lib.runtime.files import write_json
 
 COUNT, CANDIDATES = 24, 5
 NAMES = [f"samples-{number:08d}" for number in range(COUNT)]
@@ -384,45 +383,6 @@ def test_the_error_of_an_edit_is_that_of_the_image_that_is_kept(networks, image_
     known[box] = True
     error = np.abs(pictures[chosen["image_id"]] / 127.5 - 1 - collage)[known].mean()
     assert chosen["masked_l1"] == pytest.approx(error, abs=0.5 / 127.5)  # pictures are rounded
-
-
-@pytest.mark.parametrize("some_smile", [True, False])
-@torch.no_grad()
-def test_regions_are_compared_with_donors_of_the_wanted_value_where_there_are_any(
-    image_set, detector, caplog, some_smile
-):
-    images = ImageSet(image_set["images"], image_set["parts"], ["mouth"])
-    logits = load_weights(detector(0.0), Detector).logits(images.look(images.with_part).to(torch.device("cpu"))[0])
-    selector = load_weights(detector(-float(logits[:, 0].median()) if some_smile else -1e3), Detector)
-    edits = read_table(image_set["plan"], "plan")
-    donors = _donors_with_attribute(edits, images, selector, 0, torch.device("cpu"))
-    assert set(donors) <= set(images.with_part)
-    has = selector(images.look(donors).to(torch.device("cpu"))[0])[:, 0] > 0.5
-    assert ("no donor with smiling True; any is used" in caplog.text) != some_smile
-    assert has.tolist() == (edits["wanted"] & some_smile).tolist()
-
-
-def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detector, tmp_path, caplog):
-    write_table(image_set["plan"], "plan", read_table(image_set["plan"], "plan").head(0))
-    settings = Rebalance(targets=TARGETS)
-    compare_regions(
-        **image_set,
-        encoder=networks.encoder,
-        generator=networks.generator,
-        precision=precision_report(tmp_path),
-        selector=detector(0.0),
-        referee=detector(0.0),
-        settings=settings,
-        most=8,
-        evaluate=Evaluate(),
-        seed=0,
-        comparison=tmp_path / "regions.json",
-        gallery=tmp_path / "regions.png",
-        device=torch.device("cpu"),
-    )
-    assert read_json(tmp_path / "regions.json") == {}
-    assert (tmp_path / "regions.png").stat().st_size > 0
-    assert "nothing to compare" in caplog.text
 
 
 @pytest.mark.parametrize(("editor", "finish"), [("latent-regression", "region"), ("poisson", "detail")])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pipeline_lib.config import Encoder, MaskSampling, Translators
+from pipeline_lib.config import Encoder, MaskSampling
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.imaging.collages import Masks, make_collage
@@ -192,7 +192,8 @@ def test_each_is_trained_on_shards_and_parts(method, faces, tmp_path, write_shar
         parts=[tmp_path / "parts.parquet"] * (method != "inpainting-network"),
         names=NAMES,
         method=method,
-        settings=Translators(kimg=0.01, batch=4, width=8),
+        kimg=0.01,
+        width=8,
         masks=MaskSampling(),
         seed=0,
         checkpoints=tmp_path / "checkpoints",

@@ -1,10 +1,9 @@
 # The checked config and path patterns, shared by all rules.
 from pathlib import Path
-from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import GivenNetwork, TranslationMethod, Variant, named_files, parse_config
+from pipeline_lib.config import GivenNetwork, named_files, parse_config
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import cpu_chosen, gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
@@ -24,34 +23,11 @@ ROOT = f"results/{RUN}"
 RELATED = sorted(
     {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
 )
-# Names of the studies, and what the pictures of those that have some show.
-PICTURED = {
-    "ablation": "reconstructions by encoders without one loss",
-    "adaptation": "edits by an encoder fine-tuned on the image",
-    "comparison": "the same collages by several methods",
-    "completion": "holes in real images",
-    "composition": "collages and what is made of them",
-    "direction": "an attribute by composition, blends and a learned direction",
-    "discovery": "what changes with a superpixel",
-    "illumination": "less light on one half of an image",
-    "interpolation": "composition against blends",
-    "multimodal": "several examples of a part for one image",
-}
-STUDIES = (*PICTURED, "independence")
-# Config sections of the encoders that are trained for the studies.
-STUDY_ENCODERS = {
-    variant: checked.studies.encoders.like(checked.encoder, variant).model_dump(mode="json")
-    for variant in get_args(Variant)
-    if checked.uses_encoder
-}
-COMPARED = checked.studies.comparison.wanted(checked.source_family)
 FIRST = checked.rebalance.first_attribute().model_dump(mode="json", include={"targets", "edit"})  # a single attribute
 # Region of each attribute that is edited.
 REGIONS = {name: region.model_dump(mode="json") for name, region in checked.rebalance.regions_by_attribute.items()}
 HOW = [key for key in settings["rebalance"]["edit"] if key != "alters"]  # keys that say how an edit is made
 SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
-# Part against box, as the paper edits them.
-REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["edit"]["editor"]["kind"] == "latent-regression"
 # The trained detectors, of which the last is only in the loss of a GAN.
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
 if "second_selector" in checked.gans:
@@ -124,18 +100,6 @@ def given(*paths):
     return [local(file) for path in found for file in (files_below([path]) if path.is_dir() else [path])]
 
 
-def translator(method):
-    """Return the weights of a network without a pretrained generator; `method` may be a wildcard in braces."""
-    return f"{ROOT}/models/translators/{method}.safetensors"
-
-
-def files_of_translation(method):
-    """Return what such a network needs as an editor; nothing for other methods."""
-    if method not in get_args(TranslationMethod):
-        return []
-    return [translator(method), *([f"{ROOT}/models/segmenter.safetensors"] if method == "spade" else [])]
-
-
 def files_of_editor():
     """Return the files of an editor's own model; nothing for one that has none."""
     return given(settings["rebalance"]["edit"]["editor"].get("path"))
@@ -154,27 +118,6 @@ def scores(judge, names):
 def swaps(kind):
     """Return the tables of candidates or the shards of composites of an image set."""
     return [f"{ROOT}/swaps/{{name}}/{shard}.{kind}.parquet" for shard in range(settings["jobs"])]
-
-
-def study_tables():
-    """Return the table of each study; an error for a config that trains no encoder or has no parts."""
-    if not (SEGMENTED and checked.uses_encoder):
-        raise WorkflowError(
-            "studies: they need an encoder and a part to segment; set `rebalance.edit.editor: latent-regression` and a "
-            "`rebalance.edit.region` that names or shows a part"
-        )
-    return [f"{ROOT}/evaluation/studies/{study}.parquet" for study in STUDIES]
-
-
-def study_encoder(variant):
-    """Return the weights of an encoder that is trained for the studies; `variant` may be a wildcard in braces."""
-    return f"{ROOT}/models/studies/{variant}.safetensors"
-
-
-def encoder_of(wildcards):
-    """Return the weights of the encoder that a method of the comparison uses."""
-    variant = "in_domain" if wildcards.method == "in-domain" else wildcards.method
-    return study_encoder(variant) if variant in STUDY_ENCODERS else f"{ROOT}/models/encoder.safetensors"
 
 
 def this_attempt(wildcards, attempt):

@@ -81,34 +81,6 @@ use rule timed as evaluate_frontier with:
         settings=rebalance(*HOW),
 
 
-use rule on_device as compare_regions with:
-    input:
-        images=images("samples"),
-        parts=f"{ROOT}/parts/samples.parquet",
-        plan=f"{ROOT}/plan/samples.parquet",
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-        selector=f"{ROOT}/models/selector.safetensors",
-        referee=f"{ROOT}/models/referee.safetensors",
-    output:
-        comparison=f"{ROOT}/evaluation/regions.json",
-        gallery=report(
-            f"{ROOT}/report/regions.png",
-            caption="../report/regions.rst",
-            category="Edits",
-            labels={"figure": "part against box"},
-        ),
-    pathvars:
-        job="compare_regions",
-    params:
-        stage=at_revision("compare_regions"),
-        settings=rebalance("region", "regions", "precision"),
-        most=settings["studies"]["regions"]["images"],
-        evaluate=evaluation("distance"),
-        seed=SEED,
-
-
 use rule stage as certify_targets with:
     input:
         labels=f"{ROOT}/labels/dataset.parquet",
@@ -159,7 +131,6 @@ use rule stage as collect_metrics with:
             *(f"{ROOT}/evaluation/{name}.json" for name in ("gaps", "agreement", "kappa", "certificate")),
             *(f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets),
             *(f"{ROOT}/evaluation/leakage-{name}.json" for name in checked.edited_sets),
-            *([f"{ROOT}/evaluation/regions.json"] if REGIONS_COMPARED else []),
             *([f"{ROOT}/evaluation/frontier.json"] if JUDGED else []),
             *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
             *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),

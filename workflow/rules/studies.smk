@@ -1,24 +1,68 @@
-# The paper's studies over the run's generator, encoder and parts. None of them is part of `all`.
+# The paper's studies over the run's generator, encoder and parts, of a config that has `studies`. None is part of `all`.
 
-if checked.uses_encoder:
+from typing import get_args
 
-    use rule training as train_study_encoder with:
-        input:
-            images=lambda wildcards: images("dataset") if wildcards.variant == "in_domain" else [],
-            generator=f"{ROOT}/models/source/generator.safetensors",
-        output:
-            encoder=study_encoder("{variant}"),
-        pathvars:
-            job="train_study_encoder/{variant}",
-        wildcard_constraints:
-            variant="|".join(STUDY_ENCODERS),
-        params:
-            stage=at_revision("train_study_encoder"),
-            variant="{variant}",
-            settings=lambda wildcards: STUDY_ENCODERS[wildcards.variant],
-            width=settings["studies"]["translators"]["width"],
-            seed=SEED,
-            checkpoints=f"{ROOT}/checkpoints",
+from pipeline_lib.config import TranslationMethod, Variant
+from pipeline_lib.studies.catalogue import STUDIES
+
+VARIANTS = get_args(Variant)
+COMPARED = checked.studies.compared(checked.source_family)
+PICTURES = f"{ROOT}/evaluation/studies"
+
+
+def study_encoder(variant):
+    """Return the weights of an encoder that is trained for the studies; `variant` may be a wildcard in braces."""
+    return f"{ROOT}/models/studies/{variant}.safetensors"
+
+
+def encoder_of(wildcards):
+    """Return the weights of the encoder that a method of the comparison uses."""
+    variant = "in_domain" if wildcards.method == "in-domain" else wildcards.method
+    return study_encoder(variant) if variant in VARIANTS else f"{ROOT}/models/encoder.safetensors"
+
+
+def files_of_translation(wildcards):
+    """Return what a network without a pretrained generator needs; nothing for other methods."""
+    if wildcards.method not in get_args(TranslationMethod):
+        return []
+    segmenter = [f"{ROOT}/models/segmenter.safetensors"] if wildcards.method == "spade" else []
+    return [f"{ROOT}/models/translators/{wildcards.method}.safetensors", *segmenter]
+
+
+# What a study can need, by the names of the catalogue.
+FILES_OF_STUDIES = {
+    "images": images("dataset"),
+    "held_out": images("held_out"),
+    "samples": images("samples"),
+    "parts": f"{ROOT}/parts/dataset.parquet",
+    "sample_parts": f"{ROOT}/parts/samples.parquet",
+    "plan": f"{ROOT}/plan/samples.parquet",
+    "scores": f"{ROOT}/scores/selector/dataset.parquet",
+    "made": expand(f"{PICTURES}/comparison/{{method}}.npz", method=COMPARED),
+    "generator": f"{ROOT}/models/source/generator.safetensors",
+    "precision": f"{ROOT}/models/encoder.json",
+    **{model: f"{ROOT}/models/{model}.safetensors" for model in ("encoder", "selector", "referee")},
+    **{variant: study_encoder(variant) for variant in VARIANTS},
+}
+
+
+use rule training as train_study_encoder with:
+    input:
+        images=lambda wildcards: images("dataset") if wildcards.variant == "in_domain" else [],
+        generator=f"{ROOT}/models/source/generator.safetensors",
+    output:
+        encoder=study_encoder("{variant}"),
+    pathvars:
+        job="train_study_encoder/{variant}",
+    wildcard_constraints:
+        variant="|".join(VARIANTS),
+    params:
+        stage=at_revision("train_study_encoder"),
+        variant="{variant}",
+        settings=lambda wildcards: checked.studies.encoder(checked.encoder, wildcards.variant).model_dump(mode="json"),
+        width=checked.studies.translator_width,
+        seed=SEED,
+        checkpoints=f"{ROOT}/checkpoints",
 
 
 use rule training as train_translator with:
@@ -26,7 +70,7 @@ use rule training as train_translator with:
         images=images("dataset"),
         parts=lambda wildcards: f"{ROOT}/parts/dataset.parquet" if wildcards.method != "inpainting-network" else [],
     output:
-        weights=translator("{method}"),
+        weights=f"{ROOT}/models/translators/{{method}}.safetensors",
     pathvars:
         job="train_translator/{method}",
     wildcard_constraints:
@@ -35,8 +79,9 @@ use rule training as train_translator with:
         stage=at_revision("train_translator"),
         method="{method}",
         names=list(checked.part_names),
-        settings=settings["studies"]["translators"],
-        masks=lambda wildcards: (settings["encoder"] or {}).get("mask", {}) if wildcards.method != "cyclegan" else {},
+        kimg=checked.studies.translator_kimg,
+        width=checked.studies.translator_width,
+        masks=lambda wildcards: settings["encoder"]["mask"] if wildcards.method != "cyclegan" else {},
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
 
@@ -48,9 +93,9 @@ use rule timed as reconstruct_collages with:
         encoder=encoder_of,
         generator=f"{ROOT}/models/source/generator.safetensors",
         precision=f"{ROOT}/models/encoder.json",
-        model=lambda wildcards: files_of_translation(wildcards.method),
+        model=files_of_translation,
     output:
-        made=f"{ROOT}/evaluation/studies/comparison/{{method}}.npz",
+        made=f"{PICTURES}/comparison/{{method}}.npz",
     pathvars:
         job="reconstruct_collages/{method}",
     wildcard_constraints:
@@ -63,312 +108,72 @@ use rule timed as reconstruct_collages with:
         method="{method}",
         names=list(checked.part_names),
         settings=settings["studies"],
-        edit=FIRST["edit"],
-        seed=SEED,
-
-
-use rule stage as study_comparison with:
-    input:
-        made=expand(f"{ROOT}/evaluation/studies/comparison/{{method}}.npz", method=COMPARED),
-        held_out=images("held_out"),
-    output:
-        table=f"{ROOT}/evaluation/studies/comparison.parquet",
-        pictures=f"{ROOT}/evaluation/studies/comparison.npz",
-    pathvars:
-        job="study_comparison",
-    resources:
-        gpu=GPU,
-    params:
-        stage=at_revision("study_comparison"),
-        methods=COMPARED,
-        names=list(checked.part_names),
-        data=settings["data"] if checked.knows_ideal_collages else None,
-        of_paper=f"{checked.published.family} {checked.published.domain}" if checked.published else None,
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        cache=f"{ROOT}/cache/features",
-        run=RUN,
-
-
-use rule on_device as study_composition with:
-    input:
-        samples=images("samples"),
-        parts=f"{ROOT}/parts/samples.parquet",
-        held_out=images("held_out"),
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        rgb=study_encoder("rgb"),
-        alike=study_encoder("all_losses"),
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/composition.parquet",
-        pictures=f"{ROOT}/evaluation/studies/composition.npz",
-    pathvars:
-        job="study_composition",
-    params:
-        stage=at_revision("study_composition"),
-        names=list(checked.part_names),
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
         inversion=settings["rebalance"]["edit"]["precision"],
-        cache=f"{ROOT}/cache/features",
-        run=RUN,
         seed=SEED,
 
 
-use rule on_device as study_independence with:
-    input:
-        images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
-        samples=images("samples"),
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/independence.parquet",
-        maps=f"{ROOT}/evaluation/studies/independence.npz",
-    pathvars:
-        job="study_independence",
-    params:
-        stage=at_revision("study_independence"),
-        names=list(checked.part_names),
-        faces_of=checked.published.family if checked.published and checked.published.of_faces else None,
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["edit"]["precision"],
-        run=RUN,
-        seed=SEED,
+for study, entry in STUDIES.items():
 
-
-use rule stage as plot_independence with:
-    input:
-        maps=f"{ROOT}/evaluation/studies/independence.npz",
-    output:
-        figure=report(
-            f"{ROOT}/report/studies/independence.png",
-            caption="../report/independence.rst",
-            category="Studies",
-            labels={"figure": "what changes with a part"},
-        ),
-    pathvars:
-        job="plot_independence",
-    params:
-        stage=at_revision("plot_independence"),
-
-
-use rule on_device as study_interpolation with:
-    input:
-        images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/interpolation.parquet",
-        pictures=f"{ROOT}/evaluation/studies/interpolation.npz",
-    pathvars:
-        job="study_interpolation",
-    params:
-        stage=at_revision("study_interpolation"),
-        names=list(checked.part_names),
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        inversion=settings["rebalance"]["edit"]["precision"],
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as study_ablation with:
-    input:
-        images=images("held_out"),
-        encoders=[study_encoder(variant) for variant in ("all_losses", "no_latent", "no_perceptual")],
-        generator=f"{ROOT}/models/source/generator.safetensors",
-    output:
-        table=f"{ROOT}/evaluation/studies/ablation.parquet",
-        pictures=f"{ROOT}/evaluation/studies/ablation.npz",
-    pathvars:
-        job="study_ablation",
-    params:
-        stage=at_revision("study_ablation"),
-        like=settings["encoder"],
-        of_paper=bool(checked.published)
-        and (checked.published.family, checked.published.domain) == ("progan", "church"),
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as study_completion with:
-    input:
-        images=images("dataset"),
-        held_out=images("held_out"),
-        rgb=study_encoder("rgb"),
-        rgbm=study_encoder("all_losses"),
-        generator=f"{ROOT}/models/source/generator.safetensors",
-    output:
-        table=f"{ROOT}/evaluation/studies/completion.parquet",
-        pictures=f"{ROOT}/evaluation/studies/completion.npz",
-    pathvars:
-        job="study_completion",
-    params:
-        stage=at_revision("study_completion"),
-        like=settings["encoder"],
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        cache=f"{ROOT}/cache/features",
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as study_direction with:
-    input:
-        images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
-        scores=f"{ROOT}/scores/selector/dataset.parquet",
-        referee=f"{ROOT}/models/referee.safetensors",
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/direction.parquet",
-        pictures=f"{ROOT}/evaluation/studies/direction.npz",
-    pathvars:
-        job="study_direction",
-    params:
-        stage=at_revision("study_direction"),
-        rebalance=FIRST,
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as study_adaptation with:
-    input:
-        images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-    output:
-        table=f"{ROOT}/evaluation/studies/adaptation.parquet",
-        pictures=f"{ROOT}/evaluation/studies/adaptation.npz",
-    pathvars:
-        job="study_adaptation",
-    params:
-        stage=at_revision("study_adaptation"),
-        like=settings["encoder"],
-        edit=FIRST["edit"],
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as study_illumination with:
-    input:
-        images=images("dataset"),
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/illumination.parquet",
-        pictures=f"{ROOT}/evaluation/studies/illumination.npz",
-    pathvars:
-        job="study_illumination",
-    params:
-        stage=at_revision("study_illumination"),
-        inversion=settings["rebalance"]["edit"]["precision"],
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        run=RUN,
-        seed=SEED,
-
-
-use rule study_illumination as study_discovery with:
-    input:
-        images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
-        samples=images("samples"),
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/discovery.parquet",
-        pictures=f"{ROOT}/evaluation/studies/discovery.npz",
-    pathvars:
-        job="study_discovery",
-    params:
-        stage=at_revision("study_discovery"),
-        names=list(checked.part_names),
-        inversion=settings["rebalance"]["edit"]["precision"],
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as study_multimodal with:
-    input:
-        images=images("dataset"),
-        parts=f"{ROOT}/parts/dataset.parquet",
-        encoder=f"{ROOT}/models/encoder.safetensors",
-        generator=f"{ROOT}/models/source/generator.safetensors",
-        precision=f"{ROOT}/models/encoder.json",
-    output:
-        table=f"{ROOT}/evaluation/studies/multimodal.parquet",
-        pictures=f"{ROOT}/evaluation/studies/multimodal.npz",
-    pathvars:
-        job="study_multimodal",
-    params:
-        stage=at_revision("study_multimodal"),
-        edit=FIRST["edit"],
-        settings=settings["studies"],
-        evaluate=settings["evaluate"],
-        run=RUN,
-        seed=SEED,
-
-
-for study, shows in PICTURED.items():
+    rule:
+        name:
+            f"study_{study}"
+        input:
+            **{name: FILES_OF_STUDIES[name] for name in entry.needs},
+        output:
+            table=f"{PICTURES}/{study}.parquet",
+            pictures=f"{PICTURES}/{study}.npz",
+        log:
+            f"{ROOT}/logs/study_{study}.log",
+        benchmark:
+            f"{ROOT}/benchmarks/study_{study}.tsv"
+        conda:
+            "../../envs/pipeline.yaml"
+        threads: HALF_OF_CORES
+        resources:
+            gpu=GPU,
+        params:
+            stage=at_revision(f"study_{study}"),
+            study=study,
+            settings=settings["studies"],
+            evaluate=evaluation("confidence", "images", "distance"),
+            rebalance=FIRST,
+            like=settings["encoder"],
+            names=list(checked.part_names),
+            data=settings["data"] if checked.knows_ideal_collages else None,
+            published=f"{checked.published.family} {checked.published.domain}" if checked.published else None,
+            run=RUN,
+            seed=SEED,
+            cache=f"{ROOT}/cache/features",
+        script:
+            "../scripts/stage.py"
 
     rule:
         name:
             f"plot_{study}"
         input:
-            pictures=f"{ROOT}/evaluation/studies/{study}.npz",
+            pictures=f"{PICTURES}/{study}.npz",
         output:
             figure=report(
                 f"{ROOT}/report/studies/{study}.png",
                 caption=f"../report/{study}.rst",
                 category="Studies",
-                labels={"figure": shows},
+                labels={"figure": entry.shows},
             ),
         log:
             f"{ROOT}/logs/plot_{study}.log",
         conda:
             "../../envs/pipeline.yaml"
         params:
-            stage=at_revision("plot_pictures"),
+            stage=at_revision("plot_study"),
         script:
             "../scripts/stage.py"
 
 
-use rule stage as collect_studies with:
-    input:
-        studies=lambda wildcards: study_tables(),
-    output:
-        table=f"{ROOT}/evaluation/studies.parquet",
-    pathvars:
-        job="collect_studies",
-    params:
-        stage=at_revision("collect_studies"),
-        run=RUN,
-
-
 use rule stage as write_studies with:
     input:
-        table=f"{ROOT}/evaluation/studies.parquet",
+        studies=expand(f"{PICTURES}/{{study}}.parquet", study=STUDIES),
     output:
+        table=f"{ROOT}/evaluation/studies.parquet",
         page=report(
             f"{ROOT}/report/studies.md",
             caption="../report/studies.rst",
@@ -379,10 +184,10 @@ use rule stage as write_studies with:
         job="write_studies",
     params:
         stage=at_revision("write_studies"),
+        run=RUN,
 
 
 rule studies:
     input:
-        lambda wildcards: study_tables(),
         rules.write_studies.output,
-        lambda wildcards: [f"{ROOT}/report/studies/{study}.png" for study in STUDIES],
+        expand(f"{ROOT}/report/studies/{{study}}.png", study=STUDIES),
