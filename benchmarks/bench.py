@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -34,8 +35,8 @@ from rich.table import Table
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from benchmarks.accept import minutes_at_work
 from benchmarks.made_run import VALUES, make_run
+from experiments.accept import minutes_at_work
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_config
 from pipeline_lib.data.shards import iterate_shards, shard_writer
@@ -252,38 +253,51 @@ def _edited_set(device: torch.device, folder: Path, faces: int, settings: Rebala
     return paths
 
 
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Compute in float32 and without compiled networks."""
+    with mock.patch.dict(os.environ, LATENT_REBALANCE_PRECISION="float32"), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def steps_of(task: GanTask | EncoderTask, count: int, how: contextlib.AbstractContextManager[None]) -> None:
+    """Take the first steps of a training."""
+    with how:
+        for index in range(count):
+            task.step(index)
+
+
 def encoder_step(device: torch.device, folder: Path, steps: int = 8) -> list[Row]:
     """(c) A training step of the encoder with the settings for this device, against plain float32."""
-    tasks = {}
-    for plain in (False, True):
-        choice = {"precision": "float32", "compile": False} if plain else {}
-        training = EncoderTraining(kimg=100, batch=16 if device.type == "cpu" else 128, **choice)
+    tasks, training = {}, EncoderTraining(kimg=100, batch=16 if device.type == "cpu" else 128)
+    for way in (contextlib.nullcontext, plain):
         encoder = load_weights(WEIGHTS / "encoder.safetensors").requires_grad_(True)
         generator = load_weights(WEIGHTS / "generator.safetensors", Generator)
         perceptual = load_perceptual("alex")
-        tasks[plain] = EncoderTask(encoder, generator, perceptual, EncoderSection(training=training), 0, device)
+        with way():
+            tasks[way] = EncoderTask(encoder, generator, perceptual, EncoderSection(training=training), 0, device)
     return compare(
         "encoder training, 64 px",
         "img/s",
         training.batch * steps,
-        lambda: [tasks[False].step(index) for index in range(steps)],
-        plain_float32=lambda: [tasks[True].step(index) for index in range(steps)],
+        lambda: steps_of(tasks[contextlib.nullcontext], steps, contextlib.nullcontext()),
+        plain_float32=lambda: steps_of(tasks[plain], steps, plain()),
     )
 
 
 def gan_step(device: torch.device, folder: Path, steps: int = 16) -> list[Row]:
     """(d) GAN training with the settings of the default run, against plain float32 and a penalty at every step."""
     images = torch.randint(0, 256, (256, 3, 64, 64), dtype=torch.uint8)
-    plain = {"precision": "float32", "compile": False}
-    choices = {"": {"penalty_every": 16}, "plain_float32": {"penalty_every": 16, **plain}}
-    choices["plain_float32_penalty_at_every_step"] = {"penalty_every": 1, **plain}
-    batch, tasks = 16 if device.type == "cpu" else 128, {}
-    for name, choice in choices.items():
+    choices = {"": (contextlib.nullcontext, 16), "plain_float32": (plain, 16)}
+    choices["plain_float32_penalty_at_every_step"] = (plain, 1)
+    batch, calls = 16 if device.type == "cpu" else 128, {}
+    for name, (way, every) in choices.items():
         generator = load_weights(WEIGHTS / "generator.safetensors", Generator).requires_grad_(True)
         discriminator = load_weights(WEIGHTS / "discriminator.safetensors", Discriminator).requires_grad_(True)
-        training = GanTraining(kimg=100, batch=batch, warmup_steps=0, **choice)
-        tasks[name] = GanTask(generator, discriminator, images, training, 0, device, "bench")
-    calls = {name: lambda task=task: [task.step(index) for index in range(steps)] for name, task in tasks.items()}
+        with way():
+            training = GanTraining(kimg=100, batch=batch, penalty_every=every)
+            task = GanTask(generator, discriminator, images, training, 0, device, "bench")
+        calls[name] = lambda task=task, way=way: steps_of(task, steps, way())
     return compare("GAN training, 64 px", "img/s", batch * steps, calls.pop(""), **calls)
 
 

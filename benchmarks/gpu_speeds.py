@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -163,11 +163,11 @@ def training(setting: Setting) -> list[Found]:
     (encoder,) = bench.encoder_step(setting.device, setting.folder, steps)
     found = [_told(encoder), _required(setting, "encoder training over float32", encoder.ratio, LEAST_ENCODER)]
     for side, batch in ((64, setting.size(128, 4)), (setting.size(256, 32), setting.size(32, 4))):
-        ways = {"plain float32": {"precision": "float32", "compile": False}, "as trained": {}}
-        if setting.full:
-            ways["with CUDA graphs"] = {"cuda_graphs": True}
-        tasks = {way: _gan(setting, side, batch, choice) for way, choice in ways.items()}
-        calls = {way: partial(_steps, task, steps) for way, task in tasks.items()}
+        calls = {}
+        for name, way in {"plain float32": bench.plain, "as trained": contextlib.nullcontext}.items():
+            with way():
+                task = _gan(setting, side, batch)
+            calls[name] = lambda task=task, way=way: bench.steps_of(task, steps, way())
         rates = bench.rates(dict.fromkeys(calls, batch * steps), calls)
         found += _found(rates, f"GAN training, {side} px", "img/s", "plain float32")
         if side == 64:
@@ -256,12 +256,12 @@ def _detector(setting: Setting) -> PlainClassifier:
     return PlainClassifier(["smiling"], setting.size(64, 8))
 
 
-def _gan(setting: Setting, side: int, batch: int, choice: dict[str, Any]) -> GanTask:
+def _gan(setting: Setting, side: int, batch: int) -> GanTask:
     """Return a training of random weights on random images."""
     torch.manual_seed(0)
     generator, discriminator = StyleGAN2Generator(side, WIDTHS[side]), Discriminator(side, WIDTHS[side])
     images = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
-    training = GanTraining(kimg=100, batch=batch, warmup_steps=0, penalty_every=16, **choice)
+    training = GanTraining(kimg=100, batch=batch, penalty_every=16)
     return GanTask(generator, discriminator, images, training, 0, setting.device, "gpu")
 
 

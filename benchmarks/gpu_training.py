@@ -93,5 +93,5 @@ def _tiny(config: Config) -> Config:
     values["data"] |= {"images": 64, "held_out": 64}
     values["generator"]["channels"] = [8, 8, 8, 8, 8]
     values["generator"]["training"] |= {"kimg": 0.016, "batch": 4, "growth": []}
-    values["encoder"]["training"] |= {"kimg": 0.008, "batch": 4, "precision": "float32"}
+    values["encoder"]["training"] |= {"kimg": 0.008, "batch": 4}
     return Config.model_validate(values)

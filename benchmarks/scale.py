@@ -89,8 +89,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             {"where": where[0], "attribute": "smiling", "rate": 0.5 + min(EDITS / count, 0.25)},
             {"where": where[1], "attribute": "smiling", "rate": 0.5},
         ],
-        "region": box,
-        "shards": 1,
+        "edit": {"region": box},
     }
     named = {"run": "scale", "seed": 0, "name": "dataset"}
     return {
@@ -151,6 +150,7 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "settings": rebalance,
             **named,
             "shard": 0,
+            "shards": 1,
             "candidates": file("candidates.parquet"),
             "composites": file("composites.parquet"),
             "judged": [],

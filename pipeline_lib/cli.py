@@ -154,7 +154,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("export", type=Path, help="folder written by `export`")
     reproduce.set_defaults(command=_reproduce)
+
+    tools = commands.add_parser("tools", help="tools beside the workflow").add_subparsers(required=True)
+    photos = tools.add_parser("photos", help="draw JPEG files and their labels, to try a config for photographs with")
+    photos.add_argument("folder", type=Path)
+    photos.add_argument("count", type=int, nargs="?", default=5000, help="number of files (default: 5000)")
+    photos.add_argument("--seed", type=int, default=0)
+    photos.set_defaults(command=_photos)
+
+    utkface = tools.add_parser("utkface", help="write the table of the biased subset of UTKFace")
+    utkface.add_argument("folder", type=Path, help="folder of UTKFace's aligned and cropped images")
+    utkface.add_argument("table", type=Path, help="CSV file to write")
+    utkface.add_argument("--bias", choices=["race", "age"], default="race")
+    utkface.add_argument("--seed", type=int, default=0)
+    utkface.set_defaults(command=_utkface)
     return parser
+
+
+def _photos(options: argparse.Namespace) -> int:
+    from pipeline_lib.data.example_photos import write_photos
+
+    table = write_photos(options.folder, options.count, options.seed)
+    print(f"{options.count:,} files in {options.folder} and their labels in {table}")
+    return 0
+
+
+def _utkface(options: argparse.Namespace) -> int:
+    from pipeline_lib.data.utkface import biased, read_names
+
+    table = biased(read_names(options.folder), options.bias, options.seed)
+    table.to_csv(options.table, index=False)
+    count = table["split"].value_counts()
+    print(f"{options.table}: {count['train']} images to train on, {count['held_out']} held out")
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -19,7 +19,6 @@ from pipeline_lib.config.backends import (
     OnnxParts,
     Parts,
     PartsBackend,
-    SaliencyParts,
     SupervisedTraining,
     TrainedHere,
     TransformersNetwork,
@@ -63,7 +62,6 @@ from pipeline_lib.config.rebalance import (
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     AttributeLoss,
-    Augmentation,
     Certify,
     Detectors,
     Encoder,
@@ -72,7 +70,6 @@ from pipeline_lib.config.sections import (
     GanTraining,
     Generator,
     GrowthPhase,
-    IdentityLoss,
     LocalDiscriminator,
     LocalLoss,
     MaskSampling,
@@ -90,7 +87,6 @@ from pipeline_lib.runtime.errors import ConfigError
 
 __all__ = [
     "AttributeLoss",
-    "Augmentation",
     "AvatarData",
     "BackboneNetwork",
     "BoxRegion",
@@ -115,7 +111,6 @@ __all__ = [
     "GivenParts",
     "GrowthPhase",
     "HuggingFaceData",
-    "IdentityLoss",
     "Inpainting",
     "LatentRegression",
     "LibraryNetwork",
@@ -136,7 +131,6 @@ __all__ = [
     "RateRule",
     "Rebalance",
     "Retrain",
-    "SaliencyParts",
     "Sample",
     "Square",
     "Studies",

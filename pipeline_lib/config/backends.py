@@ -115,6 +115,9 @@ class OnnxParts(GroupedParts):
     groups: dict[str, list[ColumnNumber]] = Field(
         min_length=1, description="indices of the model's classes that form each part; all others are background"
     )
+    threshold: float | None = Field(
+        None, description="of a saliency network, with one score a pixel: the lowest one of its one part (paper A.2.4)"
+    )
     side: ImageSide = None
     mean: Mean = (0.5, 0.5, 0.5)
     std: Deviation = (0.5, 0.5, 0.5)
@@ -130,23 +133,7 @@ class TransformersParts(GroupedParts):
     )
 
 
-class SaliencyParts(Section):
-    """A pretrained saliency network as an ONNX file; its one part is `salient` (paper A.2.4)."""
-
-    backend: Literal["saliency"] = Field(description="an ONNX file that scores the saliency of each pixel")
-    path: Path = Field(description="the model, from images (n, 3, side, side) to scores (n, 1, h, w)")
-    threshold: float = Field(0.5, description="lowest score of a salient pixel")
-    side: ImageSide = None
-    mean: Mean = (0.485, 0.456, 0.406)
-    std: Deviation = (0.229, 0.224, 0.225)
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Names of the parts it segments, the background first."""
-        return ("background", "salient")
-
-
-GivenParts = OnnxParts | TransformersParts | SaliencyParts
+GivenParts = OnnxParts | TransformersParts
 PartsBackend = Annotated[Parts | GivenParts, Field(discriminator="backend")]
 
 

@@ -47,7 +47,7 @@ MOST_RELATED = 12  # attributes of targets and conditions, of which every combin
 def check_paths(config: Config) -> None:
     """Check that every file and folder that is named exists, but for published weights: they can be fetched."""
     published = config.published
-    fetched = (published.folder, *published.files().values()) if published else ()
+    fetched = published.files().values() if published else ()
     for key, path, is_folder, is_optional in _paths(config):
         if path not in fetched and not (path.is_dir() if is_folder else path.is_file()):
             kind, mend = "folder" if is_folder else "file", " or remove the key" if is_optional else ""

@@ -14,7 +14,7 @@ KINDS = {
     "selector": ("trained", "backbone", "onnx", "transformers"),
     "referee": ("trained", "backbone", "onnx", "transformers"),
     "second_selector": ("trained", "backbone", "onnx", "transformers"),
-    "parts": ("trained", "onnx", "transformers", "saliency"),
+    "parts": ("trained", "onnx", "transformers"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, RateRule, Section, Share
 from pipeline_lib.config.columns import column_of, text_of
 from pipeline_lib.config.sections import PrecisionChoice
 from pipeline_lib.runtime.files import digest_of
@@ -87,13 +87,9 @@ class Inpainting(Section):
     path: Folder = Field(description="its folder, as `save_pretrained` writes it, with safetensors weights")
     present: str = Field(description="prompt for a part that has the attribute, such as `a smiling mouth`")
     absent: str = Field(description="prompt for a part that does not, such as `a serious mouth`")
-    avoid: str | None = Field(None, description="prompt of what the part must not show")
-    steps: Count = Field(30, description="denoising steps")
-    guidance: Positive = Field(7.5, description="weight of the prompt (classifier-free guidance)")
     side: Annotated[Count, Field(multiple_of=8)] | None = Field(
         512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
     )
-    batch: Count = Field(8, description="images drawn at a time")
 
 
 class Optimization(Section):

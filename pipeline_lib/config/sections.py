@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline_lib.config.backends import (
     DetectorBackend,
     DetectorNetwork,
-    Deviation,
     LibraryNetwork,
-    Mean,
     SupervisedTraining,
     fill_backend,
 )
-from pipeline_lib.config.base import Count, Folder, Positive, Section, Share
+from pipeline_lib.config.base import Count, Positive, Section, Share
 from pipeline_lib.config.domains import DOMAINS, FACE, Domain
 from pipeline_lib.config.messages import check_name
 
@@ -46,6 +44,9 @@ def refuse_unknown_attributes(name: str, network: DetectorBackend, attributes: l
 class Detectors(Section):
     """Two attribute detectors; the selector chooses edits, the referee only evaluates."""
 
+    #: Agreement of the detectors on an image set below which a report rejects its gaps.
+    least_agreement: ClassVar[float] = 0.95
+
     attributes: list[str] = Field(
         ["smiling", "mouth_open", "long_hair", "eyeglasses", "dark_skin"],
         min_length=1,
@@ -65,16 +66,10 @@ class Detectors(Section):
     mirror: bool = Field(
         True, description="horizontal flips in training and inference; false if an attribute is not symmetric"
     )
-    blur: Positive = Field(1.5, description="largest sigma of the Gaussian blur in training, in pixels")
-    noise: Share = Field(0.2, description="largest standard deviation of the noise in training, for pixels in [-1, 1]")
-    color: Share = Field(0.2, description="largest shift of each colour channel in training")
     collages: Share = Field(
         0.0,
         description="share of training images whose region comes from another image, with its value of the targets' "
         "attribute; the targets' attributes are learnt from these alone, so that none is told by another",
-    )
-    least_agreement: Share = Field(
-        0.95, description="agreement of the detectors on an image set below which the report rejects its gaps"
     )
     least_cell_accuracy: Share = Field(
         0.75,
@@ -108,15 +103,6 @@ class GrowthPhase(Section):
 
     resolution: Annotated[int, Field(ge=4)] = Field(description="side of the images trained in this phase, in pixels")
     kimg: Positive = Field(description="length of the phase in thousands of images")
-
-
-class Augmentation(Section):
-    """Augmentation of real and generated images before the discriminator."""
-
-    brightness: Share = Field(0.2, description="largest shift in brightness, for pixels in [-1, 1]")
-    contrast: Share = Field(0.4, description="largest relative change of contrast")
-    shift: Share = Field(0.0625, description="largest translation as a share of the image's side")
-    until: Share = Field(1.0, description="share of the training after which augmentation stops")
 
 
 class Square(Section):
@@ -162,35 +148,14 @@ class GanTraining(Section):
     )
     gamma: Positive = Field(3.0, description="weight of both gradient penalties at full resolution")
     penalty_every: Count = Field(8, description="interval of the lazy gradient penalty in steps, by which it is scaled")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(100, description="steps of linear learning rate warmup")
-    decay_share: Share = Field(0.3, description="share of the steps, at the end, with a lower learning rate")
-    decay_factor: Share = Field(0.3, description="learning rate multiplier in these steps")
+    decay_factor: Share = Field(0.3, description="learning rate multiplier in the last 30 % of the steps")
     ema_kimg: Positive = Field(10, description="half-life of the generator's moving average in thousands of images")
-    ema_rampup: bool = Field(True, description="limit this half-life to a tenth of the images seen so far")
     growth: list[GrowthPhase] = Field([], description="phases of progressive growing before the full resolution")
-    fade_kimg: Annotated[float, Field(ge=0)] = Field(
-        0, description="thousands of images over which a new resolution is faded in"
+    augment_until: Share = Field(
+        1.0, description="share of the training after which the discriminator's inputs are no longer augmented"
     )
-    blur_sigma: Annotated[float, Field(ge=0)] = Field(
-        0, description="initial sigma of the blur of discriminator inputs, in pixels"
-    )
-    blur_share: Share = Field(0.25, description="share of the training over which this blur decreases to zero")
-    augment: Augmentation = Field(Augmentation(), description="augmentation of discriminator inputs")
     local: LocalDiscriminator | None = Field(
         None, description="local discriminator; null: that of the given discriminator weights, if any"
-    )
-    precision: PrecisionChoice = Field(
-        "auto",
-        description="bfloat16: autocast all but the penalty; auto: bfloat16 if the device supports it natively",
-    )
-    compile: bool | None = Field(
-        None, description="compile the networks, which takes minutes on a CPU; null: only on a GPU"
-    )
-    cuda_graphs: bool = Field(
-        False, description="replay compiled networks as CUDA graphs, which launches small ones faster; only on a GPU"
-    )
-    collapse_loss: Annotated[float, Field(ge=0)] = Field(
-        0.02, description="the training stops as collapsed after ten log rows with a lower discriminator loss"
     )
 
 
@@ -220,36 +185,11 @@ class MaskSampling(Section):
     """Random masks of known pixels in encoder training (paper 3.2 and A.1.1)."""
 
     kind: Literal["random", "none"] = Field("random", description="none: the RGB variant, without a mask channel")
-    cells: Count = Field(6, description="side of the uniform noise that is upsampled to a mask")
     least: Share = Field(0.3, description="lower limit of the threshold t ~ U(least, 1)")
-    keep: Literal["below", "above"] = Field(
-        "below", description="known pixels have noise below t (the published code) or above t (the paper's Eq. 11)"
-    )
-
-
-class IdentityLoss(Section):
-    """Identity loss between a face and its reconstruction by a face embedding (paper A.1.1, for FFHQ)."""
-
-    path: Path = Field(
-        description="the embedding network, from images (n, 3, side, side) to vectors, as TorchScript or .onnx"
-    )
-    weight: Positive = Field(1.0, description="weight of the loss, one minus the cosine similarity of the embeddings")
-    crop: Square | None = Field(None, description="square crop that the network is applied to; null: the whole image")
-    side: Count = Field(112, description="side to which the crop is resized, in pixels")
-    mean: Mean = (0.5, 0.5, 0.5)
-    std: Deviation = (0.5, 0.5, 0.5)
-
-
-class LatentsFirst(Section):
-    """A training of the encoder by the latent loss alone, before that by all losses."""
-
-    kimg: Positive = Field(description="length in thousands of generated images, beside those of the other training")
-    batch: Count = Field(32, description="batch size")
-    learning_rate: Positive = Field(2e-3, description="peak learning rate of Adam")
 
 
 #: Fields of a training without anything but the losses of Eq. 3.
-PLAIN: dict[str, Any] = {"identity": None, "local": None, "collages": 0.0, "latents_first": None}
+PLAIN: dict[str, Any] = {"local": None, "collages": 0.0, "latents_kimg": 0.0}
 
 
 class EncoderTraining(Section):
@@ -263,33 +203,18 @@ class EncoderTraining(Section):
     distance: PerceptualName = Field(
         "stlpips-alex", description="the perceptual distance; the published encoders were trained with lpips-vgg"
     )
-    trunk: Path | None = Field(
-        None, description="weights of the LPIPS backbone, as torchvision publishes them; null: torchvision's cache"
-    )
     perceptual_crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="side of the random crop for the perceptual loss, as a share of the image's side"
     )
     latent: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the latent loss")
-    latents_first: LatentsFirst | None = Field(
-        None,
-        description="a training by the latent loss alone before this one, for latents in z, which the losses of images "
-        "hardly teach; then set a low `learning_rate`, or what it has learned is lost; null: none",
+    latents_kimg: Annotated[float, Field(ge=0)] = Field(
+        0,
+        description="thousands of images of a training by the latent loss alone before this one, for latents in z, "
+        "which the losses of images hardly teach; then set a low `learning_rate`, or what it has learned is lost",
     )
-    identity: IdentityLoss | None = Field(None, description="identity loss, for faces; null: not used")
     local: LocalLoss | None = Field(None, description="square with an additional loss, such as around the mouth")
     collages: Share = Field(
         0.0, description="share of training images in which a box within the square of `local` is pasted from another"
-    )
-    mixing: Share = Field(0.9, description="share of images with style mixing from a second latent (W+ only)")
-    precision: PrecisionChoice = Field(
-        "auto", description="bfloat16: autocast the step; auto: bfloat16 if the device supports it natively"
-    )
-
-    compile: bool | None = Field(
-        None, description="compile the networks, which takes minutes on a CPU; null: only on a GPU"
-    )
-    cuda_graphs: bool = Field(
-        False, description="replay compiled networks as CUDA graphs, which launches small ones faster; only on a GPU"
     )
 
     @model_validator(mode="after")
@@ -302,14 +227,14 @@ class EncoderTraining(Section):
 
     def of_latents(self) -> EncoderTraining | None:
         """Return the training by the latent loss alone, if there is one; weights that are used unchanged have none."""
-        if self.latents_first is None or not self.kimg:
+        if not (self.latents_kimg and self.kimg):
             return None
-        alone = PLAIN | {"mse": 0.0, "perceptual": 0.0, "latent": 1.0}
-        return self.model_copy(update=alone | self.latents_first.model_dump())
+        alone = {"kimg": self.latents_kimg, "batch": 32, "learning_rate": 2e-3}
+        return self.model_copy(update=PLAIN | {"mse": 0.0, "perceptual": 0.0, "latent": 1.0} | alone)
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> EncoderTraining:
-        if not (self.mse or self.perceptual or self.latent or self.identity or self.local):
+        if not (self.mse or self.perceptual or self.latent or self.local):
             raise ValueError("every loss has a weight of 0; set `mse`, `perceptual` or `latent`")
         return self
 
@@ -335,6 +260,9 @@ class Encoder(Section):
     training: EncoderTraining = Field(description="training, from scratch or from the given weights")
 
 
+PRETRAINED = Path("pretrained")  # folder of published files and their checksums
+
+
 class Published(Section):
     """Weights of the paper's own generators and encoders, downloaded on first use."""
 
@@ -342,7 +270,6 @@ class Published(Section):
     domain: str = Field(
         description="celebahq, celebahq-small, church or livingroom (progan); ffhq, church, car or horse (stylegan2)"
     )
-    folder: Folder = Field(Path("pretrained"), description="folder of the files and their checksums")
 
     @model_validator(mode="after")
     def _is_published(self) -> Published:
@@ -360,7 +287,7 @@ class Published(Section):
 
     def files(self) -> dict[str, Path]:
         """Return the paths of `generator` and `encoder`."""
-        return {role: self.folder / Path(getattr(self.of_domain(), role)).name for role in ("generator", "encoder")}
+        return {role: PRETRAINED / Path(getattr(self.of_domain(), role)).name for role in ("generator", "encoder")}
 
 
 class Sample(Section):
@@ -374,17 +301,6 @@ class AttributeLoss(Section):
     """A small discriminator on the selector's logits, which matches the joint rates of the attributes."""
 
     weight: Positive = Field(3.0, description="weight of its loss in the generator's total loss")
-    learning_rate: Positive = Field(2e-3, description="learning rate of the discriminator, with Adam")
-    gamma: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of both its gradient penalties")
-    width: Count = Field(64, description="width of its two hidden layers")
-    memory: Count = Field(
-        16,
-        description="generated images whose logits it learns from at each step, the last ones, and four times as many "
-        "real ones; with more the gap closes sooner, but the attribute becomes ambiguous",
-    )
-    until: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="share of the steps in which it takes part; in the others only images are compared"
-    )
 
 
 class Retrain(Section):
@@ -488,7 +404,6 @@ class Evaluate(Section):
     images: Count = Field(
         2000, description="number of images of each set for image quality; distances depend on this number"
     )
-    neighbours: Count = Field(5, description="k of density and coverage")
     leakage_steps: Count = Field(
         480, description="training steps of a probe that tells edited images from unedited ones"
     )
@@ -509,7 +424,6 @@ class Evaluate(Section):
     distance: PerceptualName = Field(
         "stlpips-alex", description="perceptual distance of composites; lpips-alex in the paper"
     )
-    trunk: Path | None = Field(None, description="weights of the LPIPS backbone; null: torchvision's cache")
 
     @property
     def classifier_weights(self) -> str | None:

@@ -18,6 +18,10 @@ from pipeline_lib.runtime.errors import WeightsError
 logger = logging.getLogger(__name__)
 
 
+STEPS, GUIDANCE = 30, 7.5  # denoising steps, and weight of the prompt (classifier-free guidance), as usual
+BATCH = 8  # images drawn at a time
+
+
 class InpaintingEditor:
     """A pipeline of the library diffusers in a local folder. Of the donor only the shape of the region is used.
 
@@ -47,7 +51,7 @@ class InpaintingEditor:
         if wish is None:
             raise ValueError("inpainting draws a part by a prompt, and needs to know which")
         chunks = zip(
-            *(rows.split(self._settings.batch) for rows in (context, masks.region, wish.wanted, wish.seeds)),
+            *(rows.split(BATCH) for rows in (context, masks.region, wish.wanted, wish.seeds)),
             strict=True,
         )
         return torch.cat([self._draw(*chunk) for chunk in chunks])
@@ -58,13 +62,12 @@ class InpaintingEditor:
         large = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
         drawn = self._pipeline(
             prompt=[settings.present if value else settings.absent for value in wanted.tolist()],
-            negative_prompt=None if settings.avoid is None else [settings.avoid] * len(images),
             image=(large + 1) / 2,
             mask_image=F.interpolate(region, (side, side)),
             height=side,
             width=side,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds.tolist()],
             output_type="pt",
         ).images.to(images)

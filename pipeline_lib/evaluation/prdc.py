@@ -58,7 +58,7 @@ def density_and_coverage(
     if len(reference) <= neighbours or not len(features):
         raise DataError(
             f"{len(reference)} reference images and {len(features)} others; density and coverage with "
-            f"{neighbours} neighbours need at least {neighbours + 1} and 1; add images or reduce `evaluate.neighbours`"
+            f"{neighbours} neighbours need at least {neighbours + 1} and 1; add images"
         )
     center = torch.as_tensor(reference).mean(dim=0, dtype=torch.float64).to(device)  # small norms, small errors
     real, others = (_Points(rows, center, device) for rows in (reference, features))

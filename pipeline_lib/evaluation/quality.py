@@ -25,7 +25,6 @@ def measure_quality(
     reference_features: np.ndarray,
     reference_name: str,
     extractor: Perceptual,
-    neighbours: int = 5,
     device: str | torch.device = "cpu",
     seed: int = 0,
     limit: int | None = None,
@@ -39,7 +38,6 @@ def measure_quality(
         reference_features: (m, d), by `extract_features` of held-out real images with the same extractor.
         reference_name: description of these images.
         extractor: the feature extractor, whose name is stored in every row.
-        neighbours: k of density and coverage.
         device: where to compute.
         seed: seed of the run, for the kernel distance's subsets.
         limit: number of images, from the first on; None for all.
@@ -49,7 +47,7 @@ def measure_quality(
         DataError: a shard is missing or damaged, or there are too few images.
     """
     features = extract_features(shards, extractor, device, limit=limit, cache=cache)
-    density, coverage = density_and_coverage(reference_features, features, neighbours, device)
+    density, coverage = density_and_coverage(reference_features, features, device=device)
     values = {
         "frechet_distance": frechet_distance(reference_features, features),
         "kernel_distance": kernel_distance(reference_features, features, seed),
@@ -99,7 +97,6 @@ def evaluate_quality(
             reference,
             "held-out real images",
             extractor,
-            settings.neighbours,
             device,
             seed,
             settings.images,

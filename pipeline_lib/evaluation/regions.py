@@ -77,7 +77,7 @@ def compare_regions(
     judges = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
-    perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
+    perceptual = open_distance(evaluate.distance).to(device)
     planned = read_table(plan, "plan")
     edits = planned[planned["attribute"] == settings.edited[0]].head(most)
     if edits.empty:

@@ -11,18 +11,20 @@ from torch import Tensor
 from pipeline_lib.config import BoxRegion, MaskSampling
 from pipeline_lib.runtime.errors import DataError
 
+CELLS = 6  # side of the coarse grid
+
 
 def random_masks(settings: MaskSampling, count: int, resolution: int, random: torch.Generator) -> Tensor:
     """Draw masks (count, 1, resolution, resolution), 1 for known pixels, on the device of `random`.
 
-    Uniform noise on a coarse grid is upsampled bilinearly and thresholded at t ~ U(least, 1), drawn for each image.
+    Uniform noise on a coarse grid is upsampled bilinearly and thresholded at t ~ U(least, 1), drawn for each image. As
+    in the published code, pixels with noise below t are known; in the paper's Eq. 11 it is those above.
     """
     place = {"generator": random, "device": random.device}
-    noise = torch.rand(count, 1, settings.cells, settings.cells, **place)
+    noise = torch.rand(count, 1, CELLS, CELLS, **place)
     threshold = settings.least + (1 - settings.least) * torch.rand(count, 1, 1, 1, **place)
     noise = F.interpolate(noise, size=(resolution, resolution), mode="bilinear", align_corners=False)
-    known = noise < threshold if settings.keep == "below" else noise > threshold
-    return known.float()
+    return (noise < threshold).float()
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:

@@ -71,12 +71,11 @@ class Lpips(nn.Module):
 PerceptualDistance = Perceptual | Lpips
 
 
-def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
-    """Open a perceptual distance.
+def open_distance(name: str) -> PerceptualDistance:
+    """Open a perceptual distance; the backbones of LPIPS are in torch's cache of downloads (TORCH_HOME).
 
     Args:
         name: stlpips-alex, stlpips-vgg, lpips-alex, lpips-vgg or lpips-squeeze.
-        trunk: weights of the LPIPS backbone; None uses torchvision's cache.
 
     Raises:
         WeightsError: the weights are missing or cannot be used.
@@ -85,10 +84,10 @@ def open_distance(name: str, trunk: Path | None = None) -> PerceptualDistance:
     if family == "stlpips":
         return load_perceptual(network)
     file, constructor = TRUNKS[network]
-    path = trunk or Path(torch.hub.get_dir()) / "checkpoints" / file
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no backbone weights for {name}; set `trunk` to their path, or download them with "
+            f"{path}: no backbone weights for {name}; download them with "
             f"`python -c \"import torchvision; torchvision.models.{constructor}(weights='IMAGENET1K_V1')\"`"
         )
     return Lpips(network, path)

@@ -132,10 +132,9 @@ class OnnxSegmenter(Segmenter):
     """Groups the classes of a model into parts, or thresholds a saliency map.
 
     Args:
-        groups: the model's classes of each part; all others are background. None for a saliency network, whose pixels
-            from `threshold` on are the part `salient`.
+        groups: the model's classes of each part; all others are background.
         model_bytes: size of the model.
-        threshold: threshold on the score of a saliency network.
+        threshold: of a saliency network, whose pixels with at least this score are its one part; None for classes.
         side: side in pixels to which images are resized; None does not resize.
         mean: channel means, subtracted from colours in [0, 1].
         std: channel standard deviations, which divide the result.
@@ -145,16 +144,16 @@ class OnnxSegmenter(Segmenter):
 
     def __init__(
         self,
-        groups: Mapping[str, Sequence[int]] | None,
+        groups: Mapping[str, Sequence[int]],
         model_bytes: int,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         side: int | None = None,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ):
-        super().__init__(["background", *(["salient"] if groups is None else groups)])
+        super().__init__(["background", *groups])
         self.arguments = {
-            "groups": groups and {name: list(classes) for name, classes in groups.items()},
+            "groups": {name: list(classes) for name, classes in groups.items()},
             "model_bytes": model_bytes,
             "threshold": threshold,
             "side": side,
@@ -165,7 +164,7 @@ class OnnxSegmenter(Segmenter):
 
     @classmethod
     def from_file(
-        cls, path: Path, groups: Mapping[str, Sequence[int]] | None, resolution: int = 64, **options: Any
+        cls, path: Path, groups: Mapping[str, Sequence[int]], resolution: int = 64, **options: Any
     ) -> OnnxSegmenter:
         """Load a model from its file, and test it on one image of `resolution` pixels.
 
@@ -176,19 +175,18 @@ class OnnxSegmenter(Segmenter):
         segmenter = cls(groups, len(content), **options)
         found = segmenter.network.load(path, content, resolution)
         shape = tuple(found.shape)
-        if groups is None and (found.ndim != 4 or shape[1] != 1):
-            raise WeightsError(f"{path}: outputs {shape} for one image, not one score per pixel, (1, 1, h, w)")
-        last = max((number for classes in (groups or {}).values() for number in classes), default=0)
+        if segmenter.arguments["threshold"] is not None and (found.ndim != 4 or shape[1] != 1 or len(groups) > 1):
+            raise WeightsError(f"{path}: outputs {shape} for one image, not one part's score per pixel, (1, 1, h, w)")
+        last = max(number for classes in groups.values() for number in classes)
         if found.ndim != 4 or shape[1] <= last:
             raise WeightsError(f"{path}: outputs {shape} for one image, not (1, classes, h, w) with class {last}")
         return segmenter
 
     def forward(self, images: Tensor) -> Tensor:
         scores = F.interpolate(self.network(images), size=images.shape[-2:], mode="bilinear")
-        groups = self.arguments["groups"]
-        if groups is None:
-            return (scores[:, 0] >= self.arguments["threshold"]).long()
-        return group_codes(scores.argmax(dim=1), list(groups.values()), scores.shape[1])
+        if (threshold := self.arguments["threshold"]) is not None:
+            return (scores[:, 0] >= threshold).long()
+        return group_codes(scores.argmax(dim=1), list(self.arguments["groups"].values()), scores.shape[1])
 
 
 def read_model(path: Path) -> bytes:

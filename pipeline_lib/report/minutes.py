@@ -76,7 +76,7 @@ def _adversarial(config: Config, images: Tensor, device: torch.device) -> Iterat
     if config.encoder is not None and (training := config.encoder.training).kimg:
         generator, _ = new_networks(config.generator, images.shape[-1], 0)
         settings = config.encoder.model_copy(update={"training": _small(training, device)})
-        distance = open_distance(training.distance, training.trunk)
+        distance = open_distance(training.distance)
         encoder = new_encoder(generator, settings, 0)
         yield "the encoder", training.kimg, EncoderTask(encoder, generator, distance, settings, 0, device), 1
     if config.retrain is not None:

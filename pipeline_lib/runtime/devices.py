@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from pipeline_lib.runtime.errors import ConfigError
@@ -158,52 +158,36 @@ def tune_cpu(threads: int) -> None:
     _keep_freed_memory()
 
 
-def compiled(
-    function: Callable[..., T], device: torch.device, wanted: bool | None = None, graphs: bool = False
-) -> Callable[..., T]:
+def compiled(function: Callable[..., T], device: torch.device, wanted: bool | None = None) -> Callable[..., T]:
     """Return the function, compiled for inputs of fixed shape if `wanted`.
 
     Compilation fuses the operations between convolutions (scaling, noise, bias, activation), which take most of a GPU's
     time in a generator. Its results are cached in TORCHINDUCTOR_CACHE_DIR, by default a folder of this user in the
     temporary folder, so that of all jobs on a node only the first waits for it.
 
-    CUDA graphs also save the time in which the CPU launches kernels, which bounds small networks. Their outputs are
-    overwritten in the next step, which the caller begins with `torch.compiler.cudagraph_mark_step_begin`.
-
     Args:
         function: a function of tensors.
         device: where it computes.
         wanted: whether to compile; None compiles only on a GPU. On a CPU it takes longer than it saves.
-        graphs: whether to replay the compiled function as CUDA graphs; a CPU has none.
-
-    Raises:
-        ConfigError: graphs are wanted without compiling.
     """
-    if graphs and wanted is False:
-        raise ConfigError("`cuda_graphs: true` needs compiled networks; remove `compile: false`")
-    if wanted is None:
-        wanted = device.type == "cuda"
-    if graphs and device.type != "cuda":
-        logger.info("CUDA graphs are left out on the CPU")
-        graphs = False
-    if not wanted:
+    if not (device.type == "cuda" if wanted is None else wanted):
         return function
 
     import torch
 
     # a growing network has one program per resolution, with and without gradients, and torch stops at the limit
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    name = getattr(function, "__qualname__", type(function).__name__)  # a module has none
-    logger.info("%s is compiled at its first call", name)
-    return torch.compile(function, dynamic=False, **({"mode": "reduce-overhead"} if graphs else {}))
+    logger.info("%s is compiled at its first call", getattr(function, "__qualname__", type(function).__name__))
+    return torch.compile(function, dynamic=False)
 
 
-def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> str:
-    """Return the precision of a training; "auto" is bfloat16 if the device supports it natively.
+def precision_on(device: torch.device) -> str:
+    """Return the precision of a training: bfloat16 if the device supports it natively, else float32.
 
-    On other devices bfloat16 is emulated and several times slower than float32.
+    On other devices bfloat16 is emulated and several times slower than float32. The environment variable
+    LATENT_REBALANCE_PRECISION, float32 or bfloat16, overrides it.
     """
-    if wanted != "auto":
+    if wanted := os.environ.get("LATENT_REBALANCE_PRECISION"):
         return wanted
 
     import torch

@@ -76,7 +76,7 @@ def study_adaptation(
     chosen = seeding.numpy_generator(seed, STUDY).choice(image_set.with_part, how.images, replace=False)
     inverter = Inverter(encoder, generator, device, compile=False)
     as_trained = {name: value.clone() for name, value in inverter.encoder.state_dict().items()}
-    distance = open_distance(evaluate.distance, evaluate.trunk).to(device)
+    distance = open_distance(evaluate.distance).to(device)
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}
     shown: list[np.ndarray] = []
     with Progress(f"study_{STUDY}", how.images) as progress:

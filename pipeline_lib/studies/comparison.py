@@ -213,7 +213,7 @@ def study_comparison(
     measured: dict[tuple[str, str], np.ndarray] = {}
     for title, pixels in stored.items():
         features = features_of(pixels, extractor, device)
-        groups = [density_and_coverage(reference, group, evaluate.neighbours, device) for group in groups_of(features)]
+        groups = [density_and_coverage(reference, group, device=device) for group in groups_of(features)]
         measured[title, DENSITY] = np.array([group.density for group in groups])
         measured[title, FRECHET] = np.array([frechet_distance(reference, features)])
     ideal = _ideal_images(found[methods[0]]["sources"], names, data)

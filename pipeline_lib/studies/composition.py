@@ -134,7 +134,7 @@ def study_composition(
     reference = extract_features(held_out, extractor, device, limit=evaluate.images, cache=cache)
     metrics = {}
     for name, batches in features.items():
-        metrics |= _measure(name, np.concatenate(batches), reference, evaluate.neighbours, device)
+        metrics |= _measure(name, np.concatenate(batches), reference, device)
     metrics |= {(name, "masked L1"): torch.cat(values).numpy() for name, values in distances.items()}
     rows_made = [
         mean_row(STUDY, name, metric, values, evaluate.confidence) for (name, metric), values in metrics.items()
@@ -151,11 +151,11 @@ def study_composition(
 
 
 def _measure(
-    name: str, features: np.ndarray, reference: np.ndarray, neighbours: int, device: torch.device
+    name: str, features: np.ndarray, reference: np.ndarray, device: torch.device
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return Fréchet distance, density and coverage of each group of a set, (GROUPS,)."""
     groups = groups_of(features)
-    dense = [density_and_coverage(reference, group, neighbours, device) for group in groups]
+    dense = [density_and_coverage(reference, group, device=device) for group in groups]
     return {
         (name, FRECHET): np.array([frechet_distance(reference, group) for group in groups]),
         (name, DENSITY): np.array([found.density for found in dense]),

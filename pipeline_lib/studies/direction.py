@@ -89,7 +89,7 @@ def study_direction(
     contexts, donors = _draw(image_set.with_part, has, how.images, target.attribute, seed)
     inverter = open_inverter(encoder, generator, device, rebalance.edit.precision, precision, compile=False)
     judge = load_weights(referee, Detector, device)
-    perceptual = open_distance(evaluate.distance, evaluate.trunk).to(device)
+    perceptual = open_distance(evaluate.distance).to(device)
     direction = _learn(inverter, image_set, has, how.fit, seed, device)
     example: Tensor | None = None
     measured: dict[str, list[Tensor]] = {name: [] for name in METHODS}

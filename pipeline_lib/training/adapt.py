@@ -77,7 +77,6 @@ def adapt_to_file(
     steps: int = 30,
     learning_rate: float = 5e-5,
     distance: str = "stlpips-alex",
-    trunk: Path | None = None,
 ) -> None:
     """Fine-tune an encoder on one image file.
 
@@ -91,7 +90,6 @@ def adapt_to_file(
         steps: steps of Adam.
         learning_rate: learning rate of Adam.
         distance: name of the perceptual distance, see `open_distance`.
-        trunk: weights of the LPIPS backbone.
 
     Raises:
         DataError: the image cannot be used.
@@ -105,7 +103,7 @@ def adapt_to_file(
     target = (pixels.permute(2, 0, 1)[None].float() / 127.5 - 1).to(device)
     before = inverter(target)
     losses = adapt_encoder(
-        inverter, target, open_distance(distance, trunk).to(device), steps=steps, learning_rate=learning_rate
+        inverter, target, open_distance(distance).to(device), steps=steps, learning_rate=learning_rate
     )
     after = inverter(target)
     errors = [float(F.mse_loss(rebuilt, target)) for rebuilt in (before, after)]

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline_lib.config import AttributeLoss
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime import ranks, seeding
 
+WIDTH = 64  # of its two hidden layers
+LEARNING_RATE, GAMMA = 2e-3, 0.1  # of Adam; weight of both its gradient penalties
+MEMORY = 16  # generated images that it learns from at a step, the last ones; with more the attribute becomes ambiguous
 REAL_SHARE = 4  # real outputs that are remembered for each generated one
 SOFTNESS = 4.0  # scale beyond which logits saturate, so that confident detections are not pushed further
 
@@ -28,19 +30,19 @@ class AttributeDiscriminator:
 
     Args:
         detector: the selector or another, differentiable and frozen. Never the referee, which evaluates the result.
-        settings: the config section.
+        weight: of its loss in the generator's total loss.
         seed: seed of the run, for the initial weights.
         device: where to compute.
     """
 
-    def __init__(self, detector: Detector, settings: AttributeLoss, seed: int, device: torch.device):
-        self.settings = settings
+    def __init__(self, detector: Detector, weight: float, seed: int, device: torch.device):
+        self.weight = weight
         self.detector = detector.to(device).requires_grad_(False).eval()
         torch.manual_seed(seeding.derive(seed, "attribute discriminator"))
-        sizes = [len(detector.attributes), settings.width, settings.width]
+        sizes = [len(detector.attributes), WIDTH, WIDTH]
         hidden = [layer for widths in pairwise(sizes) for layer in (nn.Linear(*widths), nn.LeakyReLU(0.2))]
-        self.network = nn.Sequential(*hidden, nn.Linear(settings.width, 1)).to(device)
-        rates = {"lr": settings.learning_rate, "betas": (0.0, 0.99), "eps": 1e-8, "fused": True}
+        self.network = nn.Sequential(*hidden, nn.Linear(WIDTH, 1)).to(device)
+        rates = {"lr": LEARNING_RATE, "betas": (0.0, 0.99), "eps": 1e-8, "fused": True}
         self._optimiser = torch.optim.Adam(self.network.parameters(), **rates)
         self._seen = {kind: torch.empty(0, sizes[0], device=device) for kind in ("real", "fake")}
 
@@ -62,7 +64,7 @@ class AttributeDiscriminator:
         Returns:
             The loss.
         """
-        remembered = {"real": REAL_SHARE * self.settings.memory, "fake": self.settings.memory}
+        remembered = {"real": REAL_SHARE * MEMORY, "fake": MEMORY}
         for kind, own in (("real", real), ("fake", fake)):
             latest = ranks.all_rows(own.detach())
             self._seen[kind] = torch.cat([self._seen[kind], latest])[-max(len(latest), remembered[kind]) :]
@@ -75,14 +77,14 @@ class AttributeDiscriminator:
             (gradient,) = torch.autograd.grad(score.sum(), seen, create_graph=True)
             penalty = penalty + gradient.square().sum(dim=1).mean()
         self._optimiser.zero_grad(set_to_none=True)
-        (loss + self.settings.gamma / 2 * penalty).backward()
+        (loss + GAMMA / 2 * penalty).backward()
         ranks.average(weight.grad for weight in self.network.parameters())  # alike but for rounding
         self._optimiser.step()
         return loss.detach()
 
     def against(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the generator's weighted loss on the outputs for real and generated images."""
-        return self.settings.weight * F.softplus(self.network(real.detach()) - self.network(fake)).mean()
+        return self.weight * F.softplus(self.network(real.detach()) - self.network(fake)).mean()
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict(), "seen": self._seen}

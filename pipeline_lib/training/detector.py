@@ -48,7 +48,8 @@ from pipeline_lib.training.supervised import SupervisedTask, distort
 
 MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 MEASURED_ON = ("held_out", "held_out_labels", "other")  # parameters on which the training does not depend
-NOT_LEARNT = {"least_cell_accuracy", "least_agreement", "selector", "referee"}  # settings, likewise
+NOT_LEARNT = {"least_cell_accuracy", "selector", "referee"}  # settings, likewise
+BLUR, NOISE, COLOR = 1.5, 0.2, 0.2  # largest sigma in pixels, deviation of noise and shift of a channel in training
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
@@ -294,7 +295,7 @@ def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tenso
     if settings.mirror:
         mirrored = torch.rand(len(images), 1, 1, 1, generator=random).to(images.device) < 0.5
         images = torch.where(mirrored, images.flip(-1), images)
-    return distort(images, random, blur=settings.blur, noise=settings.noise, color=settings.color)
+    return distort(images, random, blur=BLUR, noise=NOISE, color=COLOR)
 
 
 def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights: Tensor) -> Tensor:

@@ -20,16 +20,16 @@ from pipeline_lib.networks.checkpoints import load_given, load_weights, save_wei
 from pipeline_lib.networks.distances import PerceptualDistance, open_distance
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.identity import Identity
 from pipeline_lib.networks.inversion import probe_precision
 from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.runtime import ranks, seeding
-from pipeline_lib.runtime.devices import compiled, resolve_precision
+from pipeline_lib.runtime.devices import compiled, precision_on
 from pipeline_lib.runtime.errors import ConfigError, WeightsError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.loop import run
 
+MIXING = 0.9  # share of images with style mixing from a second latent (W+ alone)
 GRID_IMAGES = 12
 PROBED = 64  # images on which both precisions are measured
 
@@ -76,17 +76,14 @@ class EncoderTask:
             self.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)
         self.generator = generator.to(device)
         self.perceptual = perceptual.to(device)
-        self.identity = Identity(settings.training.identity).to(device) if settings.training.identity else None
-        self._precision = resolve_precision(settings.training.precision, device)
+        self._precision = precision_on(device)
         self._encode, self._synthesize, self._distance = (
-            compiled(network, device, settings.training.compile, settings.training.cuda_graphs)
-            for network in (self.encoder, self.generator.synthesize, self.perceptual)
+            compiled(network, device) for network in (self.encoder, self.generator.synthesize, self.perceptual)
         )
         self._weights = _weights_of(settings.training)
         self._optimiser = torch.optim.Adam(self.encoder.parameters(), settings.training.learning_rate, fused=True)
 
     def step(self, index: int) -> dict[str, Tensor]:
-        torch.compiler.cudagraph_mark_step_begin()
         training = self.settings.training
         for group in self._optimiser.param_groups:  # cosine decay to zero
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
@@ -129,8 +126,6 @@ class EncoderTask:
             losses["mse"] = F.mse_loss(rebuilt, images)
         if "perceptual" in self._weights:
             losses["perceptual"] = self._distance(*self._crop(rebuilt, images, index)).mean()
-        if self.identity is not None:
-            losses["identity"] = self.identity(rebuilt, images).mean()
         if self.settings.training.local is not None:
             losses["local"] = self._local_loss(rebuilt, images, self.settings.training.local)
         return losses
@@ -193,7 +188,7 @@ class EncoderTask:
         z = torch.randn(2, count, self.generator.z_dim, generator=random, device=self.device)
         latents = self.generator.map_latents(z[0])
         if latents.ndim == 3:
-            latents = _mix_layers(latents, self.generator.map_latents(z[1]), self.settings.training.mixing, random)
+            latents = _mix_layers(latents, self.generator.map_latents(z[1]), MIXING, random)
         latents = own_rows(latents)
         images = self.generator.decode(latents)
         if self.settings.mask.kind == "none":
@@ -226,7 +221,7 @@ class EncoderTask:
 def _weights_of(training: EncoderTraining) -> dict[str, float]:
     """Return the weight of each loss that is used."""
     weights = training.model_dump(include={"mse", "perceptual", "latent"})
-    weights |= {name: part.weight for name in ("identity", "local") if (part := getattr(training, name))}
+    weights |= {"local": training.local.weight if training.local else 0.0}
     return {name: weight for name, weight in weights.items() if weight}
 
 
@@ -279,7 +274,7 @@ def train_encoder(
         _check_fit(network, source[0], frozen, settings)
     else:
         network = new_encoder(frozen, settings, seed)
-    distance = open_distance(settings.training.distance, settings.training.trunk)
+    distance = open_distance(settings.training.distance)
     if first := settings.training.of_latents():
         alone = settings.model_copy(update={"training": first})
         task = EncoderTask(network, frozen, distance, alone, seed, device, name="train_encoder_latents")

@@ -16,7 +16,7 @@ from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.discriminator import DEVIATION_GROUP, Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import ranks, seeding
-from pipeline_lib.runtime.devices import compiled, resolve_precision
+from pipeline_lib.runtime.devices import compiled, precision_on
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.training.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from pipeline_lib.training.attributes import AttributeDiscriminator
@@ -24,6 +24,7 @@ from pipeline_lib.training.batches import batch_positions
 from pipeline_lib.training.schedule import averaging_weight, growth, learning_rate
 from pipeline_lib.training.view import View
 
+COLLAPSED = 0.02  # loss of a discriminator that has won; after ten log rows with less the training stops
 GRID_IMAGES = 48  # images in a snapshot, always from the same latents
 
 
@@ -39,6 +40,7 @@ class GanTask:
         device: where to train.
         name: name of the stage, for logs and random streams.
         attributes: a second discriminator, on a detector's logits; used only at full resolution.
+        fresh: whether the weights are random, and not those of an earlier training.
 
     Raises:
         ConfigError: several processes train, and the batch has no whole groups of images for each of them.
@@ -54,6 +56,7 @@ class GanTask:
         device: torch.device,
         name: str,
         attributes: AttributeDiscriminator | None = None,
+        fresh: bool = False,
     ):
         if ranks.count() > 1 and settings.batch % (DEVIATION_GROUP * ranks.count()):
             raise ConfigError(
@@ -61,7 +64,7 @@ class GanTask:
                 f"{DEVIATION_GROUP} images each, in groups of which the discriminator takes their deviation; "
                 f"set `batch` to a multiple of {DEVIATION_GROUP * ranks.count()}, or use fewer processes"
             )
-        self.attributes = attributes
+        self.attributes, self.fresh = attributes, fresh
         self.name = name
         self.settings = settings
         self.seed = seed
@@ -82,25 +85,22 @@ class GanTask:
         }
         local = discriminator.arguments.get("local")
         self._shares = [1.0] if local is None else [1.0, local["side"] ** 2]
-        self._precision = resolve_precision(settings.precision, device)
+        self._precision = precision_on(device)
         self._synthesize, self._discriminate = (
-            compiled(network, device, settings.compile, settings.cuda_graphs)
-            for network in (self.generator.synthesize, self.discriminator)
+            compiled(network, device) for network in (self.generator.synthesize, self.discriminator)
         )
         self._easy_checks = 0
         self._index = 0
 
     def step(self, index: int) -> dict[str, Tensor]:
         self._index = index
-        torch.compiler.cudagraph_mark_step_begin()
         size, fade = growth(self.settings, self.generator.resolution, index)
         self._set_learning_rate(index)
         random = seeding.torch_generator(self.seed, self.name, index, device=self.device)
         z = torch.randn(self.settings.batch, self.generator.z_dim, generator=random, device=self.device)
         real = self._batch(index, size, fade)
         of_offsets = seeding.torch_generator(self.seed, self.name, index, "offsets")  # on the CPU, for slicing
-        sides = size, size / self.generator.resolution
-        view = View(self.settings, index / self.total_steps, *sides, random, of_offsets)
+        view = View(self.settings, index / self.total_steps, size, random, of_offsets)
 
         fake = self._generate(ranks.own_rows(z), size, fade)
         losses = self._train_discriminator(real, fake.detach(), view, index, fade)
@@ -131,7 +131,7 @@ class GanTask:
         self.discriminator.requires_grad_(False)
         losses = generator_loss(score_real, self._judge(view(fake), fade))
         objective, named = losses.sum(), _named("loss_generator", losses)
-        if self._compares_attributes(real.shape[-1]):
+        if self.attributes is not None and real.shape[-1] == self.generator.resolution:
             with self._autocast():
                 seen_real, seen_fake = self.attributes.look(real), self.attributes.look(fake)
             named["loss_attributes"] = self.attributes.learn(seen_real, seen_fake)
@@ -140,15 +140,9 @@ class GanTask:
         self.discriminator.requires_grad_(True)
         return named
 
-    def _compares_attributes(self, size: int) -> bool:
-        """Return whether the discriminator on attributes takes part in this step, for images of this size."""
-        if self.attributes is None or size < self.generator.resolution:
-            return False
-        return self._index < self.attributes.settings.until * self.total_steps
-
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         """Report a collapse, when the discriminator loss stays below the threshold for ten checks."""
-        won = metrics["loss_discriminator"] < self.settings.collapse_loss
+        won = metrics["loss_discriminator"] < COLLAPSED
         self._easy_checks = self._easy_checks + 1 if won else 0
         if self._easy_checks < 10:
             return None
@@ -212,14 +206,14 @@ class GanTask:
         self._optimisers[name].step()
 
     def _set_learning_rate(self, index: int) -> None:
-        rate = learning_rate(self.settings, index, self.total_steps)
+        rate = learning_rate(self.settings, index, self.total_steps, self.fresh)
         for optimiser in self._optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["factor"]
 
     @torch.no_grad()
     def _average_weights(self, index: int) -> None:
-        weight = averaging_weight(self.settings, index)
+        weight = averaging_weight(self.settings, index, self.fresh)
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
 
 

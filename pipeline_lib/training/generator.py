@@ -76,8 +76,8 @@ def train_generator(
         _add_local(critic, training.local, seed, source)
     by_attributes = None
     if attributes is not None:
-        by_attributes = AttributeDiscriminator(load_weights(selector[0], Detector), attributes, seed, device)
-    task = GanTask(network, critic, pixels, training, seed, device, name, by_attributes)
+        by_attributes = AttributeDiscriminator(load_weights(selector[0], Detector), attributes.weight, seed, device)
+    task = GanTask(network, critic, pixels, training, seed, device, name, by_attributes, init == "scratch")
     run(task, checkpoints / f"{name}-{key}")
     if ranks.rank():
         return

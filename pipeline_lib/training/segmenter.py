@@ -15,7 +15,6 @@ from pipeline_lib.config import (
     OnnxParts,
     Parts,
     PartsBackend,
-    SaliencyParts,
 )
 from pipeline_lib.data.shards import read_shards, resolution_of
 from pipeline_lib.data.tables import read_table
@@ -85,10 +84,9 @@ def train_segmenter(
 
 
 def _given_segmenter(settings: GivenParts, resolution: int) -> tuple[Segmenter, dict[str, Any]]:
-    if isinstance(settings, OnnxParts | SaliencyParts):
-        groups = settings.groups if isinstance(settings, OnnxParts) else None
+    if isinstance(settings, OnnxParts):
         options = settings.model_dump(include={"threshold", "side", "mean", "std"})
-        segmenter = OnnxSegmenter.from_file(settings.path, groups, resolution, **options)
+        segmenter = OnnxSegmenter.from_file(settings.path, settings.groups, resolution, **options)
     else:
         segmenter = TransformersSegmenter.from_folder(settings.path, settings.groups)
     return segmenter, origin_of(settings.path)

@@ -14,7 +14,7 @@ from pipeline_lib.config import SupervisedTraining
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.devices import resolve_precision
+from pipeline_lib.runtime.devices import precision_on
 from pipeline_lib.training.batches import batch_positions
 
 
@@ -56,7 +56,7 @@ class SupervisedTask:
         self.total_steps = max(1, round(settings.kimg * 1000 / settings.batch))
         self._loss, self._distort = loss, distort
         # on a CPU these small networks gain too little for a result that depends on the processor
-        self._precision = resolve_precision("auto", device) if device.type == "cuda" else "float32"
+        self._precision = precision_on(device) if device.type == "cuda" else "float32"
         self._optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=1e-3, fused=True)
 
     def step(self, index: int) -> dict[str, Tensor]:

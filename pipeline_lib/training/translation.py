@@ -19,7 +19,7 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.devices import resolve_precision
+from pipeline_lib.runtime.devices import precision_on
 from pipeline_lib.training.batches import batch_positions
 
 CYCLE, IDENTITY = 10.0, 5.0  # weights of L1 after a cycle and of leaving real images alone (Zhu et al. 2017)
@@ -61,7 +61,7 @@ class AdversarialTask:
         self.total_steps = max(1, round(kimg * 1000 / batch))
         self.seed, self.device, self.name = seed, device, name
         self._rate = learning_rate
-        self._precision = resolve_precision("auto", device)
+        self._precision = precision_on(device)
         self._optimisers = {
             kind: torch.optim.Adam(weights.parameters(), learning_rate, betas=(0.5, 0.999), fused=True)
             for kind, weights in (("networks", networks), ("discriminators", discriminators))

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from benchmarks.accept import check_run, main, minutes_at_work
+from experiments.accept import check_run, main, minutes_at_work
 from pipeline_lib.config.names import IMAGE_SETS
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pipeline_lib.config import Augmentation, GanTraining
+from pipeline_lib.config import GanTraining
 from pipeline_lib.runtime import ranks
 from pipeline_lib.training.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from pipeline_lib.training.view import View
@@ -50,15 +50,13 @@ def test_the_penalty_trains_the_discriminator_and_not_what_made_the_images():
 @pytest.mark.parametrize("batch", [4, 8, 16, 24])
 def test_several_processes_shift_an_image_as_one_does(monkeypatch, batch):
     images = torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    settings = GanTraining(
-        kimg=1, batch=batch, augment=Augmentation(brightness=0.2, contrast=0.2, shift=0.2, until=1.0)
-    )
+    settings = GanTraining(kimg=1, batch=batch)
 
     def viewed(rank, count):
         monkeypatch.setattr(ranks, "rank", lambda: rank)
         monkeypatch.setattr(ranks, "count", lambda: count)
         random, offsets = (torch.Generator().manual_seed(seed) for seed in (1, 2))
-        return View(settings, 0.0, 16, 1.0, random, offsets)(ranks.own_rows(images))
+        return View(settings, 0.0, 16, random, offsets)(ranks.own_rows(images))
 
     whole = viewed(0, 1)
     assert not torch.allclose(whole, images)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline_lib.config import AttributeLoss
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.training.attributes import AttributeDiscriminator
 
@@ -34,8 +33,8 @@ def draw(count, together, seed):
     return images
 
 
-def make(**settings):
-    return AttributeDiscriminator(TwoPixels(), AttributeLoss(**settings), 0, CPU)
+def make(weight=3.0):
+    return AttributeDiscriminator(TwoPixels(), weight, 0, CPU)
 
 
 def train(discriminator, steps=400):

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import bench, biased_selector, photos, refinement, scale, seeds, severity
-from benchmarks.accept import Check
+from benchmarks import bench, scale
+from experiments import biased_selector, refinement, seeds, severity
+from experiments.accept import Check
 from pipeline_lib.config import load_config
 from pipeline_lib.data.avatars import ID, face_of, render_image
 from pipeline_lib.data.tables import write_table
@@ -53,12 +54,6 @@ def test_bench_compares_with_its_baselines(tmp_path, monkeypatch, capsys):
     rows = read_json(tmp_path / "bench.json")["rows"]
     assert len(rows) >= 2
     assert all(row["rate"] > 0 and row["peer_rate"] > 0 for row in rows)
-
-
-def test_photos_draws_files_and_their_labels(tmp_path):
-    photos.main([str(tmp_path / "photos"), "3"])
-    table = pd.read_csv(tmp_path / "photos.csv")
-    assert sorted(table["image"]) == sorted(path.name for path in (tmp_path / "photos").iterdir())
 
 
 def test_seeds_sums_up_the_checks_of_its_runs(tmp_path, monkeypatch):
@@ -145,8 +140,12 @@ def test_biased_selector_checks_what_its_rounds_found(tmp_path, monkeypatch, cap
 def test_every_script_that_the_documentation_names_has_its_command_in_a_test():
     documents = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
     documents += [*(ROOT / "docs").glob("*.md"), *(ROOT / "config").rglob("*.yaml")]
-    named = {name for path in documents for name in re.findall(r"-m benchmarks\.(\w+)", path.read_text())}
+    named = {
+        name for path in documents for name in re.findall(r"-m (?:benchmarks|experiments)\.(\w+)", path.read_text())
+    }
     tests = "\n".join(path.read_text() for path in (ROOT / "tests/unit").glob("*.py"))
-    called = re.findall(r"\b(\w+)\.main\(", tests) + re.findall(r"from benchmarks\.(\w+) import .*\bmain\b", tests)
+    called = re.findall(r"\b(\w+)\.main\(", tests) + re.findall(
+        r"from (?:benchmarks|experiments)\.(\w+) import .*\bmain\b", tests
+    )
     assert "scale" in named
     assert named <= set(called)

@@ -180,7 +180,7 @@ def test_a_missing_weights_file_is_named(tmp_path: Path, missing: str) -> None:
     assert parse_config(values).generator.weights == tmp_path / "generator.weights.safetensors"
 
 
-@pytest.mark.parametrize("key", ["evaluate.trunk", "encoder.training.trunk", "detectors.selector.path", "data.folder"])
+@pytest.mark.parametrize("key", ["detectors.selector.path", "data.folder"])
 def test_a_path_that_leads_nowhere_is_named_wherever_it_stands(folder: dict[str, Any], key: str) -> None:
     if key.startswith("detectors"):
         folder["detectors"]["selector"] = {"backend": "transformers", "classes": {"smiling": "a", "long_hair": "b"}}
@@ -189,10 +189,9 @@ def test_a_path_that_leads_nowhere_is_named_wherever_it_stands(folder: dict[str,
     for step in place:
         node = node.setdefault(step, {})
     node[last] = "nowhere"
-    kind = "folder" if last in ("path", "folder") else "file"
-    assert f"`{key}`: no {kind} nowhere; correct the path" in refusal(folder)
-    node[last] = folder["data"]["labels"] if kind == "folder" else folder["data"]["folder"]
-    assert f"`{key}`: no {kind} {node[last]}" in refusal(folder)
+    assert f"`{key}`: no folder nowhere; correct the path" in refusal(folder)
+    node[last] = folder["data"]["labels"]
+    assert f"`{key}`: no folder {node[last]}" in refusal(folder)
 
 
 def test_a_generator_needs_an_origin() -> None:
@@ -840,8 +839,7 @@ def test_a_segmenter_that_is_given_names_the_parts(onnx_file: str) -> None:
     assert parse_config(values).part_names == ("background", "lips")
     values["rebalance"]["edit"]["region"]["name"] = "mouth"
     assert "`rebalance.edit.region.name` names `mouth`, which is not one of lips" in refusal(values)
-    values["parts"] = {"backend": "saliency", "path": "nowhere.onnx"}
-    values["rebalance"]["edit"]["region"]["name"] = "salient"
+    values["parts"] = {"backend": "onnx", "path": "nowhere.onnx", "groups": {"mouth": [0]}}
     assert "`parts.path`: no file nowhere.onnx" in refusal(values)
     values["parts"] |= {"path": onnx_file, "treshold": 0.4}
     assert "unknown key `parts.treshold`; did you mean `threshold`?" in refusal(values)

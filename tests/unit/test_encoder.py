@@ -153,15 +153,20 @@ def test_a_collage_shows_a_box_of_the_next_image_within_an_unknown_seam():
     assert not task._make_collages(images, known, 2, 2, 6)[1].equal(mask)
 
 
-def test_bfloat16_computes_the_same_losses_less_precisely():
-    exact, rounded = (make_task(section(training={"precision": name})).step(0) for name in ("float32", "bfloat16"))
+def test_bfloat16_computes_the_same_losses_less_precisely(monkeypatch):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        monkeypatch.setenv("LATENT_REBALANCE_PRECISION", precision)
+        losses.append(make_task().step(0))
+    exact, rounded = losses
     for name, loss in exact.items():
         assert loss != rounded[name]
         torch.testing.assert_close(rounded[name], loss, rtol=0.03, atol=1e-3, check_dtype=False)
 
 
 def test_the_perceptual_distance_of_nearly_equal_images_is_exact_in_bfloat16(monkeypatch):
-    task = make_task(section(training={"precision": "bfloat16"}))
+    monkeypatch.setenv("LATENT_REBALANCE_PRECISION", "bfloat16")
+    task = make_task()
     _, images, _ = task.draw(4, "step", 0)
     nearly = (images + 0.005 * draw(*images.shape)).clamp(-1, 1)
     monkeypatch.setattr(task, "_synthesize", lambda latents: nearly + 0 * latents.sum())
@@ -192,8 +197,9 @@ def test_a_draw_holds_the_images_of_its_latents_and_its_own_masks():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_mixed_latents_change_once_between_their_layers(share):
-    latents, _, _ = make_task(section(training={"mixing": share})).draw(40, "step", 0)
+def test_mixed_latents_change_once_between_their_layers(share, monkeypatch):
+    monkeypatch.setattr("pipeline_lib.training.encoder.MIXING", share)
+    latents, _, _ = make_task().draw(40, "step", 0)
     changes = (latents[:, 1:] != latents[:, :-1]).any(dim=2).sum(dim=1)
     assert changes.tolist() == [share] * 40
 
@@ -211,7 +217,7 @@ def train(networks, folder, settings, **changes):
 
 
 def test_without_training_given_weights_are_taken_as_they_are(networks, tmp_path):
-    given = section(weights=networks.encoder, training={"kimg": 0, "latents_first": {"kimg": 1}})
+    given = section(weights=networks.encoder, training={"kimg": 0, "latents_kimg": 1})
     taken = load_weights(train(networks, tmp_path, given, source=[networks.encoder]))
     for name, value in load_weights(networks.encoder).state_dict().items():
         assert value.equal(taken.state_dict()[name]), name
@@ -277,14 +283,13 @@ def test_a_loss_of_weight_zero_is_neither_computed_nor_missed():
 def test_latents_come_first_by_their_own_loss_alone_and_are_kept_if_the_other_training_begins_anew(networks, tmp_path):
     torch.manual_seed(0)
     save_weights(tmp_path / "progan.safetensors", ProGANGenerator(32, [8] * 4, z_dim=8), {})
-    first = {"kimg": 0.8, "batch": 8, "learning_rate": 0.004}
-    settings = section(training={"latents_first": first})
+    settings = section(training={"latents_kimg": 3.2})
     made = train(networks, tmp_path, settings, generator=tmp_path / "progan.safetensors")
     whole = load_weights(made).state_dict()
     (latents,) = (tmp_path / "checkpoints").glob("train_encoder_latents-*")
     rows = [json.loads(line) for line in (latents / "log.jsonl").read_text().splitlines()]
     assert [set(row) - {"step", "images"} for row in rows] == [{"latent"}] * 2
-    assert rows[-1]["images"] == 800
+    assert rows[-1]["images"] == 3200
     assert rows[1]["latent"] < rows[0]["latent"] - 0.02  # of steps 51 to 100, and of 1 to 50
     (images,) = (tmp_path / "checkpoints").glob("train_encoder-*")
     (row,) = [json.loads(line) for line in (images / "log.jsonl").read_text().splitlines()]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.config import AttributeLoss, Augmentation, GanTraining, GrowthPhase, LocalDiscriminator
+from pipeline_lib.config import GanTraining, GrowthPhase, LocalDiscriminator
 from pipeline_lib.config import Generator as GeneratorSection
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
@@ -21,7 +21,8 @@ from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.devices import compiled
-from pipeline_lib.runtime.errors import ConfigError, DivergenceError, WeightsError
+from pipeline_lib.runtime.errors import DivergenceError, WeightsError
+from pipeline_lib.training import gan
 from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.gan import GanTask
 from pipeline_lib.training.generator import train_generator
@@ -34,24 +35,20 @@ GROWING = GanTraining(
     kimg=0.048,
     batch=4,
     growth=[GrowthPhase(resolution=4, kimg=0.016)],
-    fade_kimg=0.016,
-    blur_sigma=1.0,
-    blur_share=0.5,
-    warmup_steps=3,
     penalty_every=2,
     ema_kimg=0.01,
-)  # twelve steps: four at 4 pixels, four that fade to 8, four at 8
+)  # twelve steps: four at 4 pixels, two that fade to 8, six at 8
 
 
-def make_task(settings=GROWING, kind="stylegan2", local=None, attributes=False, until=1.0):
+def make_task(settings=GROWING, kind="stylegan2", local=None, attributes=False, fresh=True):
     torch.manual_seed(0)
     if kind == "progan":
         generator = ProGANGenerator(8, [6, 4], z_dim=6)
     else:
         generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
     discriminator = Discriminator(8, [6, 4], local)
-    seen = AttributeDiscriminator(PlainClassifier(["smiling", "long_hair"], 4), AttributeLoss(until=until), 0, CPU)
-    return GanTask(generator, discriminator, IMAGES, settings, 0, CPU, "train", seen if attributes else None)
+    seen = AttributeDiscriminator(PlainClassifier(["smiling", "long_hair"], 4), 3.0, 0, CPU)
+    return GanTask(generator, discriminator, IMAGES, settings, 0, CPU, "train", seen if attributes else None, fresh)
 
 
 def weights_of(task):
@@ -77,8 +74,6 @@ def stop_at(task, step):
 def test_attributes_are_matched_at_full_resolution_alone():
     task = make_task(attributes=True)
     assert ["loss_attributes" in task.step(index) for index in (0, 3, 4, 11)] == [False, False, True, True]
-    task = make_task(attributes=True, until=0.75)
-    assert ["loss_attributes" in task.step(index) for index in (7, 8, 9, 11)] == [True, True, False, False]
     plain, matched = make_task(), make_task(attributes=True)
     assert plain.step(8) == {name: loss for name, loss in matched.step(8).items() if name != "loss_attributes"}
     assert weights_of(plain).keys() == weights_of(matched).keys()
@@ -88,11 +83,12 @@ def test_attributes_are_matched_at_full_resolution_alone():
 
 
 @pytest.mark.parametrize("local", [None, LOCAL.model_dump()])
-def test_bfloat16_takes_nearly_the_same_steps(local):
-    exact, rounded = (
-        make_task(GROWING.model_copy(update={"precision": precision, "growth": []}), local=local)
-        for precision in ("float32", "bfloat16")
-    )
+def test_bfloat16_takes_nearly_the_same_steps(local, monkeypatch):
+    tasks = []
+    for precision in ("float32", "bfloat16"):
+        monkeypatch.setenv("LATENT_REBALANCE_PRECISION", precision)
+        tasks.append(make_task(GROWING.model_copy(update={"growth": []}), local=local))
+    exact, rounded = tasks
     for index in range(3):
         losses, near = exact.step(index), rounded.step(index)
         for name, loss in losses.items():
@@ -102,25 +98,17 @@ def test_bfloat16_takes_nearly_the_same_steps(local):
 
 def test_compiled_networks_take_the_same_steps(monkeypatch):
     monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
-    exact = GROWING.model_copy(update={"precision": "float32"})
-    eager, compiled = (make_task(exact.model_copy(update={"compile": compile})) for compile in (False, True))
-    assert compiled._synthesize != compiled.generator.synthesize
+    monkeypatch.setenv("LATENT_REBALANCE_PRECISION", "float32")
+    eager = make_task()
+    monkeypatch.setattr(gan, "compiled", functools.partial(compiled, wanted=True))
+    compiled_one = make_task()
+    assert compiled_one._synthesize != compiled_one.generator.synthesize
     for index in (0, 1, 5, 9):  # coarse with and without a penalty, fading, fine
-        expected, found = eager.step(index), compiled.step(index)
+        expected, found = eager.step(index), compiled_one.step(index)
         for name, loss in expected.items():
             torch.testing.assert_close(found[name], loss, rtol=1e-3, atol=1e-4)
     for name, value in weights_of(eager).items():
-        torch.testing.assert_close(weights_of(compiled)[name], value, rtol=1e-3, atol=1e-4)
-
-
-def test_networks_become_cuda_graphs_where_there_is_a_gpu(monkeypatch):
-    modes = []
-    monkeypatch.setattr("torch.compile", lambda function, **options: modes.append(options.get("mode")) or function)
-    for device, graphs in (("cuda", False), ("cuda", True), ("cpu", True)):
-        compiled(torch.tanh, torch.device(device), True, graphs)
-    assert modes == [None, "reduce-overhead", None]
-    with pytest.raises(ConfigError, match="`cuda_graphs: true` needs compiled networks"):
-        make_task(GROWING.model_copy(update={"compile": False, "cuda_graphs": True}))
+        torch.testing.assert_close(weights_of(compiled_one)[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["stylegan2", "progan"])
@@ -147,7 +135,7 @@ def test_the_discriminator_sees_growing_images_that_fade_in():
         task.step(index)
         assert len(set(seen)) == 1  # real or fake, every image of a step is alike
         schedule.append(seen[0])
-    assert schedule == [(4, 1.0)] * 4 + [(8, fade) for fade in (0.0, 0.25, 0.5, 0.75)] + [(8, 1.0)] * 4
+    assert schedule == [(4, 1.0)] * 4 + [(8, fade) for fade in (0.0, 0.5)] + [(8, 1.0)] * 6
 
 
 def test_a_real_image_fades_as_the_generated_one_does():
@@ -175,7 +163,8 @@ def test_both_scores_are_trained_and_logged():
     assert {"score.weight", "local.score.weight"} <= moved
 
 
-def test_the_learning_rate_rises_and_then_falls_once():
+def test_the_learning_rate_rises_and_then_falls_once(monkeypatch):
+    monkeypatch.setattr("pipeline_lib.training.schedule.WARMUP", 3)
     task, rates = make_task(), []
     for index in range(task.total_steps):
         task._set_learning_rate(index)
@@ -184,8 +173,8 @@ def test_the_learning_rate_rises_and_then_falls_once():
 
 
 def test_the_average_has_the_half_life_asked_for():
-    settings = GROWING.model_copy(update={"ema_kimg": 0.008, "ema_rampup": False})  # two steps of four images
-    task = make_task(settings)
+    settings = GROWING.model_copy(update={"ema_kimg": 0.008})  # two steps of four images
+    task = make_task(settings, fresh=False)
     before = copy.deepcopy(task.average.state_dict())
     with torch.no_grad():
         for parameter in task.generator.parameters():
@@ -205,8 +194,9 @@ def test_a_discriminator_that_has_won_for_good_is_diagnosed():
     assert "training collapsed (discriminator loss" in task.diagnose(won)
 
 
-def test_a_won_game_ends_the_training_with_its_last_good_state(tmp_path):
-    task = make_task(GROWING.model_copy(update={"collapse_loss": 1e9}))
+def test_a_won_game_ends_the_training_with_its_last_good_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(gan, "COLLAPSED", 1e9)
+    task = make_task()
     with pytest.raises(DivergenceError, match=r"training collapsed .* at step 10; the last good state is .*\.pt"):
         run(task, tmp_path, log_every=1, snapshots=1, checkpoint_seconds=0)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 9
@@ -231,7 +221,7 @@ def test_blur_keeps_the_mean_and_spreads_by_its_sigma():
 
 
 def test_an_augmentation_treats_real_and_fake_alike_and_ends_when_it_is_told(monkeypatch):
-    calm = GROWING.model_copy(update={"augment": Augmentation(until=0.5), "blur_sigma": 0.0})
+    calm = GROWING.model_copy(update={"augment_until": 0.5})
     task, views = make_task(calm), []
     kept = task.discriminator.forward
 
@@ -253,7 +243,7 @@ def test_an_augmentation_treats_real_and_fake_alike_and_ends_when_it_is_told(mon
 def train(folder, write_shards, **changes):
     pixels = IMAGES.permute(0, 2, 3, 1).numpy()
     names = [f"image-{number}" for number in range(20)]
-    training = GROWING.model_copy(update={"kimg": 0.008, "growth": [], "fade_kimg": 0})
+    training = GROWING.model_copy(update={"kimg": 0.008, "growth": []})
     given = {
         "images": write_shards(pixels, names, "dataset"),
         "settings": GeneratorSection(channels=[6, 4], z_dim=6, mapping_layers=1, training=training),

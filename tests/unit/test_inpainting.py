@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline_lib.config import Edit, Inpainting
+from pipeline_lib.editing import inpainting
 from pipeline_lib.editing.editor import Wish
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.finish import finish
@@ -53,15 +54,19 @@ def folder(tmp_path_factory):
     return folder / "model"
 
 
-def settings_of(folder, **changes):
-    return Inpainting(
-        kind="inpainting", path=folder, present="smiling", absent="serious", steps=2, side=None, **changes
-    )
+def settings_of(folder):
+    return Inpainting(kind="inpainting", path=folder, present="smiling", absent="serious", side=None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    monkeypatch.setattr(inpainting, "STEPS", 2)
+    monkeypatch.setattr(inpainting, "BATCH", 2)
+
+
+@pytest.fixture
 def editor(folder):
-    return InpaintingEditor(settings_of(folder, batch=2), torch.device("cpu"))
+    return InpaintingEditor(settings_of(folder), torch.device("cpu"))
 
 
 def draw(editor, wanted=(True, False, True), seeds=(1, 2, 3)):
@@ -85,10 +90,10 @@ def test_a_finished_edit_differs_only_in_the_region(editor):
     assert not finished.equal(context)
 
 
-def test_an_image_depends_on_its_own_seed_and_prompt_and_not_on_its_batch(editor, folder):
+def test_an_image_depends_on_its_own_seed_and_prompt_and_not_on_its_batch(editor, monkeypatch):
     _, _, composite = draw(editor)
-    alone = InpaintingEditor(settings_of(folder, batch=1), torch.device("cpu"))
-    torch.testing.assert_close(draw(alone)[2], composite, rtol=0, atol=1e-3)
+    monkeypatch.setattr(inpainting, "BATCH", 1)
+    torch.testing.assert_close(draw(editor)[2], composite, rtol=0, atol=1e-3)
     _, _, other = draw(editor, wanted=(True, True, True), seeds=(4, 2, 3))
     differs = (other - composite).abs().amax(dim=(1, 2, 3))
     assert (differs[:2] > 1e-3).all()  # of another seed, and of another prompt

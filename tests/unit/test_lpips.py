@@ -12,10 +12,18 @@ from pipeline_lib.networks.perceptual import Perceptual
 from pipeline_lib.runtime.errors import WeightsError
 
 
-def write_trunk(path, network):
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Return the folder of torch's downloads."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path / "checkpoints"
+
+
+def write_trunk(cache, network, of=None):
     torch.manual_seed(0)
     trunk = getattr(torchvision.models, TRUNKS[network][1])(weights=None)
-    torch.save(trunk.state_dict(), path)
+    torch.save(trunk.state_dict(), cache / TRUNKS[of or network][0])
     return trunk.features.eval()
 
 
@@ -27,9 +35,9 @@ def pair():
 
 @pytest.mark.parametrize(("network", "taps"), [("alex", (1, 4, 7, 9, 11)), ("vgg", (3, 8, 15, 22, 29))])
 @torch.no_grad()
-def test_the_distance_is_the_weighted_one_of_unit_features(tmp_path, pair, network, taps):
-    trunk = write_trunk(tmp_path / "trunk.pth", network)
-    distance = open_distance(f"lpips-{network}", tmp_path / "trunk.pth")
+def test_the_distance_is_the_weighted_one_of_unit_features(cache, pair, network, taps):
+    trunk = write_trunk(cache, network)
+    distance = open_distance(f"lpips-{network}")
     assert distance.name == f"LPIPS {network} 0.1"
     shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
     features = [(image - shift) / scale for image in pair]
@@ -45,32 +53,24 @@ def test_the_distance_is_the_weighted_one_of_unit_features(tmp_path, pair, netwo
     assert distance(pair[0], pair[0]).tolist() == [0, 0]
 
 
-def test_squeeze_takes_its_own_trunk_and_gradients_reach_the_images(tmp_path, pair):
-    write_trunk(tmp_path / "trunk.pth", "squeeze")
-    distance = open_distance("lpips-squeeze", tmp_path / "trunk.pth")
+def test_squeeze_takes_its_own_trunk_and_gradients_reach_the_images(cache, pair):
+    write_trunk(cache, "squeeze")
+    distance = open_distance("lpips-squeeze")
     moved = pair[0].clone().requires_grad_(True)
     distance(moved, pair[1]).sum().backward()
     assert moved.grad.abs().sum() > 0
     assert not any(parameter.requires_grad for parameter in distance.parameters())
 
 
-def test_a_trunk_of_another_network_is_refused(tmp_path):
-    write_trunk(tmp_path / "trunk.pth", "alex")
-    with pytest.raises(WeightsError, match=r"not the backbone of LPIPS vgg 0.1; features.0.weight is missing or has"):
-        open_distance("lpips-vgg", tmp_path / "trunk.pth")
-    (tmp_path / "trunk.pth").write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match=r"trunk.pth: not a readable weight file"):
-        open_distance("lpips-alex", tmp_path / "trunk.pth")
-
-
-def test_the_usual_cache_is_looked_into(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    advice = r"no backbone weights for lpips-alex; set `trunk` to their path, or download them .*alexnet\(weights="
-    with pytest.raises(WeightsError, match=advice):
+def test_a_trunk_that_is_missing_damaged_or_of_another_network_is_refused(cache):
+    with pytest.raises(WeightsError, match=r"no backbone weights for lpips-alex; download them .*alexnet\(weights="):
         open_distance("lpips-alex")
-    (tmp_path / "checkpoints").mkdir()
-    write_trunk(tmp_path / "checkpoints" / TRUNKS["alex"][0], "alex")
-    assert open_distance("lpips-alex").name == "LPIPS alex 0.1"
+    write_trunk(cache, "alex", of="vgg")
+    with pytest.raises(WeightsError, match=r"not the backbone of LPIPS vgg 0.1; features.0.weight is missing or has"):
+        open_distance("lpips-vgg")
+    (cache / TRUNKS["alex"][0]).write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match=r"not a readable weight file"):
+        open_distance("lpips-alex")
 
 
 def test_the_offline_distances_need_nothing():

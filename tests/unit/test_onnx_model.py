@@ -110,11 +110,13 @@ def test_a_segmenter_puts_classes_together_to_parts(tmp_path):
 
 def test_saliency_is_what_scores_from_the_threshold_on(tmp_path):
     model = write_map(tmp_path / "a.onnx", 1)
-    segmenter = OnnxSegmenter.from_file(model, None, threshold=0.5, mean=(0, 0, 0), std=(1, 1, 1))
+    segmenter = OnnxSegmenter.from_file(model, {"salient": [0]}, threshold=0.5, mean=(0, 0, 0), std=(1, 1, 1))
     assert segmenter.parts == ["background", "salient"]
     found = segmenter(halves())
     assert found[:, :5].all() and not found[:, 7:].any()
-    assert not OnnxSegmenter.from_file(model, None, threshold=1.5, mean=(0, 0, 0), std=(1, 1, 1))(halves()).any()
+    assert not OnnxSegmenter.from_file(model, {"salient": [0]}, threshold=1.5, mean=(0, 0, 0), std=(1, 1, 1))(
+        halves()
+    ).any()
 
 
 def test_a_model_that_segments_nothing_is_refused(tmp_path):
@@ -123,8 +125,8 @@ def test_a_model_that_segments_nothing_is_refused(tmp_path):
         OnnxSegmenter.from_file(flat, {"sky": [0]})
     with pytest.raises(WeightsError, match=r"three.onnx: outputs .* with class 3"):
         OnnxSegmenter.from_file(three, {"sky": [3]})
-    with pytest.raises(WeightsError, match=r"three.onnx: outputs .*, not one score per pixel"):
-        OnnxSegmenter.from_file(three, None)
+    with pytest.raises(WeightsError, match=r"three.onnx: outputs .*, not one part's score per pixel"):
+        OnnxSegmenter.from_file(three, {"sky": [0]}, threshold=0.5)
 
 
 def test_images_are_scaled_to_the_side_that_the_model_takes(tmp_path):

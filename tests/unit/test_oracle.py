@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import oracle
-from benchmarks.oracle import Found, Oracle, check_found, run_trials
+from experiments import oracle
+from experiments.oracle import Found, Oracle, check_found, run_trials
 from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import RateRule, load_config
 from pipeline_lib.data.tables import write_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.plan import Rate, main, rate_of, table
+from experiments.plan import Rate, main, rate_of, table
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
 

@@ -172,12 +172,12 @@ def test_distances_agree_with_torch_fidelitys_own_run_of_the_registered_extracto
 def test_quality_rows_name_extractor_reference_and_numbers(alex, tmp_path):
     reference = extract_features(write_shards(tmp_path / "real", draw_images(24, 0), [24]), alex)
     shards = write_shards(tmp_path / "fake", draw_images(16, 1, highest=200), [7, 9])
-    rows = measure_quality("samples", shards, reference, "held_out", alex, neighbours=3)
+    rows = measure_quality("samples", shards, reference, "held_out", alex)
     path = tmp_path / "quality.parquet"
     write_table(path, "quality", rows)
     rows = read_table(path, "quality").set_index("metric")
     features = extract_features(shards, alex)
-    density, coverage = density_and_coverage(reference, features, 3)
+    density, coverage = density_and_coverage(reference, features)
     assert rows["value"].to_dict() == pytest.approx(
         {
             "frechet_distance": frechet_distance(reference, features),

@@ -26,7 +26,12 @@ from pipeline_lib.stages import call_stage
 from pipeline_lib.training.gan import GanTask
 
 ROOT = Path(__file__).parents[2]
-TRAINING = {"batch": 16, "penalty_every": 2, "warmup_steps": 0, "precision": "float32", "ema_kimg": 0.01}
+TRAINING = {"batch": 16, "penalty_every": 2, "ema_kimg": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    monkeypatch.setenv("LATENT_REBALANCE_PRECISION", "float32")
 
 
 @pytest.fixture
@@ -141,7 +146,7 @@ TOGETHER = """
 import json, os, sys
 import numpy as np
 import torch
-from pipeline_lib.config import AttributeLoss, Encoder, EncoderTraining, LocalLoss
+from pipeline_lib.config import Encoder, EncoderTraining, LocalLoss
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.encoder import ResNetEncoder
@@ -158,7 +163,7 @@ def found(shards):
         scratch = [line.split()[4] for line in maps if "/tmp" in line and line.rstrip().endswith("(deleted)")][-1]
     torch.manual_seed(0)
     attributes = AttributeDiscriminator(
-        PlainClassifier(["smiling"], 4), AttributeLoss(memory=8), 0, torch.device("cpu")
+        PlainClassifier(["smiling"], 4), 3.0, 0, torch.device("cpu")
     )
     for step in range(3):
         outputs = torch.rand(2, 8, 1, generator=torch.Generator().manual_seed(step)) * 2 - 1
@@ -166,7 +171,7 @@ def found(shards):
     torch.manual_seed(1)
     generator = StyleGAN2Generator(32, [8] * 4, style_dim=8, mapping_layers=1, noise=False).requires_grad_(False)
     square = LocalLoss(top=0.25, left=0.0, side=0.75)
-    training = EncoderTraining(batch=4, collages=0.75, local=square, kimg=0.012, precision="float32")
+    training = EncoderTraining(batch=4, collages=0.75, local=square, kimg=0.012)
     settings = Encoder(width=4, training=training)
     encoder = ResNetEncoder((8, 8), width=4, small=True).eval()  # without statistics of a batch
     task = EncoderTask(encoder, generator, load_perceptual("alex"), settings, 0, torch.device("cpu"))

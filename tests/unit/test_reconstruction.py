@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.reconstruction import main, reconstruct
+from experiments.reconstruction import main, reconstruct
 from pipeline_lib.config import MaskSampling
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmarks import residual_gaps, runs
-from benchmarks.residual_gaps import ROUNDS, distances, main
-from benchmarks.runs import answer_by_truth
+from experiments import residual_gaps, runs
+from experiments.residual_gaps import ROUNDS, distances, main
+from experiments.runs import answer_by_truth
 from pipeline_lib.config import load_config
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.runtime.files import read_json

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.accept import Check
-from benchmarks.seeds import spread
+from experiments.accept import Check
+from experiments.seeds import spread
 
 
 def checks(values, bound, at_most):

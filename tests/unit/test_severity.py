@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.severity import SEVERITIES, SHOWN, check_summary, config_of, severity_figure, summarise
+from experiments.severity import SEVERITIES, SHOWN, check_summary, config_of, severity_figure, summarise
 from pipeline_lib.config import parse_config
 
 

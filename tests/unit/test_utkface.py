@@ -7,9 +7,10 @@ import itertools
 import pandas as pd
 import pytest
 
-from benchmarks.utkface import biased, main, read_names
+from pipeline_lib.cli import main
 from pipeline_lib.config import FolderData
 from pipeline_lib.data.folder import open_folder
+from pipeline_lib.data.utkface import biased, read_names
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_a_tenth_of_the_training_images_contradict_the_bias_and_the_test_keeps_i
 
 
 def test_the_table_is_one_that_the_folder_reader_takes(faces, tmp_path, capsys):
-    assert main([str(faces), str(tmp_path / "race.csv")]) == 0
+    assert main(["tools", "utkface", str(faces), str(tmp_path / "race.csv")]) == 0
     table = pd.read_csv(tmp_path / "race.csv")
     assert list(table) == ["image", "female", "white", "split"]
     assert set(table["female"]) == set(table["white"]) == {0, 1}
@@ -62,6 +63,6 @@ def test_the_table_is_one_that_the_folder_reader_takes(faces, tmp_path, capsys):
 
 
 def test_a_folder_without_such_files_is_named(tmp_path, capsys):
-    assert main([str(tmp_path), str(tmp_path / "race.csv")]) == 1
+    assert main(["tools", "utkface", str(tmp_path), str(tmp_path / "race.csv")]) == 2
     assert "no files named <age>_<gender>_<race>_<date>.jpg" in capsys.readouterr().err
     assert not (tmp_path / "race.csv").exists()

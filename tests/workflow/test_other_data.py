@@ -20,8 +20,8 @@ from harness import CONFIG, REPOSITORY, Run, jobs_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from benchmarks.photos import write_photos
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES
+from pipeline_lib.data.example_photos import write_photos
 from pipeline_lib.data.shards import count_images, read_shards
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.networks.checkpoints import load_weights, read_header
@@ -181,6 +181,7 @@ def write_published(run: Run) -> str:
     return "published.yaml"
 
 
+@pytest.mark.long
 def test_two_attributes_are_rebalanced_together_each_in_its_region(sources: Run, tmp_path: Path) -> None:
     run = sources.copy(tmp_path / "run")
     values = reduced("poisson", retrain=False)
@@ -252,8 +253,9 @@ class BusyAtFirst(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 def test_a_fetch_is_tried_again_for_the_network_but_not_for_a_wrong_checksum(sources: Run, tmp_path: Path) -> None:
-    run = sources.copy(tmp_path / "run")
+    run = Run(sources.copy(tmp_path / "run").folder)  # with its own library, of which an address is changed
     config = write_published(run)
     (run.folder / "pretrained").mkdir()
     (run.folder / "pretrained/checksums.txt").write_text(f"{'0' * 64}  {Path(GENERATOR).name}\n")
@@ -323,6 +325,7 @@ def write_celeba(run: Run, folder: Path) -> None:
     (folder / "Eval/list_eval_partition.txt").write_text("\n".join(partition))
 
 
+@pytest.mark.long
 def test_a_published_progan_and_its_encoder_swap_a_box_that_a_timm_backbone_chooses(
     finished: Run, tmp_path: Path
 ) -> None:
@@ -391,6 +394,7 @@ def write_transformer(run: Run, folder: Path) -> None:
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
+@pytest.mark.long
 def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transformer_network(
     finished: Run, tmp_path: Path
 ) -> None:
@@ -413,7 +417,7 @@ def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transfor
     values |= {
         "run": "celeba",
         "data": {"reader": "celeba", "folder": "celeba", "resolution": 32, "shards": 2},
-        "parts": {"backend": "saliency", "path": "saliency.onnx"},
+        "parts": {"backend": "onnx", "path": "saliency.onnx", "groups": {"salient": [0]}, "threshold": 0.5},
         "generator": {"channels": [16] * 4, "z_dim": 512, "mapping_layers": 2, "weights": "stylegan2.pt"},
         "encoder": {"weights": "encoder.pth", "training": {"kimg": 0.05, "batch": 8}},
     }

@@ -142,12 +142,6 @@ def files_of_editor():
     return files_of_translation(editor["method"]) if editor["kind"] == "translation" else given(editor.get("path"))
 
 
-def files_of_losses(encoder):
-    """Return the files of given networks in the losses of an encoder, of which some may be None."""
-    training = encoder["training"]
-    return training["trunk"], (training["identity"] or {}).get("path")
-
-
 def of_inverter(model):
     """Return the file of a model that inverts collages; nothing for an editor that needs none."""
     return f"{ROOT}/models/{model}" if checked.uses_encoder else []

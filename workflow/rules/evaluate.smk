@@ -58,7 +58,7 @@ rule evaluate_quality:
     params:
         stage=at_revision("evaluate_quality"),
         cache=f"{ROOT}/cache/features",
-        settings=evaluation("images", "neighbours"),
+        settings=evaluation("images"),
         run=RUN,
         seed=SEED,
     script:
@@ -110,7 +110,6 @@ rule evaluate_frontier:
 
 rule compare_regions:
     input:
-        given(settings["evaluate"]["trunk"]),
         images=images("samples"),
         parts=f"{ROOT}/parts/samples.parquet",
         plan=f"{ROOT}/plan/samples.parquet",
@@ -140,7 +139,7 @@ rule compare_regions:
         stage=at_revision("compare_regions"),
         settings=rebalance("region", "regions", "precision"),
         most=settings["studies"]["regions"]["images"],
-        evaluate=evaluation("distance", "trunk"),
+        evaluate=evaluation("distance"),
         seed=SEED,
     script:
         "../scripts/stage.py"

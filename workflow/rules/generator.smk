@@ -1,3 +1,5 @@
+from pipeline_lib.config.sections import PRETRAINED
+
 if checked.published:
     # URLs of the published files used in the config. Existing files are never downloaded again.
     ADDRESSES = {
@@ -8,7 +10,7 @@ if checked.published:
 
     rule fetch_published:
         output:
-            file=f"{checked.published.folder}/{{published}}",
+            file=f"{PRETRAINED}/{{published}}",
         log:
             f"{ROOT}/logs/fetch_published/{{published}}.log",
         wildcard_constraints:
@@ -65,7 +67,6 @@ if checked.uses_encoder:
 
     rule train_encoder:
         input:
-            given(*files_of_losses(settings["encoder"])),
             generator=f"{ROOT}/models/source/generator.safetensors",
             source=given(settings["encoder"]["weights"]),
         output:

@@ -4,7 +4,6 @@ if checked.uses_encoder:
 
     rule train_study_encoder:
         input:
-            lambda wildcards: given(*files_of_losses(STUDY_ENCODERS[wildcards.variant])),
             generator=f"{ROOT}/models/source/generator.safetensors",
         output:
             encoder=study_encoder("{variant}"),
@@ -330,7 +329,6 @@ rule study_completion:
 
 rule study_direction:
     input:
-        given(settings["evaluate"]["trunk"]),
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
         scores=f"{ROOT}/scores/selector/dataset.parquet",
@@ -363,7 +361,6 @@ rule study_direction:
 
 rule study_adaptation:
     input:
-        given(settings["evaluate"]["trunk"]),
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
         encoder=f"{ROOT}/models/encoder.safetensors",

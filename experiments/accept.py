@@ -1,6 +1,6 @@
 """The acceptance criteria of the default run, checked against the metrics of a run.
 
-`python -m benchmarks.accept results/avatars` prints each criterion with the measured value, and exits with 1 if one is
+`python -m experiments.accept results/avatars` prints each criterion with the measured value, and exits with 1 if one is
 not met.
 """
 

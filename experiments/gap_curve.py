@@ -1,6 +1,6 @@
 """The group gaps of the retrained GAN and of the control GAN as a function of the length of training.
 
-    python -m benchmarks.gap_curve config/config.yaml --kimg 16 --points 8
+    python -m experiments.gap_curve config/config.yaml --kimg 16 --points 8
 
 needs a finished run of that config. Choose `retrain.training.kimg` so that the retrained GAN's gap has decreased and
 the control's has not.

@@ -1,6 +1,6 @@
 """A folder of labelled JPEG files of odd sizes, to try a config for photographs without a dataset.
 
-    python -m benchmarks.photos data/photos 5000
+    python -m pipeline_lib tools photos data/photos 5000
     snakemake --cores 2 --configfile config/examples/photos-laptop.yaml
 
 writes `data/photos/00000.jpg` and so on, and their labels to `data/photos.csv`. The faces are the embedded avatars, of
@@ -10,9 +10,7 @@ format, so that the centre crop holds it as in an aligned photograph.
 
 from __future__ import annotations
 
-import argparse
 import csv
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -67,18 +65,3 @@ def _write_photo(folder: Path, seed: int, short_sides: tuple[int, int], index: i
     name = f"{index:05d}.jpg"
     Image.fromarray(photo).save(folder / name, quality=int(rng.integers(*QUALITIES)))
     return [name, *(int(face.attributes[attribute]) for attribute in ATTRIBUTES)]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the folder and the table that the arguments name."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("count", type=int, nargs="?", default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    table = write_photos(options.folder, options.count, options.seed)
-    print(f"{options.count:,} files in {options.folder} and their labels in {table}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What refining the latents of chosen edits gains and costs, on avatars, whose ideal edits are known.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 64 --steps 0 5 20 50
-    OMP_NUM_THREADS=1 python -m benchmarks.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
+    OMP_NUM_THREADS=1 python -m experiments.refinement results/avatars --edits 64 --steps 0 5 20 50
+    OMP_NUM_THREADS=1 python -m experiments.refinement results/avatars --edits 16 --steps 0 --methods lbfgs encode-lbfgs
 
 The second also optimises each edit by methods that the paper compares itself with (`editor: optimization`).
 Both need a finished run of `config/config.yaml`, which gives the images, the chosen donors and the selector. Encoder

@@ -1,6 +1,6 @@
 """How well an encoder reconstructs the samples of its generator, for model cards.
 
-    python -m benchmarks.reconstruction resources/avatars-64 --grid grid.png
+    python -m experiments.reconstruction resources/avatars-64 --grid grid.png
 
 The folder holds `generator.safetensors` and `encoder.safetensors`; `--encoder` names another file. An encoder with a
 mask channel is measured with all pixels known, and with random masks (`--least`). PSNR and L1 are of single images over

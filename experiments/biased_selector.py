@@ -1,6 +1,6 @@
 """What an audit mends, if the detector that chooses the edits is wrong about one group, on avatars.
 
-`python -m benchmarks.biased_selector --seeds 0 1 2 3 4` trains a selector to which smiles with an open mouth are none
+`python -m experiments.biased_selector --seeds 0 1 2 3 4` trains a selector to which smiles with an open mouth are none
 where the hair is long. Donors of any kind are offered to it, as in the paper, so that it takes such mouths for what was
 asked for. Edits are then audited and planned again by the audit. The answers of the audit are the truth, which is known
 of avatars and which the run itself does not use. A finished seed is only read. It writes `biased-selector.json`, and
@@ -20,8 +20,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from benchmarks.accept import Check, at_least, at_most
-from benchmarks.runs import answer_by_truth, run_workflow
+from experiments.accept import Check, at_least, at_most
+from experiments.runs import answer_by_truth, run_workflow
 from pipeline_lib.config import parse_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, write_table

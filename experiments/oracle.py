@@ -1,6 +1,6 @@
 """How often certificates are right, on the edits of a run with planted failures.
 
-`python -m benchmarks.oracle` reads the tables of the default run, which must have got as far as its rebalanced dataset.
+`python -m experiments.oracle` reads the tables of the default run, which must have its rebalanced dataset.
 In each trial every edit shows what was planned, apart from failures at random: edits that kept their value, and edits
 that left their group, more for one target than for the other. So the truth is known exactly. Some edits are audited,
 and the functions of the certificate judge each target by them. It prints how often the intervals cover the truth, how
@@ -22,7 +22,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.accept import Check, at_least, at_most
+from experiments.accept import Check, at_least, at_most
 from pipeline_lib.audit.certificate import edited_strata
 from pipeline_lib.audit.classes import Classes
 from pipeline_lib.audit.estimate import Verdict, judge

@@ -1,8 +1,8 @@
 """The default run with several seeds, and how far its figures are from one another.
 
-`python -m benchmarks.seeds --seeds 0 1 2 3 4` runs `config/config.yaml` once a seed (hours on two cores; a run that was
-stopped is resumed, a finished one is only read), then prints every criterion of `benchmarks.accept` with the worst, the
-median and the best value found, and writes them to a JSON file. It exits with 1 if a seed misses a criterion.
+`python -m experiments.seeds --seeds 0 1 2 3 4` runs `config/config.yaml` once a seed (hours; a run that was
+stopped is resumed, a finished one is only read), then prints every criterion of `experiments.accept` with worst,
+median and best value, and writes them to a JSON file. It exits with 1 if a seed misses a criterion.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.accept import Check, check_run
-from benchmarks.runs import run_workflow
+from experiments.accept import Check, check_run
+from experiments.runs import run_workflow
 from pipeline_lib.runtime.files import write_json
 
 CONFIG = Path("config/config.yaml")

@@ -1,6 +1,6 @@
 """What it costs to rebalance 30 thousand to 100 million images, by the rates that `benchmarks.gpu` measured.
 
-`python -m benchmarks.plan benchmarks/results/NAME.json` prints the table of docs/scaling.md for the GPU of that report.
+`python -m experiments.plan benchmarks/results/NAME.json` prints the table of docs/scaling.md for that GPU.
 Without a report it takes the rate of encoder and generator alone that was measured before this code was written.
 """
 

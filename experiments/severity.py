@@ -1,6 +1,6 @@
 """How much rebalancing helps a classifier, by how strong the bias is, on avatars.
 
-`python -m benchmarks.severity --seeds 0 1 2` runs the pipeline once for each strength of the bias and each seed, with
+`python -m experiments.severity --seeds 0 1 2` runs the pipeline once for each strength of the bias and each seed, with
 the classical editor, so that no GAN is needed and detectors see the biased data alone. Held-out images have even rates.
 A run that was stopped is resumed, and a finished one is only read. It writes `severity.json`, with the accuracy of the
 worst group for each method, and a figure beside it, and checks what README and docs say of them.
@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from benchmarks.accept import Check, at_least, at_most
-from benchmarks.runs import run_workflow
+from experiments.accept import Check, at_least, at_most
+from experiments.runs import run_workflow
 from pipeline_lib.report.figures import save_figure
 from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
 from pipeline_lib.runtime.files import read_json, write_json

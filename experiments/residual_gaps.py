@@ -1,6 +1,6 @@
 """How far the rates of rebalanced datasets are from their targets by truth, with and without an audit, over seeds.
 
-`python -m benchmarks.residual_gaps --seeds 0 1 2 3 4 5 6 7` runs a config of avatars once a seed up to the certificate,
+`python -m experiments.residual_gaps --seeds 0 1 2 3 4 5 6 7` runs a config of avatars once a seed to the certificate,
 with faces of their own and without any retraining. Some edits are then audited, with the truth as the answer. Edits are
 planned again by this audit, and the run goes on to its second certificate. A run that was stopped is resumed, and a
 finished one is only read. It prints for both rounds the distance of each rate from its target, and of the group gap
@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.runs import answer_by_truth, run_workflow
+from experiments.runs import answer_by_truth, run_workflow
 from pipeline_lib.audit.recipe import OverRuns
 from pipeline_lib.config import parse_config, read_config
 from pipeline_lib.config.names import readable

@@ -8,9 +8,7 @@ and a tenth as many of the rest. The other 20 % are the test, and keep their own
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,26 +55,3 @@ def biased(images: pd.DataFrame, bias: str, seed: int) -> pd.DataFrame:
         follows = group["female"] != value  # men are white or adult, women are neither
         kept += [group[follows], group[~follows].head(int(CONFLICTING * follows.sum()))]
     return pd.concat(kept).astype({"female": int, column: int})[["image", "female", column, "split"]]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of UTKFace's aligned and cropped images")
-    parser.add_argument("table", type=Path, help="CSV file to write")
-    parser.add_argument("--bias", choices=["race", "age"], default="race")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    try:
-        table = biased(read_names(options.folder), options.bias, options.seed)
-    except (DataError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    table.to_csv(options.table, index=False)
-    count = table["split"].value_counts()
-    print(f"{options.table}: {count['train']} images to train on, {count['held_out']} held out")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

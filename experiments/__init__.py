@@ -1,0 +1,1 @@
+"""Scripts that establish a result of the documentation; README.md says which."""
