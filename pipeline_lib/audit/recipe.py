@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
-from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, estimate_json, judge
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, decide, estimate_json
 from pipeline_lib.config.names import readable
 from pipeline_lib.config.reseeding import OTHER_SEEDS, first_difference, value_of
 from pipeline_lib.runtime.errors import DataError
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 LEAST_RUNS, MOST_RUNS = 3, 1000
 PROVENANCE = "provenance.json"
 GAPS = "evaluation/gaps.json"
-#: Image sets of which target rates are judged, and their certificates. Only the first is there in every run.
+#: Image sets of which there are target rates, and their certificates. Only the first is there in every run.
 CERTIFICATES = {
     "dataset_rebalanced": "evaluation/certificate.json",
     "retrained": "evaluation/certificate-samples.json",
 }
-KNOWN = ("truth", "audit")  # what a rate must be known by to be judged
+KNOWN = ("truth", "audit")  # what a rate must be known by to decide a target
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class TargetOverRuns:
         source: what the rates are known by: truth, audit or referee; None if that of a run is unknown.
         rates: the rates of the runs.
         verdict: whether a further run meets the target. A detector's opinion decides nothing.
-        audited_enough: whether the runs' own intervals are narrow enough to judge by, on average. Audits that see no
+        audited_enough: whether the runs' own intervals are narrow enough to decide by, on average. Audits that see no
             failure give the same rate in every run, however small they are.
         runs_needed: number of runs in all that would decide it, if they go on as they did; None if no number would, or
             if it is decided or cannot be.
@@ -144,7 +144,7 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
         shared=[key for key in OTHER_SEEDS if _repeats([value_of(config, key) for config in configs])],
         confidence=confidence,
         targets=[
-            _judge_target(name, of_runs, _source(name, certificate), confidence)
+            _decide_target(name, of_runs, _source(name, certificate), confidence)
             for name, certificate in certificates.items()
             for of_runs in zip(*(found["targets"] for found in certificate), strict=True)
         ],
@@ -155,7 +155,7 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
 def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the configs of runs, which differ in their seeds and in nothing else."""
     if len(folders) < LEAST_RUNS:
-        raise DataError(f"{len(folders)} runs; a recipe is judged by {LEAST_RUNS} or more, each with a seed of its own")
+        raise DataError(f"{len(folders)} runs; a recipe needs {LEAST_RUNS} or more, each with a seed of its own")
     made = []
     for folder in folders:
         _refuse_missing(folder, [PROVENANCE, CERTIFICATES["dataset_rebalanced"]])
@@ -199,7 +199,7 @@ def _source(image_set: str, certificates: Sequence[Mapping[str, Any]]) -> str | 
     return "audit" if "audit" in sources else "truth"
 
 
-def _judge_target(
+def _decide_target(
     image_set: str, of_runs: Sequence[Mapping[str, Any]], source: str | None, confidence: float
 ) -> TargetOverRuns:
     key = "by_referee" if source == "referee" else "rate"
@@ -208,9 +208,9 @@ def _judge_target(
     verdict, enough, needed = Verdict.UNKNOWN, True, None
     if source in KNOWN and math.isfinite(rates.mean.value):
         low, high = np.mean([found["rate"]["ci"] for found in of_runs], axis=0)
-        enough = judge(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
+        enough = decide(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
         if enough:
-            verdict = judge(rates.further, target, tolerance)
+            verdict = decide(rates.further, target, tolerance)
             needed = runs_needed(rates.values, target, tolerance, confidence) if verdict is Verdict.UNKNOWN else None
     return TargetOverRuns(
         image_set=image_set,
@@ -229,7 +229,7 @@ def _judge_target(
 def runs_needed(values: Sequence[float], target: float, tolerance: float, confidence: float) -> int | None:
     """Return how many runs in all would decide a target, if they go on as they did; None if no number would."""
     for runs in range(len(values) + 1, MOST_RUNS + 1):
-        if judge(_interval(values, runs, confidence, 1), target, tolerance) is not Verdict.UNKNOWN:
+        if decide(_interval(values, runs, confidence, 1), target, tolerance) is not Verdict.UNKNOWN:
             return runs
     return None
 
@@ -301,7 +301,7 @@ def _figures(figure: OverRuns) -> tuple[str, str, str]:
 
 def _say_verdict(found: TargetOverRuns) -> str:
     if found.source not in KNOWN or not math.isfinite(found.rates.mean.value):
-        return "not judged"
+        return "not decided"
     if found.verdict is not Verdict.UNKNOWN:
         return str(found.verdict)
     if not found.audited_enough:

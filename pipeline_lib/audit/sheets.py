@@ -99,7 +99,10 @@ class Sheet:
                 "edited; use a smaller `--count` or `--sheet`"
             )
         random = seeding.numpy_generator(config.seed, "audit")
-        drawn = [self._page_of(random.permutation(places[True])), self._page_of(random.permutation(places[False]), OTHERS)]
+        drawn = [
+            self._page_of(random.permutation(places[True])),
+            self._page_of(random.permutation(places[False]), OTHERS),
+        ]
         order = seeding.numpy_generator(config.seed, "audit", self.number).permutation(np.concatenate(drawn))
         rows = table.iloc[order]
         plan = read_table(self.results / "plan/dataset.parquet", "plan").set_index("image_id")

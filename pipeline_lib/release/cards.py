@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline_lib.audit.certificate import DatasetCertificate, SamplesCertificate
+from pipeline_lib.audit.pages import say_basis, say_targets
 from pipeline_lib.config import Config, Rebalance
 from pipeline_lib.config.names import readable
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
-from pipeline_lib.report.certificate import describe_certificate, say_certificate
-from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.report.nearest import gaps_by_drawing
 from pipeline_lib.report.tables import as_estimate, frechet_distances, gap_text, groups_text, rates_table, rates_text
@@ -158,11 +158,12 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
     title = f"GAN with {' and '.join(map(readable, settings.edited))} rebalanced ({config.run})"
     measured = metrics["quality"]["retrained"]["frechet_distance"]
     side, is_truncatable = image_set.resolution, header["architecture"] == "stylegan2"
-    certificates = metrics["certificate_samples"], metrics["certificate"]
-    said = say_samples(certificates[0]), say_certificate(certificates[1])
-    bases = describe_samples(certificates[0]), describe_certificate(certificates[1])
     samples, dataset = (
-        "\n".join([*(f"- {line}" for line in lines), "", basis]) for lines, basis in zip(said, bases, strict=True)
+        "\n".join([*(f"- {line}" for line in say_targets(certificate)), "", say_basis(certificate)])
+        for certificate in (
+            SamplesCertificate.model_validate(metrics["certificate_samples"]),
+            DatasetCertificate.model_validate(metrics["certificate"]),
+        )
     )
     body = MODEL.substitute(
         title=title,

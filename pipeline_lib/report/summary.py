@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.audit import estimate as certify
+from pipeline_lib.audit.certificate import DatasetCertificate, SamplesCertificate
 from pipeline_lib.audit.estimate import Estimate
+from pipeline_lib.audit.pages import say_basis, say_targets
 from pipeline_lib.config import Detectors, RateRule, Rebalance, Retrain
 from pipeline_lib.config.names import BASELINES, readable
 from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
-from pipeline_lib.report.certificate import describe_certificate, say_certificate
-from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.frontier import describe_frontier, frontier_table
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.report.tables import RATE, as_estimate, frechet_distances, share_text, target_gap
@@ -149,6 +149,7 @@ def write_summary(
     verdict = judge_balance(found, targets, detectors.least_agreement)
     template = Template(resources.files("pipeline_lib.report").joinpath("summary.html").read_text("utf-8"))
     quality = tables.quality_table(found)
+    certificate = DatasetCertificate.model_validate(found["certificate"])
     page = template.substitute(
         attributes=escape(_attributes(targets)),
         verdict_class=CLASSES[verdict.real],
@@ -162,8 +163,8 @@ def write_summary(
         gallery_text=escape(_describe_gallery(found["edits"]["dataset"]["planned"], targets)),
         reasons=_elements("li", verdict.reasons),
         criterion=escape(_criterion(targets, retrain)),
-        certificate=_elements("li", say_certificate(found["certificate"])),
-        certificate_note=escape(describe_certificate(found["certificate"])),
+        certificate=_elements("li", say_targets(certificate)),
+        certificate_note=escape(say_basis(certificate)),
         samples=_say_samples(found.get("certificate_samples")),
         utility=_say_utility(found.get("utility"), utility),
         done=_elements("p", describe_run(found, targets, retrain)),
@@ -417,7 +418,7 @@ def _rates_of_samples(metrics: Mapping[str, Any], targets: Rebalance, least_agre
             found.append(_Rate(rule, as_estimate(by_eye["rate"]).value, by_eye["verdict"], "labels"))
             continue
         rate = as_estimate(metrics["rate"][rule.attribute]["retrained"]["referee"][group_name(rule.where)])
-        verdict = certify.judge(rate, rule.rate, certified["tolerance"])
+        verdict = certify.decide(rate, rule.rate, certified["tolerance"])
         if _is_doubtful(metrics, rule.attribute, least_agreement):
             verdict = certify.Verdict.UNKNOWN
         found.append(_Rate(rule, rate.value, verdict, "the referee"))
@@ -578,9 +579,11 @@ def _say_samples(found: Mapping[str, Any] | None) -> str:
     """Return the section about the rates of the retrained GAN; empty if there is none."""
     if found is None:
         return ""
+    certificate = SamplesCertificate.model_validate(found)
     return (
-        f"<h2>Does the retrained GAN meet the target rates?</h2>\n<ul>\n{_elements('li', say_samples(found))}\n</ul>\n"
-        f'<p class="note">{escape(describe_samples(found))}</p>'
+        "<h2>Does the retrained GAN meet the target rates?</h2>\n"
+        f"<ul>\n{_elements('li', say_targets(certificate))}\n</ul>\n"
+        f'<p class="note">{escape(say_basis(certificate))}</p>'
     )
 
 

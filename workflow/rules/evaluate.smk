@@ -153,7 +153,7 @@ rule certify_targets:
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         rebalanced=images("dataset_rebalanced"),
-        audit=given(*checked.certify.files),
+        audit=given(*(checked.certify.labels or [])),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
     log:
@@ -177,7 +177,7 @@ if checked.retrain:
             retrained=f"{ROOT}/scores/referee/retrained.parquet",
             control=f"{ROOT}/scores/referee/control.parquet",
             images=images("retrained"),
-            audit=given(*(checked.certify.samples or [])),
+            audit=given(*(checked.certify.labels or [])),
         output:
             certificate=f"{ROOT}/evaluation/certificate-samples.json",
         log:
@@ -188,7 +188,6 @@ if checked.retrain:
             stage=at_revision("certify_samples"),
             targets=rebalance(),
             settings=settings["certify"],
-            truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
         script:
