@@ -463,7 +463,7 @@ def test_an_attribute_named_like_a_column_of_ours_is_refused(faces, tmp_path, na
 
 def test_the_reserved_names_are_those_of_every_table_with_attributes() -> None:
     of_tables = {name for kind in OPEN for name in SCHEMAS[kind].names}
-    of_files = {"image", "image_id", "dataset", "edit"}  # of exported labels, and of the CSV of an audit
+    of_files = {"image", "image_id", "image_set", "digest", "edit"}  # of exported labels, and of the CSV of an audit
     assert of_tables | set(LINEAGE.names) | of_files == RESERVED
 
 

@@ -38,7 +38,7 @@ CERTIFIED = {
 OF_SAMPLES = {
     "group": "long_hair", "attribute": "smiling", "target": 0.5, "tolerance": 0.03, "rate": None,
     "by_referee": {"value": 0.55, "ci": [0.53, 0.57]}, "verdict": "not enough evidence", "samples_needed": 2000,
-    "labels_needed": 400, "agree": 0, "told": 0,
+    "labels_needed": 400, "agree": 0, "told": 0, "errors": {},
 }  # fmt: skip
 
 REVISIONS = {name: revision_of(name) for name in STAGES}

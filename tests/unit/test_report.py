@@ -1040,9 +1040,10 @@ def test_the_second_section_says_whether_edits_help(tmp_path):
 def test_the_page_has_a_section_about_the_rates_of_the_retrained_gan(tmp_path):
     heading = "Does the retrained GAN meet the target rates?"
     assert heading not in written_page(tmp_path, metrics_of()).text
-    target = CERTIFIED | {
-        "rate": None, "by_referee": {"value": 0.49, "ci": [0.46, 0.52]}, "told": 0, "agree": 0, "labels_needed": 640,
-        "samples_needed": 2000,
+    target = {
+        "group": "long_hair", "attribute": "smiling", "target": 0.5, "tolerance": 0.03, "rate": None, "errors": {},
+        "by_referee": {"value": 0.49, "ci": [0.46, 0.52]}, "told": 0, "agree": 0, "labels_needed": 640,
+        "samples_needed": 2000, "verdict": "not enough evidence",
     }  # fmt: skip
     certificate = {"source": None, "confidence": 0.95, "samples": 2000, "labels": 0, "unclear": 0, "agreement": []}
     certificate |= {"assumed_errors": 0.02, "targets": [target] * 2}
