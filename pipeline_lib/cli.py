@@ -350,7 +350,7 @@ def _recipe(options: argparse.Namespace) -> int:
     found = assess_recipe(options.results)
     print_recipe(found)
     if options.output:
-        write_json(options.output, found.json())
+        write_json(options.output, found.model_dump(mode="json"))
     return 0
 
 

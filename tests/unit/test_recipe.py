@@ -11,7 +11,7 @@ import yaml
 
 from pipeline_lib import cli
 from pipeline_lib.audit.estimate import Verdict, decide
-from pipeline_lib.audit.recipe import OverRuns, _interval, assess_recipe, runs_needed
+from pipeline_lib.audit.recipe import OverRuns, assess_recipe, runs_needed, student_interval
 from pipeline_lib.cli import main
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.config.reseeding import first_difference, reseed
@@ -39,7 +39,7 @@ def test_nineteen_of_twenty_further_runs_are_between_the_limits():
 def test_as_many_runs_are_asked_for_as_would_decide():
     values = [0.50, 0.51, 0.52]
     needed = runs_needed(values, 0.5, 0.04, 0.95)
-    verdicts = [decide(_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
+    verdicts = [decide(student_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
     assert verdicts == [Verdict.UNKNOWN, Verdict.MET]
     assert runs_needed(values, 0.5, 0.02, 0.95) is None  # every third run would be beyond it
 
