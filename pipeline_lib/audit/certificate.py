@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from pipeline_lib.audit.classes import Classes
 from pipeline_lib.audit.edits import EditedDataset, edited_strata
 from pipeline_lib.audit.estimate import (
     ASSUMED_ERRORS,
-    EstimateField,
     Evidence,
+    Interval,
     Needed,
     Verdict,
     decide,
@@ -35,17 +34,12 @@ from pipeline_lib.config import Certify, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import any_unknown, attributes_of, group_name, holds_of, in_group, not_counted
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.files import read_json
+from pipeline_lib.runtime.results import Result
 from pipeline_lib.runtime.revisions import stage
 
 #: Why nothing is known of unedited images.
 UNLABELLED, TOUCHED = "unlabelled", "touched"
-
-
-class Result(BaseModel):
-    """A part of a certificate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FoundTarget(Result):
@@ -55,7 +49,7 @@ class FoundTarget(Result):
     attribute: str
     target: float
     tolerance: float
-    rate: EstimateField | None
+    rate: Interval | None
     verdict: Verdict
     labels_needed: int | None
 
@@ -79,7 +73,7 @@ class Errors(Result):
 class FoundInSamples(FoundTarget):
     """The referee's rate, the samples that could be determined (`told`) with those on which it agrees, its errors."""
 
-    by_referee: EstimateField
+    by_referee: Interval
     told: int
     agree: int
     errors: dict[Literal["with", "without"], Errors]
@@ -110,11 +104,7 @@ class Certificate(Result):
     source: Literal["audit", "truth"] | None
     confidence: float
     unclear: int = 0
-    agreement: list[Agreement] = []
-
-    def write(self, path: Path) -> None:
-        """Write it as JSON, without what does not apply."""
-        write_json(path, self.model_dump(mode="json", exclude_unset=True))
+    agreement: tuple[Agreement, ...] = ()
 
 
 class DatasetCertificate(Certificate):
@@ -263,7 +253,7 @@ def certify_samples(
         found.append(
             FoundInSamples(
                 **said,
-                by_referee=wilson_rate(positive, positive + negative, confidence),
+                by_referee=Interval.of(wilson_rate(positive, positive + negative, confidence)),
                 told=int(evidence.seen.sum()),
                 agree=int(evidence.seen.trace()),
                 errors=_errors(opinions, labels, rule),
@@ -305,7 +295,11 @@ def _certify(
     is_open = evidence and verdict is Verdict.UNKNOWN
     needed = labels_needed(evidence, rule.rate, tolerance, confidence, random) if is_open else None
     asked = {"group": group_name(rule.where), "attribute": rule.attribute, "target": rule.rate, "tolerance": tolerance}
-    return asked | {"rate": rate, "verdict": verdict, "labels_needed": needed.labels if needed else None}, needed
+    return asked | {
+        "rate": rate and Interval.of(rate),
+        "verdict": verdict,
+        "labels_needed": needed.labels if needed else None,
+    }, needed
 
 
 def _check_labels(kept: pd.DataFrame, known: pd.DataFrame, rules: Sequence[RateRule]) -> dict[str, int]:

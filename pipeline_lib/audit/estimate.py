@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from pydantic import BeforeValidator, PlainSerializer
 from scipy.stats import binomtest, norm
+
+from pipeline_lib.runtime.results import Result
 
 FEWEST = 16  # labels with which the search for enough of them starts
 GROWTH = 1.1  # factor of one more attempt
@@ -33,6 +34,23 @@ class Verdict(StrEnum):
     MET = "met"
     MISSED = "missed"
     UNKNOWN = "not enough evidence"
+
+
+class Interval(Result):
+    """A figure with the limits of its interval."""
+
+    value: float | None
+    ci: tuple[float | None, float | None]
+
+    @property
+    def estimate(self) -> Estimate:
+        """The figure with NaN for what is unknown."""
+        return Estimate(*(math.nan if number is None else number for number in (self.value, *self.ci)))
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Interval:
+        """Return an estimate with six digits, and None for NaN."""
+        return cls(**estimate_json(estimate))
 
 
 class Evidence(Protocol):
@@ -78,17 +96,6 @@ def estimate_json(estimate: Estimate) -> dict[str, object]:
     """Return an estimate for JSON, with six digits and null for NaN."""
     value, low, high = (None if np.isnan(number) else round(float(number), 6) for number in estimate)
     return {"value": value, "ci": [low, high]}
-
-
-def as_estimate(found: Any) -> Any:
-    """Return the estimate of which `estimate_json` made these values; anything else as it is."""
-    if not isinstance(found, dict):
-        return found
-    return Estimate(*(math.nan if number is None else number for number in (found["value"], *found["ci"])))
-
-
-#: An estimate as a field of a result.
-EstimateField = Annotated[Estimate, BeforeValidator(as_estimate), PlainSerializer(estimate_json)]
 
 
 def cohens_kappa(first: np.ndarray, second: np.ndarray) -> tuple[int, float | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import jinja2
@@ -19,7 +18,6 @@ TEMPLATES.filters |= {
     "percent": lambda share: f"{100 * share:.1f} %",
     "readable": readable,
     "file_name": lambda path: Path(path).name,
-    "is_nan": math.isnan,
 }
 
 

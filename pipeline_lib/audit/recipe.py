@@ -6,15 +6,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
-from pipeline_lib.audit.estimate import UNKNOWN, Estimate, EstimateField, Verdict, decide
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, decide, estimate_json
 from pipeline_lib.config.names import readable
 from pipeline_lib.config.reseeding import OTHER_SEEDS, first_difference, value_of
 from pipeline_lib.runtime.errors import DataError
@@ -30,6 +30,7 @@ CERTIFICATES = {
     "retrained": "evaluation/certificate-samples.json",
 }
 KNOWN = ("truth", "audit")  # what a rate must be known by to decide a target
+EstimateField = Annotated[Estimate, PlainSerializer(estimate_json)]
 
 
 class OverRuns(BaseModel):

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.config.names import readable
-from pipeline_lib.evaluation.gain import Verdict
+from pipeline_lib.evaluation.gain import Comparison
 from pipeline_lib.report.figures import INK, NORMAL, PALE, SMALL, save_figure
 from pipeline_lib.report.tables import as_estimate, gap_text, rounded, share_text
 from pipeline_lib.runtime.files import read_json
@@ -64,17 +64,18 @@ def say_utility(utility: Mapping[str, Any] | None) -> str:
     if utility is None:
         return ""
     gain = utility["gain"]
-    if gain["verdict"] == Verdict.UNKNOWN:
+    if gain["verdict"] == Comparison.UNKNOWN:
         return f"Whether edits help could not be determined. {_say_empty(utility)}"
     with_edits, without = METHODS[gain["with_edits"]], METHODS[gain["without"]]
     after, before = (
         share_text(utility["methods"][gain[kind]]["worst_group"]["value"]) for kind in ("with_edits", "without")
     )
     opening = {
-        Verdict.BETTER: "Edits help",
-        Verdict.WORSE: "At this bias a baseline without edits is better",
-        Verdict.EQUIVALENT: f"At this bias edits and baselines without them are equivalent within {gain['margin']:g}",
-        Verdict.UNDECIDED: "Whether edits help could not be determined",
+        Comparison.BETTER: "Edits help",
+        Comparison.WORSE: "At this bias a baseline without edits is better",
+        Comparison.EQUIVALENT: f"At this bias edits and baselines without them are equivalent "
+        f"within {gain['margin']:g}",
+        Comparison.UNDECIDED: "Whether edits help could not be determined",
     }[gain["verdict"]]
     return (
         f"{opening}: the worst-group accuracy of a classifier of {readable(utility['attribute'])} is {after} if it is "

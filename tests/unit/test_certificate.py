@@ -14,6 +14,7 @@ from pipeline_lib.audit.certificate import (
     certify_samples,
     certify_targets,
 )
+from pipeline_lib.audit.estimate import Interval
 from pipeline_lib.audit.labels import digest_of_set, sealed_name
 from pipeline_lib.audit.pages import say_basis, say_targets
 from pipeline_lib.config import Certify, Rebalance, parse_config
@@ -101,7 +102,7 @@ def test_where_the_truth_is_known_there_is_no_doubt(certify):
     found = certify(failed=6, by_truth=True)
     first, second = found.targets
     assert (found.source, first.group, first.edited, first.audited) == ("truth", "long_hair", 120, 120)
-    assert first.rate == (0.515, 0.515, 0.515)  # 200 of 400, and 6 whose edit failed
+    assert first.rate == Interval(value=0.515, ci=(0.515, 0.515))  # 200 of 400, and 6 whose edit failed
     assert second.rate.value == 0.5
     assert first.verdict == second.verdict == "met"
     asked = "Of images with “long hair”, 50.0 % were to have “smiling”, give or take 3 points."
@@ -123,7 +124,7 @@ def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_sa
 def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
     found = certify(failed=12, audited=150)
     first = found.targets[0]
-    assert first.rate.low < 0.53 < first.rate.high
+    assert first.rate.estimate.low < 0.53 < first.rate.estimate.high
     assert (found.source, first.labels_there) == ("audit", 150)
     assert certify(audited=200).targets[0].verdict == "met"
     assert certify(by_truth=True, audited=200).source == "audit"  # it was made to be used
@@ -132,13 +133,13 @@ def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
 def test_edits_that_could_not_be_determined_widen_the_interval_and_leave_the_rate(certify):
     sure, unsure = (certify(audited=200, failed=12, unclear=dict.fromkeys(ATTRIBUTES, count)) for count in (0, 40))
     rates = [found.targets[0].rate for found in (sure, unsure)]
-    assert rates[1].low < rates[0].low and rates[1].high > rates[0].high + 0.02
+    assert rates[1].estimate.low < rates[0].estimate.low and rates[1].estimate.high > rates[0].estimate.high + 0.02
     assert rates[1].value == pytest.approx(rates[0].value, abs=0.01)
     assert (sure.unclear, unsure.unclear) == (0, 40)
     assert "40 audited edits could not be determined." in say_basis(unsure)
     # if all of 240 edits are audited, and of 60 only the group is known, the rate of that group is open by as much
     limits = [target.rate for target in certify(audited=240, unclear={"smiling": 60}).targets]
-    assert sum(rate.high - rate.low for rate in limits) == pytest.approx(60 / COUNT)
+    assert sum(rate.estimate.high - rate.estimate.low for rate in limits) == pytest.approx(60 / COUNT)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_unedited_images_of_which_nothing_is_known_give_no_rate(certify, changed
 
 def test_a_second_opinion_is_counted_and_said(certify):
     found, alone = certify(audited=200, differing=20), certify(audited=200)
-    rates = [certified.targets[0].rate for certified in (alone, found)]
+    rates = [certified.targets[0].rate.estimate for certified in (alone, found)]
     assert rates[1].low <= rates[0].low and rates[1].high > rates[0].high + 0.01  # 20 edits to no smile
     assert next(pair for pair in found.agreement if pair.attribute == "smiling").agree == 180
     said = "audit.csv and second.csv agree on “smiling” in 180 of 200 images (Cohen's kappa 0."
@@ -235,7 +236,7 @@ def test_labels_correct_a_referee_that_is_wrong_about_one_group(certify_gan):
     assert (found.source, found.labels, found.samples) == ("audit", 1500, SAMPLES)
     for target, rate, believed, right in zip(found.targets, certify_gan.rates, (0.45, 0.3), (0.975, 1), strict=True):
         assert target.by_referee.value == pytest.approx(believed, abs=0.02)
-        assert target.rate.low < rate < target.rate.high
+        assert target.rate.estimate.low < rate < target.rate.estimate.high
         assert target.rate.value == pytest.approx(rate, abs=0.015)
         assert target.told == 1500
         assert target.agree / 1500 == pytest.approx(right, abs=0.01)
@@ -277,7 +278,8 @@ def test_too_few_labels_are_not_enough_and_the_page_says_how_many_would_be(certi
 def test_what_needs_more_samples_says_so():
     target = FoundInSamples(
         group="all", attribute="smiling", target=0.5, tolerance=0.03, told=0, agree=0, rate=None, errors={},
-        by_referee=(0.5, 0.47, 0.53), verdict="not enough evidence", labels_needed=964, samples_needed=20_000,
+        by_referee=Interval(value=0.5, ci=(0.47, 0.53)), verdict="not enough evidence", labels_needed=964,
+        samples_needed=20_000,
     )  # fmt: skip
 
     def said(**changed):
@@ -295,7 +297,7 @@ def test_what_needs_more_samples_says_so():
 
 def test_samples_that_could_not_be_determined_widen_the_interval(certify_gan):
     clear, unclear = (certify_gan(labels=1500, unclear=count) for count in (0, 60))
-    widths = [found.targets[0].rate.high - found.targets[0].rate.low for found in (clear, unclear)]
+    widths = [found.targets[0].rate.estimate.high - found.targets[0].rate.estimate.low for found in (clear, unclear)]
     assert widths[1] > widths[0] + 0.02
     assert unclear.unclear == 60
     assert certify_gan(labels=400, differing=20).unclear == 20

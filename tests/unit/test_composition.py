@@ -11,11 +11,11 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import plot_pictures
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import composition
 from pipeline_lib.studies.collages import Layers, as_rectangles, blend_layers, fill, gather_layers, lay
 from pipeline_lib.studies.composition import study_composition
+from pipeline_lib.studies.report import plot_pictures
 
 SIDE = 32
 FILES = "encoder", "rgb", "alike", "generator", "precision"
@@ -129,6 +129,7 @@ def run(samples, folder, monkeypatch, collages=50, name="first"):
     return made
 
 
+@pytest.mark.slow
 def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples, tmp_path, monkeypatch):
     made = run(samples, tmp_path, monkeypatch)
     values = read_table(made["table"], "studies").set_index(["row", "metric"])["value"]
@@ -147,6 +148,7 @@ def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples,
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_the_same_seed_makes_the_same_collages(samples, tmp_path, monkeypatch):
     first, again = (run(samples, tmp_path, monkeypatch, name=name) for name in ("first", "again"))
     assert first["table"].read_bytes() == again["table"].read_bytes()

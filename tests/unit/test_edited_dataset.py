@@ -74,6 +74,7 @@ def plant(planted, labels, random):
     return strata, CLASSES.rates(counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", list(PLANTED.values()), ids=list(PLANTED))
 @pytest.mark.parametrize("labels", [50, 250])
 def test_intervals_cover_the_truth_and_are_not_much_wider_than_they_must_be(planted, labels):
@@ -209,6 +210,7 @@ def test_intervals_cover_the_truth_whichever_edits_are_unclear(hidden):
 # How many labels would do
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failing", "seen", "of", "away", "tolerance"),
     [

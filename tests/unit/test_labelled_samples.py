@@ -50,6 +50,7 @@ def plant(planted, labels, random, samples=SAMPLES):
     return counted(np.bincount(said, minlength=CLASSES), seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", list(PLANTED.values()), ids=list(PLANTED))
 @pytest.mark.parametrize("labels", [100, 200, 400])
 def test_intervals_cover_the_rate_of_the_generator_and_are_not_much_wider_than_they_must_be(planted, labels):

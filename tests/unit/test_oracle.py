@@ -71,6 +71,7 @@ def test_the_best_width_is_that_of_a_stratified_sample(edits):
     assert edits.best_width([(0, 0)], 2 * audited, np.array([0, 1])) == pytest.approx(0.3 * 3 / audited)
 
 
+@pytest.mark.long
 def test_the_certificate_does_what_it_says(edits):
     found = run_trials(edits, ((0.1, 0.01), (0.01, 0.0)), 400, 200, 0.03)
     assert found.covered >= 0.9  # 0.95 less three standard errors

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pipeline_lib.config import Edit, Encoder, MaskSampling, Translators
+from pipeline_lib.config import Encoder, MaskSampling, Translators
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.transfer import to_float
@@ -20,9 +19,16 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.networks.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
-from pipeline_lib.studies.translators import train_in_domain_encoder, train_translator
-from pipeline_lib.training.translation import CycleTask, Inpainter, LayoutTask, ReconstructionTask, hinge_loss
+from pipeline_lib.studies.methods.training import train_study_encoder, train_translator
+from pipeline_lib.studies.methods.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
+from pipeline_lib.studies.methods.translation_editors import open_translation
+from pipeline_lib.studies.methods.translation_tasks import (
+    CycleTask,
+    Inpainter,
+    LayoutTask,
+    ReconstructionTask,
+    hinge_loss,
+)
 
 SIDE, COUNT = 32, 24
 CPU = torch.device("cpu")
@@ -70,6 +76,7 @@ def test_the_hinge_loss_ends_where_the_scores_are_apart():
     assert hinge_loss(torch.tensor([0.0]), torch.tensor([0.5])) == 2.5
 
 
+@pytest.mark.long
 def test_a_layout_generator_learns_the_colours_of_parts(faces):
     torch.manual_seed(0)
     images, codes = faces
@@ -78,6 +85,7 @@ def test_a_layout_generator_learns_the_colours_of_parts(faces):
     assert F.l1_loss(made, to_float(images[:4], CPU)) < 0.25  # a constant has 0.6
 
 
+@pytest.mark.long
 def test_an_inpainting_network_learns_to_fill_holes(faces):
     torch.manual_seed(0)
     task = trained(ReconstructionTask(Inpainter(ResNetTranslator(4, 8, 2)), faces[0], MaskSampling(), 8, **OPTIONS))
@@ -89,6 +97,7 @@ def test_an_inpainting_network_learns_to_fill_holes(faces):
     assert wrong < 0.5 * left_grey
 
 
+@pytest.mark.long
 def test_a_cycle_learns_colours_without_pairs(faces):
     torch.manual_seed(0)
     images = faces[0]
@@ -101,6 +110,7 @@ def test_a_cycle_learns_colours_without_pairs(faces):
     assert made.shape == (4, 3, SIDE, SIDE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cycle", "layout", "reconstruction"])
 def test_a_resumed_training_ends_alike_and_its_snapshot_shows_what_it_makes(kind, faces, tmp_path):
     images, codes = faces
@@ -153,9 +163,8 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["cyclegan", "spade", "inpainting-network"])
-def test_a_config_can_name_them_as_its_editor(method, files, faces):
-    settings = Edit(editor={"kind": "translation", "method": method})
-    editor = open_editor(settings, [], [], [], CPU, model=files[method])
+def test_they_are_editors(method, files, faces):
+    editor = open_translation(method, files[method], CPU)
     images = to_float(faces[0][:4], CPU)
     masks = masks_with_a_hole()
     with torch.no_grad():
@@ -168,8 +177,7 @@ def test_a_config_can_name_them_as_its_editor(method, files, faces):
 
 
 def test_a_layout_editor_takes_parts_by_name(files, faces):
-    settings = Edit(editor={"kind": "translation", "method": "spade"})
-    editor = open_editor(settings, [], [], [], CPU, model=files["spade"])
+    editor = open_translation("spade", files["spade"], CPU)
     assert editor._codes.tolist() == [0, 0, 1]  # the generator has no nose
 
 
@@ -196,6 +204,7 @@ def test_each_is_trained_on_shards_and_parts(method, faces, tmp_path, write_shar
     assert network.arguments.get("parts") == (NAMES if method == "spade" else None)
 
 
+@pytest.mark.long
 def test_an_in_domain_encoder_learns_real_images(tmp_path, write_shards):
     torch.manual_seed(0)
     save_weights(tmp_path / "generator.safetensors", StyleGAN2Generator(SIDE, [8] * 4, 8, 2, noise=False), {})
@@ -207,8 +216,9 @@ def test_an_in_domain_encoder_learns_real_images(tmp_path, write_shards):
     errors = []
     for kimg in (0.008, 0.4):
         section = {"width": 8, "training": {"kimg": kimg, "batch": 8, "learning_rate": 2e-3}}
-        train_in_domain_encoder(
+        train_study_encoder(
             images=shards,
+            variant="in_domain",
             generator=tmp_path / "generator.safetensors",
             settings=Encoder.model_validate(section),
             width=4,

@@ -380,6 +380,7 @@ def train(tmp_path, write_shards):
     return run
 
 
+@pytest.mark.slow
 def test_a_detector_is_trained_and_measured_on_known_labels(train):
     smiling, hat = [True, False, None, True] * 10, [True, False] * 20
     report = train(smiling, hat)

@@ -60,7 +60,6 @@ def reduced(editor: str | dict, retrain: bool) -> dict:
         ("latent-regression", False, {"retrain_generator"}),
         ("poisson", True, {"train_encoder", "compare_regions", "judge_samples"}),
         ("poisson", False, OF_NETWORKS - {"train_segmenter"}),
-        ({"kind": "translation", "method": "cyclegan"}, False, OF_NETWORKS - {"train_segmenter"}),
     ],
 )
 def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
@@ -70,7 +69,6 @@ def test_rules_that_a_config_does_not_need_are_not_in_its_dag(
     (run.folder / "reduced.yaml").write_text(yaml.safe_dump(reduced(editor, retrain)))
     rules = {rule for rule, _ in jobs_of(run.snakemake("--dry-run", config="reduced.yaml"))}
     assert OF_NETWORKS - rules == absent
-    assert ("train_translator" in rules) == isinstance(editor, dict)
 
 
 def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks(sources: Run, tmp_path: Path) -> None:
