@@ -174,7 +174,8 @@ def started(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cli, "_run_snakemake", run)
     config = (tmp_path / "my.yaml").resolve()
-    config.write_text(Path(CONFIG).read_text().replace("resources/", f"{Path.cwd()}/resources/"))
+    config.write_text(Path(CONFIG).read_text())
+    (tmp_path / "resources").symlink_to(Path("resources").resolve())
     monkeypatch.chdir(tmp_path)
     return calls
 
@@ -207,7 +208,9 @@ def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
 
 def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
     main(["run", "--seeds", "1", "--configfile", "my.yaml"])
-    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("candidates: 16", "candidates: 4"))
+    Path("my.yaml").write_text(
+        Path("my.yaml").read_text().replace("rebalance:\n", "rebalance:\n  edit: {candidates: 4}\n")
+    )
     assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
     assert "`rebalance.edit.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
 
@@ -221,7 +224,8 @@ def test_labels_of_one_runs_images_are_refused_in_a_recipe(started, capsys):
 
 def test_another_directory_has_its_own_config_and_results(started, tmp_path):
     (tmp_path / "there/config").mkdir(parents=True)
-    Path("my.yaml").rename(tmp_path / "there/config/config.yaml")
+    for name, there in (("my.yaml", "config/config.yaml"), ("resources", "resources")):
+        Path(name).rename(tmp_path / "there" / there)
     assert main(["run", "--seeds", "1", "--directory", "there"]) == 0
     assert started[0][-1] == str(tmp_path / "there/results/avatars-run-1/config.yaml")
 

@@ -173,7 +173,8 @@ def test_what_cannot_be_drawn_is_named_and_no_sheet_is_written_over(results, tmp
 def test_the_command_says_what_to_do_with_the_page(image_set, request, tmp_path, monkeypatch, capsys):
     run = request.getfixturevalue("sampled" if image_set == "retrained" else "results")
     config = tmp_path / "config.yaml"
-    config.write_text(Path("config/config.yaml").read_text().replace("resources/", f"{Path.cwd()}/resources/"))
+    config.write_text(Path("config/config.yaml").read_text())
+    (tmp_path / "resources").symlink_to(Path("resources").resolve())
     monkeypatch.chdir(tmp_path)
     parts = list(run.iterdir())
     (tmp_path / "results/avatars").mkdir()
