@@ -14,8 +14,8 @@ from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.classifier import PlainClassifier
+from pipeline_lib.release.cards import front_matter
 from pipeline_lib.release.provenance import record_provenance
-from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.runtime.files import digest_of, digest_of_files, write_json
 from pipeline_lib.stages import at_revision
 

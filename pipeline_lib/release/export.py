@@ -14,12 +14,12 @@ import psutil
 import yaml
 
 from pipeline_lib.data.shards import open_shard
+from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.release.cards import dataset_card, model_card
 from pipeline_lib.release.croissant import croissant
 from pipeline_lib.release.formats import FORMATS
 from pipeline_lib.release.image_sets import METRICS, ImageSet, open_image_set
 from pipeline_lib.release.provenance import CONFIG, FILE
-from pipeline_lib.report.tables import read_metrics
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files, write_json
 
@@ -70,7 +70,7 @@ def _write_model(image_set: ImageSet, weights: Path, folder: Path) -> None:
         raise DataError(f"{samples}: not drawn by {weights}, so its rates are of another GAN; run the workflow again")
     folder.mkdir()
     shutil.copyfile(weights, folder / weights.name)
-    card = model_card(image_set, read_metrics(image_set.run / METRICS))
+    card = model_card(image_set, Metrics.read(image_set.run / METRICS))
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
