@@ -70,13 +70,10 @@ STAGES = {
     "plot_independence": "pipeline_lib.studies.report",
     "plot_pictures": "pipeline_lib.studies.report",
     "write_studies": "pipeline_lib.studies.report",
-    "plot_rates": "pipeline_lib.report.figures",
-    "plot_utility": "pipeline_lib.report.utility",
     "plot_frontier": "pipeline_lib.report.frontier",
     "plot_before_after": "pipeline_lib.report.figures",
-    "write_tables": "pipeline_lib.report.tables",
-    "write_summary": "pipeline_lib.report.summary",
-    "write_datasheet": "pipeline_lib.report.datasheet",
+    "write_report": "pipeline_lib.report.page",
+    "write_datasheet": "pipeline_lib.release.cards",
     "record_provenance": "pipeline_lib.release.provenance",
 }
 

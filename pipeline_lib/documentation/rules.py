@@ -69,7 +69,7 @@ KINDS = {
     "report/utility.png": "figure: accuracies of classifiers by what they were trained on",
     "report/frontier.png": "figure: group gap against realism by choice among the candidates",
     "report/*.csv": "table for the report",
-    "report/summary.html": "summary page, which can be passed on by itself",
+    "report.html": "the page of the run, which can be passed on by itself",
     "report/datasheet.md": "card of the rebalanced dataset",
 }
 

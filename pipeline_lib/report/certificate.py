@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline_lib.audit.estimate import Verdict
 from pipeline_lib.config.names import readable
-from pipeline_lib.report.tables import percent
+from pipeline_lib.report.words import percent
 
 BY = {
     "truth": "Unedited images count by their labels, and edited ones by their truth, which is known of avatars.",

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline_lib.audit.estimate import Verdict
 from pipeline_lib.config.names import readable
 from pipeline_lib.report.certificate import VERDICTS, say_agreement, say_unclear
-from pipeline_lib.report.tables import percent
+from pipeline_lib.report.words import percent
 
 THIS_GAN = (
     "This holds for the GAN of this run and all samples that it could make, not for the recipe. The same training with "

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.report.figures import GROUP_COLORS, INK, NORMAL, PALE, SMALL, save_figure
-from pipeline_lib.report.tables import rounded, share_text
+from pipeline_lib.report.words import share_text
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.runtime.revisions import stage
 
@@ -58,7 +58,7 @@ def frontier_table(frontier: Mapping[str, Any] | None) -> pd.DataFrame:
                 "share made": _share(choice["made"], choice["edits"]),
                 "confirmed": _share(choice["confirmed"], choice["made"]),
                 "group gap": "–" if choice["gap"] is None else f"{choice['gap']:+z.3f}",
-                **{REALISM[name]: rounded(choice[name], 3) for name in REALISM},
+                **{REALISM[name]: choice[name] for name in REALISM},
             }
         )
     return pd.DataFrame(rows)
