@@ -16,11 +16,8 @@ from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
 from pipeline_lib.report.nearest import gaps_by_drawing
 from pipeline_lib.report.words import groups_text, render
-from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
-
-DATASHEET = "report/datasheet.md"
 
 #: Upper limits of the Hugging Face Hub's size categories.
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
@@ -90,10 +87,7 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
     edited = image_set.config.rebalance.edited
     has_edits = bool(image_set.splits[0].edits)
     if image_set.name == "dataset_rebalanced":
-        path = image_set.run / DATASHEET
-        if not path.is_file():
-            raise DataError(f"{image_set.run}: the run is not finished, it lacks {DATASHEET}; run the workflow")
-        head = path.read_text(encoding="utf-8")
+        head = image_set.run.need(image_set.run.datasheet).read_text(encoding="utf-8")
     else:
         title = f"{readable(image_set.name).capitalize()} ({image_set.config.run})"
         count, kind = sum(map(len, image_set.splits)), "edited" if has_edits else "unedited"
