@@ -22,7 +22,6 @@ def collect_metrics(
     quality: Path,
     regions: list[Path],
     edits: list[Path],
-    frontier: list[Path],
     counterfactual: list[Path],
     leakage: list[Path],
     utility: list[Path],
@@ -45,7 +44,6 @@ def collect_metrics(
         quality: table of `evaluate_quality`.
         regions: JSON of `compare_regions`; empty if there are no parts to compare with a box.
         edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
-        frontier: JSON of `evaluate_frontier`; empty if the referee scored no candidates.
         counterfactual: JSON of `evaluate_counterfactuals`; empty if the truth of edits is unknown.
         leakage: JSON of `evaluate_leakage` for each edited image set, named `leakage-<image set>`.
         utility: JSON of `evaluate_utility`; empty if no classifiers were trained.
@@ -80,7 +78,6 @@ def collect_metrics(
             "kappa": read_json(kappa),
             "quality": by_stage,
             "edits": {path.stem.removeprefix("edits-"): read_json(path) for path in edits},
-            "frontier": read_json(*frontier) if frontier else None,
             "counterfactual": read_json(*counterfactual) if counterfactual else None,
             "leakage": {path.stem.removeprefix("leakage-"): read_json(path) for path in leakage},
             "utility": read_json(*utility) if utility else None,

@@ -17,7 +17,6 @@ BY = {
 }
 UNKNOWN = {
     "unlabelled": "The dataset has no labels of these attributes.",
-    "touched": "The editor has touched the unedited images too, so that their labels may no longer hold.",
 }
 UNCLEAR = "Each limit of an interval counts them as what is worst for it."
 DIFFERING = "What an edit shows on which they differ could not be told."

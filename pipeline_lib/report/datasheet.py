@@ -96,9 +96,6 @@ PURPOSE = " It was made to find out whether such edits also rebalance a GAN trai
 TRAINED_ON = {
     "resampled": "resampled original images, without any edit",
     "sham": "as many edited images, which keep the value that each has",
-    "ideal": "this dataset with every edit drawn as it should be",
-    "images_only": "this dataset, without a loss on attributes",
-    "second_selector": "this dataset, with another selector in the loss on attributes",
 }
 UNKNOWN_PIXELS = "Of an edited image every label is unknown at first (null above), since all its pixels are new."
 UNKNOWN_REGION = (

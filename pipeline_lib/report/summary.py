@@ -23,7 +23,6 @@ from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.report import tables
 from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.report.certificate_samples import describe_samples, say_samples
-from pipeline_lib.report.frontier import describe_frontier, frontier_table
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.report.tables import RATE, as_estimate, frechet_distances, share_text, target_gap
 from pipeline_lib.report.utility import describe_utility, say_utility, utility_table
@@ -88,17 +87,10 @@ REFEREE_IS = "Rates by the referee, a detector that took no part in the edits."
 BASELINES_ARE = {
     "resampled": "A GAN trained on resampled original images, without any edit,",
     "sham": "A GAN trained on as many edits, which keep the value that each image has,",
-    "ideal": "A GAN trained on the dataset with every edit drawn as it should be",
-    "images_only": "A GAN retrained on the rebalanced dataset without the loss on attributes",
-    "second_selector": "A GAN retrained on the rebalanced dataset with another selector in the loss on attributes",
 }
 #: Said unless a GAN of resampled images has clearly more bias.
 NOT_NEEDED = " So edits are not shown to be needed for a fair GAN."
 CONTROL_IS = "The control GAN was trained with the same settings and seed on the original dataset."
-SHOWN_IN_FRONTIER = (
-    "Points for choices among the candidates: the distance from the target, by the referee, against the difference "
-    "along the seam, and against that of finished edit and collage. The same figures are in the table."
-)
 CLASSES = {True: "real", False: "unreal", None: "unknown"}
 
 
@@ -126,7 +118,6 @@ def write_summary(
     rates: Path,
     gallery: Path,
     utility: list[Path],
-    frontier: list[Path],
     targets: Rebalance,
     detectors: Detectors,
     retrain: Retrain | None,
@@ -139,7 +130,6 @@ def write_summary(
         rates: PNG of `plot_rates`.
         gallery: PNG of `plot_before_after` for the dataset.
         utility: PNG of `plot_utility`; empty if no classifiers were trained.
-        frontier: PNG of `plot_frontier`; empty if the referee scored no candidates.
         targets: the config section of the target rates.
         detectors: the config section with the required agreement.
         retrain: the config section of the retraining; None if no GAN was retrained.
@@ -174,7 +164,6 @@ def write_summary(
         quality=_table(quality.drop(columns=tables.MEASURED_WITH)),
         quality_note=escape(_describe_quality(quality)),
         edits=_table(tables.edits_table(found)),
-        frontier=_say_frontier(found.get("frontier"), frontier),
         ledger=_table(tables.ledger_table(found)),
         detectors=_table(tables.detector_table(found)),
         segmenter=escape(_describe_segmenter(found["segmenter"])),
@@ -594,18 +583,6 @@ def _say_utility(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
     return (
         f'<h2>Does it help?</h2>\n<p>{escape(said)}</p>\n<div class="scroll" tabindex="0">{picture}</div>\n{table}\n'
         f'<p class="note">{note}</p>'
-    )
-
-
-def _say_frontier(found: Mapping[str, Any] | None, figure: list[Path]) -> str:
-    """Return the section about other choices among the candidates; empty if the referee scored none."""
-    if found is None:
-        return ""
-    picture = data_url(figure[0].read_bytes())
-    return (
-        "<h2>Would another choice among the candidates have been better?</h2>\n"
-        f'<div class="scroll" tabindex="0"><img class="wide" src="{picture}" alt="{escape(SHOWN_IN_FRONTIER)}"></div>\n'
-        f'{_table(frontier_table(found))}\n<p class="note">{escape(describe_frontier(found))}</p>'
     )
 
 

@@ -26,7 +26,6 @@ METHODS = {
     "rebalanced": "rebalanced dataset",
     "rebalanced_confirmed": "rebalanced, edits that the referee confirms",
     "rebalanced_reweighted": "rebalanced, weights",
-    "rebalanced_touched": "rebalanced, all images touched",
     "ideal": "ideal edits",
 }
 PLAIN, EDITED, BOUND = "#0072B2", "#D55E00", "#777777"  # dots without edits, with them, and of the upper bound

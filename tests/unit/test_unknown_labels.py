@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pipeline_lib.evaluation.frontier import measure_choice
 from torch import nn
 
 from pipeline_lib.audit.certificate import _check_labels, certify_targets
@@ -19,7 +20,6 @@ from pipeline_lib.editing.donors import donor_pools
 from pipeline_lib.editing.plan import plan_edits
 from pipeline_lib.editing.swap import held_groups
 from pipeline_lib.evaluation.bias import evaluate_bias
-from pipeline_lib.evaluation.frontier import measure_choice
 from pipeline_lib.evaluation.utility import _cells
 from pipeline_lib.rebalance.groups import holds_of, in_group, members
 from pipeline_lib.rebalance.plan import refuse_small_groups

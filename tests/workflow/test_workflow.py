@@ -21,12 +21,12 @@ import pytest
 import torch
 import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
+from pipeline_lib.editing.replay import replay
 
 from pipeline_lib.audit.labels import sealed_name
 from pipeline_lib.audit.sheets import draw_audit, draw_samples
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.data.tables import read_table, read_tables
-from pipeline_lib.editing.replay import replay
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.release.export import export as export_image_set
 from pipeline_lib.release.provenance import reproduce

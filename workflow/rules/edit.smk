@@ -62,11 +62,9 @@ rule swap_parts:
         precision=of_inverter("encoder.json"),
         model=files_of_editor(),
         selector=f"{ROOT}/models/selector.safetensors",
-        referee=f"{ROOT}/models/referee.safetensors" if JUDGED else [],
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
         composites=f"{ROOT}/swaps/{{name}}/{{shard}}.images.parquet",
-        judged=f"{ROOT}/swaps/{{name}}/{{shard}}.judged.parquet" if JUDGED else [],
     log:
         f"{ROOT}/logs/swap_parts/{{name}}-{{shard}}.log",
     benchmark:
@@ -90,38 +88,6 @@ rule swap_parts:
         "../scripts/stage.py"
 
 
-if settings["rebalance"]["edit"]["touch"] == "all":
-
-    rule touch_images:
-        input:
-            images=lambda wildcards: images(original(wildcards)),
-            parts=lambda wildcards: f"{ROOT}/parts/{original(wildcards)}.parquet",
-            encoder=of_inverter("encoder.safetensors"),
-            generator=of_inverter("source/generator.safetensors"),
-            precision=of_inverter("encoder.json"),
-            model=files_of_editor(),
-        output:
-            touched=f"{ROOT}/swaps/{{name}}/{{shard}}.touched.parquet",
-        log:
-            f"{ROOT}/logs/touch_images/{{name}}-{{shard}}.log",
-        benchmark:
-            f"{ROOT}/benchmarks/touch_images/{{name}}-{{shard}}.tsv"
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-        params:
-            stage=at_revision("touch_images"),
-            name="{name}",
-            shard="{shard}",
-            settings=rebalance(*HOW),
-            shards=settings["jobs"],
-            run=RUN,
-        script:
-            "../scripts/stage.py"
-
-
 # What an edit makes unknown is derived from the regions where the config does not say it.
 ASSEMBLED = rebalance("finish")
 ASSEMBLED["edit"]["alters"] = checked.alters
@@ -131,7 +97,6 @@ rule assemble_rebalanced:
     input:
         images=lambda wildcards: images(original(wildcards)),
         composites=swaps("images"),
-        touched=swaps("touched") if settings["rebalance"]["edit"]["touch"] == "all" else [],
         plan=f"{ROOT}/plan/{{name}}.parquet",
         truth=lambda wildcards: [KNOWN_BY[wildcards.name]["table"]] if wildcards.name == "dataset" else [],
     output:

@@ -87,27 +87,6 @@ rule evaluate_edits:
         "../scripts/stage.py"
 
 
-rule evaluate_frontier:
-    input:
-        candidates=[path.format(name="dataset") for path in swaps("candidates")],
-        judged=[path.format(name="dataset") for path in swaps("judged")],
-        plan=f"{ROOT}/plan/dataset.parquet",
-        labels=f"{ROOT}/labels/dataset.parquet",
-    output:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    log:
-        f"{ROOT}/logs/evaluate_frontier.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_frontier.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        stage=at_revision("evaluate_frontier"),
-        settings=rebalance(*HOW),
-    script:
-        "../scripts/stage.py"
-
-
 rule compare_regions:
     input:
         images=images("samples"),
@@ -204,7 +183,6 @@ rule collect_metrics:
         quality=f"{ROOT}/evaluation/quality.parquet",
         regions=f"{ROOT}/evaluation/regions.json" if REGIONS_COMPARED else [],
         edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
-        frontier=f"{ROOT}/evaluation/frontier.json" if JUDGED else [],
         counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
         utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],

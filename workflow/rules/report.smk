@@ -68,26 +68,6 @@ rule plot_utility:
         "../scripts/stage.py"
 
 
-rule plot_frontier:
-    input:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    output:
-        figure=report(
-            f"{ROOT}/report/frontier.png",
-            caption="../report/frontier.rst",
-            category="Edits",
-            labels={"figure": "group gap against realism"},
-        ),
-    log:
-        f"{ROOT}/logs/plot_frontier.log",
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        stage=at_revision("plot_frontier"),
-    script:
-        "../scripts/stage.py"
-
-
 rule write_tables:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
