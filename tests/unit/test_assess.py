@@ -304,7 +304,6 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
         quality=tmp_path / "quality.parquet",
         regions=[tmp_path / "regions.json"] * segmented,
         edits=[tmp_path / "edits-samples.json", tmp_path / "edits-dataset.json"],
-        frontier=[tmp_path / "edits-samples.json"] * segmented,
         counterfactual=[tmp_path / "edits-dataset.json"] * segmented,
         leakage=[tmp_path / "leakage-dataset.json"],
         utility=[tmp_path / "leakage-dataset.json"] * segmented,
@@ -324,7 +323,6 @@ def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
     assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
     assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)
-    assert metrics["frontier"] == ({"name": "edits-samples"} if segmented else None)
     assert metrics["judged_samples"] == ({"name": "edits-samples"} if segmented else None)
     assert metrics["certificate"] == {"name": "edits-samples"}
     assert metrics["certificate_samples"] == ({"name": "edits-dataset"} if segmented else None)

@@ -37,7 +37,7 @@ def certify(tmp_path, write_shards):
     )
     write_table(tmp_path / "plan.parquet", "plan", plan)
     write_table(tmp_path / "labels.parquet", "labels", labels.assign(split="train"))
-    assembled = labels.assign(edited=edited, touched=False).astype(dict.fromkeys(ATTRIBUTES, "boolean"))
+    assembled = labels.assign(edited=edited).astype(dict.fromkeys(ATTRIBUTES, "boolean"))
     assembled.loc[edited, ATTRIBUTES] = pd.NA
     write_table(tmp_path / "assembled.parquet", "assembled", assembled)
 
@@ -49,7 +49,6 @@ def certify(tmp_path, write_shards):
         by_truth=None,
         labelled=True,
         tolerance=0.03,
-        touched=False,
         unclear=0,
         differing=0,
         groups_known=False,
@@ -73,9 +72,7 @@ def certify(tmp_path, write_shards):
                 sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "second.csv", index=False)
                 given["audit"].append(tmp_path / "second.csv")
         if not labelled:
-            write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
-        if touched:
-            write_table(tmp_path / "assembled.parquet", "assembled", assembled.assign(touched=~edited))
+            write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited"]])
         certify_targets(
             rebalanced=shards,
             labels=tmp_path / "labels.parquet",
@@ -146,12 +143,6 @@ def test_an_edit_counts_though_something_else_could_not_be_told(certify):
 def test_a_truth_that_is_wrong_about_known_edits_does_not_count(certify):
     found = certify(by_truth=False)
     assert (found["source"], found["targets"][0]["verdict"]) == (None, "not enough evidence")
-
-
-def test_unedited_images_that_the_editor_touched_are_not_what_their_labels_say(certify):
-    found = certify(by_truth=True, touched=True)
-    assert found["targets"][0]["rate"] is None
-    assert "The editor has touched the unedited images too" in say_certificate(found)[0]
 
 
 def test_a_dataset_without_labels_has_no_certificate(certify):

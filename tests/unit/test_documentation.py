@@ -107,7 +107,7 @@ def test_the_reference_shows_ranges_and_defaults() -> None:
     assert "| `confidence` | number > 0 and < 1 | `0.95` |" in reference
     assert "| `rate` | number ≥ 0 and ≤ 1 |  |" in reference
     assert "| `shards` | integer ≥ 1 | `2` |" in reference
-    assert "`detectors.selector`, `detectors.referee`, `retrain.second_selector` with `backend: trained`" in reference
+    assert "`detectors.selector`, `detectors.referee` with `backend: trained`" in reference
 
 
 def test_the_reference_names_sections_as_a_config_does_and_shows_of_their_defaults_what_differs() -> None:

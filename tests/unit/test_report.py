@@ -680,13 +680,6 @@ def test_gaps_between_groups_of_which_one_is_empty_are_unknown_and_not_left_out(
     assert set(table) - set(tables.robustness_table(metrics, single)) == {"selector", "referee"}
 
 
-def test_a_gan_without_the_loss_on_attributes_is_one_more_row_and_reason():
-    rates = {**RATES, "images_only": (0.66, 0.34)}
-    assert any("without the loss on attributes has a bias of 0.32" in reason for reason in judged(rates).reasons)
-    names = tables.gap_table(metrics_of(rates), "smiling", 0.95)["image set"].tolist()
-    assert names[-2:] == ["control GAN", "GAN retrained without the loss on attributes"]
-
-
 @pytest.mark.parametrize(
     ("changed", "certified", "real", "reason"),
     [
@@ -933,7 +926,6 @@ def written_page(tmp_path, metrics, retrain=RETRAIN, targets=EVEN):
         rates=tmp_path / "rates.png",
         gallery=tmp_path / "gallery.png",
         utility=[tmp_path / "gallery.png"] if metrics.get("utility") else [],
-        frontier=[tmp_path / "gallery.png"] if metrics.get("frontier") else [],
         targets=targets,
         detectors=Detectors(),
         retrain=retrain,
@@ -1085,20 +1077,6 @@ def test_the_page_says_whether_samples_show_what_the_detectors_say_where_they_we
     assert "does not count here" not in text
     judged["check"]["counts"] = False
     assert "This judge does not count here." in written_page(tmp_path, metrics_of() | {"judged_samples": judged}).text
-
-
-def test_the_summary_shows_other_choices_by_the_referee_where_it_scored_candidates(tmp_path):
-    heading = "Would another choice among the candidates have been better?"
-    assert heading not in written_page(tmp_path, metrics_of()).text
-    choice = {"rule": "own", "value": None, "edits": 8, "made": 6, "confirmed": 3, "gap": 0.125, "distance": 0.125}
-    choice |= {"seam": 0.25, "masked_l1": 0.0625}
-    frontier = {"target_gap": 0.0, "choices": [choice], "refused": {"candidates": "no pool", "veto": "no pool"}}
-    page = written_page(tmp_path, metrics_of() | {"frontier": frontier})
-    text = " ".join(page.text[page.text.index(heading) : page.text.index("Detectors")].split())
-    assert "the run's own choice 6 0.75 0.50 +0.125 0.25 0.062" in text
-    assert "said by the referee, never by the selector" in text
-    assert "cannot answer every other choice (no pool)" in text
-    assert any("the distance from the target, by the referee" in said for said in page.alternatives)
 
 
 def test_the_summary_says_whether_the_selector_had_a_part_in_retraining(tmp_path):

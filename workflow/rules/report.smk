@@ -112,7 +112,6 @@ rule write_summary:
         rates=f"{ROOT}/report/rates.png",
         gallery=f"{ROOT}/report/edits-dataset.png",
         utility=f"{ROOT}/report/utility.png" if checked.evaluate.utility else [],
-        frontier=f"{ROOT}/report/frontier.png" if JUDGED else [],
     output:
         summary=report(
             f"{ROOT}/report/summary.html",
