@@ -45,6 +45,7 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import describe
+from pipeline_lib.config.presets import below
 from pipeline_lib.config.rebalance import (
     BoxRegion,
     Edit,
@@ -184,7 +185,7 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
         ConfigError: names the key, the value found and how to fix it.
     """
     try:
-        config = Config.model_validate(_normalised(values))
+        config = Config.model_validate(below(_normalised(values)))
         check_paths(config)
         config = resolve_values(config)
         for check in (check_attributes, check_names, check_targets, check_sections, check_networks):

@@ -36,7 +36,7 @@ AUDITED = {
 #: Columns of tables, exports and sheets that also have one for each attribute, which can have none of these names.
 RESERVED = frozenset(
     {
-        *("image_id", "split", "person", "edited", "candidate", "donor_id"),  # of tables
+        *("image_id", "split", "person", "edited", "donor_id"),  # of tables
         *("file_name", "original_id", "synthetic", "region", "editor", "finish"),
         *("target_attribute", "target_value", "confirmed_by", "carried_over"),
         *("selector_digest", "encoder_digest", "editor_digest", "generator_digest", "run", "seed"),  # of the lineage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -18,6 +18,9 @@ from pipeline_lib.config.studies import Studies
 class Config(Section):
     """The config of a run."""
 
+    preset: Literal["avatars", "photos", "gpu-256"] | None = Field(
+        None, description="values to begin with, in pipeline_lib/config/presets/; those given here go before them"
+    )
     run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         "avatars", description="name of the run; its output is written to results/<run>/"
     )

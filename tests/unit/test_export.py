@@ -92,11 +92,11 @@ def test_files_and_labels_are_those_of_the_run(run, tmp_path):
     lines = (tmp_path / "out/labels.csv").read_text().splitlines()
     assert lines == [
         "image,edited,target_attribute,target_value,confirmed_by,carried_over,smiling,long_hair",
-        "a/1.png,0,0,,,,,1,1",
-        'a/2.v2.png,1,0,smiling,1,drawing,"[""long_hair""]",1,0',
-        "b/1.png,0,0,,,,,1,0",
-        'b/2.png,1,0,smiling,1,,"[""long_hair""]",0,1',
-        "b/3.png,0,0,,,,,1,0",
+        "a/1.png,0,,,,,1,1",
+        'a/2.v2.png,1,smiling,1,drawing,"[""long_hair""]",1,0',
+        "b/1.png,0,,,,,1,0",
+        'b/2.png,1,smiling,1,,"[""long_hair""]",0,1',
+        "b/3.png,0,,,,,1,0",
     ]
 
 

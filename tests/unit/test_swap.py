@@ -328,7 +328,7 @@ def test_donors_follow_the_seed(networks, image_set, halfway, tmp_path):
 def test_a_plan_without_edits_makes_empty_files(networks, image_set, halfway, tmp_path):
     empty = read_table(image_set["plan"], "plan").iloc[:0]
     write_table(image_set["plan"], "plan", empty)
-    rows, pictures = run(networks, image_set, halfway, tmp_path, referee=halfway)
+    rows, pictures = run(networks, image_set, halfway, tmp_path)
     assert rows.empty
     assert not pictures
     assert count_images([tmp_path / "0.images.parquet"]) == 0
@@ -403,7 +403,6 @@ def test_without_an_edit_there_is_nothing_to_compare(networks, image_set, detect
         generator=networks.generator,
         precision=precision_report(tmp_path),
         selector=detector(0.0),
-        referee=detector(0.0),
         settings=settings,
         most=8,
         evaluate=Evaluate(),
@@ -513,7 +512,6 @@ def test_each_attribute_is_edited_in_its_own_region(networks, image_set, of_two_
             precision=[precision_report(tmp_path)],
             model=[],
             selector=detector(0.0, 0.0),
-            referee=[],
             settings=settings,
             shards=2,
             run="toy",
@@ -521,7 +519,6 @@ def test_each_attribute_is_edited_in_its_own_region(networks, image_set, of_two_
             name="samples",
             shard=shard,
             candidates=tables[shard],
-            judged=[],
             composites=composites[shard],
             device=torch.device("cpu"),
             faces=2,
