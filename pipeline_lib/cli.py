@@ -105,15 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--labels", type=int, default=200, help="audited edits in all (default: 200)")
     plan.set_defaults(command=_plan)
 
-    again = commands.add_parser("replay", help="choose again among a run's candidates by other rules, in seconds")
-    again.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config of the run")
-    again.add_argument("--name", default="dataset", choices=("dataset", "samples"), help="image set (default: dataset)")
-    again.add_argument("--candidates", type=int, help="number of candidates, at most the run's (default: all)")
-    again.add_argument("--choose", choices=("seam", "strongest"), help="rule of the choice (default: the run's)")
-    again.add_argument("--threshold", type=float, default=0.5, help="probability that is a success (default: 0.5)")
-    again.add_argument("--no-veto", action="store_true", help="take candidates that have left their group too")
-    again.set_defaults(command=_replay)
-
     audit = commands.add_parser(
         "audit", help="draw images of a run, and write a page on which they are labelled by eye"
     )
@@ -404,28 +395,6 @@ def _plan(options: argparse.Namespace) -> int:
     if not (0 <= (options.failing or 0) <= 1 and options.labels >= 0):
         raise PipelineError("`--failing` is a share from 0 to 1, and `--labels` a number from 0; correct them")
     print_forecast(load_config(options.config), options.failing, options.labels)
-    return 0
-
-
-def _replay(options: argparse.Namespace) -> int:
-    from pipeline_lib.editing.replay import replay, yields_of
-
-    if not 0 < options.threshold < 1:
-        raise PipelineError("`--threshold` is a probability between 0 and 1; correct it")
-    config = load_config(options.config)
-    settings = config.rebalance
-    results = Path("results") / config.run
-    chosen = replay(
-        results,
-        options.name,
-        settings,
-        candidates=options.candidates,
-        choose=options.choose,
-        threshold=options.threshold,
-        veto=not options.no_veto,
-    )
-    table = yields_of(results, options.name, settings, chosen, config.evaluate.judge_candidates)
-    print(table.to_string(index=False, float_format="{:.3f}".format))
     return 0
 
 

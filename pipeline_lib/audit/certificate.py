@@ -39,7 +39,7 @@ from pipeline_lib.runtime.results import Result
 from pipeline_lib.runtime.revisions import stage
 
 #: Why nothing is known of unedited images.
-UNLABELLED, TOUCHED = "unlabelled", "touched"
+UNLABELLED = "unlabelled"
 
 
 class FoundTarget(Result):
@@ -179,8 +179,6 @@ def certify_targets(
     kept = table[~table["edited"]]
     labelled = set(attributes) <= set(table) and kept[attributes].notna().any().all()
     unknown = None if labelled else UNLABELLED
-    if "touched" in kept and kept["touched"].any():
-        unknown = TOUCHED
     holds = holds_of(kept, attributes) if labelled else {}
     counts = classes.count(holds) if unknown is None else None
     strata = edited_strata(classes, before, edits, known)

@@ -20,7 +20,6 @@ from pipeline_lib.config.data import (
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import (
     AVATAR_ATTRIBUTES,
-    AVATAR_EXCHANGEABLE,
     AVATAR_SETTABLE,
     CELEBA_ATTRIBUTES,
     RESERVED,
@@ -33,8 +32,6 @@ from pipeline_lib.config.sections import (
     GanTraining,
     Generator,
     Retrain,
-    refuse_unknown_attributes,
-    shared,
 )
 from pipeline_lib.config.studies import impossible_methods
 from pipeline_lib.runtime.errors import DataError
@@ -277,38 +274,11 @@ def check_sections(config: Config) -> None:
 
 
 def _check_attribute_loss(config: Config, retrain: Retrain) -> None:
-    """Check that detectors in the loss on attributes are differentiable, and the second independent of the others."""
-    used = {"detectors.selector": config.detectors.selector} if retrain.attributes else {}
-    if "second_selector" in retrain.baselines:
-        used["retrain.second_selector"] = retrain.second_selector
-    for key, network in used.items():
-        if network.backend == "onnx":
-            raise ValueError(
-                "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
-                f"remove `retrain.attributes` or use another backend for `{key}`"
-            )
-    if "second_selector" not in retrain.baselines:
-        return
-    refuse_unknown_attributes("retrain.second_selector", retrain.second_selector, config.detectors.attributes)
-    for judge, keys in (("selector", ("path", "seed")), ("referee", ("path", "seed", "half"))):
-        for key in keys:
-            if shared(retrain.second_selector, getattr(config.detectors, judge), key):
-                raise ValueError(
-                    f"`retrain.second_selector.{key}` equals `detectors.{judge}.{key}`; they must differ in it"
-                )
-
-
-def _check_ideal(config: Config) -> None:
-    """Check that edits can be drawn as they should be, and that the targets are met if all of them are."""
-    if not config.knows_ideal_edits:
+    """Check that the selector is differentiable if it is in the loss on attributes."""
+    if retrain.attributes and config.detectors.selector.backend == "onnx":
         raise ValueError(
-            "`retrain.baselines`: ideal edits can be drawn of avatars alone, for regions that show "
-            f"{', '.join(AVATAR_EXCHANGEABLE)}; remove `ideal`"
-        )
-    if config.rebalance.labels:
-        raise ValueError(
-            "`retrain.baselines`: by `rebalance.labels` more edits are planned than the targets need if all succeed; "
-            "remove `ideal`"
+            "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
+            "remove `retrain.attributes` or use another backend for `detectors.selector`"
         )
 
 
@@ -321,8 +291,6 @@ def check_networks(config: Config) -> None:
     if config.retrain:
         _check_local("retrain.training", config.retrain.training, config.data.resolution)
         _check_attribute_loss(config, config.retrain)
-        if "ideal" in config.retrain.baselines:
-            _check_ideal(config)
     _check_methods(config)
     _check_truncation(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:

@@ -146,7 +146,7 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     names = [f"image-{number}" for number in range(6)]
     results = tmp_path / "results"
     (results / "labels").mkdir(parents=True)
-    table = pd.DataFrame({"image_id": names, "edited": [True] * 5 + [False], "touched": False})
+    table = pd.DataFrame({"image_id": names, "edited": [True] * 5 + [False]})
     write_table(results / "labels/dataset_rebalanced.parquet", "assembled", table)
     plan = pd.DataFrame({"image_id": table.loc[table["edited"], "image_id"], "target": 0, "attribute": "smiling"})
     write_table(results / "plan/dataset.parquet", "plan", plan.assign(position=range(len(plan)), wanted=True))

@@ -258,11 +258,6 @@ def test_sham_edits_are_of_the_same_images_and_change_no_value(tmp_path):
     assert sham.drop(columns="wanted").equals(read_table(tmp_path / "plan.parquet", "plan").drop(columns="wanted"))
 
 
-def test_spares_do_not_go_with_touched_images():
-    with pytest.raises(ValueError, match="`spares` that are not needed stay untouched"):
-        Rebalance(targets=targets(0.5, 0.5), spares=0.1, edit={"touch": "all"})
-
-
 def test_as_many_more_edits_are_planned_as_make_up_for_those_that_failed():
     holds = draw(2000)
     plain, counts = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset")

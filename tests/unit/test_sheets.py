@@ -35,7 +35,7 @@ def results(tmp_path, write_shards):
     folder = tmp_path / "results"
     for made in ("labels", "plan"):
         (folder / made).mkdir(parents=True)
-    table = pd.DataFrame({"image_id": names, "edited": edited, "touched": False})
+    table = pd.DataFrame({"image_id": names, "edited": edited})
     write_table(folder / "labels/dataset_rebalanced.parquet", "assembled", table)
     plan = pd.DataFrame({"image_id": names[:EDITED], "position": range(EDITED), "target": 0, "attribute": "smiling"})
     write_table(folder / "plan/dataset.parquet", "plan", plan.assign(wanted=True))

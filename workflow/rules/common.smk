@@ -54,13 +54,10 @@ SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment;
 REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["edit"]["editor"]["kind"] == "latent-regression"
 # The trained detectors, of which the last is only in the loss of a GAN.
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
-if "second_selector" in checked.gans:
-    DETECTORS["second_selector"] = settings["retrain"]["second_selector"]
 # Detectors of which it must be seen that they are not the selector once more, as a network that is given could be.
 GIVEN = any(isinstance(network, GivenNetwork) for network in (checked.detectors.selector, checked.detectors.referee))
 SUSPECTED = ["referee"] if GIVEN else []
 DRAWN = checked.knows_ideal_edits  # whether the truth of an edit is known
-JUDGED = checked.evaluate.judge_candidates  # whether the referee scores every candidate of every edit
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A
 # job that is sent to a cluster has what it requests to itself, which is `max-threads` of the profile.
@@ -84,7 +81,7 @@ onstart:
 
 
 wildcard_constraints:
-    judge="selector|referee|second_selector",
+    judge="selector|referee",
     name="[a-z_]+",
     shard=r"\d+",
 

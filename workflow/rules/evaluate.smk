@@ -66,21 +66,6 @@ use rule timed as evaluate_edits with:
         settings=rebalance(),
 
 
-use rule timed as evaluate_frontier with:
-    input:
-        candidates=[path.format(name="dataset") for path in swaps("candidates")],
-        judged=[path.format(name="dataset") for path in swaps("judged")],
-        plan=f"{ROOT}/plan/dataset.parquet",
-        labels=f"{ROOT}/labels/dataset.parquet",
-    output:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    pathvars:
-        job="evaluate_frontier",
-    params:
-        stage=at_revision("evaluate_frontier"),
-        settings=rebalance(*HOW),
-
-
 use rule on_device as compare_regions with:
     input:
         images=images("samples"),
