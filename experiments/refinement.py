@@ -45,9 +45,9 @@ from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.inversion import Inverter
-from pipeline_lib.networks.optimization import OptimizingInverter
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.devices import tune_cpu
+from pipeline_lib.studies.methods.optimization import OptimizingInverter
 
 CONFIG, WEIGHTS = Path("config/config.yaml"), Path("resources/avatars-64")
 CPU = torch.device("cpu")

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from experiments.accept import Check, check_run
 from experiments.runs import run_workflow
+from pipeline_lib.config import load_config
 from pipeline_lib.runtime.files import write_json
 
 CONFIG = Path("config/config.yaml")
@@ -26,7 +26,7 @@ CONFIG = Path("config/config.yaml")
 
 def run_seed(seed: int, cores: int) -> list[Check]:
     """Run the default config with a seed, under a run name of its own, and check it."""
-    values = yaml.safe_load(CONFIG.read_text())
+    values = load_config(CONFIG).model_dump(mode="json")
     values |= {"run": f"{values['run']}-seed-{seed}", "seed": seed}
     return check_run(run_workflow(values, cores))
 

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from experiments.accept import Check, at_least, at_most
 from experiments.runs import run_workflow
+from pipeline_lib.config import load_config
 from pipeline_lib.report.figures import save_figure
 from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
 from pipeline_lib.runtime.files import read_json, write_json
@@ -42,8 +42,8 @@ MARKS = dict(zip(SHOWN, "osD^osx", strict=True))
 
 def config_of(name: str, seed: int) -> dict[str, Any]:
     """Return the config of a run: the default one with this bias, without any GAN."""
-    values = yaml.safe_load(CONFIG.read_text())
-    for section in ("generator", "encoder", "sample"):
+    values = load_config(CONFIG).model_dump(mode="json")
+    for section in ("preset", "generator", "encoder", "sample"):
         values.pop(section, None)
     often, seldom = SEVERITIES[name][0], 1 - SEVERITIES[name][1]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,11 @@ def pytest_configure() -> None:
     """Use one thread here and in child processes: more only slow tiny networks down."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+
+
+hypothesis.settings.register_profile("at-length", max_examples=2000, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("short", hypothesis.settings.get_profile("at-length"), max_examples=100)
+hypothesis.settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

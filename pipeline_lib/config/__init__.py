@@ -45,19 +45,16 @@ from pipeline_lib.config.data import (
     HuggingFaceData,
 )
 from pipeline_lib.config.messages import describe
+from pipeline_lib.config.presets import below
 from pipeline_lib.config.rebalance import (
     BoxRegion,
     Edit,
     Editor,
     Inpainting,
     LatentRegression,
-    Optimization,
-    OptimizationMethod,
     PartRegion,
     Poisson,
     Rebalance,
-    Translation,
-    TranslationMethod,
 )
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
@@ -81,7 +78,7 @@ from pipeline_lib.config.sections import (
     Square,
     Utility,
 )
-from pipeline_lib.config.studies import Studies, Translators, Variant
+from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Translators, Variant
 from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import SHIPPED
@@ -120,7 +117,6 @@ __all__ = [
     "MaskSampling",
     "OnnxNetwork",
     "OnnxParts",
-    "Optimization",
     "OptimizationMethod",
     "PartRegion",
     "Parts",
@@ -139,7 +135,6 @@ __all__ = [
     "TrainedHere",
     "TransformersNetwork",
     "TransformersParts",
-    "Translation",
     "TranslationMethod",
     "Translators",
     "Utility",
@@ -191,7 +186,7 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
         ConfigError: names the key, the value found and how to fix it.
     """
     try:
-        config = Config.model_validate(_normalised(values))
+        config = Config.model_validate(below(_normalised(values)))
         check_paths(config)
         config = resolve_values(config)
         for check in (check_attributes, check_names, check_targets, check_sections, check_networks):

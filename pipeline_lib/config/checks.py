@@ -26,7 +26,7 @@ from pipeline_lib.config.names import (
     RESERVED,
     group_name,
 )
-from pipeline_lib.config.rebalance import BoxRegion, Optimization, PartRegion, Translation
+from pipeline_lib.config.rebalance import BoxRegion, PartRegion
 from pipeline_lib.config.run import Config
 from pipeline_lib.config.sections import (
     Encoder,
@@ -279,12 +279,6 @@ def check_sections(config: Config) -> None:
             )
     if config.uses_generator and config.generator is None:
         raise ValueError("`generator` is missing, and `retrain` needs it; add it, or set `retrain: null`")
-    editor = config.rebalance.edit.editor
-    if isinstance(editor, Translation) and editor.method != "inpainting-network" and not config.rebalance.parts:
-        raise ValueError(
-            f"`rebalance.edit.editor.method: {editor.method}` learns from segmented parts, and a box that shows none "
-            "has no segmenter; set `rebalance.edit.region.shows`, or use inpainting-network"
-        )
 
 
 def _check_attribute_loss(config: Config, retrain: Retrain) -> None:
@@ -345,14 +339,11 @@ def check_networks(config: Config) -> None:
 
 def _check_methods(config: Config) -> None:
     """Check that the generator has the latents that the methods of the config optimise."""
-    editor, named = config.rebalance.edit.editor, config.studies.comparison.methods or []
-    given = [("rebalance.edit.editor.method", editor.method)] if isinstance(editor, Optimization) else []
-    given += [("studies.comparison.methods", method) for method in named]
-    for key, method in given:
+    for method in config.studies.comparison.methods or []:
         if method in impossible_methods(config.source_family):
             raise ValueError(
-                f"`{key}`: {method} is not possible with a generator of the architecture {config.source_family}; use "
-                "another method"
+                f"`studies.comparison.methods`: {method} is not possible with a generator of the architecture "
+                f"{config.source_family}; use another method"
             )
 
 

@@ -12,11 +12,6 @@ from pipeline_lib.config.columns import column_of, text_of
 from pipeline_lib.config.sections import PrecisionChoice
 from pipeline_lib.runtime.files import digest_of
 
-OptimizationMethod = Literal[
-    "lbfgs", "encode-lbfgs", "in-domain", "im2stylegan", "stylegan-projection", "multi-code", "deep-image-prior"
-]
-TranslationMethod = Literal["cyclegan", "spade", "inpainting-network"]
-
 
 def _from_name(value: Any) -> Any:
     """Let the name of an editor stand for its section with every default."""
@@ -92,32 +87,7 @@ class Inpainting(Section):
     )
 
 
-class Optimization(Section):
-    """Optimises a latent for each collage, as the methods that the paper compares itself with (4.2); slow."""
-
-    kind: Literal["optimization"] = Field(description="inversion by optimisation instead of a single pass")
-    method: OptimizationMethod = Field(
-        "encode-lbfgs",
-        description="lbfgs: from the best of 500 latents; encode-lbfgs: from the encoder's; in-domain: Adam from "
-        "there, held near what the encoder finds in the result; im2stylegan: Adam in W+; stylegan-projection: Adam in "
-        "w with noise, perceptual loss alone; multi-code: several z at once, of a progan; deep-image-prior: no GAN",
-    )
-    steps: Count = Field(500, description="steps for each image")
-
-
-class Translation(Section):
-    """A network that is trained to make whole images of collages, as some that the paper compares itself with (4.2)."""
-
-    kind: Literal["translation"] = Field("translation", description="a network without a pretrained generator")
-    method: TranslationMethod = Field(
-        description="cyclegan: from collages to images, without pairs; spade: from the segmented parts of the collage; "
-        "inpainting-network: fills what is unknown. Trained as `studies.translators` says"
-    )
-
-
-EditorSection = Annotated[
-    LatentRegression | Poisson | Inpainting | Optimization | Translation, Field(discriminator="kind")
-]
+EditorSection = Annotated[LatentRegression | Poisson | Inpainting, Field(discriminator="kind")]
 EditorName = Literal["latent-regression", "poisson"]
 Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
 

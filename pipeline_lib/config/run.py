@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,7 +10,7 @@ from pipeline_lib.config.backends import Parts, PartsBackend, TrainedHere, fill_
 from pipeline_lib.config.base import Count, Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
-from pipeline_lib.config.rebalance import LatentRegression, Optimization, PartRegion, Rebalance
+from pipeline_lib.config.rebalance import LatentRegression, PartRegion, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
 
@@ -18,6 +18,9 @@ from pipeline_lib.config.studies import Studies
 class Config(Section):
     """The config of a run."""
 
+    preset: Literal["avatars", "photos", "gpu-256"] | None = Field(
+        None, description="values to begin with, in pipeline_lib/config/presets/; those given here go before them"
+    )
     run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         "avatars", description="name of the run; its output is written to results/<run>/"
     )
@@ -87,7 +90,7 @@ class Config(Section):
     @property
     def uses_encoder(self) -> bool:
         """Whether the editor inverts collages with an encoder and a generator."""
-        return isinstance(self.rebalance.edit.editor, LatentRegression | Optimization)
+        return isinstance(self.rebalance.edit.editor, LatentRegression)
 
     @property
     def uses_generator(self) -> bool:

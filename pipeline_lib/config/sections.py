@@ -242,11 +242,6 @@ class EncoderTraining(Section):
 class Encoder(Section):
     """The masked encoder into the generator's latent space."""
 
-    architecture: Literal["resnet", "pyramid"] = Field(
-        "resnet",
-        description="network, if trained from scratch; resnet: latents from features averaged over the image, as in "
-        "the paper; pyramid: styles from a feature pyramid (pSp), for W+ alone",
-    )
     width: Count = Field(
         24, description="channels of the first stage, if trained from scratch; 64 in the published networks"
     )

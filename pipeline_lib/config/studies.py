@@ -7,9 +7,12 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from pipeline_lib.config.base import Count, Positive, Section
-from pipeline_lib.config.rebalance import OptimizationMethod, TranslationMethod
 from pipeline_lib.config.sections import PLAIN, Encoder
 
+OptimizationMethod = Literal[
+    "lbfgs", "encode-lbfgs", "in-domain", "im2stylegan", "stylegan-projection", "multi-code", "deep-image-prior"
+]
+TranslationMethod = Literal["cyclegan", "spade", "inpainting-network"]
 OnePass = Literal["poisson", "latent-regression", "finished", "all_losses", "pyramid", "in_domain"]
 Method = OnePass | OptimizationMethod | TranslationMethod
 METHODS = (*get_args(OnePass), *get_args(OptimizationMethod), *get_args(TranslationMethod))
@@ -46,8 +49,7 @@ class Encoders(Section):
         alike = WEIGHTS | self.model_dump() | PLAIN
         training = encoder.training.model_copy(update=alike | LEFT_OUT.get(variant, {}))
         mask = encoder.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
-        network = "pyramid" if variant == "pyramid" else "resnet"
-        return encoder.model_copy(update={"architecture": network, "weights": None, "mask": mask, "training": training})
+        return encoder.model_copy(update={"weights": None, "mask": mask, "training": training})
 
 
 class Translators(Section):
@@ -160,7 +162,7 @@ class Studies(Section):
 
     encoders: Encoders = Field(Encoders(), description="encoders that are trained for the studies alone")
     translators: Translators = Field(
-        Translators(), description="networks without a pretrained generator, for the comparison and as editors"
+        Translators(), description="networks without a pretrained generator, for the comparison"
     )
     composition: Composition = Field(Composition(), description="the quality of collages and of what is made of them")
     comparison: Comparison = Field(Comparison(), description="one pass against optimisation and other methods")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,73 +16,119 @@ INTRODUCTION = """\
 
 A run is one YAML file, by default `config/config.yaml`. It is checked before any job starts: an unknown key, a value
 out of its range, a missing file or an attribute that does not exist ends the run with one line that says how to mend
-it. Every key is listed here with its default; **a key without one must be given**."""
+it. A file may begin with `preset: avatars`, `photos` or `gpu-256`, and then gives what differs. Sections are in the
+order in which they are needed; **a key without a default must be given**. A key in brackets, such as `[part]`, is of
+that kind alone."""
+
+#: Sections of the config, those first that most runs set.
+ORDER = (
+    *("data", "rebalance", "detectors", "parts", "evaluate", "certify", "retrain", "generator", "encoder"),
+    *("sample", "published", "studies"),
+)
+
+
+class Row(NamedTuple):
+    """A key of a section: its place, what it may be, its default and its meaning."""
+
+    key: str
+    values: str
+    default: str
+    meaning: str
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a config.
 
-    What spans several keys, such as overlapping targets, no schema can say: `pipeline_lib.config` checks it.
+    What spans several keys, such as overlapping targets, no schema can say, nor what a preset gives:
+    `pipeline_lib.config` checks it.
     """
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    whole = Config.model_json_schema()
+    for section in (whole, *whole["$defs"].values()):
+        section.pop("required", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
 def config_reference() -> str:
-    """Return the Markdown of `config/README.md`: a table of keys for each section of the config."""
+    """Return the Markdown of `config/README.md`: a table of keys for each part of the config."""
     root = Config.model_json_schema()
-    sections: dict[str, list[str]] = {}
-    for name, place in _walk(root, "", root["$defs"]):
-        sections.setdefault(name, []).append(place)
-    blocks = [INTRODUCTION, _table(root, root["$defs"])]
-    for name, places in sections.items():
-        section = root["$defs"][name]
-        level = "#" * (2 + places[0].count("."))
-        blocks.append(f'{level} <a id="{name.lower()}"></a>{_title(section, places)}')
-        blocks += [section["description"], _table(section, root["$defs"])]
-    return "\n\n".join(blocks) + "\n"
+    top = [key for key, node in root["properties"].items() if not list(_references(node))]
+    if unlisted := root["properties"].keys() - {*top, *ORDER}:
+        raise ValueError(f"config reference: {', '.join(unlisted)} have no place in ORDER; add them")
+    shown: dict[str, str] = {}  # where each section has its rows
+    lines = [INTRODUCTION, "", *_table([_joined(key, [root["properties"][key]], {}) for key in top])]
+    for section in ORDER:
+        node = root["properties"][section]
+        kinds = node.get("discriminator", {})
+        chosen = (
+            f" Its `{kinds['propertyName']}` is {', '.join(f'`{kind}`' for kind in kinds['mapping'])}." if kinds else ""
+        )
+        lines += ["", f"## `{section}`: {node['description']}", *([chosen.strip()] if chosen else []), ""]
+        lines += _table(list(_rows(node, "", section, root["$defs"], shown)))
+    return "\n".join(lines) + "\n"
 
 
-def _title(section: dict[str, Any], places: list[str]) -> str:
-    """Name a section as a config does: by its place and, of several kinds, by the key that chooses it."""
-    kinds = [f" with `{key}: {node['const']}`" for key, node in section["properties"].items() if "const" in node]
-    return ", ".join(f"`{place}`" for place in places) + "".join(kinds)
+def _rows(
+    node: dict[str, Any], place: str, section: str, definitions: dict[str, Any], shown: dict[str, str]
+) -> Iterator[Row]:
+    """Yield a row for each key below a node; a key that several kinds of a section have is one row."""
+    names = list(_references(node))
+    found: dict[str, dict[str, dict[str, Any]]] = {}  # key, kind, schema
+    for name in names:
+        shown[name] = f"{section}.{place}".rstrip(".")
+        properties = definitions[name]["properties"]
+        kind = next((str(inner["const"]) for inner in properties.values() if "const" in inner), "")
+        for key, inner in properties.items():
+            if "const" not in inner:
+                found.setdefault(key, {})[kind] = inner
+    for key, by_kind in found.items():
+        label = f"{place}{key}" + (f" [{', '.join(by_kind)}]" if len(by_kind) < len(names) else "")
+        below = [name for inner in by_kind.values() for name in _references(inner)]
+        row = _joined(label, list(by_kind.values()), definitions)
+        if not below:
+            yield row
+        elif below[0] in shown:
+            yield row._replace(values=f"as `{shown[below[0]]}`")
+        else:
+            inside = list(_rows(next(iter(by_kind.values())), f"{place}{key}.", section, definitions, shown))
+            if len(inside) > 1:
+                yield row
+                yield from inside
+            else:  # a section of one key needs no row of its own
+                yield from (only._replace(meaning=f"{row.meaning}: {only.meaning}") for only in inside)
 
 
-def _walk(section: dict[str, Any], place: str, definitions: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (definition, place in the YAML) of every section below `section`, each before what it holds."""
-    for key, node in section["properties"].items():
-        path = f"{place}.{key}".removeprefix(".")
-        for name in _references(node):
-            below = f"{path}[]" if node.get("type") == "array" else path
-            yield name, below
-            yield from _walk(definitions[name], below, definitions)
+def _joined(key: str, nodes: list[dict[str, Any]], definitions: dict[str, Any]) -> Row:
+    """Return the row of a key of one or more kinds, whose values, defaults and meanings may differ."""
+    values = "section" if list(_references(nodes[0])) else "; ".join(dict.fromkeys(map(_values, nodes)))
+    defaults = dict.fromkeys(_default(node, definitions) for node in nodes)
+    return Row(
+        key, values, "; ".join(filter(None, defaults)), "; ".join(dict.fromkeys(n["description"] for n in nodes))
+    )
 
 
-def _references(node: dict[str, Any]) -> list[str]:
-    """Return the names of the definitions that a schema node leads to."""
+def _table(rows: list[Row]) -> list[str]:
+    lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for row in rows:
+        name, _, kinds = row.key.partition(" ")
+        cells = [f"`{name}` {kinds}".strip(), *row[1:]]
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return lines
+
+
+def _references(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the definitions that a schema node leads to."""
     if "$ref" in node:
-        return [node["$ref"].rsplit("/", 1)[-1]]
-    inner = [*node.get("anyOf", []), *node.get("oneOf", []), *([node["items"]] if "items" in node else [])]
-    return [name for option in inner for name in _references(option)]
-
-
-def _table(section: dict[str, Any], definitions: dict[str, Any]) -> str:
-    rows = ["| key | values | default | meaning |", "|---|---|---|---|"]
-    for key, node in section["properties"].items():
-        cells = [f"`{key}`", _values(node), _default(node, definitions), node["description"]]
-        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(rows)
+        yield node["$ref"].rsplit("/", 1)[-1]
+    items = [node["items"]] if isinstance(node.get("items"), dict) else []
+    mapped = [node["additionalProperties"]] if isinstance(node.get("additionalProperties"), dict) else []
+    for option in (*node.get("anyOf", ()), *node.get("oneOf", ()), *items, *mapped):
+        yield from _references(option)
 
 
 def _values(node: dict[str, Any]) -> str:
     """Describe in words what a schema node admits."""
-    if "discriminator" in node:
-        kinds = [f"[`{kind}`]({_anchor(option)})" for kind, option in node["discriminator"]["mapping"].items()]
-        return f"section, by its `{node['discriminator']['propertyName']}`: {', '.join(kinds)}"
     if "anyOf" in node:
-        return " or ".join(_values(option) for option in node["anyOf"])
-    if "$ref" in node:
-        return f"[section]({_anchor(node['$ref'])})"
+        return " or ".join(dict.fromkeys(_values(option) for option in node["anyOf"]))
     if "const" in node:
         return f"`{node['const']}`"
     if "enum" in node:
@@ -90,23 +136,14 @@ def _values(node: dict[str, Any]) -> str:
     return _TYPES[node["type"]](node)
 
 
-def _anchor(reference: str) -> str:
-    return f"#{reference.rsplit('/', 1)[-1].lower()}"
-
-
 def _array(node: dict[str, Any]) -> str:
     if "prefixItems" in node:
         return "list: " + ", ".join(_values(item) for item in node["prefixItems"])
-    items = _values(node["items"]).replace("[section]", "[sections]")
-    return f"list of {items}" + (f", at least {node['minItems']}" if "minItems" in node else "")
+    return f"list of {_values(node['items'])}"
 
 
 def _string(node: dict[str, Any]) -> str:
-    if node.get("format") == "path":
-        return "path of a file"
-    if node.get("format") == FOLDER:
-        return "path of a folder"
-    return f"text that matches `{node['pattern']}`" if "pattern" in node else "text"
+    return {"path": "file", FOLDER: "folder"}.get(node.get("format", ""), "text")
 
 
 def _number(node: dict[str, Any]) -> str:
@@ -121,22 +158,20 @@ _TYPES = {
     "integer": _number,
     "null": lambda _: "`null`",
     "number": _number,
-    "object": lambda node: f"mapping of names to {_values(node['additionalProperties'])}",
+    "object": lambda node: f"names to {_values(node['additionalProperties'])}",
     "string": _string,
 }
 
 
 def _default(node: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """Return a key's default as YAML; of a section, its kind and what differs from that section's own defaults."""
+    """Return a key's default as YAML; of a section, what differs from that section's own defaults."""
     if "default" not in node:
         return ""
     value = node["default"]
-    if isinstance(value, dict) and _references(node):
-        chosen = next((n["discriminator"] for n in (node, *node.get("anyOf", ())) if "discriminator" in n), None)
-        reference = chosen["mapping"][value[chosen["propertyName"]]] if chosen else _references(node)[0]
-        own = definitions[reference.rsplit("/", 1)[-1]]["properties"]
-        value = {key: found for key, found in value.items() if "const" in own[key] or own[key].get("default") != found}
+    if isinstance(value, dict) and (names := list(_references(node))):
+        own = definitions[names[0]]["properties"]
+        value = {key: found for key, found in value.items() if own.get(key, {}).get("default", found) != found}
         if not value:
-            return "see section"
+            return ""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"))
     return f"`{text.removesuffix('...' + chr(10)).strip()}`"  # YAML ends a lone scalar with dots

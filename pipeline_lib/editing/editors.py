@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Edit, Inpainting, Optimization, Poisson, Translation
+from pipeline_lib.config import Edit, Inpainting, Poisson
 from pipeline_lib.editing.editor import Editor, Wish
 from pipeline_lib.editing.inpainting import InpaintingEditor
-from pipeline_lib.editing.translation import open_translation
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.networks.inversion import Inverter, open_inverter
-from pipeline_lib.networks.optimization import OptimizingInverter
 from pipeline_lib.runtime.errors import ConfigError
 
 
 class LatentRegressionEditor:
-    """The collage passes once through the masked encoder and the frozen generator (paper Eq. 4), or is optimised."""
+    """The collage passes once through the masked encoder and the frozen generator (paper Eq. 4)."""
 
-    def __init__(self, inverter: Inverter | OptimizingInverter):
+    def __init__(self, inverter: Inverter):
         self._inverter = inverter
         self.precision = inverter.precision
 
@@ -55,7 +52,6 @@ def open_editor(
     precision: list[Path],
     device: torch.device,
     compile: bool | None = None,
-    model: Sequence[Path] = (),
 ) -> Editor:
     """Open the editor that the config names.
 
@@ -66,7 +62,6 @@ def open_editor(
         precision: report of the encoder's training, likewise.
         device: where to compute.
         compile: whether to compile networks; None: on a GPU.
-        model: files of a translation's network, see `open_translation`.
 
     Raises:
         ConfigError: the editor needs weights that are not given.
@@ -76,15 +71,10 @@ def open_editor(
         return PoissonEditor()
     if isinstance(settings.editor, Inpainting):
         return InpaintingEditor(settings.editor, device)
-    if isinstance(settings.editor, Translation):
-        return open_translation(settings.editor.method, model, device)
     if not (encoder and generator and precision):
         raise ConfigError(
             f"`rebalance.edit.editor`: {settings.editor.kind} needs an encoder and its generator; none are given"
         )
-    if isinstance(settings.editor, Optimization):
-        how = settings.editor
-        return LatentRegressionEditor(OptimizingInverter(encoder[0], generator[0], how.method, how.steps, device))
     return LatentRegressionEditor(
         open_inverter(encoder[0], generator[0], device, settings.precision, precision[0], compile)
     )

@@ -137,7 +137,7 @@ def swap_parts(
         device: where to compute.
         faces: images edited at a time, each with all its candidates; None chooses by device.
     """
-    editor = open_editor(settings.edit, encoder, generator, precision, device, model=model)
+    editor = open_editor(settings.edit, encoder, generator, precision, device)
     detector = load_weights(selector, Detector, device)
     other = load_weights(referee[0], Detector, device) if referee else None
     edits, resolution = read_table(plan, "plan"), resolution_of(images[0])

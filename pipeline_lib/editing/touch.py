@@ -59,7 +59,7 @@ def touch_images(
     """
     edit = settings.first_attribute().edit  # of the only one
     image_set = ImageSet(images, parts, parts_of(edit.region))
-    editor = open_editor(edit, encoder, generator, precision, device, model=model)
+    editor = open_editor(edit, encoder, generator, precision, device)
     resolution = image_set.pixels.shape[1]
     count = faces_at_a_time(device, 1, resolution)
     # whole batches of one size, as for edits: rounding depends on the batch

@@ -19,11 +19,9 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.published import recognise
-from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
-from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.files import atomic_path, digest_of_files
 from pipeline_lib.runtime.revisions import made_by
@@ -35,7 +33,6 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
         ProGANGenerator,
         Discriminator,
         ResNetEncoder,
-        PyramidEncoder,
         PlainClassifier,
         ResidualClassifier,
         BackboneClassifier,
@@ -44,10 +41,14 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
         UNetSegmenter,
         OnnxSegmenter,
         TransformersSegmenter,
-        ResNetTranslator,
-        LayoutGenerator,
     )
 }
+
+
+def register(network: type[nn.Module]) -> type[nn.Module]:
+    """Let `load_weights` know a network of another room, as a decorator of its class."""
+    ARCHITECTURES[network.architecture] = network
+    return network
 
 
 def save_weights(path: str | Path, network: nn.Module, provenance: dict[str, Any], half: bool = False) -> None:

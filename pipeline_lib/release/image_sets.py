@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_lib.config import Config, Inpainting, PartRegion, Translation
+from pipeline_lib.config import Config, Inpainting, PartRegion
 from pipeline_lib.data.shards import iterate_shards, open_shard, resolution_of
 from pipeline_lib.data.tables import SCHEMAS, read_arrow
 from pipeline_lib.release.confirmed import confirm_edits
@@ -306,9 +306,6 @@ def _own_files(run: Path, config: Config) -> list[Path]:
     editor = config.rebalance.edit.editor
     if isinstance(editor, Inpainting):
         return files_below([editor.path])
-    if isinstance(editor, Translation):
-        names = [f"translators/{editor.method}", *(["segmenter"] if editor.method == "spade" else [])]
-        return [run / f"models/{name}.safetensors" for name in names]
     return []
 
 

@@ -39,10 +39,6 @@ CHANGES = {"unchanged": "none", "blur": "blur", "resampling": "resampling", "jpe
 EDITORS = {
     "latent-regression": "the collage was passed once through a masked latent-regression encoder and a frozen GAN "
     "(Chai, Wulff and Isola, ICLR 2021, section A.2.1)",
-    "optimization": "an image with the same known pixels was found by optimisation (a method compared in Chai, Wulff "
-    "and Isola, ICLR 2021, section 4.2)",
-    "translation": "an image was made of the collage by a network that was trained on the run's images, without a "
-    "pretrained GAN (a method compared in Chai, Wulff and Isola, ICLR 2021, section 4.2)",
     "poisson": "its colours were fitted to those around it by Poisson blending (Pérez, Gangnet and Blake 2003), "
     "without a network",
 }

@@ -1,6 +1,6 @@
 """Data-parallel training in several processes, each with a device and a share of every batch, started by torchrun.
 
-`torchrun --nnodes 2 --nproc-per-node 8 -m pipeline_lib stage train_generator ...` trains on two nodes. Every process
+`torchrun --nnodes 2 --nproc-per-node 8 -m pipeline_lib tools stage train_generator ...` trains on two nodes. Every process
 makes the same draws as a single process and keeps its own rows, so the result is the same up to rounding.
 """
 

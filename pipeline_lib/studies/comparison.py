@@ -14,7 +14,8 @@ from torch import Tensor
 from pipeline_lib.config import AvatarData, Edit, Evaluate, OptimizationMethod, Studies, TranslationMethod
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
-from pipeline_lib.editing.editors import open_editor
+from pipeline_lib.editing.editor import Editor
+from pipeline_lib.editing.editors import LatentRegressionEditor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
@@ -22,10 +23,13 @@ from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
 from pipeline_lib.imaging.transfer import as_pixels
+from pipeline_lib.networks.inversion import open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.collages import Layers, blend_layers, draw_collages, lay
+from pipeline_lib.studies.methods.optimization import OptimizingInverter
+from pipeline_lib.studies.methods.translation_editors import open_translation
 from pipeline_lib.studies.rows import groups_of, mean_row, not_done, over, write_arrays, write_rows
 
 STUDY = "comparison"
@@ -151,13 +155,16 @@ def _opened(
     """Return a function from layers, collages and known pixels to whole images (n, 3, H, W), and its precision."""
     if method == "poisson":
         return lambda layers, collage, known: blend_layers(layers), "float32"
-    editor = {"kind": "latent-regression"}
+    opened: Editor
     if method in get_args(TranslationMethod):
-        editor = {"kind": "translation", "method": method}
-    if method in get_args(OptimizationMethod):
-        editor = {"kind": "optimization", "method": method, "steps": settings.comparison.steps}
-    named = Edit.model_validate(edit.model_dump() | {"editor": editor, "refine": 0})
-    opened = open_editor(named, [encoder], [generator], [precision], device, compile=False, model=model)
+        opened = open_translation(method, model, device)
+    elif method in get_args(OptimizationMethod):
+        inverter = OptimizingInverter(encoder, generator, method, settings.comparison.steps, device)
+        opened = LatentRegressionEditor(inverter)
+    else:
+        opened = LatentRegressionEditor(
+            open_inverter(encoder, generator, device, edit.precision, precision, compile=False)
+        )
 
     def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
         masks = Masks(torch.zeros_like(known), 1 - known)

@@ -21,7 +21,6 @@ from pipeline_lib.networks.distances import PerceptualDistance, open_distance
 from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.inversion import probe_precision
-from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.devices import compiled, precision_on
 from pipeline_lib.runtime.errors import ConfigError, WeightsError
@@ -274,19 +273,33 @@ def train_encoder(
         _check_fit(network, source[0], frozen, settings)
     else:
         network = new_encoder(frozen, settings, seed)
-    distance = open_distance(settings.training.distance)
-    if first := settings.training.of_latents():
-        alone = settings.model_copy(update={"training": first})
-        task = EncoderTask(network, frozen, distance, alone, seed, device, name="train_encoder_latents")
-        run(task, checkpoints / f"{task.name}-{key}")
-    task = EncoderTask(network, frozen, distance, settings, seed, device)
-    if task.total_steps:
-        run(task, checkpoints / f"{task.name}-{key}")
+    task = fit_encoder(network, frozen, settings, seed, checkpoints, key, device)
     if ranks.rank():
         return
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
     _, images, known = task.draw(batch_for(frozen.resolution, PROBED), "probe")
     write_json(report, {"inversion": probe_precision(network.eval(), frozen, images, known, device)})
+
+
+def fit_encoder(
+    network: ResNetEncoder,
+    generator: Generator,
+    settings: EncoderSection,
+    seed: int,
+    checkpoints: Path,
+    key: str,
+    device: torch.device,
+) -> EncoderTask:
+    """Train an encoder in place, on latents alone first if the config says so; returns the task of the training."""
+    distance = open_distance(settings.training.distance)
+    if first := settings.training.of_latents():
+        alone = settings.model_copy(update={"training": first})
+        task = EncoderTask(network, generator, distance, alone, seed, device, name="train_encoder_latents")
+        run(task, checkpoints / f"{task.name}-{key}")
+    task = EncoderTask(network, generator, distance, settings, seed, device)
+    if task.total_steps:
+        run(task, checkpoints / f"{task.name}-{key}")
+    return task
 
 
 def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, settings: EncoderSection) -> None:
@@ -300,18 +313,11 @@ def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, setting
             )
 
 
-def new_encoder(generator: Generator, settings: EncoderSection, seed: int) -> ResNetEncoder:
-    """Return an untrained encoder for a generator.
-
-    Raises:
-        ConfigError: the encoder is a feature pyramid, and the generator has no W+.
-    """
-    if settings.architecture == "pyramid" and len(generator.latent_shape) == 1:
-        raise ConfigError(
-            f"`encoder.architecture: pyramid` predicts W+, which a {generator.architecture} has not; set resnet"
-        )
+def new_encoder(
+    generator: Generator, settings: EncoderSection, seed: int, network: type[ResNetEncoder] = ResNetEncoder
+) -> ResNetEncoder:
+    """Return an untrained encoder for a generator."""
     torch.manual_seed(seeding.derive(seed, "encoder weights"))
-    network = PyramidEncoder if settings.architecture == "pyramid" else ResNetEncoder
     encoder = network(
         generator.latent_shape,
         width=settings.width,

@@ -13,10 +13,10 @@ from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.report.studies import studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import adaptation
 from pipeline_lib.studies.adaptation import ADAPTED, METRICS, TRAINED, study_adaptation
+from pipeline_lib.studies.report import studies_page
 from pipeline_lib.training.adapt import adapt_encoder
 
 SIDE, COUNT = 32, 6

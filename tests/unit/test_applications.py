@@ -10,12 +10,12 @@ import torch
 from pipeline_lib.config import Edit, Evaluate, Studies
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import plot_pictures, studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import discovery, illumination, multimodal
 from pipeline_lib.studies.discovery import area_outside, draw_superpixel, superpixels
 from pipeline_lib.studies.illumination import darker, left_half, shares
 from pipeline_lib.studies.multimodal import differences
+from pipeline_lib.studies.report import plot_pictures, studies_page
 
 SIDE, COUNT = 32, 12
 NAMES = ["background", "mouth"]

@@ -17,12 +17,12 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.networks.progan import ProGANGenerator
-from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.networks.transformers_model import TransformersClassifier, TransformersSegmenter
-from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime.errors import WeightsError
+from pipeline_lib.studies.methods.pyramid import PyramidEncoder
+from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator
 
 PREPROCESS = {"side": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 VIT = {

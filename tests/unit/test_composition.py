@@ -11,11 +11,11 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import plot_pictures
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import composition
 from pipeline_lib.studies.collages import Layers, as_rectangles, blend_layers, fill, gather_layers, lay
 from pipeline_lib.studies.composition import study_composition
+from pipeline_lib.studies.report import plot_pictures
 
 SIDE = 32
 FILES = "encoder", "rgb", "alike", "generator", "precision"

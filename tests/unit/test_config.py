@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline_lib.config import BoxRegion, load_config, named_files, parse_config
+from pipeline_lib.config import BoxRegion, PartRegion, load_config, named_files, parse_config
 from pipeline_lib.config import values as values_of_columns
 from pipeline_lib.config.names import IMAGE_SETS, RESERVED
 from pipeline_lib.data.tables import OPEN, SCHEMAS
@@ -73,12 +73,18 @@ def test_a_config_survives_being_dumped_and_read(tmp_path: Path) -> None:
     assert config.rebalance.edit.region == BoxRegion()
 
 
-def test_the_shipped_config_is_sound_but_for_its_weights() -> None:
-    path = Path(__file__).parents[2] / "config" / "config.yaml"
-    values = yaml.safe_load(path.read_text())
-    for section in ("generator", "encoder"):
-        values[section] = {"training": {"kimg": 1}}
-    assert parse_config(values).run == "avatars"
+def test_a_preset_gives_what_a_config_does_not() -> None:
+    values = MINIMAL | {"preset": "photos", "data": {"reader": "avatars"}, "seed": 3}
+    config = parse_config(values)
+    assert (config.seed, config.data.reader, config.evaluate.resamples) == (3, "avatars", 1000)
+    assert config.retrain is not None  # the preset's null is below it
+    assert config.rebalance.edit.editor.kind == "poisson"
+    part = {"rebalance": MINIMAL["rebalance"] | {"edit": {"region": {"kind": "part", "name": "eyes"}}}}
+    assert parse_config(values | part).rebalance.edit.region == PartRegion(name="eyes")  # of another kind: not merged
+    assert parse_config(config.model_dump(mode="json")) == config
+    assert refusal(MINIMAL | {"preset": "foto"}).endswith("did you mean `photos`?")
+    wrong = values | {"evaluate": {"resample": 3}}
+    assert refusal(wrong) == "my.yaml: unknown key `evaluate.resample`; did you mean `resamples`?"
 
 
 @pytest.mark.parametrize(
@@ -563,12 +569,6 @@ def test_a_missing_network_is_named_with_what_needs_it(editor: str, retrain: Any
     assert message.startswith(f"my.yaml: `{missing}` is missing, and {reason}")
 
 
-def test_a_network_that_learns_from_parts_is_refused_without_a_segmenter() -> None:
-    values = changed("rebalance.edit.editor", {"kind": "translation", "method": "spade"})
-    values["rebalance"]["edit"]["region"] = {"kind": "box", "shows": None}
-    assert "`rebalance.edit.editor.method: spade` learns from segmented parts" in refusal(values)
-
-
 @pytest.mark.parametrize("family", ["progan", "stylegan2"])
 def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> None:
     values = changed("generator.architecture", family)
@@ -581,8 +581,6 @@ def test_a_generator_without_truncation_is_not_sampled_with_it(family: str) -> N
 
 
 def test_a_method_for_latents_that_the_generator_lacks_is_refused() -> None:
-    values = changed("rebalance.edit.editor", {"kind": "optimization", "method": "multi-code"})
-    assert "`rebalance.edit.editor.method`: multi-code is not possible with a generator of the arch" in refusal(values)
     values = changed("studies", {"comparison": {"methods": ["latent-regression", "multi-code"]}})
     assert "`studies.comparison.methods`: multi-code is not possible" in refusal(values)
 

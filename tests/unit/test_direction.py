@@ -10,11 +10,11 @@ import torch
 from pipeline_lib.config import Evaluate, Rebalance, Studies
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import direction
 from pipeline_lib.studies.direction import ATTRIBUTE, GROUP, L1, LEARNED, METHODS, UNCHANGED, study_direction
 from pipeline_lib.studies.interpolation import COMPOSITION, LATENT
+from pipeline_lib.studies.report import studies_page
 
 SIDE, COUNT = 32, 80
 CODES = np.zeros((SIDE, SIDE), np.int64)

@@ -10,10 +10,10 @@ import torch
 from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import independence_figure, plot_independence
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import independence
 from pipeline_lib.studies.independence import replace_parts, study_independence, variation_maps, variation_outside
+from pipeline_lib.studies.report import independence_figure, plot_independence
 from pipeline_lib.studies.rows import collect_studies, mean_row
 
 NAMES = ["background", "skin", "mouth"]

@@ -11,7 +11,6 @@ from pipeline_lib.config import Evaluate, Studies
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.report.studies import picture_grid, plot_pictures, studies_page
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.studies import interpolation
 from pipeline_lib.studies.interpolation import (
@@ -23,6 +22,7 @@ from pipeline_lib.studies.interpolation import (
     rows_of,
     study_interpolation,
 )
+from pipeline_lib.studies.report import picture_grid, plot_pictures, studies_page
 
 SIDE = 16
 NAMES = ["background", "skin", "mouth"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_lib.config import FolderData
@@ -320,7 +320,6 @@ def plain_reading(suffix, text):
     return {image: tuple(values[cell] for cell in cells) for image, cells in labels.items()}
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
 @given(tables())
 def test_any_table_gives_the_labels_of_a_plain_reading_or_one_line(table):
     suffix, text = table

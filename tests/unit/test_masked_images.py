@@ -11,12 +11,12 @@ import torch
 from pipeline_lib.config import Encoder, Evaluate, MaskSampling, Studies, parse_config
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.blur import gaussian_blur
-from pipeline_lib.report.studies import plot_pictures, studies_page
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.studies import ablation, completion
 from pipeline_lib.studies.ablation import ALL, ENCODERS, NO_LATENT, NO_PERCEPTUAL, study_ablation
 from pipeline_lib.studies.completion import HOLES, RGB, RGBM, study_completion
 from pipeline_lib.studies.masked import masked_images
+from pipeline_lib.studies.report import plot_pictures, studies_page
 from pipeline_lib.studies.rows import GROUPS, groups_of
 
 SIDE, COUNT = 32, 60

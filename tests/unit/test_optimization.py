@@ -7,18 +7,16 @@ from typing import get_args
 import pytest
 import torch
 
-from pipeline_lib.config import Edit, OptimizationMethod
-from pipeline_lib.editing.editors import open_editor
-from pipeline_lib.imaging.collages import Masks
+from pipeline_lib.config import OptimizationMethod
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.distances import perceptual_distances
 from pipeline_lib.networks.encoder import ResNetEncoder
-from pipeline_lib.networks.optimization import OptimizingInverter, ramp
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.studies.methods.optimization import OptimizingInverter, ramp
 
 SIDE = 32
 CPU = torch.device("cpu")
@@ -114,18 +112,6 @@ def test_a_progan_goes_on_from_the_features_of_any_block(size, models):
         features = generator.features_at(latents, size)
         assert features.shape == (2, 16, size, size)
         assert generator.synthesize_from(features, size).equal(generator.synthesize(latents))
-
-
-def test_a_config_can_name_it_as_its_editor(models, task):
-    encoder, generator, _ = models["stylegan2"]
-    settings = Edit(editor={"kind": "optimization", "method": "encode-lbfgs", "steps": 4})
-    editor = open_editor(settings, [encoder], [generator], [encoder], CPU)
-    (images, known), pasted = task, torch.zeros(2, 1, SIDE, SIDE)
-    pasted[:, :, 8:16, 8:16] = 1
-    made = editor(images, images.flip(0), Masks(pasted=pasted, unknown=1 - known))
-    collage = torch.where(pasted.bool(), images.flip(0), images)
-    expected = OptimizingInverter(encoder, generator, "encode-lbfgs", 4, CPU)(collage, known)
-    assert made.equal(expected)
 
 
 def test_the_learning_rate_of_a_projection_rises_and_falls():

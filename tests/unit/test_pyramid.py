@@ -8,11 +8,9 @@ import torch
 from pipeline_lib.config import Encoder
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
-from pipeline_lib.networks.progan import ProGANGenerator
-from pipeline_lib.networks.pyramid import PyramidEncoder
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.runtime.errors import ConfigError
-from pipeline_lib.training.encoder import train_encoder
+from pipeline_lib.studies.methods.pyramid import PyramidEncoder
+from pipeline_lib.studies.methods.training import train_study_encoder
 
 SIDE, LAYERS, STYLE = 32, 8, 16
 CPU = torch.device("cpu")
@@ -65,26 +63,25 @@ def test_it_starts_near_a_latent_and_comes_back_from_its_file(tmp_path):
 
 def train(generator, folder):
     save_weights(folder / "generator", generator.eval(), {})
-    train_encoder(
+    train_study_encoder(
+        images=[],
         generator=folder / "generator",
-        settings=Encoder(architecture="pyramid", width=4, training={"kimg": 0.008, "batch": 4}),
-        source=[],
+        variant="pyramid",
+        settings=Encoder(width=4, training={"kimg": 0.008, "batch": 4}),
+        width=4,
         seed=0,
         checkpoints=folder / "checkpoints",
         encoder=folder / "encoder.safetensors",
-        report=folder / "encoder.json",
         device=CPU,
     )
     return load_weights(folder / "encoder.safetensors")
 
 
-def test_a_config_can_name_it(tmp_path):
+def test_it_is_trained_as_the_others(tmp_path):
     trained = train(StyleGAN2Generator(SIDE, [16] * 4, STYLE, 2, noise=False), tmp_path)
     assert isinstance(trained, PyramidEncoder)
 
 
 def test_a_generator_without_w_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"`encoder.architecture: pyramid` predicts W\+, which a progan has not"):
-        train(ProGANGenerator(SIDE, [16] * 4, STYLE), tmp_path)
     with pytest.raises(ValueError, match=r"needs W\+, not a latent of shape \(16,\)"):
         PyramidEncoder((16,))

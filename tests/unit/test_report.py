@@ -1398,5 +1398,5 @@ def test_what_was_tried_for_an_edit_is_said_as_it_was(changes, said):
 
 def test_every_kind_of_editor_has_its_sentence():
     kinds = {get_args(section.model_fields["kind"].annotation)[0] for section in get_args(get_args(EditorSection)[0])}
-    assert {"latent-regression", "translation"} < kinds
+    assert {"latent-regression"} < kinds
     assert kinds - {"inpainting"} == set(tables.EDITORS)  # inpainting is said in other words

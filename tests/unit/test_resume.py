@@ -114,18 +114,19 @@ def gan(files, init="scratch", attributes=None, architecture="stylegan2", **trai
     }
 
 
-def encoder(files, generator="generator", architecture="resnet", **training):
+def encoder(files, generator="generator", **training):
     return "train_encoder", {
         "generator": files[generator],
-        "settings": {"width": 4, "architecture": architecture, "training": ENCODER | training},
+        "settings": {"width": 4, "training": ENCODER | training},
         "source": [],
         "seed": 3,
         "report": files["labels"].with_name("report.json"),
     }
 
 
-def in_domain(files):
-    return "train_in_domain_encoder", {
+def study_encoder(files, variant):
+    return "train_study_encoder", {
+        "variant": variant,
         "images": files["images"],
         "generator": files["generator"],
         "settings": {"width": 4, "training": ENCODER},
@@ -162,12 +163,12 @@ TRAININGS = {
         files, init="source", attributes={"weight": 1.0}, local=LOCAL | {"channels": [8, 8, 8]}
     ),
     "encoder of W+": lambda files: encoder(files, local={"top": 0.01, "left": 0.01, "side": 0.98}, collages=0.5),
-    "pyramid": lambda files: encoder(files, architecture="pyramid"),
+    "pyramid": lambda files: study_encoder(files, "pyramid"),
     "encoder of z, latents first": lambda files: encoder(files, "progan", latents_kimg=0.096),
-    "in-domain encoder": in_domain,
+    "in-domain encoder": lambda files: study_encoder(files, "in_domain"),
     **{method: lambda files, m=method: translator(files, m) for method in ("cyclegan", "spade", "inpainting-network")},
 }
-WEIGHTS = {"train_generator": "generator", "train_encoder": "encoder", "train_in_domain_encoder": "encoder"}
+WEIGHTS = {"train_generator": "generator", "train_encoder": "encoder", "train_study_encoder": "encoder"}
 
 
 def train(training, folder):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pipeline_lib import runs
+from pipeline_lib tools import runs
 from pipeline_lib.cli import main
 from pipeline_lib.runtime.files import SHIPPED
 

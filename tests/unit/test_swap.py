@@ -19,11 +19,11 @@ from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import held_groups, swap_parts
 from pipeline_lib.editing.touch import touch_images
-from pipeline_lib.evaluation.regions import _donors_with_attribute, compare_regions
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector, ResidualClassifier
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.studies.regions import _donors_with_attribute, compare_regions
 
 COUNT, CANDIDATES = 24, 5
 NAMES = [f"samples-{number:08d}" for number in range(COUNT)]

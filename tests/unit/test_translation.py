@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pipeline_lib.config import Edit, Encoder, MaskSampling, Translators
+from pipeline_lib.config import Encoder, MaskSampling, Translators
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.transfer import to_float
@@ -20,9 +19,16 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.networks.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
-from pipeline_lib.studies.translators import train_in_domain_encoder, train_translator
-from pipeline_lib.training.translation import CycleTask, Inpainter, LayoutTask, ReconstructionTask, hinge_loss
+from pipeline_lib.studies.methods.training import train_study_encoder, train_translator
+from pipeline_lib.studies.methods.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
+from pipeline_lib.studies.methods.translation_editors import open_translation
+from pipeline_lib.studies.methods.translation_tasks import (
+    CycleTask,
+    Inpainter,
+    LayoutTask,
+    ReconstructionTask,
+    hinge_loss,
+)
 
 SIDE, COUNT = 32, 24
 CPU = torch.device("cpu")
@@ -153,9 +159,8 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["cyclegan", "spade", "inpainting-network"])
-def test_a_config_can_name_them_as_its_editor(method, files, faces):
-    settings = Edit(editor={"kind": "translation", "method": method})
-    editor = open_editor(settings, [], [], [], CPU, model=files[method])
+def test_they_are_editors(method, files, faces):
+    editor = open_translation(method, files[method], CPU)
     images = to_float(faces[0][:4], CPU)
     masks = masks_with_a_hole()
     with torch.no_grad():
@@ -168,8 +173,7 @@ def test_a_config_can_name_them_as_its_editor(method, files, faces):
 
 
 def test_a_layout_editor_takes_parts_by_name(files, faces):
-    settings = Edit(editor={"kind": "translation", "method": "spade"})
-    editor = open_editor(settings, [], [], [], CPU, model=files["spade"])
+    editor = open_translation("spade", files["spade"], CPU)
     assert editor._codes.tolist() == [0, 0, 1]  # the generator has no nose
 
 
@@ -207,8 +211,9 @@ def test_an_in_domain_encoder_learns_real_images(tmp_path, write_shards):
     errors = []
     for kimg in (0.008, 0.4):
         section = {"width": 8, "training": {"kimg": kimg, "batch": 8, "learning_rate": 2e-3}}
-        train_in_domain_encoder(
+        train_study_encoder(
             images=shards,
+            variant="in_domain",
             generator=tmp_path / "generator.safetensors",
             settings=Encoder.model_validate(section),
             width=4,

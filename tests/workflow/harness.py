@@ -22,13 +22,13 @@ TWO_JOBS = ("--resources", "gpu=2", "--max-threads", "1", "--cores", "2")
 
 
 class Run:
-    """A copy of the repository in which Snakemake runs the toy config."""
+    """A copy of the repository in which Snakemake runs the toy config, started by a `python` that is warm or not."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.results = folder, folder / RESULTS
+    def __init__(self, folder: Path, python: Path = Path(sys.executable)):
+        self.folder, self.results, self.python = folder, folder / RESULTS, python
 
     @classmethod
-    def take(cls, repository: Path, sources: Iterable[str], folder: Path) -> Run:
+    def take(cls, repository: Path, sources: Iterable[str], folder: Path, python: Path = Path(sys.executable)) -> Run:
         """Copy those files and folders of a repository that a run needs."""
         for name in sources:
             source, target = repository / name, folder / name
@@ -37,13 +37,13 @@ class Run:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source, target)
-        return cls(folder)
+        return cls(folder, python)
 
     def start(
         self, *arguments: str, config: str = CONFIG, program: Sequence[str] = ("snakemake",)
     ) -> subprocess.Popen[str]:
         """Start the workflow as the head of a process group, by Snakemake itself or another module."""
-        command = [sys.executable, "-m", *program, "--configfile", config, *TWO_JOBS, *arguments]
+        command = [str(self.python), "-m", *program, "--configfile", config, *TWO_JOBS, *arguments]
         settings = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
         return subprocess.Popen(
             command,
@@ -71,7 +71,7 @@ class Run:
     def copy(self, folder: Path) -> Run:
         """Copy the repository with everything that was made in it."""
         shutil.copytree(self.folder, folder)
-        return Run(folder)
+        return Run(folder, self.python)
 
     def configure(self, change: dict) -> str:
         """Write the toy config with some sections changed or added beside it; return its name."""

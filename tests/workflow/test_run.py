@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
-RUN, PLAIN = ["pipeline_lib", "run"], ["snakemake"]
+RUN, PLAIN = ["pipeline_lib", "run", "--snakefile", "Snakefile"], ["snakemake"]
 
 
 class Folder:
@@ -97,6 +97,7 @@ def test_a_live_run_keeps_its_lock(folder: Folder) -> None:
     assert live.wait(timeout=60) == 0
 
 
+@pytest.mark.long
 def test_a_run_whose_parent_alone_was_killed_keeps_its_lock(folder: Folder) -> None:
     parent = folder.started(RUN)
     (snakemake,) = psutil.Process(parent.pid).children()
@@ -111,7 +112,7 @@ def test_a_run_whose_parent_alone_was_killed_keeps_its_lock(folder: Folder) -> N
     assert (folder.path / "made").exists()
 
 
-@pytest.mark.parametrize("killed_before", [False, True])
+@pytest.mark.parametrize("killed_before", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_live_snakemake_that_was_started_without_run_keeps_its_lock(folder: Folder, killed_before: bool) -> None:
     if killed_before:
         kill(folder.started(RUN))
@@ -126,6 +127,7 @@ def test_a_live_snakemake_that_was_started_without_run_keeps_its_lock(folder: Fo
     assert live.wait(timeout=60) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", [PLAIN, ["-c", "from snakemake.cli import main; main()"]])
 def test_a_live_snakemake_that_was_started_elsewhere_keeps_its_lock(
     folder: Folder, program: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -143,6 +145,7 @@ def test_a_live_snakemake_that_was_started_elsewhere_keeps_its_lock(
     assert live.wait(timeout=60) == 0
 
 
+@pytest.mark.long
 def test_after_a_killed_plain_snakemake_unlock_helps_as_the_readme_says(folder: Folder) -> None:
     kill(folder.started(PLAIN))
     folder.release()

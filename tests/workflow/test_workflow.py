@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from subprocess import Popen
@@ -104,6 +103,7 @@ def test_the_layout_names_every_file_of_a_run_and_what_is_in_it(finished: Run) -
             assert documented[path].startswith(f"table `{table}`" if table else "image shard"), path
 
 
+@pytest.mark.long
 def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     run.snakemake("studies")
@@ -185,7 +185,7 @@ def test_a_gpu_that_is_asked_for_on_a_machine_without_one_stops_the_run_unless_t
     config = yaml.safe_load((run.folder / CONFIG).read_text()) | {"allow_cpu": allowed}
     (run.folder / "changed.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    command = [sys.executable, "-m", "snakemake", "--configfile", "changed.yaml", "--cores", "1", "prepare_dataset"]
+    command = [run.python, "-m", "snakemake", "--configfile", "changed.yaml", "--cores", "1", "prepare_dataset"]
 
     def start(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *options], cwd=run.folder, capture_output=True, text=True, check=False)
@@ -269,6 +269,7 @@ def test_labels_of_samples_decide_about_the_retrained_gan_and_hold_for_more_samp
     assert run.digests(["images/samples/*", "models/*/*"]) == before
 
 
+@pytest.mark.long
 def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {
@@ -331,11 +332,11 @@ def test_edits_need_no_referee_where_it_scores_no_candidates(sources: Run, tmp_p
 
 
 def start_encoder_training(run: Run) -> Popen[str]:
-    """Start to train the encoder anew, and wait until the training itself is under way."""
+    """Start to train the encoder anew, in processes that can be killed, and wait until the training is under way."""
     for path in run.results.glob("models/encoder.*"):
         path.unlink()
     shutil.rmtree(run.results / "checkpoints")
-    process = run.start(*ENCODER, program=RUN)
+    process = Run(run.folder).start(*ENCODER, program=RUN)
     while not list(run.results.glob("checkpoints/train_encoder-*/log.jsonl")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)

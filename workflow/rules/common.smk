@@ -138,8 +138,7 @@ def files_of_translation(method):
 
 def files_of_editor():
     """Return the files of an editor's own model; nothing for one that has none."""
-    editor = settings["rebalance"]["edit"]["editor"]
-    return files_of_translation(editor["method"]) if editor["kind"] == "translation" else given(editor.get("path"))
+    return given(settings["rebalance"]["edit"]["editor"].get("path"))
 
 
 def of_inverter(model):

@@ -4,7 +4,7 @@ DATA_PATHS = [value for _, value in checked.data if isinstance(value, Path)]
 DATA_FILES = digest_of_listing(*DATA_PATHS, but="results") if workflow.is_main_process else ""
 
 
-rule prepare_dataset:
+use rule timed as prepare_dataset with:
     input:
         given(settings["data"].get("labels")),
     output:
@@ -16,21 +16,15 @@ rule prepare_dataset:
         held_out_masks=f"{ROOT}/true_parts/held_out.parquet",
         quarantine=f"{ROOT}/labels/quarantine.parquet",
         notes=f"{ROOT}/labels/notes.parquet",
-    log:
-        f"{ROOT}/logs/prepare_dataset.log",
-    benchmark:
-        f"{ROOT}/benchmarks/prepare_dataset.tsv"
+    pathvars:
+        job="prepare_dataset",
     retries: 0
-    conda:
-        "../../envs/pipeline.yaml"
     threads: ALL_CORES
     params:
         DATA_FILES,  # no value for the stage: a changed file makes the rule run again
         stage=at_revision("prepare_dataset"),
         settings=settings["data"],
         run=RUN,
-    script:
-        "../scripts/stage.py"
 
 
 # The generator of each sampled image set.
@@ -41,7 +35,7 @@ SAMPLED = dict.fromkeys(ROLE_OF, settings["sample"] | {"images": checked.samples
 }
 
 
-rule sample_generator:
+use rule on_device as sample_generator with:
     input:
         generator=lambda wildcards: f"{ROOT}/models/{ROLE_OF[wildcards.name]}/generator.safetensors",
     output:
@@ -53,22 +47,13 @@ rule sample_generator:
             category="Samples",
             labels={"generator": "{name}"},
         ),
-    log:
-        f"{ROOT}/logs/sample_generator/{{name}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/sample_generator/{{name}}.tsv"
+    pathvars:
+        job="sample_generator/{name}",
     wildcard_constraints:
         name="|".join(ROLE_OF),
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
     params:
         stage=at_revision("sample_generator"),
         name="{name}",
         settings=lambda wildcards: SAMPLED[wildcards.name],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"

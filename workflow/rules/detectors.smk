@@ -1,4 +1,4 @@
-rule train_detector:
+use rule on_device as train_detector with:
     input:
         lambda wildcards: given(*(DETECTORS[wildcards.judge].get(key) for key in ("path", "weights"))),
         images=images("dataset"),
@@ -10,15 +10,8 @@ rule train_detector:
     output:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
         report=f"{ROOT}/models/{{judge}}.json",
-    log:
-        f"{ROOT}/logs/train_detector/{{judge}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/train_detector/{{judge}}.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="train_detector/{judge}",
     params:
         stage=at_revision("train_detector"),
         judge="{judge}",
@@ -27,11 +20,9 @@ rule train_detector:
         related=RELATED,
         regions=REGIONS if COLLAGES else None,
         checkpoints=f"{ROOT}/checkpoints",
-    script:
-        "../scripts/stage.py"
 
 
-rule train_segmenter:
+use rule on_device as train_segmenter with:
     input:
         given(settings["parts"].get("path")),
         images=images("dataset"),
@@ -41,46 +32,28 @@ rule train_segmenter:
     output:
         weights=f"{ROOT}/models/segmenter.safetensors",
         report=f"{ROOT}/models/segmenter.json",
-    log:
-        f"{ROOT}/logs/train_segmenter.log",
-    benchmark:
-        f"{ROOT}/benchmarks/train_segmenter.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="train_segmenter",
     params:
         stage=at_revision("train_segmenter"),
         part_names=checked.data.part_names,
         settings=settings["parts"],
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
-    script:
-        "../scripts/stage.py"
 
 
-rule extract_parts:
+use rule on_device as extract_parts with:
     input:
         images=images("{name}"),
         weights=f"{ROOT}/models/segmenter.safetensors" if SEGMENTED else [],
     output:
         parts=f"{ROOT}/parts/{{name}}.parquet",
-    log:
-        f"{ROOT}/logs/extract_parts/{{name}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/extract_parts/{{name}}.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="extract_parts/{name}",
     params:
         stage=at_revision("extract_parts"),
         box=None if SEGMENTED else next(iter(REGIONS.values())),
         run=RUN,
-    script:
-        "../scripts/stage.py"
 
 
 # Each detector scores image sets in two jobs, those that the plan needs and those that depend on it.
@@ -90,27 +63,18 @@ SCORED = {
 }
 
 
-rule score_before:
+use rule on_device as score_before with:
     input:
         images=images_of(SCORED["before"]),
         weights=f"{ROOT}/models/{{judge}}.safetensors",
     output:
         scores=scores("{judge}", SCORED["before"]),
-    log:
-        f"{ROOT}/logs/score_attributes/{{judge}}-before.log",
-    benchmark:
-        f"{ROOT}/benchmarks/score_attributes/{{judge}}-before.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="score_attributes/{judge}-before",
     params:
         stage=at_revision("score_attributes"),
         sets=SCORED["before"],
         run=RUN,
-    script:
-        "../scripts/stage.py"
 
 
 use rule score_before as score_after with:
@@ -119,10 +83,8 @@ use rule score_before as score_after with:
         weights=f"{ROOT}/models/{{judge}}.safetensors",
     output:
         scores=scores("{judge}", SCORED["after"]),
-    log:
-        f"{ROOT}/logs/score_attributes/{{judge}}-after.log",
-    benchmark:
-        f"{ROOT}/benchmarks/score_attributes/{{judge}}-after.tsv"
+    pathvars:
+        job="score_attributes/{judge}-after",
     params:
         stage=at_revision("score_attributes"),
         sets=SCORED["after"],

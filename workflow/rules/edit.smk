@@ -6,7 +6,7 @@ KNOWN_BY = {
 KNOWN_BY["dataset_sham"] = KNOWN_BY["dataset"]
 
 
-rule plan_edits:
+use rule timed as plan_edits with:
     input:
         table=lambda wildcards: KNOWN_BY[wildcards.name]["table"],
         editable=f"{ROOT}/parts/{{name}}.parquet",
@@ -14,15 +14,11 @@ rule plan_edits:
     output:
         plan=f"{ROOT}/plan/{{name}}.parquet",
         summary=f"{ROOT}/plan/{{name}}.json",
-    log:
-        f"{ROOT}/logs/plan_edits/{{name}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/plan_edits/{{name}}.tsv"
+    pathvars:
+        job="plan_edits/{name}",
     wildcard_constraints:
         name="dataset|samples",
     priority: ON_LONGEST_PATH
-    conda:
-        "../../envs/pipeline.yaml"
     params:
         stage=at_revision("plan_edits"),
         learnt=checked.learns_selector,
@@ -31,27 +27,21 @@ rule plan_edits:
         settings=rebalance(*HOW) | {key: settings["rebalance"][key] for key in ("spares", "labels")},
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule plan_sham:
+use rule stage as plan_sham with:
     input:
         plan=f"{ROOT}/plan/dataset.parquet",
     output:
         sham=f"{ROOT}/plan/dataset_sham.parquet",
-    log:
-        f"{ROOT}/logs/plan_sham.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plan_sham",
     params:
         stage=at_revision("plan_sham"),
         run=RUN,
-    script:
-        "../scripts/stage.py"
 
 
-rule swap_parts:
+use rule on_device as swap_parts with:
     input:
         images=lambda wildcards: images(original(wildcards)),
         parts=lambda wildcards: f"{ROOT}/parts/{original(wildcards)}.parquet",
@@ -67,16 +57,9 @@ rule swap_parts:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
         composites=f"{ROOT}/swaps/{{name}}/{{shard}}.images.parquet",
         judged=f"{ROOT}/swaps/{{name}}/{{shard}}.judged.parquet" if JUDGED else [],
-    log:
-        f"{ROOT}/logs/swap_parts/{{name}}-{{shard}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/swap_parts/{{name}}-{{shard}}.tsv"
+    pathvars:
+        job="swap_parts/{name}-{shard}",
     priority: ON_LONGEST_PATH
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
     params:
         stage=at_revision("swap_parts"),
         name="{name}",
@@ -86,13 +69,11 @@ rule swap_parts:
         shards=settings["jobs"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
 if settings["rebalance"]["edit"]["touch"] == "all":
 
-    rule touch_images:
+    use rule on_device as touch_images with:
         input:
             images=lambda wildcards: images(original(wildcards)),
             parts=lambda wildcards: f"{ROOT}/parts/{original(wildcards)}.parquet",
@@ -102,15 +83,8 @@ if settings["rebalance"]["edit"]["touch"] == "all":
             model=files_of_editor(),
         output:
             touched=f"{ROOT}/swaps/{{name}}/{{shard}}.touched.parquet",
-        log:
-            f"{ROOT}/logs/touch_images/{{name}}-{{shard}}.log",
-        benchmark:
-            f"{ROOT}/benchmarks/touch_images/{{name}}-{{shard}}.tsv"
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
+        pathvars:
+            job="touch_images/{name}-{shard}",
         params:
             stage=at_revision("touch_images"),
             name="{name}",
@@ -118,8 +92,6 @@ if settings["rebalance"]["edit"]["touch"] == "all":
             settings=rebalance(*HOW),
             shards=settings["jobs"],
             run=RUN,
-        script:
-            "../scripts/stage.py"
 
 
 # What an edit makes unknown is derived from the regions where the config does not say it.
@@ -127,7 +99,7 @@ ASSEMBLED = rebalance("finish")
 ASSEMBLED["edit"]["alters"] = checked.alters
 
 
-rule assemble_rebalanced:
+use rule timed as assemble_rebalanced with:
     input:
         images=lambda wildcards: images(original(wildcards)),
         composites=swaps("images"),
@@ -137,18 +109,12 @@ rule assemble_rebalanced:
     output:
         rebalanced=images("{name}_rebalanced"),
         labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
-    log:
-        f"{ROOT}/logs/assemble_rebalanced/{{name}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/assemble_rebalanced/{{name}}.tsv"
+    pathvars:
+        job="assemble_rebalanced/{name}",
     wildcard_constraints:
         name="|".join(KNOWN_BY),
     priority: ON_LONGEST_PATH
-    conda:
-        "../../envs/pipeline.yaml"
     params:
         stage=at_revision("assemble_rebalanced"),
         settings=ASSEMBLED,
         run=RUN,
-    script:
-        "../scripts/stage.py"

@@ -9,7 +9,7 @@ DRAWINGS_COMPARED = (
 )
 
 
-rule evaluate_bias:
+use rule timed as evaluate_bias with:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
         rebalanced_truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
@@ -23,12 +23,8 @@ rule evaluate_bias:
         gaps=f"{ROOT}/evaluation/gaps.json",
         agreement=f"{ROOT}/evaluation/agreement.json",
         kappa=f"{ROOT}/evaluation/kappa.json",
-    log:
-        f"{ROOT}/logs/evaluate_bias.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_bias.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="evaluate_bias",
     params:
         stage=at_revision("evaluate_bias"),
         targets=rebalance(),
@@ -36,36 +32,25 @@ rule evaluate_bias:
         settings=evaluation("confidence", "resamples"),
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_quality:
+use rule on_device as evaluate_quality with:
     input:
         held_out=images("held_out"),
         images=images_of(checked.image_sets),
     output:
         quality=f"{ROOT}/evaluation/quality.parquet",
-    log:
-        f"{ROOT}/logs/evaluate_quality.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_quality.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="evaluate_quality",
     params:
         stage=at_revision("evaluate_quality"),
         cache=f"{ROOT}/cache/features",
         settings=evaluation("images"),
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_edits:
+use rule timed as evaluate_edits with:
     input:
         candidates=swaps("candidates"),
         plan=f"{ROOT}/plan/{{name}}.parquet",
@@ -74,20 +59,14 @@ rule evaluate_edits:
         summary=f"{ROOT}/plan/{{name}}.json",
     output:
         edits=f"{ROOT}/evaluation/edits-{{name}}.json",
-    log:
-        f"{ROOT}/logs/evaluate_edits/{{name}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_edits/{{name}}.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="evaluate_edits/{name}",
     params:
         stage=at_revision("evaluate_edits"),
         settings=rebalance(),
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_frontier:
+use rule timed as evaluate_frontier with:
     input:
         candidates=[path.format(name="dataset") for path in swaps("candidates")],
         judged=[path.format(name="dataset") for path in swaps("judged")],
@@ -95,20 +74,14 @@ rule evaluate_frontier:
         labels=f"{ROOT}/labels/dataset.parquet",
     output:
         frontier=f"{ROOT}/evaluation/frontier.json",
-    log:
-        f"{ROOT}/logs/evaluate_frontier.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_frontier.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="evaluate_frontier",
     params:
         stage=at_revision("evaluate_frontier"),
         settings=rebalance(*HOW),
-    script:
-        "../scripts/stage.py"
 
 
-rule compare_regions:
+use rule on_device as compare_regions with:
     input:
         images=images("samples"),
         parts=f"{ROOT}/parts/samples.parquet",
@@ -126,26 +99,17 @@ rule compare_regions:
             category="Edits",
             labels={"figure": "part against box"},
         ),
-    log:
-        f"{ROOT}/logs/compare_regions.log",
-    benchmark:
-        f"{ROOT}/benchmarks/compare_regions.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="compare_regions",
     params:
         stage=at_revision("compare_regions"),
         settings=rebalance("region", "regions", "precision"),
         most=settings["studies"]["regions"]["images"],
         evaluate=evaluation("distance"),
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule certify_targets:
+use rule stage as certify_targets with:
     input:
         labels=f"{ROOT}/labels/dataset.parquet",
         assembled=f"{ROOT}/labels/dataset_rebalanced.parquet",
@@ -156,23 +120,19 @@ rule certify_targets:
         audit=given(*checked.certify.files),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
-    log:
-        f"{ROOT}/logs/certify_targets.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="certify_targets",
     params:
         stage=at_revision("certify_targets"),
         targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
 if checked.retrain:
 
-    rule certify_samples:
+    use rule stage as certify_samples with:
         input:
             retrained=f"{ROOT}/scores/referee/retrained.parquet",
             control=f"{ROOT}/scores/referee/control.parquet",
@@ -180,10 +140,8 @@ if checked.retrain:
             audit=given(*(checked.certify.samples or [])),
         output:
             certificate=f"{ROOT}/evaluation/certificate-samples.json",
-        log:
-            f"{ROOT}/logs/certify_samples.log",
-        conda:
-            "../../envs/pipeline.yaml"
+        pathvars:
+            job="certify_samples",
         params:
             stage=at_revision("certify_samples"),
             targets=rebalance(),
@@ -191,11 +149,9 @@ if checked.retrain:
             truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
-        script:
-            "../scripts/stage.py"
 
 
-rule collect_metrics:
+use rule stage as collect_metrics with:
     input:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
@@ -216,18 +172,14 @@ rule collect_metrics:
         segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
     output:
         metrics=f"{ROOT}/evaluation/metrics.json",
-    log:
-        f"{ROOT}/logs/collect_metrics.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="collect_metrics",
     params:
         stage=at_revision("collect_metrics"),
         benchmarks=f"{ROOT}/benchmarks",
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_counterfactuals:
+use rule timed as evaluate_counterfactuals with:
     input:
         images=images("dataset"),
         rebalanced=images("dataset_rebalanced"),
@@ -239,12 +191,8 @@ rule evaluate_counterfactuals:
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet",
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet",
         summary=f"{ROOT}/evaluation/counterfactual.json",
-    log:
-        f"{ROOT}/logs/evaluate_counterfactuals.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_counterfactuals.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="evaluate_counterfactuals",
     threads: HALF_OF_CORES
     params:
         stage=at_revision("evaluate_counterfactuals"),
@@ -253,11 +201,9 @@ rule evaluate_counterfactuals:
         confidence=settings["evaluate"]["confidence"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_leakage:
+use rule on_device as evaluate_leakage with:
     input:
         images=images("{name}_rebalanced"),
         labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
@@ -266,27 +212,18 @@ rule evaluate_leakage:
         referee=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
     output:
         leakage=f"{ROOT}/evaluation/leakage-{{name}}.json",
-    log:
-        f"{ROOT}/logs/evaluate_leakage/{{name}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_leakage/{{name}}.tsv"
+    pathvars:
+        job="evaluate_leakage/{name}",
     wildcard_constraints:
         name="|".join(KNOWN_BY),
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
     params:
         stage=at_revision("evaluate_leakage"),
         settings=rebalance("region", "regions"),
         evaluate=evaluation("confidence", "leakage_steps"),
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_robustness:
+use rule on_device as evaluate_robustness with:
     input:
         images=images_of(checked.gans),
         selector=f"{ROOT}/models/selector.safetensors",
@@ -295,25 +232,16 @@ rule evaluate_robustness:
         referee_scores=scores("referee", checked.gans),
     output:
         robustness=f"{ROOT}/evaluation/robustness.json",
-    log:
-        f"{ROOT}/logs/evaluate_robustness.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_robustness.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="evaluate_robustness",
     params:
         stage=at_revision("evaluate_robustness"),
         sets=list(checked.gans),
         targets=rebalance(),
         settings=evaluation("confidence"),
-    script:
-        "../scripts/stage.py"
 
 
-rule judge_samples:
+use rule on_device as judge_samples with:
     input:
         images=images_of(["samples", *checked.gans]),
         selector=scores("selector", ["samples", *checked.gans]),
@@ -323,26 +251,17 @@ rule judge_samples:
         precision=f"{ROOT}/models/encoder.json",
     output:
         judged=f"{ROOT}/evaluation/judge-samples.json",
-    log:
-        f"{ROOT}/logs/judge_samples.log",
-    benchmark:
-        f"{ROOT}/benchmarks/judge_samples.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="judge_samples",
     params:
         stage=at_revision("judge_samples"),
         data=settings["data"],
         settings=rebalance("region", "regions", "precision"),
         evaluate=evaluation("confidence", "judge_bank"),
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule evaluate_utility:
+use rule on_device as evaluate_utility with:
     input:
         given(checked.evaluate.classifier_weights),
         images=images("dataset"),
@@ -358,20 +277,11 @@ rule evaluate_utility:
         counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet" if DRAWN else [],
     output:
         utility=f"{ROOT}/evaluation/utility.json",
-    log:
-        f"{ROOT}/logs/evaluate_utility.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate_utility.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="evaluate_utility",
     params:
         stage=at_revision("evaluate_utility"),
         data=settings["data"],
         settings=rebalance("region", "regions"),
         evaluate=evaluation("confidence", "resamples", "utility"),
         seed=SEED,
-    script:
-        "../scripts/stage.py"

@@ -8,30 +8,26 @@ if checked.published:
         if settings[role] and settings[role]["weights"] == str(path)
     }
 
-    rule fetch_published:
+    use rule stage as fetch_published with:
         output:
             file=f"{PRETRAINED}/{{published}}",
-        log:
-            f"{ROOT}/logs/fetch_published/{{published}}.log",
+        pathvars:
+            job="fetch_published/{published}",
         wildcard_constraints:
             published="|".join(ADDRESSES),
         retries: 3  # of what the network failed; other bytes than the recorded ones are refused at once
-        conda:
-            "../../envs/pipeline.yaml"
         resources:
             attempt=this_attempt,
         params:
             stage=at_revision("fetch_published"),
             url=lambda wildcards: ADDRESSES[wildcards.published],
-        script:
-            "../scripts/stage.py"
 
 
 if checked.uses_generator:
     # Weights that are used unchanged need no discriminator.
     HAS_DISCRIMINATOR = settings["generator"]["training"] or settings["generator"]["discriminator"]
 
-    rule train_generator:
+    use rule training as train_generator with:
         input:
             images=images("dataset"),
             selector=[],
@@ -39,17 +35,8 @@ if checked.uses_generator:
         output:
             generator=f"{ROOT}/models/source/generator.safetensors",
             discriminator=f"{ROOT}/models/source/discriminator.safetensors" if HAS_DISCRIMINATOR else [],
-        log:
-            f"{ROOT}/logs/train_generator.log",
-        benchmark:
-            f"{ROOT}/benchmarks/train_generator.tsv"
-        retries: PREEMPTIONS
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-            attempt=this_attempt,
+        pathvars:
+            job="train_generator",
         params:
             stage=at_revision("train_generator"),
             settings=settings["generator"],
@@ -59,37 +46,24 @@ if checked.uses_generator:
             name="train_generator",
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-        script:
-            "../scripts/stage.py"
 
 
 if checked.uses_encoder:
 
-    rule train_encoder:
+    use rule training as train_encoder with:
         input:
             generator=f"{ROOT}/models/source/generator.safetensors",
             source=given(settings["encoder"]["weights"]),
         output:
             encoder=f"{ROOT}/models/encoder.safetensors",
             report=f"{ROOT}/models/encoder.json",
-        log:
-            f"{ROOT}/logs/train_encoder.log",
-        benchmark:
-            f"{ROOT}/benchmarks/train_encoder.tsv"
-        retries: PREEMPTIONS
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-            attempt=this_attempt,
+        pathvars:
+            job="train_encoder",
         params:
             stage=at_revision("train_encoder"),
             settings=settings["encoder"],
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-        script:
-            "../scripts/stage.py"
 
 
 if checked.retrain:
@@ -107,45 +81,37 @@ if checked.retrain:
         role: settings["retrain"]["attributes"] if role != "images_only" else None for role in LEARNS_FROM
     }
 
-    rule resample_dataset:
+    use rule stage as resample_dataset with:
         input:
             images=images("dataset"),
             table=f"{ROOT}/labels/dataset.parquet",
         output:
             resampled=images("dataset_resampled"),
-        log:
-            f"{ROOT}/logs/resample_dataset.log",
-        conda:
-            "../../envs/pipeline.yaml"
+        pathvars:
+            job="resample_dataset",
         params:
             stage=at_revision("resample_dataset"),
             targets=settings["rebalance"]["targets"],
             run=RUN,
             seed=SEED,
-        script:
-            "../scripts/stage.py"
 
-    rule draw_ideal:
+    use rule stage as draw_ideal with:
         input:
             images=images("dataset"),
             plan=f"{ROOT}/plan/dataset.parquet",
             counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet",
         output:
             ideal=images("dataset_ideal"),
-        log:
-            f"{ROOT}/logs/draw_ideal.log",
-        conda:
-            "../../envs/pipeline.yaml"
+        pathvars:
+            job="draw_ideal",
         params:
             stage=at_revision("draw_ideal"),
             data=settings["data"],
             settings=rebalance("region", "regions"),
             run=RUN,
             seed=SEED,
-        script:
-            "../scripts/stage.py"
 
-    rule retrain_generator:
+    use rule training as retrain_generator with:
         input:
             images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
             selector=lambda wildcards: (
@@ -161,20 +127,11 @@ if checked.retrain:
         output:
             generator=f"{ROOT}/models/{{role}}/generator.safetensors",
             discriminator=f"{ROOT}/models/{{role}}/discriminator.safetensors",
-        log:
-            f"{ROOT}/logs/retrain_generator/{{role}}.log",
-        benchmark:
-            f"{ROOT}/benchmarks/retrain_generator/{{role}}.tsv"
+        pathvars:
+            job="retrain_generator/{role}",
         wildcard_constraints:
             role="|".join(LEARNS_FROM),
         priority: ON_LONGEST_PATH
-        retries: PREEMPTIONS
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-            attempt=this_attempt,
         params:
             stage=at_revision("train_generator"),
             settings=settings["generator"],
@@ -184,5 +141,3 @@ if checked.retrain:
             name="retrain_generator",
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-        script:
-            "../scripts/stage.py"

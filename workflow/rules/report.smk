@@ -1,4 +1,4 @@
-rule plot_rates:
+use rule stage as plot_rates with:
     input:
         bias=f"{ROOT}/evaluation/bias.parquet",
         gaps=f"{ROOT}/evaluation/gaps.json",
@@ -11,19 +11,15 @@ rule plot_rates:
             category="Bias",
             labels={"figure": "rates by group"},
         ),
-    log:
-        f"{ROOT}/logs/plot_rates.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_rates",
     params:
         stage=at_revision("plot_rates"),
         targets=rebalance(),
         detectors=settings["detectors"],
-    script:
-        "../scripts/stage.py"
 
 
-rule plot_before_after:
+use rule stage as plot_before_after with:
     input:
         images=images("{name}"),
         parts=f"{ROOT}/parts/{{name}}.parquet",
@@ -37,18 +33,14 @@ rule plot_before_after:
             category="Edits",
             labels={"figure": "before and after: {name}"},
         ),
-    log:
-        f"{ROOT}/logs/plot_before_after/{{name}}.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_before_after/{name}",
     params:
         stage=at_revision("plot_before_after"),
         settings=rebalance("region", "regions"),
-    script:
-        "../scripts/stage.py"
 
 
-rule plot_utility:
+use rule stage as plot_utility with:
     input:
         utility=f"{ROOT}/evaluation/utility.json",
     output:
@@ -58,17 +50,13 @@ rule plot_utility:
             category="Utility",
             labels={"figure": "classifiers by what they were trained on"},
         ),
-    log:
-        f"{ROOT}/logs/plot_utility.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_utility",
     params:
         stage=at_revision("plot_utility"),
-    script:
-        "../scripts/stage.py"
 
 
-rule plot_frontier:
+use rule stage as plot_frontier with:
     input:
         frontier=f"{ROOT}/evaluation/frontier.json",
     output:
@@ -78,17 +66,13 @@ rule plot_frontier:
             category="Edits",
             labels={"figure": "group gap against realism"},
         ),
-    log:
-        f"{ROOT}/logs/plot_frontier.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_frontier",
     params:
         stage=at_revision("plot_frontier"),
-    script:
-        "../scripts/stage.py"
 
 
-rule write_tables:
+use rule stage as write_tables with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
     output:
@@ -116,17 +100,13 @@ rule write_tables:
             category="Run times",
             labels={"table": "seconds a job"},
         ),
-    log:
-        f"{ROOT}/logs/write_tables.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="write_tables",
     params:
         stage=at_revision("write_tables"),
-    script:
-        "../scripts/stage.py"
 
 
-rule write_summary:
+use rule stage as write_summary with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
         rates=f"{ROOT}/report/rates.png",
@@ -140,20 +120,16 @@ rule write_summary:
             category="Summary",
             labels={"page": "Did it work?"},
         ),
-    log:
-        f"{ROOT}/logs/write_summary.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="write_summary",
     params:
         stage=at_revision("write_summary"),
         targets=rebalance(*HOW),
         detectors=settings["detectors"],
         retrain=settings["retrain"],
-    script:
-        "../scripts/stage.py"
 
 
-rule write_datasheet:
+use rule stage as write_datasheet with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
         labels=f"{ROOT}/labels/dataset_rebalanced.parquet",
@@ -164,20 +140,16 @@ rule write_datasheet:
             category="Summary",
             labels={"page": "Dataset card"},
         ),
-    log:
-        f"{ROOT}/logs/write_datasheet.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="write_datasheet",
     params:
         stage=at_revision("write_datasheet"),
         run=RUN,
         data=settings["data"],
         targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
-    script:
-        "../scripts/stage.py"
 
 
-rule record_provenance:
+use rule stage as record_provenance with:
     input:
         images=images_of(["dataset", "held_out", "dataset_rebalanced"]),
         models=[
@@ -186,17 +158,12 @@ rule record_provenance:
             *([f"{ROOT}/models/encoder.safetensors"] if checked.uses_encoder else []),
             *([f"{ROOT}/models/source/generator.safetensors"] if checked.uses_generator else []),
             *([f"{ROOT}/models/retrained/generator.safetensors"] if checked.retrain else []),
-            *files_of_translation(settings["rebalance"]["edit"]["editor"].get("method")),
         ],
         given=given(*named_files(checked)),
     output:
         provenance=f"{ROOT}/provenance.json",
-    log:
-        f"{ROOT}/logs/record_provenance.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="record_provenance",
     params:
         stage=at_revision("record_provenance"),
         settings=settings,
-    script:
-        "../scripts/stage.py"

@@ -2,80 +2,35 @@
 
 if checked.uses_encoder:
 
-    rule train_study_encoder:
+    use rule training as train_study_encoder with:
         input:
+            images=lambda wildcards: images("dataset") if wildcards.variant == "in_domain" else [],
             generator=f"{ROOT}/models/source/generator.safetensors",
         output:
             encoder=study_encoder("{variant}"),
-            report=f"{ROOT}/models/studies/{{variant}}.json",
-        log:
-            f"{ROOT}/logs/train_study_encoder/{{variant}}.log",
-        benchmark:
-            f"{ROOT}/benchmarks/train_study_encoder/{{variant}}.tsv"
+        pathvars:
+            job="train_study_encoder/{variant}",
         wildcard_constraints:
-            variant="|".join(variant for variant in STUDY_ENCODERS if variant != "in_domain"),
-        retries: PREEMPTIONS
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-            attempt=this_attempt,
+            variant="|".join(STUDY_ENCODERS),
         params:
-            stage=at_revision("train_encoder"),
+            stage=at_revision("train_study_encoder"),
+            variant="{variant}",
             settings=lambda wildcards: STUDY_ENCODERS[wildcards.variant],
-            source=[],
-            seed=SEED,
-            checkpoints=f"{ROOT}/checkpoints",
-        script:
-            "../scripts/stage.py"
-
-    rule train_in_domain_encoder:
-        input:
-            images=images("dataset"),
-            generator=f"{ROOT}/models/source/generator.safetensors",
-        output:
-            encoder=study_encoder("in_domain"),
-        log:
-            f"{ROOT}/logs/train_in_domain_encoder.log",
-        benchmark:
-            f"{ROOT}/benchmarks/train_in_domain_encoder.tsv"
-        retries: PREEMPTIONS
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-            attempt=this_attempt,
-        params:
-            stage=at_revision("train_in_domain_encoder"),
-            settings=STUDY_ENCODERS["in_domain"],
             width=settings["studies"]["translators"]["width"],
             seed=SEED,
             checkpoints=f"{ROOT}/checkpoints",
-        script:
-            "../scripts/stage.py"
 
 
-rule train_translator:
+use rule training as train_translator with:
     input:
         images=images("dataset"),
         parts=lambda wildcards: f"{ROOT}/parts/dataset.parquet" if wildcards.method != "inpainting-network" else [],
     output:
         weights=translator("{method}"),
-    log:
-        f"{ROOT}/logs/train_translator/{{method}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/train_translator/{{method}}.tsv"
+    pathvars:
+        job="train_translator/{method}",
     wildcard_constraints:
         method="|".join(get_args(TranslationMethod)),
-    retries: PREEMPTIONS
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
-        attempt=this_attempt,
     params:
         stage=at_revision("train_translator"),
         method="{method}",
@@ -84,11 +39,9 @@ rule train_translator:
         masks=lambda wildcards: (settings["encoder"] or {}).get("mask", {}) if wildcards.method != "cyclegan" else {},
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
-    script:
-        "../scripts/stage.py"
 
 
-rule reconstruct_collages:
+use rule timed as reconstruct_collages with:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
@@ -98,14 +51,10 @@ rule reconstruct_collages:
         model=lambda wildcards: files_of_translation(wildcards.method),
     output:
         made=f"{ROOT}/evaluation/studies/comparison/{{method}}.npz",
-    log:
-        f"{ROOT}/logs/reconstruct_collages/{{method}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/reconstruct_collages/{{method}}.tsv"
+    pathvars:
+        job="reconstruct_collages/{method}",
     wildcard_constraints:
         method="|".join(COMPARED),
-    conda:
-        "../../envs/pipeline.yaml"
     threads: ALL_CORES  # its time is compared
     resources:
         gpu=GPU,
@@ -116,21 +65,17 @@ rule reconstruct_collages:
         settings=settings["studies"],
         edit=FIRST["edit"],
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_comparison:
+use rule stage as study_comparison with:
     input:
         made=expand(f"{ROOT}/evaluation/studies/comparison/{{method}}.npz", method=COMPARED),
         held_out=images("held_out"),
     output:
         table=f"{ROOT}/evaluation/studies/comparison.parquet",
         pictures=f"{ROOT}/evaluation/studies/comparison.npz",
-    log:
-        f"{ROOT}/logs/study_comparison.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="study_comparison",
     resources:
         gpu=GPU,
     params:
@@ -143,11 +88,9 @@ rule study_comparison:
         evaluate=settings["evaluate"],
         cache=f"{ROOT}/cache/features",
         run=RUN,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_composition:
+use rule on_device as study_composition with:
     input:
         samples=images("samples"),
         parts=f"{ROOT}/parts/samples.parquet",
@@ -160,15 +103,8 @@ rule study_composition:
     output:
         table=f"{ROOT}/evaluation/studies/composition.parquet",
         pictures=f"{ROOT}/evaluation/studies/composition.npz",
-    log:
-        f"{ROOT}/logs/study_composition.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_composition.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_composition",
     params:
         stage=at_revision("study_composition"),
         names=list(checked.part_names),
@@ -178,11 +114,9 @@ rule study_composition:
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_independence:
+use rule on_device as study_independence with:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
@@ -193,15 +127,8 @@ rule study_independence:
     output:
         table=f"{ROOT}/evaluation/studies/independence.parquet",
         maps=f"{ROOT}/evaluation/studies/independence.npz",
-    log:
-        f"{ROOT}/logs/study_independence.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_independence.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_independence",
     params:
         stage=at_revision("study_independence"),
         names=list(checked.part_names),
@@ -211,11 +138,9 @@ rule study_independence:
         inversion=settings["rebalance"]["edit"]["precision"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule plot_independence:
+use rule stage as plot_independence with:
     input:
         maps=f"{ROOT}/evaluation/studies/independence.npz",
     output:
@@ -225,17 +150,13 @@ rule plot_independence:
             category="Studies",
             labels={"figure": "what changes with a part"},
         ),
-    log:
-        f"{ROOT}/logs/plot_independence.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="plot_independence",
     params:
         stage=at_revision("plot_independence"),
-    script:
-        "../scripts/stage.py"
 
 
-rule study_interpolation:
+use rule on_device as study_interpolation with:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
@@ -245,15 +166,8 @@ rule study_interpolation:
     output:
         table=f"{ROOT}/evaluation/studies/interpolation.parquet",
         pictures=f"{ROOT}/evaluation/studies/interpolation.npz",
-    log:
-        f"{ROOT}/logs/study_interpolation.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_interpolation.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_interpolation",
     params:
         stage=at_revision("study_interpolation"),
         names=list(checked.part_names),
@@ -262,11 +176,9 @@ rule study_interpolation:
         inversion=settings["rebalance"]["edit"]["precision"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_ablation:
+use rule on_device as study_ablation with:
     input:
         images=images("held_out"),
         encoders=[study_encoder(variant) for variant in ("all_losses", "no_latent", "no_perceptual")],
@@ -274,15 +186,8 @@ rule study_ablation:
     output:
         table=f"{ROOT}/evaluation/studies/ablation.parquet",
         pictures=f"{ROOT}/evaluation/studies/ablation.npz",
-    log:
-        f"{ROOT}/logs/study_ablation.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_ablation.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_ablation",
     params:
         stage=at_revision("study_ablation"),
         like=settings["encoder"],
@@ -292,11 +197,9 @@ rule study_ablation:
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_completion:
+use rule on_device as study_completion with:
     input:
         images=images("dataset"),
         held_out=images("held_out"),
@@ -306,15 +209,8 @@ rule study_completion:
     output:
         table=f"{ROOT}/evaluation/studies/completion.parquet",
         pictures=f"{ROOT}/evaluation/studies/completion.npz",
-    log:
-        f"{ROOT}/logs/study_completion.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_completion.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_completion",
     params:
         stage=at_revision("study_completion"),
         like=settings["encoder"],
@@ -323,11 +219,9 @@ rule study_completion:
         cache=f"{ROOT}/cache/features",
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_direction:
+use rule on_device as study_direction with:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
@@ -339,15 +233,8 @@ rule study_direction:
     output:
         table=f"{ROOT}/evaluation/studies/direction.parquet",
         pictures=f"{ROOT}/evaluation/studies/direction.npz",
-    log:
-        f"{ROOT}/logs/study_direction.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_direction.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_direction",
     params:
         stage=at_revision("study_direction"),
         rebalance=FIRST,
@@ -355,11 +242,9 @@ rule study_direction:
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_adaptation:
+use rule on_device as study_adaptation with:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
@@ -368,15 +253,8 @@ rule study_adaptation:
     output:
         table=f"{ROOT}/evaluation/studies/adaptation.parquet",
         pictures=f"{ROOT}/evaluation/studies/adaptation.npz",
-    log:
-        f"{ROOT}/logs/study_adaptation.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_adaptation.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_adaptation",
     params:
         stage=at_revision("study_adaptation"),
         like=settings["encoder"],
@@ -385,11 +263,9 @@ rule study_adaptation:
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
-rule study_illumination:
+use rule on_device as study_illumination with:
     input:
         images=images("dataset"),
         encoder=f"{ROOT}/models/encoder.safetensors",
@@ -398,15 +274,8 @@ rule study_illumination:
     output:
         table=f"{ROOT}/evaluation/studies/illumination.parquet",
         pictures=f"{ROOT}/evaluation/studies/illumination.npz",
-    log:
-        f"{ROOT}/logs/study_illumination.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_illumination.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_illumination",
     params:
         stage=at_revision("study_illumination"),
         inversion=settings["rebalance"]["edit"]["precision"],
@@ -414,8 +283,6 @@ rule study_illumination:
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
 use rule study_illumination as study_discovery with:
@@ -429,10 +296,8 @@ use rule study_illumination as study_discovery with:
     output:
         table=f"{ROOT}/evaluation/studies/discovery.parquet",
         pictures=f"{ROOT}/evaluation/studies/discovery.npz",
-    log:
-        f"{ROOT}/logs/study_discovery.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_discovery.tsv"
+    pathvars:
+        job="study_discovery",
     params:
         stage=at_revision("study_discovery"),
         names=list(checked.part_names),
@@ -443,7 +308,7 @@ use rule study_illumination as study_discovery with:
         seed=SEED,
 
 
-rule study_multimodal:
+use rule on_device as study_multimodal with:
     input:
         images=images("dataset"),
         parts=f"{ROOT}/parts/dataset.parquet",
@@ -453,15 +318,8 @@ rule study_multimodal:
     output:
         table=f"{ROOT}/evaluation/studies/multimodal.parquet",
         pictures=f"{ROOT}/evaluation/studies/multimodal.npz",
-    log:
-        f"{ROOT}/logs/study_multimodal.log",
-    benchmark:
-        f"{ROOT}/benchmarks/study_multimodal.tsv"
-    conda:
-        "../../envs/pipeline.yaml"
-    threads: HALF_OF_CORES
-    resources:
-        gpu=GPU,
+    pathvars:
+        job="study_multimodal",
     params:
         stage=at_revision("study_multimodal"),
         edit=FIRST["edit"],
@@ -469,8 +327,6 @@ rule study_multimodal:
         evaluate=settings["evaluate"],
         run=RUN,
         seed=SEED,
-    script:
-        "../scripts/stage.py"
 
 
 for study, shows in PICTURED.items():
@@ -497,23 +353,19 @@ for study, shows in PICTURED.items():
             "../scripts/stage.py"
 
 
-rule collect_studies:
+use rule stage as collect_studies with:
     input:
         studies=lambda wildcards: study_tables(),
     output:
         table=f"{ROOT}/evaluation/studies.parquet",
-    log:
-        f"{ROOT}/logs/collect_studies.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="collect_studies",
     params:
         stage=at_revision("collect_studies"),
         run=RUN,
-    script:
-        "../scripts/stage.py"
 
 
-rule write_studies:
+use rule stage as write_studies with:
     input:
         table=f"{ROOT}/evaluation/studies.parquet",
     output:
@@ -523,14 +375,10 @@ rule write_studies:
             category="Studies",
             labels={"page": "The paper's studies"},
         ),
-    log:
-        f"{ROOT}/logs/write_studies.log",
-    conda:
-        "../../envs/pipeline.yaml"
+    pathvars:
+        job="write_studies",
     params:
         stage=at_revision("write_studies"),
-    script:
-        "../scripts/stage.py"
 
 
 rule studies:

@@ -17,9 +17,9 @@ from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
-from pipeline_lib.networks.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.devices import precision_on
+from pipeline_lib.studies.methods.translation import LayoutGenerator, PatchDiscriminator, ResNetTranslator, layout_of
 from pipeline_lib.training.batches import batch_positions
 
 CYCLE, IDENTITY = 10.0, 5.0  # weights of L1 after a cycle and of leaving real images alone (Zhu et al. 2017)

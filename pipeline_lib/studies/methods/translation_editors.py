@@ -13,7 +13,7 @@ from pipeline_lib.editing.editor import Wish
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
-from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator, layout_of
+from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator, layout_of
 
 
 class CycleEditor:

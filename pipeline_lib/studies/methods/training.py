@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Encoder as EncoderSection
-from pipeline_lib.config import MaskSampling, TranslationMethod, Translators
+from pipeline_lib.config import MaskSampling, TranslationMethod, Translators, Variant
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
-from pipeline_lib.networks.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.studies.collages import draw_collages, lay
-from pipeline_lib.training.encoder import new_encoder
-from pipeline_lib.training.loop import run
-from pipeline_lib.training.translation import (
+from pipeline_lib.studies.methods.pyramid import PyramidEncoder
+from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator
+from pipeline_lib.studies.methods.translation_tasks import (
     AdversarialTask,
     Autoencoder,
     CycleTask,
@@ -29,6 +29,8 @@ from pipeline_lib.training.translation import (
     LayoutTask,
     ReconstructionTask,
 )
+from pipeline_lib.training.encoder import fit_encoder, new_encoder
+from pipeline_lib.training.loop import run
 
 COLLAGES = 4000  # collages that CycleGAN learns from
 
@@ -89,11 +91,12 @@ def train_translator(
     save_weights(weights, network, {"training": described, "key": key})
 
 
-@stage(revision=2)
-def train_in_domain_encoder(
+@stage(revision=1)
+def train_study_encoder(
     *,
     images: list[Path],
     generator: Path,
+    variant: Variant,
     settings: EncoderSection,
     width: int,
     seed: int,
@@ -101,11 +104,12 @@ def train_in_domain_encoder(
     encoder: Path,
     device: torch.device,
 ) -> None:
-    """Train an encoder of a frozen generator on real images, with a discriminator (Zhu et al. 2020).
+    """Train one of the encoders that the studies compare: in-domain on real images, with a discriminator (Zhu 2020).
 
     Args:
-        images: shards of real images.
+        images: shards of real images, which `in_domain` alone learns from.
         generator: weight file of the generator.
+        variant: which of them.
         settings: the config section of the encoder, of which the weights of the losses are not used.
         width: channels of the first layer of the discriminator.
         seed: seed of the run.
@@ -113,9 +117,13 @@ def train_in_domain_encoder(
         encoder: weight file to write.
         device: where to train.
     """
-    key = key_of(train_in_domain_encoder, locals(), without=("checkpoints", "encoder", "device"))
+    key = key_of(train_study_encoder, locals(), without=("checkpoints", "encoder", "device"))
     frozen = load_weights(generator, Generator, device)
-    network = new_encoder(frozen, settings, seed)
+    network = new_encoder(frozen, settings, seed, PyramidEncoder if variant == "pyramid" else ResNetEncoder)
+    if variant != "in_domain":
+        fit_encoder(network, frozen, settings, seed, checkpoints, key, device)
+        save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
+        return
     real = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
     options = dict(
         settings.training.model_dump(include={"batch", "kimg", "learning_rate"}),

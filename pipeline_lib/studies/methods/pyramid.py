@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline_lib.networks.checkpoints import register
 from pipeline_lib.networks.encoder import ResNetEncoder
 
 COARSE, MIDDLE = 3, 7  # first layers of the middle and of the fine styles, as published
 CELLS = 4  # a head sees its level as a grid of that many cells on each side
 
 
+@register
 class PyramidEncoder(ResNetEncoder):
     """Coarse, middle and fine styles come from the last three stages of the ResNet, coarser ones added to finer ones.
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from pipeline_lib.config import OptimizationMethod
 from pipeline_lib.imaging.transfer import at_once
 from pipeline_lib.networks.checkpoints import load_weights
-from pipeline_lib.networks.deep_image_prior import NOISE_CHANNELS, DeepImagePrior
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.studies.methods.deep_image_prior import NOISE_CHANNELS, DeepImagePrior
 
 SEED = 0  # of all random numbers, which are the same for every image
 SAMPLED = 500  # latents, of which the best one is a starting point (paper A.2.4)

@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from pipeline_lib.networks.checkpoints import register
+
 LEAST = 4  # pixels at which a layout generator starts
 HIDDEN = 32  # channels between a layout and the scale and shift that it predicts
 
 
+@register
 class ResNetTranslator(nn.Module):
     """Two steps down, residual blocks and two steps up, with instance normalisation (Johnson 2016, Zhu 2017).
 
@@ -52,6 +55,7 @@ class ResNetTranslator(nn.Module):
         return torch.tanh(self.up(features))
 
 
+@register
 class LayoutGenerator(nn.Module):
     """Draws images from a layout of parts by spatially adaptive normalisation (Park et al. 2019, SPADE).
 
