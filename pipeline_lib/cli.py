@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib tools import __version__, runs
+from pipeline_lib import __version__, runs
 from pipeline_lib.config import load_config
 from pipeline_lib.config.names import AUDITED
 from pipeline_lib.runtime import ranks

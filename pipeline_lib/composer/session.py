@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from pipeline_lib tools import __version__
+from pipeline_lib import __version__
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.masks import grow

@@ -186,7 +186,7 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
         ConfigError: names the key, the value found and how to fix it.
     """
     try:
-        config = Config.model_validate(below(_normalised(values)))
+        config = Config.model_validate(_normalised(below(values)))
         check_paths(config)
         config = resolve_values(config)
         for check in (check_attributes, check_names, check_targets, check_sections, check_networks):

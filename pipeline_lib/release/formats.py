@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_lib tools import __version__
+from pipeline_lib import __version__
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.png import encode_png
 from pipeline_lib.release.image_sets import TEST, TRAIN, ImageSet, Split

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import pipeline_lib
-from pipeline_lib tools import __version__
+from pipeline_lib import __version__
 from pipeline_lib.config import Config, read_config
 from pipeline_lib.data.shards import open_shard
 from pipeline_lib.networks.checkpoints import read_header

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline_lib tools import cli
+from pipeline_lib import cli
 from pipeline_lib.audit.labels import digests_of_dataset, digests_of_samples, read_audit, sealed_name
 from pipeline_lib.audit.sheets import draw_audit, write_audit
 from pipeline_lib.config import load_config

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib tools import cli
+from pipeline_lib import cli
 from pipeline_lib.cli import main
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.networks.checkpoints import read_header

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipeline_lib tools import cli
+from pipeline_lib import cli
 from pipeline_lib.composer import opening
 from pipeline_lib.composer.opening import open_composer
 from pipeline_lib.composer.server import create_app

@@ -952,6 +952,6 @@ def test_weights_that_come_with_the_library_are_found_where_the_folder_has_none(
     own.touch()
     assert load_config(SHIPPED / "config/config.yaml").generator.weights == own
     wrong = yaml.safe_load((SHIPPED / "config/config.yaml").read_text())
-    wrong["encoder"]["weights"] = "resources/none.safetensors"
+    wrong["encoder"] = {"weights": "resources/none.safetensors"}
     with pytest.raises(ConfigError, match=rf"`encoder.weights`: no file resources/none.safetensors, nor in {SHIPPED};"):
         parse_config(wrong)

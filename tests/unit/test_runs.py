@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pipeline_lib tools import runs
+from pipeline_lib import runs
 from pipeline_lib.cli import main
 from pipeline_lib.runtime.files import SHIPPED
 
@@ -114,9 +114,9 @@ def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
 
 def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
     main(["run", "my.yaml", "--seeds", "1"])
-    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("candidates: 16", "candidates: 4"))
+    Path("my.yaml").write_text(Path("my.yaml").read_text() + "sample: {images: 9}\n")
     assert main(["run", "my.yaml", "--seeds", "1"]) == 2
-    assert "candidates` is not as in" in capsys.readouterr().err and len(started) == 1
+    assert "`sample.images` is not as in" in capsys.readouterr().err and len(started) == 1
 
 
 def test_another_directory_has_its_own_config_and_results(started, tmp_path):

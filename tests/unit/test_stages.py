@@ -12,7 +12,7 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
-from pipeline_lib tools import stages
+from pipeline_lib import stages
 from pipeline_lib.config import Sample
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.stages import STAGES, at_revision, call_stage, find_stage
