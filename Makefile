@@ -73,7 +73,7 @@ lint: $(VENV)  ## check the code and the workflow
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 
-docs: $(VENV)  ## regenerate config/README.md, the schema, the conda environment, and what docs/ says of the rules
+docs: $(VENV)  ## regenerate config/README.md, the conda environment, and what docs/ says of the rules
 	.venv/bin/python -m pipeline_lib.documentation
 
 clean:  ## remove caches and build leftovers, never results

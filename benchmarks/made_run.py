@@ -135,7 +135,7 @@ def make_run(
         settings=config.model_dump(mode="json"),
         images=sorted(folder.glob("images/*/*.parquet")),
         models=models,
-        given=[*given, *config.certify.files],
+        given=[*given, *(config.certify.labels or [])],
         provenance=folder / "provenance.json",
     )
     return config

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="print which edits the target rates need, and what an audit could show")
     plan.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="config of the run")
     plan.add_argument("--failing", type=float, help="share of edits that fail (default: 0.02, or as audited)")
-    plan.add_argument("--labels", type=int, default=100, help="audited edits of each target (default: 100)")
+    plan.add_argument("--labels", type=int, default=200, help="audited edits in all (default: 200)")
     plan.set_defaults(command=_plan)
 
     again = commands.add_parser("replay", help="choose again among a run's candidates by other rules, in seconds")
@@ -350,7 +350,7 @@ def _recipe(options: argparse.Namespace) -> int:
     found = assess_recipe(options.results)
     print_recipe(found)
     if options.output:
-        write_json(options.output, found.json())
+        write_json(options.output, found.model_dump(mode="json"))
     return 0
 
 
@@ -430,14 +430,15 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from pipeline_lib.audit.sheets import write_audit
+    from pipeline_lib.audit.sheets import Sheet
 
     if options.count < 1 or options.sheet < 1:
         raise PipelineError("`--count` and `--sheet` are numbers from 1; correct them")
     config = load_config(options.config)
-    results = Path("results") / config.run
-    page, count = write_audit(config, results, options.folder, options.count, options.sheet, options.set)
-    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as {AUDITED[options.set]}")
+    sheet = Sheet(config, Path("results") / config.run, options.set, options.count, options.sheet)
+    page, count = sheet.write(options.folder)
+    plan = ", or as `rebalance.labels` to plan by it" * (options.set == "dataset_rebalanced")
+    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as `certify.labels`{plan}")
     return 0
 
 

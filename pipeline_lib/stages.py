@@ -47,7 +47,7 @@ STAGES = {
     "evaluate_robustness": "pipeline_lib.evaluation.robustness",
     "judge_samples": "pipeline_lib.evaluation.nearest",
     "certify_targets": "pipeline_lib.audit.certificate",
-    "certify_samples": "pipeline_lib.audit.certificate_samples",
+    "certify_samples": "pipeline_lib.audit.certificate",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",
     "compare_regions": "pipeline_lib.studies.regions",

@@ -67,9 +67,12 @@ def photographs(tmp_path):
         values["detectors"] = {"attributes": ["smiling", "long_hair"]}
         if audit:
             edit = parse_config(values).rebalance.edits_digest("smiling")
-            rows = [f"{name},0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}" for name, said in audit]
-            (tmp_path / "audit.csv").write_text("\n".join(["image_id,dataset,edit,smiling,long_hair", *rows]))
-            values["certify"] = {"labels": str(tmp_path / "audit.csv")}
+            rows = [
+                f"{name},dataset_rebalanced,0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}"
+                for name, said in audit
+            ]
+            (tmp_path / "audit.csv").write_text("\n".join(["image_id,image_set,digest,edit,smiling,long_hair", *rows]))
+            values["certify"] = {"labels": [str(tmp_path / "audit.csv")]}
         make_run(folder, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
         scores = pd.DataFrame({"image_id": NAMES, "smiling": [0.9, 0.9, 0.9, 0.2, 0.9], "long_hair": 0.5})
         write_table(folder / "scores/referee/dataset_rebalanced.parquet", "scores", scores)

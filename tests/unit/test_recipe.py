@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from pipeline_lib import cli
-from pipeline_lib.audit.estimate import Verdict, judge
-from pipeline_lib.audit.recipe import OverRuns, _interval, assess_recipe, runs_needed
+from pipeline_lib.audit.estimate import Verdict, decide
+from pipeline_lib.audit.recipe import OverRuns, assess_recipe, runs_needed, student_interval
 from pipeline_lib.cli import main
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.config.reseeding import first_difference, reseed
@@ -39,7 +39,7 @@ def test_nineteen_of_twenty_further_runs_are_between_the_limits():
 def test_as_many_runs_are_asked_for_as_would_decide():
     values = [0.50, 0.51, 0.52]
     needed = runs_needed(values, 0.5, 0.04, 0.95)
-    verdicts = [judge(_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
+    verdicts = [decide(student_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
     assert verdicts == [Verdict.UNKNOWN, Verdict.MET]
     assert runs_needed(values, 0.5, 0.02, 0.95) is None  # every third run would be beyond it
 
@@ -105,7 +105,7 @@ def test_rates_that_one_run_does_not_know_are_unknown(runs):
 def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path, capsys):
     assert main(["recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
     printed = capsys.readouterr().out
-    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not judged", "group gap: smiling"):
+    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not decided", "group gap: smiling"):
         assert said in printed
     found = read_json(tmp_path / "recipe.json")
     assert found["seeds"] == [1, 2, 3, 4] and not found["same_images"] and not found["shared"]
@@ -122,7 +122,7 @@ def rewrite(folder, change):
 @pytest.mark.parametrize(
     "spoil, said",
     [
-        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe is judged by 3 or more"),
+        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe needs 3 or more"),
         (lambda runs: (runs[2] / "provenance.json").unlink(), "provenance.json is missing"),
         (lambda runs: (runs[2] / "evaluation/certificate.json").unlink(), "certificate.json is missing"),
         (lambda runs: rewrite(runs[2], lambda config: config.update(seed=1)), "seed 1 like"),
@@ -174,7 +174,8 @@ def started(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cli, "_run_snakemake", run)
     config = (tmp_path / "my.yaml").resolve()
-    config.write_text(Path(CONFIG).read_text().replace("resources/", f"{Path.cwd()}/resources/"))
+    config.write_text(Path(CONFIG).read_text())
+    (tmp_path / "resources").symlink_to(Path("resources").resolve())
     monkeypatch.chdir(tmp_path)
     return calls
 
@@ -207,7 +208,9 @@ def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
 
 def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
     main(["run", "--seeds", "1", "--configfile", "my.yaml"])
-    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("candidates: 16", "candidates: 4"))
+    Path("my.yaml").write_text(
+        Path("my.yaml").read_text().replace("rebalance:\n", "rebalance:\n  edit: {candidates: 4}\n")
+    )
     assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
     assert "`rebalance.edit.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
 
@@ -221,7 +224,8 @@ def test_labels_of_one_runs_images_are_refused_in_a_recipe(started, capsys):
 
 def test_another_directory_has_its_own_config_and_results(started, tmp_path):
     (tmp_path / "there/config").mkdir(parents=True)
-    Path("my.yaml").rename(tmp_path / "there/config/config.yaml")
+    for name, there in (("my.yaml", "config/config.yaml"), ("resources", "resources")):
+        Path(name).rename(tmp_path / "there" / there)
     assert main(["run", "--seeds", "1", "--directory", "there"]) == 0
     assert started[0][-1] == str(tmp_path / "there/results/avatars-run-1/config.yaml")
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline_lib.audit.certificate import _check_labels, certify_targets
+from pipeline_lib.audit.certificate import DatasetCertificate, _check_labels, certify_targets
 from pipeline_lib.audit.classes import Classes
 from pipeline_lib.audit.forecast import forecast
+from pipeline_lib.audit.pages import say_targets
 from pipeline_lib.config import Certify, Detectors, Evaluate, PartRegion, RateRule, Rebalance, SupervisedTraining
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.donors import donor_pools
@@ -23,7 +24,6 @@ from pipeline_lib.evaluation.utility import _cells
 from pipeline_lib.rebalance.groups import holds_of, in_group, members
 from pipeline_lib.rebalance.plan import refuse_small_groups
 from pipeline_lib.rebalance.resample import draw_at_rates
-from pipeline_lib.report.certificate import say_certificate
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.training.calibration import fit_temperatures
@@ -201,22 +201,18 @@ def certify(tmp_path):
             seed=0,
             certificate=tmp_path / "certificate.json",
         )
-        return read_json(tmp_path / "certificate.json")
+        return DatasetCertificate.model_validate(read_json(tmp_path / "certificate.json"))
 
     return run
 
 
 def test_a_certificate_is_that_of_the_known_images_and_says_how_many_do_not_count(certify):
     found, expected = certify(LABELS), certify(KNOWN.assign(hat=True))
-    assert found["unknown"] is None
-    for target, known in zip(found["targets"], expected["targets"], strict=True):
-        count = target.pop("not_counted")
-        assert target == known
-        assert target["verdict"] == "met"
-        sentence = f"{count:,} more images may be of this group, but do not count"
-        said = say_certificate(found | {"targets": [target | {"not_counted": count}]})
-        assert sentence in said[0]
-        assert target["edited"] > 20
+    assert found.unknown is None
+    for target, known, said in zip(found.targets, expected.targets, say_targets(found), strict=True):
+        assert target.not_counted and target.model_copy(update={"not_counted": 0}) == known
+        assert target.verdict == "met" and target.edited > 20
+        assert f"{target.not_counted:,} more images may be of this group, but do not count" in said
 
 
 def test_an_audit_is_compared_with_known_labels_alone():

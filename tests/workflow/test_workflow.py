@@ -23,7 +23,7 @@ import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
 from pipeline_lib.audit.labels import sealed_name
-from pipeline_lib.audit.sheets import draw_audit, draw_samples
+from pipeline_lib.audit.sheets import Sheet
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.editing.replay import replay
@@ -225,7 +225,7 @@ def test_the_edits_of_the_dataset_are_planned_again_by_an_audit(finished: Run, t
     truth = read_table(run.results / "labels/dataset.parquet", "labels").set_index("image_id")
     wanted = before["dataset"].set_index("image_id")["wanted"]
     edited = int(read_table(run.results / "labels/dataset_rebalanced.parquet", "assembled")["edited"].sum())
-    drawn = draw_audit(config, run.results, edited, 1)
+    drawn = Sheet(config, run.results, "dataset_rebalanced", edited, 1).draw()
     answers = truth.loc[drawn["image_id"], ["long_hair", "smiling"]].reset_index(drop=True)
     failed = np.arange(len(drawn)) % 4 == 0
     answers["smiling"] = wanted.reindex(drawn["image_id"]).where(~failed, answers["smiling"].to_numpy()).to_numpy()
@@ -251,11 +251,11 @@ def test_labels_of_samples_decide_about_the_retrained_gan_and_hold_for_more_samp
     certificate = "evaluation/certificate-samples.json"
     assert read_json(run.results / certificate)["source"] is None
     config = parse_config(yaml.safe_load((REPOSITORY / CONFIG).read_text()))
-    drawn = draw_samples(config, run.results, count, 1)
+    drawn = Sheet(config, run.results, "retrained", count, 1).draw()
     tables = [read_table(run.results / f"scores/referee/{name}.parquet", "scores") for name in ("retrained", "control")]
     said = pd.concat(tables).set_index("image_id")[["long_hair", "smiling"]].rename(index=sealed_name) > 0.5
     drawn.join(said.astype(int), on="image_id").to_csv(tmp_path / "audit.csv", index=False)
-    labelled = {"certify": {"samples": [str(tmp_path / "audit.csv")]}}
+    labelled = {"certify": {"labels": [str(tmp_path / "audit.csv")]}}
     run.snakemake(f"{RESULTS}/{certificate}", config=run.configure(labelled))
     found = read_json(run.results / certificate)
     assert (found["source"], found["labels"], found["samples"]) == ("audit", count, config.sample.images)

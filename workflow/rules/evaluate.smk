@@ -102,7 +102,7 @@ use rule stage as certify_targets with:
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         rebalanced=images("dataset_rebalanced"),
-        audit=given(*checked.certify.files),
+        audit=given(*(checked.certify.labels or [])),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
     pathvars:
@@ -122,7 +122,7 @@ if checked.retrain:
             retrained=f"{ROOT}/scores/referee/retrained.parquet",
             control=f"{ROOT}/scores/referee/control.parquet",
             images=images("retrained"),
-            audit=given(*(checked.certify.samples or [])),
+            audit=given(*(checked.certify.labels or [])),
         output:
             certificate=f"{ROOT}/evaluation/certificate-samples.json",
         pathvars:
@@ -131,7 +131,6 @@ if checked.retrain:
             stage=at_revision("certify_samples"),
             targets=rebalance(),
             settings=settings["certify"],
-            truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
 
