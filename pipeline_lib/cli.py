@@ -68,7 +68,7 @@ def _add_commands(commands: Any) -> None:
     plan = _add(commands, "plan", _plan, "print which edits the target rates need, and what an audit could show")
     plan.add_argument("--config", type=Path, default=default, help="config of the run")
     plan.add_argument("--failing", type=float, help="share of edits that fail (default: 0.02, or as audited)")
-    plan.add_argument("--labels", type=int, default=100, help="audited edits of each target (default: 100)")
+    plan.add_argument("--labels", type=int, default=200, help="audited edits in all (default: 200)")
 
     audit = _add(commands, "audit", _audit, "draw images of a run, and write a page on which they are labelled by eye")
     audit.add_argument("folder", type=Path, help="folder of the page")
@@ -170,14 +170,15 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from pipeline_lib.audit.sheets import write_audit
+    from pipeline_lib.audit.sheets import Sheet
 
     if options.count < 1 or options.sheet < 1:
         raise PipelineError("`--count` and `--sheet` are numbers from 1; correct them")
     config = load_config(options.config)
-    results = Path("results") / config.run
-    page, count = write_audit(config, results, options.folder, options.count, options.sheet, options.set)
-    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as {AUDITED[options.set]}")
+    sheet = Sheet(config, Path("results") / config.run, options.set, options.count, options.sheet)
+    page, count = sheet.write(options.folder)
+    plan = ", or as `rebalance.labels` to plan by it" * (options.set == "dataset_rebalanced")
+    print(f"{page}: {count} images; label them, save the CSV, and name it in the config as `certify.labels`{plan}")
     return 0
 
 
@@ -279,7 +280,7 @@ def _recipe(options: argparse.Namespace) -> int:
     found = assess_recipe(options.results)
     print_recipe(found)
     if options.output:
-        write_json(options.output, found.json())
+        write_json(options.output, found.model_dump(mode="json"))
     return 0
 
 

@@ -210,10 +210,6 @@ def check_targets(config: Config) -> None:
         raise ValueError(
             f"`certify.tolerance` has {len(tolerances)} entries for {len(targets)} targets; give one for each"
         )
-    if config.certify.samples and config.retrain is None:
-        raise ValueError(
-            "`certify.samples` are labels of samples of a retrained GAN, but `retrain` is null; remove one"
-        )
     if len(config.rebalance.edited) > 1 and config.evaluate.utility:
         raise ValueError(
             "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; set "

@@ -30,11 +30,8 @@ NAMES = {
     "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
 }
 
-#: Image sets that can be audited, and the keys of the config that name the labels.
-AUDITED = {
-    "dataset_rebalanced": "`certify.labels`, or as `rebalance.labels` to plan by it",
-    "retrained": "`certify.samples`",
-}
+#: Image sets that can be audited.
+AUDITED = ("dataset_rebalanced", "retrained")
 
 #: Columns of tables, exports and sheets that also have one for each attribute, which can have none of these names.
 RESERVED = frozenset(
@@ -43,7 +40,7 @@ RESERVED = frozenset(
         *("file_name", "original_id", "synthetic", "region", "editor", "finish"),
         *("target_attribute", "target_value", "confirmed_by", "carried_over"),
         *("selector_digest", "encoder_digest", "editor_digest", "generator_digest", "run", "seed"),  # of the lineage
-        *("image", "dataset", "edit"),  # of exported labels and of audits
+        *("image", "image_set", "digest", "edit"),  # of exported labels and of audits
     }
 )
 

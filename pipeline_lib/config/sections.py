@@ -369,22 +369,12 @@ class Certify(Section):
     tolerance: Annotated[float, Field(gt=0, le=1)] | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         0.03, description="largest distance from a target rate that counts as met; a list has one for each target"
     )
-    labels: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
+    labels: Annotated[list[Path], Field(min_length=1)] | None = Field(
         None,
-        description="CSV with true labels of some edited images, from the sheet of `python -m pipeline_lib audit`; a "
-        "list is of several sheets, or of several people for the same one; not needed for avatars, of which the truth "
-        "is known",
+        description="CSVs of labels by eye, from the sheets of `python -m pipeline_lib audit`: of edited images "
+        "(not needed for avatars, of which the truth is known), and of samples of the retrained GAN, of which nothing "
+        "but detectors' opinions is known without; of several sheets, or of several people for the same one",
     )
-    samples: Annotated[list[Path], Field(min_length=1)] | None = Field(
-        None,
-        description="CSVs with true labels of some samples of the retrained GAN, from the sheets of `python -m "
-        "pipeline_lib audit --set retrained`; without them nothing but the detectors' opinions is known of samples",
-    )
-
-    @property
-    def files(self) -> list[Path]:
-        """The CSV files with labels."""
-        return self.labels if isinstance(self.labels, list) else [self.labels] * (self.labels is not None)
 
     def tolerances(self, count: int) -> list[float]:
         """Return the tolerance of each of `count` targets."""

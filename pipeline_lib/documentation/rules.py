@@ -45,7 +45,6 @@ KINDS = {
     "evaluation/kappa.json": "agreement of the two detectors in each group beyond chance, by Cohen's kappa",
     "evaluation/quality.parquet": "table `quality`",
     "evaluation/edits-*.json": "edits planned and succeeded, as selector and referee see it",
-    "evaluation/frontier.json": "what other choices among the candidates would have given, by the referee",
     "evaluation/counterfactuals.parquet": "table `counterfactuals`",
     "evaluation/counterfactual.json": "edits that succeeded by truth, and their distances to the ideal edits",
     "evaluation/leakage-*.json": "how well edited images are told from unedited ones",
@@ -67,9 +66,8 @@ KINDS = {
     "report/studies.md": "page of the studies, with the paper's figures beside",
     "report/rates.png": "figure: rates by group in every image set",
     "report/utility.png": "figure: accuracies of classifiers by what they were trained on",
-    "report/frontier.png": "figure: group gap against realism by choice among the candidates",
     "report/*.csv": "table for the report",
-    "report/summary.html": "summary page, which can be passed on by itself",
+    "report.html": "the page of the run, which can be passed on by itself",
     "report/datasheet.md": "card of the rebalanced dataset",
 }
 

@@ -9,9 +9,10 @@ import numpy as np
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table, read_tables
 from pipeline_lib.evaluation.ledger import ledger_of
+from pipeline_lib.evaluation.results import Edits
 from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
-from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.files import read_json
 from pipeline_lib.runtime.revisions import stage
 
 
@@ -57,20 +58,17 @@ def evaluate_edits(
         others = [name for name in attributes_of(settings.targets) if name != attribute]
         unchanged[own] = ((before.loc[own, others] > 0.5) == (scores.loc[own, others] > 0.5)).all(axis=1)
     held = int(confirmed.sum())
-    write_json(
-        edits,
-        {
-            "planned": len(planned),
-            "candidates": len(tried),
-            "candidates_successful": int(tried["success"].sum()),
-            "succeeded_by_selector": len(chosen),
-            "replaced": len(made) - len(chosen),
-            "succeeded_by_referee": held,
-            "share_by_selector": len(chosen) / max(1, len(planned)),
-            "share_by_referee": held / max(1, len(planned)),
-            "share_in_their_group_by_referee": float(unchanged.mean()) if len(chosen) else None,
-            "masked_l1": float(chosen["masked_l1"].mean()) if len(chosen) else None,
-            "targets": read_json(summary)["targets"],
-            "ledger": ledger_of(every, planned, made, all_before, all_scores, settings.targets),
-        },
-    )
+    Edits(
+        planned=len(planned),
+        candidates=len(tried),
+        candidates_successful=int(tried["success"].sum()),
+        succeeded_by_selector=len(chosen),
+        replaced=len(made) - len(chosen),
+        succeeded_by_referee=held,
+        share_by_selector=len(chosen) / max(1, len(planned)),
+        share_by_referee=held / max(1, len(planned)),
+        share_in_their_group_by_referee=float(unchanged.mean()) if len(chosen) else None,
+        masked_l1=float(chosen["masked_l1"].mean()) if len(chosen) else None,
+        targets=read_json(summary)["targets"],
+        ledger=ledger_of(every, planned, made, all_before, all_scores, settings.targets),
+    ).write(edits)

@@ -8,16 +8,14 @@ from math import ceil, sqrt
 import numpy as np
 from scipy.stats import beta, norm
 
-from pipeline_lib.audit import estimate as certify
-from pipeline_lib.audit.estimate import UNKNOWN, Estimate
-from pipeline_lib.audit.strata import LIKELY
+from pipeline_lib.audit.estimate import LIKELY, UNKNOWN, Estimate, Verdict, decide
 
 MARGIN = 0.02  # of worst-group accuracy, up to which two methods are equivalent
 NO_VARIANCE = 1e-12  # of draws that are all the same but for rounding
 LEAST_STRENGTH = 0.01  # sum of the two parameters of a beta distribution; with less it is at its ends alone
 
 
-class Verdict(StrEnum):
+class Comparison(StrEnum):
     """What is known of the gain of edits over the baselines without them."""
 
     BETTER = "better"
@@ -66,15 +64,15 @@ def _quantiles(drawn: np.ndarray, level: float, floor: float) -> np.ndarray:
     return floor + span * found
 
 
-def judge_gain(gain: Estimate) -> Verdict:
+def judge_gain(gain: Estimate) -> Comparison:
     """Judge a gain in worst-group accuracy by its interval.
 
     It is equivalent to none if the whole interval is within `MARGIN` of 0 (two one-sided tests, Schuirmann 1987), and
     else better or worse if the interval lacks 0.
     """
-    if certify.judge(gain, 0.0, MARGIN) is certify.Verdict.MET:
-        return Verdict.EQUIVALENT
-    return Verdict.BETTER if gain.low > 0 else Verdict.WORSE if gain.high < 0 else Verdict.UNDECIDED
+    if decide(gain, 0.0, MARGIN) is Verdict.MET:
+        return Comparison.EQUIVALENT
+    return Comparison.BETTER if gain.low > 0 else Comparison.WORSE if gain.high < 0 else Comparison.UNDECIDED
 
 
 def images_needed(gain: Estimate, tested: int, confidence: float) -> int:

@@ -20,11 +20,11 @@ from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.features import features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.probe import Probe
+from pipeline_lib.evaluation.results import Crop, Leakage, LeakageOfCell, Pooled
 from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 
@@ -89,19 +89,16 @@ def evaluate_leakage(
         areas[name] = area_interval(area, int(is_edited.sum()), int((~is_edited).sum()), evaluate.confidence)
         distances[name] = _distances(pixels[positions[is_edited]], pixels[positions[~is_edited]], extractor, device)
     pairs = {name: counts[name]["edited"] * counts[name]["unedited"] for name in kept}
-    write_json(
-        leakage,
-        {
-            "cells": {name: counts[name] | {"auc": estimate_json(areas[name])} | distances[name] for name in kept},
-            "left_out": {name: count for name, count in counts.items() if name not in kept},
-            "pooled": {
-                "auc": estimate_json(pool_areas(areas, pairs)),
-                **{figure: _pool(distances, pairs, figure) for figure in FIGURES},
-            },
-            "crop": {"top": rows.start, "bottom": rows.stop, "left": columns.start, "right": columns.stop},
-            "extractor": extractor.name,
-        },
-    )
+    Leakage(
+        cells={name: LeakageOfCell(**counts[name], auc=estimate_json(areas[name]), **distances[name]) for name in kept},
+        left_out={name: count for name, count in counts.items() if name not in kept},
+        pooled=Pooled(
+            auc=estimate_json(pool_areas(areas, pairs)),
+            **{figure: _pool(distances, pairs, figure) for figure in FIGURES},
+        ),
+        crop=Crop(top=rows.start, bottom=rows.stop, left=columns.start, right=columns.stop),
+        extractor=extractor.name,
+    ).write(leakage)
 
 
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:

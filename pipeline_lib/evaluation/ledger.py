@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.config import RateRule
+from pipeline_lib.evaluation.results import Change, EditsOfTarget
 from pipeline_lib.rebalance.groups import group_name
 
 
@@ -19,7 +19,7 @@ def ledger_of(
     before: pd.DataFrame,
     after: pd.DataFrame,
     targets: Sequence[RateRule],
-) -> list[dict[str, Any]]:
+) -> list[EditsOfTarget]:
     """Return an entry for each target.
 
     - `planned` counts the edits that are needed, and `made` those that were made, spares included.
@@ -51,26 +51,26 @@ def ledger_of(
         wanted = done.loc[chosen["image_id"], "wanted"].to_numpy(bool)
         confirmed = (after.loc[chosen["image_id"], target.attribute].to_numpy() > 0.5) == wanted
         entries.append(
-            {
-                "group": group_name(target.where),
-                "attribute": target.attribute,
-                "planned": len(planned),
-                "made": len(chosen),
-                "share_confirmed": _share(confirmed),
-                "share_without_success": _share(~tried.groupby("image_id")["success"].any()),
-                "share_successful": _share(tried["success"]),
-                "share_vetoed": _share(~tried["in_group"]),
-                "donors": len(uses),
-                "effective_donors": float(uses.sum() ** 2 / np.square(uses).sum()) if len(uses) else 0.0,
-                "most_uses": int(uses.max(initial=0)),
-                "changed": {
-                    name: {
-                        "share": float((held[name] != holds[name]).mean()),
-                        "towards": float(holds[name].mean() - held[name].mean()),
-                    }
+            EditsOfTarget(
+                group=group_name(target.where),
+                attribute=target.attribute,
+                planned=len(planned),
+                made=len(chosen),
+                share_confirmed=_share(confirmed),
+                share_without_success=_share(~tried.groupby("image_id")["success"].any()),
+                share_successful=_share(tried["success"]),
+                share_vetoed=_share(~tried["in_group"]),
+                donors=len(uses),
+                effective_donors=float(uses.sum() ** 2 / np.square(uses).sum()) if len(uses) else 0.0,
+                most_uses=int(uses.max(initial=0)),
+                changed={
+                    name: Change(
+                        share=float((held[name] != holds[name]).mean()),
+                        towards=float(holds[name].mean() - held[name].mean()),
+                    )
                     for name in (others if len(chosen) else ())
                 },
-            }
+            )
         )
     return entries
 

@@ -17,6 +17,7 @@ from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.shards import iterate_batches, resolution_of
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import gap, group_gap
+from pipeline_lib.evaluation.results import Robustness
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.transfer import as_pixels, batch_for, to_float
 from pipeline_lib.networks.checkpoints import load_weights
@@ -116,12 +117,21 @@ def evaluate_robustness(
             holds = {UNCHANGED: before} | {change: torch.cat(says[change, judge]).numpy() for change in CHANGES}
             for change, after in holds.items():
                 found[name][change][judge] = _gap_of(after, before, detector, targets, settings)
-    write_json(robustness, found)
+    write_json(
+        robustness,
+        {
+            name: {
+                change: {judge: gap.model_dump(mode="json") for judge, gap in judges.items()}
+                for change, judges in changes.items()
+            }
+            for name, changes in found.items()
+        },
+    )
 
 
 def _gap_of(
     holds: np.ndarray, before: np.ndarray, detector: Detector, targets: Rebalance, settings: Evaluate
-) -> dict[str, object]:
+) -> Robustness:
     """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
     named = {attribute: holds[:, column] for column, attribute in enumerate(detector.attributes)}
     attribute = targets.edited[0]
@@ -133,4 +143,4 @@ def _gap_of(
 
     found = group_gap(gap_of, [rule.rate for rule in rules], settings.confidence)
     column = detector.index(attribute)
-    return estimate_json(found) | {"same": float((holds[:, column] == before[:, column]).mean())}
+    return Robustness(**estimate_json(found), same=float((holds[:, column] == before[:, column]).mean()))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,12 @@ from pipeline_lib.data.avatars import draw_variants, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
-from pipeline_lib.evaluation.gain import MARGIN, Verdict, images_needed, judge_gain, least_of
+from pipeline_lib.evaluation.gain import MARGIN, Comparison, images_needed, judge_gain, least_of
 from pipeline_lib.evaluation.rates import gap, truth_counts
+from pipeline_lib.evaluation.results import Gain, Method, Utility
 from pipeline_lib.rebalance.groups import counts_for, group_name, holds_of
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 
@@ -99,7 +99,7 @@ def evaluate_utility(
             where the truth is known, the accuracy in each cell, and worst-group accuracy, balanced accuracy, difference
             of selection rates (`parity_gap`) and equalised-odds difference with intervals over seeds and held-out
             images; then what the best method with edits gains in worst-group accuracy over the best without (`gain`),
-            with a `Verdict`. The figures are null where a cell has too few held-out images (`left_out`). Then, and
+            with a `Comparison`. The figures are null where a cell has too few held-out images (`left_out`). Then, and
             where a cell of the dataset or of the rebalanced one has no image (`untrained`), so that weights and even
             batches are undefined, the gain is null too.
         device: where to compute.
@@ -137,26 +137,27 @@ def evaluate_utility(
             correct[method] = np.stack(said) == tested.value
     draws = resampled(correct, tested, len(names_of_cells), evaluate.resamples, seed)
     accuracies = {method: cell_accuracies(rows, tested, len(names_of_cells)) for method, rows in correct.items()}
-    write_json(
-        utility,
-        {
-            "attribute": settings.targets[0].attribute,
-            "seeds": evaluate.utility.seeds,
-            "held_out": dict(zip(names_of_cells, _counts(tested.number, len(names_of_cells)), strict=True)),
-            "left_out": left_out,
-            "untrained": untrained,
-            "methods": {
-                method: {
-                    "images": dict(zip(names_of_cells, _counts(sets[method].cell, len(names_of_cells)), strict=True)),
-                    "label_error": _label_error(method, sets[method], truly),
-                    "cells": dict(zip(names_of_cells, _rounded(found.mean(axis=0)), strict=True)),
-                    **_estimates(found, draws[method], evaluate.confidence),
-                }
-                for method, found in accuracies.items()
-            },
-            "gain": gain_of(accuracies, draws, evaluate.confidence, tested, complete=not left_out and not untrained),
+
+    def by_cell(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(names_of_cells, values, strict=True))
+
+    Utility(
+        attribute=settings.targets[0].attribute,
+        seeds=evaluate.utility.seeds,
+        held_out=by_cell(_counts(tested.number, len(names_of_cells))),
+        left_out=left_out,
+        untrained=untrained,
+        methods={
+            method: Method(
+                images=by_cell(_counts(sets[method].cell, len(names_of_cells))),
+                label_error=_label_error(method, sets[method], truly),
+                cells=by_cell(_rounded(found.mean(axis=0))),
+                **_estimates(found, draws[method], evaluate.confidence),
+            )
+            for method, found in accuracies.items()
         },
-    )
+        gain=gain_of(accuracies, draws, evaluate.confidence, tested, complete=not left_out and not untrained),
+    ).write(utility)
 
 
 def cell_names(settings: Rebalance) -> list[str]:
@@ -377,7 +378,7 @@ def gain_of(
     confidence: float,
     tested: Cells,
     complete: bool,
-) -> dict[str, object]:
+) -> Gain:
     """Return the gain in worst-group accuracy of the best method with edits over the best without, and a verdict.
 
     The best of several methods has the largest of their limits. Of the lower limits that is valid at an n-th of the
@@ -387,7 +388,7 @@ def gain_of(
     """
     if not complete:
         unknown = dict.fromkeys(("with_edits", "without", "held_out_needed"))
-        return unknown | estimate_json(UNKNOWN) | {"margin": MARGIN, "verdict": Verdict.UNKNOWN}
+        return Gain(**unknown, **estimate_json(UNKNOWN), margin=MARGIN, verdict=Comparison.UNKNOWN)
     worst = [
         {
             method: least_of(accuracies[method], draws[method].mean(axis=-2), confidence, among=len(methods))
@@ -397,17 +398,17 @@ def gain_of(
     ]
     edited, plain = (max(found, key=found.__getitem__) for found in worst)
     gain = gap(*(Estimate(*np.max(list(found.values()), axis=0)) for found in worst))
-    verdict = judge_gain(gain)
-    return {
-        "with_edits": edited,
-        "without": plain,
+    verdict, needed = judge_gain(gain), None
+    if verdict is Comparison.UNDECIDED:
+        needed = images_needed(gain, int((tested.group >= 0).sum()), confidence)
+    return Gain(
+        with_edits=edited,
+        without=plain,
         **estimate_json(gain),
-        "margin": MARGIN,
-        "verdict": verdict,
-        "held_out_needed": images_needed(gain, int((tested.group >= 0).sum()), confidence)
-        if verdict is Verdict.UNDECIDED
-        else None,
-    }
+        margin=MARGIN,
+        verdict=verdict,
+        held_out_needed=needed,
+    )
 
 
 def _differences(values: np.ndarray) -> np.ndarray:

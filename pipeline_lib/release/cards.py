@@ -1,118 +1,79 @@
-"""The cards of an export: the README of its images, and that of the retrained GAN with a loading example."""
+"""The cards of a release: of the rebalanced dataset, of an export, and of the retrained GAN."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from string import Template
-from typing import Any
+from pathlib import Path
 
-import pandas as pd
 import yaml
 
-from pipeline_lib.config import Config, Rebalance
+from pipeline_lib.audit.pages import say_basis, say_targets
+from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.config.names import readable
+from pipeline_lib.data.tables import attribute_columns, read_table
+from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
-from pipeline_lib.report.certificate import describe_certificate, say_certificate
-from pipeline_lib.report.certificate_samples import describe_samples, say_samples
-from pipeline_lib.report.datasheet import front_matter
 from pipeline_lib.report.nearest import gaps_by_drawing
-from pipeline_lib.report.tables import as_estimate, frechet_distances, gap_text, groups_text, rates_table, rates_text
-from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.report.words import groups_text, render
+from pipeline_lib.runtime.files import atomic_path
+from pipeline_lib.runtime.revisions import stage
 
-DATASHEET = "report/datasheet.md"
+#: Upper limits of the Hugging Face Hub's size categories.
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 
-IMAGES = Template("""\
-## Files
 
-$files
-- `provenance.json`, `config.yaml`: config, versions and digests that the run was made with. `python -m pipeline_lib
-  reproduce <this folder>` says whether an installation would make the same bytes.
+@stage(revision=5)
+def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, targets: Rebalance, card: Path) -> None:
+    """Write the card of the rebalanced dataset as Markdown, with the Hugging Face Hub's front matter.
 
-Every PNG file has a text chunk (iTXt) with the key `latent-rebalance`: JSON that says whether the image is synthetic or
-edited, of which image, by what, and by which networks.
-""")
+    Args:
+        metrics: JSON of `collect_metrics`.
+        labels: labels of the rebalanced dataset.
+        run: name of the run.
+        data: the config section of the images.
+        targets: the config section of the target rates.
+        card: Markdown file to write.
+    """
+    table = read_table(labels, "assembled")
+    subject = "Avatars" if data.reader == "avatars" else "Images"
+    title = f"{subject} with {' and '.join(map(readable, targets.edited))} rebalanced ({run})"
+    generates = targets.edit.editor.kind != "poisson"
+    counts = {}
+    for name in attribute_columns(table, "assembled"):
+        known = table[name].dropna().astype(bool)
+        counts[name] = int(known.sum()), int((~known).sum()), len(table) - len(known)
+    body = render(
+        "datasheet.md.j2",
+        title=title,
+        run=run,
+        data=data,
+        targets=targets,
+        metrics=Metrics.read(metrics),
+        images=len(table),
+        edited=int(table["edited"].sum()),
+        counts=counts,
+        generates=generates,
+        gaps_between={name: groups_text(targets.alone(name)) for name in targets.compared},
+    )
+    front = front_matter(title, len(table), data.reader, "gan-edited" if generates else "edited")
+    with atomic_path(card) as beside:
+        beside.write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
-COLUMNS_TABLE = """
-## What is known of each image
 
-| column | what it is |
-|---|---|
-{rows}
-"""
-
-LABELS = """
-## Labels of edited images
-
-An edit makes unknown only what its region can show. The other labels are those of the image before the edit, and
-`carried_over` names them. The edited attribute is null until somebody has labelled the image by eye or the nearest
-drawing tells; `target_value` is what the edit aimed at, and `confirmed_by` says who confirms it. To train on the label,
-and where there is none on the value aimed at if it is confirmed (`table` is {table} as pandas reads it):
-
-```python
-{line}
-```
-"""
-#: The label, else the value aimed at if it is confirmed, where several attributes are edited for one of them.
-LABEL_ELSE_TARGET = 'labels = table["{name}"].fillna(table["target_value"].where(table["confirmed_by"].notna()))'
-OF_SEVERAL = LABEL_ELSE_TARGET.replace(".notna()", '.notna() & (table["target_attribute"] == "{name}")')
-
-MODEL = Template("""\
-# $title
-
-A $architecture of $resolution by $resolution pixels. It was trained by the run `$run` of Latent Rebalance for $kimg
-thousand images on the run's dataset, edited to reach these target rates: $rates.
-
-## Rates of its samples
-
-By the referee, a detector that took no part in edits or training, with $confidence intervals over samples. A detector
-can be wrong about generated images.
-
-$rates_by_group
-
-## Certificate of its samples
-
-$samples
-
-## Certificate of the dataset that it was trained on
-
-$dataset
-
-## Quality and leakage
-
-The Fréchet distance of its samples to $reference (extractor $extractor) is $distance. A small classifier tells the
-edited images of the training data from unedited ones that show the same with an area under the ROC curve of $leakage
-(0.5 is chance), so the GAN may have learnt traces of the edits.
-
-## What not to use it for
-
-- Not as evidence about people: rates in its samples were set by a config.
-- Not to train a detector of $attributes: its samples come without labels, and what detectors say of them can be wrong.
-- Not as a balanced source where another attribute or group matters: only the rates named above were aimed at.
-$truncation
-## How to load it
-
-With the library Latent Rebalance ($version) installed, in this folder:
-
-```python
-$example
-```
-""")
-
-TRUNCATION = "- Not with another truncation than {:g}: the rates above hold for it alone.\n"
-EXAMPLE = """\
-import torch
-from PIL import Image
-from pipeline_lib.networks.checkpoints import load_weights
-
-generator = load_weights("generator.safetensors")
-latents = generator.sample_latents(range(8), seed=0){truncate}
-with torch.no_grad():
-    images = generator.decode(latents)  # (8, 3, {side}, {side}) in [-1, 1]
-pixels = images.permute(0, 2, 3, 1).add(1).mul(127.5).round().byte().numpy()
-Image.fromarray(pixels[0]).save("sample.png")"""
-NAMES = {"stylegan2": "StyleGAN2 generator", "progan": "ProGAN generator"}
+def front_matter(title: str, images: int, reader: str, edited: str) -> str:
+    """Return the YAML that the Hugging Face Hub reads: https://huggingface.co/docs/hub/datasets-cards."""
+    rendered = reader == "avatars"
+    return yaml.safe_dump(
+        {
+            "pretty_name": title,
+            "license": "mit" if rendered else "unknown",
+            "task_categories": ["unconditional-image-generation", "image-classification"],
+            "size_categories": [next((name for limit, name in SIZES.items() if images < limit), "n>10M")],
+            "tags": [*(["synthetic", "faces"] if rendered else []), "fairness", "rebalanced", edited],
+        },
+        sort_keys=False,
+    )
 
 
 def dataset_card(image_set: ImageSet, form: Format) -> str:
@@ -123,66 +84,48 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
     Raises:
         DataError: the run has no datasheet, so it is not finished.
     """
+    edited = image_set.config.rebalance.edited
+    has_edits = bool(image_set.splits[0].edits)
     if image_set.name == "dataset_rebalanced":
-        path = image_set.run / DATASHEET
-        if not path.is_file():
-            raise DataError(f"{image_set.run}: the run is not finished, it lacks {DATASHEET}; run the workflow")
-        head = path.read_text(encoding="utf-8")
+        head = image_set.run.need(image_set.run.datasheet).read_text(encoding="utf-8")
     else:
         title = f"{readable(image_set.name).capitalize()} ({image_set.config.run})"
-        count = sum(map(len, image_set.splits))
-        edited = "edited" if image_set.splits[0].edits else "unedited"
-        front = front_matter(title, count, image_set.config.data.reader, edited)
+        count, kind = sum(map(len, image_set.splits)), "edited" if has_edits else "unedited"
+        front = front_matter(title, count, image_set.config.data.reader, kind)
         head = f"---\n{front}---\n\n# {title}\n\nThe image set `{image_set.name}` of a run of Latent Rebalance.\n"
-    model = ["- `model/`: the GAN retrained on these images, with its card."] * bool(image_set.retrained)
-    files = "\n".join([form.files, *model])
-    text = f"{head}\n{IMAGES.substitute(files=files)}"
-    edited = image_set.config.rebalance.edited
-    if image_set.splits[0].edits and edited[0] in image_set.attributes:
-        line = (LABEL_ELSE_TARGET if len(edited) == 1 else OF_SEVERAL).format(name=edited[0])
-        text += LABELS.format(table=form.table, line=line)
-    if form.plain:
-        return text
-    rows = "\n".join(f"| `{name}` | {COLUMNS.get(name, ATTRIBUTE)} |" for name in image_set.schema.names)
-    return text + COLUMNS_TABLE.format(rows=rows)
+    body = render(
+        "dataset.md.j2",
+        form=form,
+        has_model=bool(image_set.retrained),
+        edited=edited if has_edits and edited[0] in image_set.attributes else (),
+        columns={name: COLUMNS.get(name, ATTRIBUTE) for name in image_set.schema.names},
+    )
+    return f"{head}\n{body}"
 
 
-def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
+def model_card(image_set: ImageSet, metrics: Metrics) -> str:
     """Return the card of the retrained GAN as Markdown, with the Hugging Face Hub's front matter.
 
     Args:
         image_set: the rebalanced dataset of a run that retrained a GAN.
         metrics: metrics of the run.
     """
-    config, header, settings = image_set.config, read_header(image_set.retrained), image_set.config.rebalance
-    title = f"GAN with {' and '.join(map(readable, settings.edited))} rebalanced ({config.run})"
-    measured = metrics["quality"]["retrained"]["frechet_distance"]
-    side, is_truncatable = image_set.resolution, header["architecture"] == "stylegan2"
-    certificates = metrics["certificate_samples"], metrics["certificate"]
-    said = say_samples(certificates[0]), say_certificate(certificates[1])
-    bases = describe_samples(certificates[0]), describe_certificate(certificates[1])
-    samples, dataset = (
-        "\n".join([*(f"- {line}" for line in lines), "", basis]) for lines, basis in zip(said, bases, strict=True)
-    )
-    body = MODEL.substitute(
-        title=title,
-        architecture=NAMES.get(header["architecture"], header["architecture"]),
-        resolution=side,
-        run=config.run,
-        kimg=f"{config.retrain.training.kimg:g}",
-        rates=rates_text(settings.targets),
-        confidence=f"{100 * config.evaluate.confidence:g} %",
-        rates_by_group="\n\n".join(rates_section(metrics, settings.alone(attribute)) for attribute in settings.edited),
-        attributes=" or ".join(map(readable, settings.edited)),
-        samples=samples,
-        dataset=dataset,
-        reference=measured["reference"],
-        extractor=measured["extractor"],
-        distance=frechet_distances(metrics["quality"]).text("retrained"),
-        leakage=_area(metrics["leakage"]["dataset"]["pooled"]["auc"]),
-        truncation=TRUNCATION.format(config.sample.truncation) * is_truncatable,
+    config, targets = image_set.config, image_set.config.rebalance
+    body = render(
+        "model.md.j2",
+        title=f"GAN with {' and '.join(map(readable, targets.edited))} rebalanced ({config.run})",
+        architecture=read_header(image_set.retrained)["architecture"],
+        side=image_set.resolution,
+        config=config,
+        targets=targets,
+        metrics=metrics,
+        gaps_between={name: groups_text(targets.alone(name)) for name in targets.compared},
+        by_rendering={name: gaps for name in targets.edited if (gaps := gaps_by_drawing(metrics.judged_samples, name))},
+        samples=say_targets(metrics.certificate_samples),
+        samples_note=say_basis(metrics.certificate_samples),
+        dataset=say_targets(metrics.certificate),
+        dataset_note=say_basis(metrics.certificate),
         version=image_set.provenance["installation"]["latent-rebalance"],
-        example=_example(config, side),
     )
     front = {
         "license": "mit" if config.data.reader == "avatars" else "unknown",
@@ -191,46 +134,3 @@ def model_card(image_set: ImageSet, metrics: Mapping[str, Any]) -> str:
         "tags": ["gan", "fairness", "rebalanced"],
     }
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{body}"
-
-
-def rates_section(metrics: Mapping[str, Any], targets: Rebalance) -> str:
-    """Return the rates of the samples, and their gap, for a section with one attribute."""
-    (attribute,) = targets.edited
-    table = markdown_table(rates_table(metrics, targets.targets, "control", "retrained"))
-    if attribute not in metrics["gap"]:
-        return f"Rates of {readable(attribute)}. The control is a GAN trained alike on the original images.\n\n{table}"
-    retrained, control = (
-        gap_text(as_estimate(metrics["gap"][attribute][stage]["referee"])) for stage in ("retrained", "control")
-    )
-    return (
-        f"{table}\n\nThe group gap in {readable(attribute)} ({groups_text(targets)}) is {retrained}. That of a GAN "
-        f"trained alike on the original images, the control, is {control}.{_by_drawing(metrics, attribute)}"
-    )
-
-
-def _by_drawing(metrics: Mapping[str, Any], attribute: str) -> str:
-    """Give the gaps by the nearest drawing as well, where there is such a judge."""
-    gaps = gaps_by_drawing(metrics.get("judged_samples"), attribute)
-    if gaps is None:
-        return ""
-    retrained, control = map(gap_text, gaps)
-    return f" By the nearest drawing, without a detector, they are {retrained} and {control}, where that can tell."
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """Return a table as Markdown."""
-    lines = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _example(config: Config, side: int) -> str:
-    truncated = config.sample.truncation < 1
-    truncate = f"\nlatents = generator.truncate(latents, {config.sample.truncation:g})" * truncated
-    return EXAMPLE.format(truncate=truncate, side=side)
-
-
-def _area(found: Mapping[str, Any]) -> str:
-    if found["value"] is None:
-        return "unknown size"
-    low, high = found["ci"]
-    return f"{found['value']:.2f} [{low:.2f}, {high:.2f}]"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.audit.labels import combine_audits, read_edits
+from pipeline_lib.audit.labels import read_edits
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
-from pipeline_lib.evaluation.rates import truth_counts
-from pipeline_lib.rebalance.groups import attributes_of
+from pipeline_lib.evaluation.run import Run
 from pipeline_lib.release.provenance import FILE
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files
@@ -22,7 +20,7 @@ AUDIT, DRAWING, REFEREE = "audit", "drawing", "referee"
 
 
 def confirm_edits(
-    run: Path,
+    run: Run,
     name: str,
     config: Config,
     provenance: dict[str, Any],
@@ -36,7 +34,7 @@ def confirm_edits(
     carried over from the original. Where they cannot tell, nothing is known.
 
     Args:
-        run: folder of the run.
+        run: the run.
         name: name of the rebalanced set.
         config: config of the run.
         provenance: what made the run.
@@ -63,7 +61,7 @@ def confirm_edits(
         json.dumps(list(labels.columns[row]), ensure_ascii=False) if row.any() else None
         for row in carried.to_numpy(bool)
     ]
-    path = run / f"scores/referee/{name}.parquet"
+    path = run.scores("referee", name)
     scores = read_table(path, "scores").set_index("image_id").loc[labels.index] if path.is_file() else None
     for attribute, own in edits.groupby("attribute"):
         wanted, names = own["wanted"].astype("boolean"), own.index
@@ -79,8 +77,8 @@ def confirm_edits(
 
 
 def _by_eye(config: Config, provenance: dict[str, Any], names: set[str], name: str) -> pd.DataFrame:
-    """Return what an audit of the edited images shows, nullable bool; null where it could not be told."""
-    audit = config.certify.files if name == "dataset_rebalanced" else []
+    """Return what an audit of the edited images shows, nullable bool; null where it could not be determined."""
+    audit = (config.certify.labels or []) if name == "dataset_rebalanced" else []
     if not audit:
         return pd.DataFrame()
     for path in audit:
@@ -89,21 +87,15 @@ def _by_eye(config: Config, provenance: dict[str, Any], names: set[str], name: s
                 f"{path}: labels of edited images (`certify.labels`), but not the file that the run was made with; put "
                 f"that back, or run the workflow again, which also records it in {FILE}"
             )
-    settings = config.rebalance
-    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
-    attributes = attributes_of(settings.targets)
-    return combine_audits([read_edits(path, names, attributes, digests)[0] for path in audit])
+    return read_edits(audit, names, config.rebalance)[0]
 
 
-def _by_drawing(run: Path, config: Config, name: str) -> pd.DataFrame:
+def _by_drawing(run: Run, config: Config, name: str) -> pd.DataFrame:
     """Return what the nearest drawings of edited avatars show; empty where that is unknown or does not count."""
     if name != "dataset_rebalanced" or not config.knows_ideal_edits:
         return pd.DataFrame()
-    truth, checked = run / f"labels/{name}_true.parquet", run / "evaluation/counterfactual.json"
-    for path in (truth, checked):
-        if not path.is_file():
-            raise DataError(f"{run}: the run is not finished, it lacks {path.relative_to(run)}; run the workflow")
-    if not truth_counts(checked):
+    truth = run.need(run.labels(name, true=True))
+    if not run.counterfactual.counts:
         return pd.DataFrame()
     shown = read_table(truth, "labels").set_index("image_id")
     return shown[attribute_columns(shown, "labels")].astype("boolean")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import yaml
 
 from pipeline_lib.data.shards import open_shard
 from pipeline_lib.release.cards import dataset_card, model_card
 from pipeline_lib.release.croissant import croissant
 from pipeline_lib.release.formats import FORMATS
-from pipeline_lib.release.image_sets import METRICS, ImageSet, open_image_set
+from pipeline_lib.release.image_sets import ImageSet, open_image_set
 from pipeline_lib.release.provenance import CONFIG, FILE
-from pipeline_lib.report.tables import read_metrics
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files, write_json
-
-logger = logging.getLogger(__name__)
 
 
 def export(run: Path, name: str, folder: Path, form: str = "png") -> ImageSet:
@@ -64,13 +57,13 @@ def export(run: Path, name: str, folder: Path, form: str = "png") -> ImageSet:
 
 def _write_model(image_set: ImageSet, weights: Path, folder: Path) -> None:
     """Write the retrained GAN with its card."""
-    samples = image_set.run / "images/retrained/0.parquet"
+    samples = image_set.run.images("retrained", 1)[0]
     judged = open_shard(samples).schema_arrow.metadata.get(b"generator_digest", b"").decode()
     if judged != digest_of_files(weights):
         raise DataError(f"{samples}: not drawn by {weights}, so its rates are of another GAN; run the workflow again")
     folder.mkdir()
     shutil.copyfile(weights, folder / weights.name)
-    card = model_card(image_set, read_metrics(image_set.run / METRICS))
+    card = model_card(image_set, image_set.run.metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -78,20 +71,11 @@ def _write_model(image_set: ImageSet, weights: Path, folder: Path) -> None:
 def _complete_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder` that takes its name on success and is removed otherwise."""
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in list(folder.parent.iterdir()):
-        number = re.fullmatch(re.escape(f".{folder.name}.") + r"(\d+)\.part", stale.name)
-        if number is None:
-            continue
-        if psutil.pid_exists(int(number[1])):
-            raise DataError(f"{folder}: process {number[1]} is writing it; wait for it, or stop it and remove {stale}")
-        logger.info("%s: left by an export that was killed; removed", stale)
-        shutil.rmtree(stale)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    beside.mkdir()
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)  # left by an export that was killed
+    beside.mkdir(parents=True)
     try:
         yield beside
         beside.replace(folder)
-    except BaseException:
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        raise

@@ -6,12 +6,12 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_lib import __version__
+from pipeline_lib.data.images import SUFFIXES
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.imaging.png import encode_png
 from pipeline_lib.release.image_sets import TEST, TRAIN, ImageSet, Split
-from pipeline_lib.release.names import check_file_names, file_name
+from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.progress import Progress
 
 TABLE, METADATA = "labels.csv", "metadata.parquet"
@@ -87,6 +88,29 @@ def _encoded(image_set: ImageSet, split: Split) -> Iterator[tuple[Rows, list[byt
             yield rows, pngs
 
 
+def file_name(image_id: str) -> str:
+    """Return the name of an image's PNG file, with its folders."""
+    path = PurePosixPath(image_id)
+    return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix() + ".png"
+
+
+def check_file_names(image_ids: Iterable[str]) -> None:
+    """Check that every image has a file of its own, within the folder.
+
+    Raises:
+        DataError: a name leads out of the folder, or is another image's, also where case does not count.
+    """
+    mend = "rename the image in the source, or use a format that numbers its files (webdataset)"
+    taken: set[str] = set()
+    for image_id in image_ids:
+        name = file_name(image_id)
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(f"image {image_id}: its name leads out of the folder; {mend}")
+        if name.casefold() in taken:
+            raise DataError(f"image {image_id}: another image would be the file {name} too; {mend}")
+        taken.add(name.casefold())
+
+
 def _write_png(image_set: ImageSet, folder: Path) -> None:
     split = image_set.splits[0]
     for _ in _written(image_set, split, folder):
@@ -98,7 +122,7 @@ def _write_png(image_set: ImageSet, folder: Path) -> None:
 
 def _labels(image_set: ImageSet, split: Split) -> pd.DataFrame:
     """Return the labels of images with 1, 0 or nothing, and of a rebalanced set what was done to each image."""
-    path = image_set.run / f"labels/{image_set.name}.parquet"
+    path = image_set.run.labels(image_set.name)
     if image_set.name.endswith("_rebalanced"):
         table = split.known.drop_columns("donor_id").to_pandas().rename(columns={"original_id": "image_id"})
     elif path.exists():

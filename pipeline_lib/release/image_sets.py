@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.config import Config, Inpainting, PartRegion
 from pipeline_lib.data.shards import iterate_shards, open_shard, resolution_of
 from pipeline_lib.data.tables import SCHEMAS, read_arrow
+from pipeline_lib.evaluation.run import Run
 from pipeline_lib.release.confirmed import confirm_edits
 from pipeline_lib.release.provenance import FILE, config_of, read_provenance
 from pipeline_lib.runtime.errors import DataError
@@ -69,7 +70,6 @@ KNOWN = (
     *("original_id", "edited", "touched", "donor_id"),
     *("target_attribute", "target_value", "confirmed_by", "carried_over"),
 )
-METRICS = "evaluation/metrics.json"  # what a run makes last
 FROM_DATA = ("dataset", "held_out")  # sets of images that no GAN has drawn
 HELD_OUT, TRAIN, TEST = "held_out", "train", "test"
 
@@ -109,7 +109,7 @@ class ImageSet:
     """An image set of a finished run.
 
     Attributes:
-        run: folder of the run.
+        run: the run.
         name: name of the set.
         provenance: what made the run.
         config: its config.
@@ -117,7 +117,7 @@ class ImageSet:
         models: digest of each network that takes part in an edit, by its role.
     """
 
-    run: Path
+    run: Run
     name: str
     provenance: dict[str, Any]
     config: Config
@@ -142,7 +142,7 @@ class ImageSet:
     @property
     def retrained(self) -> Path | None:
         """Weight file of the retrained generator, if the run has one and this is the set that it was trained on."""
-        path = self.run / "models/retrained/generator.safetensors"
+        path = self.run.model("retrained/generator")
         return path if self.config.retrain and self.name == "dataset_rebalanced" else None
 
     def iterate(self, split: Split) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
@@ -167,26 +167,24 @@ class ImageSet:
         return row
 
 
-def open_image_set(run: Path, name: str, held_out: bool = True) -> ImageSet:
+def open_image_set(folder: Path, name: str, held_out: bool = True) -> ImageSet:
     """Open an image set of a finished run and check that its files belong together.
 
     Args:
-        run: folder of the run, such as results/avatars.
+        folder: that of the run, such as results/avatars.
         name: name of the image set, such as dataset_rebalanced.
         held_out: whether the held-out images belong to a set that was made from the dataset.
 
     Raises:
         DataError: the run is not finished, has no such set, or its files were not made with one config.
     """
-    if not run.is_dir():
-        raise DataError(f"{run}: no such run; correct the path")
-    sets = sorted(path.name for path in run.glob("images/*"))
-    if name not in sets:
-        raise DataError(f"{run}: no image set {name}; it has {', '.join(sets) or 'none'}")
-    for needed in (METRICS, FILE):
-        if not (run / needed).is_file():
-            raise DataError(f"{run}: the run is not finished, it lacks {needed}; run the workflow to its end")
-    provenance = read_provenance(run / FILE)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such run; correct the path")
+    run = Run(folder)
+    if name not in run.image_sets:
+        raise DataError(f"{folder}: no image set {name}; it has {', '.join(run.image_sets) or 'none'}")
+    run.need(folder / "evaluation/metrics.json", run.provenance)
+    provenance = read_provenance(run.provenance)
     config = config_of(provenance)
     base = name.removesuffix("_rebalanced")
     models = _models(run, config, base) if base != name else {}
@@ -196,10 +194,9 @@ def open_image_set(run: Path, name: str, held_out: bool = True) -> ImageSet:
     return ImageSet(run, name, provenance, config, splits, models)
 
 
-def _open_split(run: Path, config: Config, provenance: dict[str, Any], name: str, split: str) -> Split:
-    shards = [run / f"images/{name}/{number}.parquet" for number in range(config.data.shards)]
-    if missing := [path for path in shards if not path.is_file()]:
-        raise DataError(f"{run}: the run is not finished, it lacks {missing[0].relative_to(run)}; run the workflow")
+def _open_split(run: Run, config: Config, provenance: dict[str, Any], name: str, split: str) -> Split:
+    shards = run.images(name, config.data.shards)
+    run.need(*shards)
     metadata = open_shard(shards[0]).schema_arrow.metadata
     if name in FROM_DATA:
         _check_config(shards[0], digest_of(config.data.model_dump()), metadata)
@@ -207,12 +204,12 @@ def _open_split(run: Path, config: Config, provenance: dict[str, Any], name: str
         [chunk for path in shards for chunk in pq.read_table(path, columns=["image_id"]).column("image_id").chunks]
     )
     base = name.removesuffix("_rebalanced")
-    known = _labels(run / f"labels/{name}.parquet", "labels" if base == name else "assembled", image_ids)
+    known = _labels(run.labels(name), "labels" if base == name else "assembled", image_ids)
     if base != name:
         known = _confirmed(run, config, provenance, name, _edits(run, config, base, known))
     drawn_by = None
     if not base.startswith("dataset") and base != HELD_OUT:
-        source = open_shard(run / f"images/{base}/0.parquet").schema_arrow.metadata
+        source = open_shard(run.images(base, 1)[0]).schema_arrow.metadata
         drawn_by = source.get(b"generator_digest", b"unknown").decode()
     return Split(split, shards, known, drawn_by)
 
@@ -236,12 +233,12 @@ def _labels(path: Path, kind: str, image_ids: pa.ChunkedArray) -> pa.Table:
     return pa.table(columns)
 
 
-def _edits(run: Path, config: Config, base: str, known: pa.Table) -> pa.Table:
+def _edits(run: Run, config: Config, base: str, known: pa.Table) -> pa.Table:
     """Return what is known of images with donor, attribute and value aimed at of the edited ones."""
-    plan = read_arrow(run / f"plan/{base}.parquet", "plan", columns=["image_id", "attribute", "wanted"])
+    plan = read_arrow(run.plan(base), "plan", columns=["image_id", "attribute", "wanted"])
     chosen = pa.concat_tables(
         read_arrow(path, "candidates", columns=["image_id", "donor_id"], filters=[("chosen", "=", True)])
-        for path in _swaps(run, config, base)
+        for path in run.candidates(base, config.jobs)
     )
     image_ids = known.column("original_id")
     edited = pc.if_else(known.column("edited"), image_ids, None)
@@ -253,16 +250,16 @@ def _edits(run: Path, config: Config, base: str, known: pa.Table) -> pa.Table:
         rows = pc.index_in(edited, table.column("image_id").combine_chunks(), skip_nulls=True)
         if rows.null_count != edited.null_count:
             unknown = edited.filter(pc.and_(rows.is_null(), edited.is_valid()))[0]
-            raise DataError(f"{run}: nothing is known of the edit of {unknown}; run the workflow again")
+            raise DataError(f"{run.folder}: nothing is known of the edit of {unknown}; run the workflow again")
         known = known.set_column(known.column_names.index(name), name, table.column(column).take(rows))
     donors = known.column("donor_id")
     # no image of another split may show through
     if strangers := donors.filter(pc.invert(pc.is_in(donors, image_ids.combine_chunks()))).drop_null().to_pylist():
-        raise DataError(f"{run}: the donor {min(strangers)} is not in images/{base}; run the workflow again")
+        raise DataError(f"{run.folder}: the donor {min(strangers)} is not in images/{base}; run the workflow again")
     return known
 
 
-def _confirmed(run: Path, config: Config, provenance: dict[str, Any], name: str, known: pa.Table) -> pa.Table:
+def _confirmed(run: Run, config: Config, provenance: dict[str, Any], name: str, known: pa.Table) -> pa.Table:
     """Return what is known of images with what the edited ones show and who says so."""
     rows = known.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get).set_index("original_id")
     edited = rows.index[rows["edited"]]
@@ -274,30 +271,26 @@ def _confirmed(run: Path, config: Config, provenance: dict[str, Any], name: str,
     return pa.Table.from_pandas(rows.reset_index(), known.schema, preserve_index=False)
 
 
-def _swaps(run: Path, config: Config, base: str) -> list[Path]:
-    return [run / f"swaps/{base}/{shard}.candidates.parquet" for shard in range(config.jobs)]
-
-
 def _check_config(path: Path, expected: str, metadata: dict[bytes, bytes]) -> None:
     if metadata.get(b"config_digest", b"").decode() != expected:
         raise DataError(f"{path}: made with another config than {FILE} says; run the workflow again")
 
 
-def _models(run: Path, config: Config, base: str) -> dict[str, str]:
+def _models(run: Run, config: Config, base: str) -> dict[str, str]:
     """Return the digest of each network that takes part in an edit, after checking that the edits were made by them."""
     roles = {"encoder": "encoder", "generator": "source/generator"} if config.uses_encoder else {}
-    files = {role: [run / f"models/{name}.safetensors"] for role, name in roles.items()}
-    files |= {"editor": _own_files(run, config), "selector": [run / "models/selector.safetensors"]}
-    tables = _swaps(run, config, base)
-    for path in [*(path for role in files.values() for path in role), *tables]:
-        if not path.is_file():
-            raise DataError(f"{run}: the run is not finished, it lacks {path.relative_to(run)}; run the workflow")
+    files = {role: [run.model(name)] for role, name in roles.items()}
+    files |= {"editor": _own_files(run, config), "selector": [run.model("selector")]}
+    tables = run.candidates(base, config.jobs)
+    run.need(*(path for role in files.values() for path in role), *tables)
     metadata = pq.read_schema(tables[0]).metadata
     _check_config(tables[0], config.rebalance.candidates_digest(), metadata)
     given = isinstance(config.rebalance.edit.editor, Inpainting)  # its files are no part of the run, and may be gone
     made_by = digest_of_files(*(path for role in files.values() for path in role))
     if not given and metadata[b"models_digest"].decode() != made_by:
-        raise DataError(f"{tables[0]}: made by other networks than are in {run / 'models'}; run the workflow again")
+        raise DataError(
+            f"{tables[0]}: made by other networks than are in {run.folder / 'models'}; run the workflow again"
+        )
     return {role: digest_of_files(*paths) for role, paths in files.items() if paths}
 
 

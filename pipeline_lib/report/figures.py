@@ -1,10 +1,9 @@
-"""The figures of a report: rates by group as in the paper's Fig. 12, and edits before and after."""
+"""The figures of a report: rates by group as in the paper's Fig. 12, edits before and after, and classifiers."""
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,212 +12,140 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline_lib.config import BoxRegion, Detectors, PartRegion, Rebalance
+from pipeline_lib.config import BoxRegion, PartRegion, Rebalance
 from pipeline_lib.config.names import readable
 from pipeline_lib.data.shards import iterate_shards
 from pipeline_lib.data.tables import read_table, read_tables
+from pipeline_lib.evaluation.results import Interval, Metrics, Utility
 from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
-from pipeline_lib.report.tables import MANY_GROUPS, as_estimate, denied_groups, gap_text, share_text
+from pipeline_lib.report.tables import METHODS, in_table_order
+from pipeline_lib.report.verdicts import denied_edits
+from pipeline_lib.report.words import gap_text, groups_text, share_text
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, read_json
+from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
 
 matplotlib.rcParams["text.parse_math"] = False  # names of attributes are no formulas, even with dollar signs
 DOTS_PER_INCH = 250
+WIDTH = 7.2  # of a figure, in inches
 SMALL, NORMAL = 6.5, 8.0  # sizes of type in points, for a figure as wide as a page
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; in grey they differ in lightness.
 GROUP_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442")
 HATCHES = ("", "////", "....", "xxxx")  # of the groups for which there are no other colours
 TARGET_COLOR, STRUCK_COLOR, INK, PALE = "#000000", "#D55E00", "#222222", "#E4E4E4"
+PLAIN, EDITED, BOUND = "#0072B2", "#D55E00", "#777777"  # of classifiers without edits, with them, with ideal ones
+KEY = "key"  # the place of the legend
+IN_A_COLUMN = 4  # edits
 
 
 class Panel(NamedTuple):
-    """One image set with a source of labels, and its place in the figure."""
+    """One image set with a source of labels."""
 
     title: str
-    stage: str
-    judge: str
-    row: int
-    column: int
+    name: str
+    source: str
 
 
-#: The upper row is the paper's Fig. 12; the lower row has further sets, with the control GAN below the retrained GAN.
-PANELS = (
-    Panel("Original dataset,\nby the referee", "dataset", "referee", 0, 0),
-    Panel("Original dataset,\nground truth", "dataset", "truth", 0, 1),
-    Panel("Samples of the\nsource GAN", "samples", "referee", 0, 2),
-    Panel("Rebalanced\nsamples", "samples_rebalanced", "referee", 0, 3),
-    Panel("Retrained GAN", "retrained", "referee", 0, 4),
-    Panel("Rebalanced\ndataset", "dataset_rebalanced", "referee", 1, 3),
-    Panel("Control: trained on\nthe original dataset", "control", "referee", 1, 4),
+#: Panels of the upper row, which is the paper's Fig. 12, and of the lower one, the control below the retrained GAN.
+UPPER = (
+    Panel("Original dataset,\nby the referee", "dataset", "referee"),
+    Panel("Original dataset,\nground truth", "dataset", "truth"),
+    Panel("Samples of the\nsource GAN", "samples", "referee"),
+    Panel("Rebalanced\nsamples", "samples_rebalanced", "referee"),
+    Panel("Retrained GAN", "retrained", "referee"),
+)
+LOWER = (
+    Panel("Rebalanced\ndataset", "dataset_rebalanced", "referee"),
+    Panel("Control: trained on\nthe original dataset", "control", "referee"),
 )
 
 
-class Layout(NamedTuple):
-    """Places in the figure of rates, in inches from its lower edge."""
+def rates_figure(metrics: Metrics, targets: Rebalance, least_agreement: float) -> Figure:
+    """Return the rate of each edited attribute by group in every image set (paper A.2.1, Fig. 12).
 
-    height: float
-    panels: float
-    key: float
-    rows: int  # of the key for which there is room
-
-    def for_groups(self, groups: int) -> Layout:
-        """Return a higher one if the key has more rows, for that many groups and four marks."""
-        more = LINE * max(0, math.ceil((groups + 4) / 2) - self.rows)
-        return Layout(self.height + more, self.panels + more, self.key + more, self.rows)
-
-
-LINE = 0.1376  # of the key
-ONE_ROW, TWO_ROWS = Layout(3.32, 1.55, 1.2, 4), Layout(4.3, 0.387, 1.849, 6)
-
-
-def panels_of(stages: Collection[str]) -> list[Panel]:
-    """Return the panels of these image sets, in a single row where no GAN was retrained."""
-    shown = [panel for panel in PANELS if panel.stage in stages]
-    if "retrained" in stages:
-        return shown
-    return [panel._replace(row=0, column=number) for number, panel in enumerate(shown)]
-
-
-@stage(revision=4)
-def plot_rates(
-    *,
-    bias: Path,
-    gaps: Path,
-    agreement: Path,
-    edits: list[Path],
-    targets: Rebalance,
-    detectors: Detectors,
-    figure: Path,
-) -> None:
-    """Draw the rate of each edited attribute by group in every image set (paper A.2.1, Fig. 12).
+    Bars are rates by the referee, marks those by the selector and the corrected ones. The attributes stand below one
+    another, each with the panels of all image sets and a key of its groups.
 
     Args:
-        bias: table of `evaluate_bias`.
-        gaps: its JSON of gaps.
-        agreement: its JSON of the detectors' agreement.
-        edits: JSON of `evaluate_edits` for each edited image set, named `edits-<image set>`.
-        targets: the config section with groups, attributes and target rates.
-        detectors: the config section with the required agreement.
-        figure: PNG to write.
-    """
-    least = detectors.least_agreement
-    denied = {f"{path.stem.removeprefix('edits-')}_rebalanced": denied_groups(read_json(path), least) for path in edits}
-    drawn = rates_figure(read_table(bias, "bias"), read_json(gaps), read_json(agreement), targets, least, denied)
-    save_figure(drawn, figure)
-
-
-def rates_figure(
-    bias: pd.DataFrame,
-    gaps: Mapping[str, Any],
-    agreement: Mapping[str, Mapping[str, float]],
-    targets: Rebalance,
-    least_agreement: float,
-    denied: Mapping[str, Mapping[tuple[str, str], float]] | None = None,
-) -> Figure:
-    """Return the figure of rates, with bars by the referee and marks for selector and corrected rates.
-
-    The attributes stand below one another, each with the panels of all image sets and a key of its groups.
-
-    Args:
-        bias: table of kind `bias`.
-        gaps: {attribute: {stage: {judge: {"value", "ci": [low, high]}}}}, of the attributes that have a group gap.
-        agreement: {stage: {attribute: share of images on which the detectors agree}}.
+        metrics: the metrics of a run.
         targets: groups, attributes and target rates.
-        least_agreement: agreement of the detectors below which a panel is crossed out.
-        denied: of an edited image set the attributes and groups of which the referee confirms too few edits, with the
-            share that it does; these panels are crossed out as well.
+        least_agreement: a panel is crossed out if the detectors agree on less, or the referee confirms a lower share of
+            the edits of a group.
     """
-    panels = panels_of(agreement)
+    upper, lower = ([panel for panel in row if panel.name in metrics.agreement] for row in (UPPER, LOWER))
+    if "retrained" not in metrics.agreement or "samples" not in metrics.agreement:
+        upper, lower = [*upper, *lower], []
+    width = max(len(upper), 3)
+    places = [[*upper, *[KEY] * (width - len(upper))], [*[KEY] * (width - len(lower)), *lower]]
     most = max(len(targets.alone(attribute).targets) for attribute in targets.edited)
-    layout = (TWO_ROWS if any(panel.row for panel in panels) else ONE_ROW).for_groups(most)
-    figure = Figure(figsize=(7.2, layout.height * len(targets.edited)))
+    height = (4.1 if lower else 3.1) + 0.07 * most
+    figure = Figure(figsize=(WIDTH, height * len(targets.edited)), layout="constrained")
     blocks = figure.subfigures(len(targets.edited), squeeze=False)[:, 0]
     for block, attribute in zip(blocks, targets.edited, strict=True):
-        rates = bias[bias["attribute"] == attribute].set_index(["stage", "judge", "group"])
-        wanted = {group_name(target.where): target.rate for target in targets.alone(attribute).targets}
-        shares = {stage: found[attribute] for stage, found in agreement.items()}
-        struck = {stage: share_text(share) for stage, share in shares.items() if share < least_agreement}
-        of_edits = {
-            stage: f"{share_text(min(found))} of\na group's edits"
-            for stage, groups in (denied or {}).items()
-            if (found := [share for (of_attribute, _), share in groups.items() if of_attribute == attribute])
-        }
-        _draw_attribute(block, attribute, panels, layout, rates, wanted, gaps.get(attribute), of_edits | struck)
+        ratios = [1, 1] if lower else [2, 1]
+        names = [[place if place == KEY else " ".join(place[1:]) for place in row] for row in places]
+        if len(upper) < width:
+            names[0] = [place if place != KEY else "." for place in names[0]]
+        axes = block.subplot_mosaic(names, height_ratios=ratios)
+        _draw_attribute(axes, [*upper, *lower], metrics, targets.alone(attribute), least_agreement)
     return figure
 
 
 def _draw_attribute(
-    figure: SubFigure,
-    attribute: str,
-    panels: Sequence[Panel],
-    layout: Layout,
-    rates: pd.DataFrame,
-    wanted: Mapping[str, float],
-    gaps: Mapping[str, Any] | None,
-    struck: Mapping[str, str],
+    axes: Mapping[str, Axes], panels: Sequence[Panel], metrics: Metrics, targets: Rebalance, least_agreement: float
 ) -> None:
-    """Draw the panels of one attribute with their key.
-
-    Args:
-        figure: where to draw.
-        attribute: name of the attribute.
-        panels: the image sets to show.
-        layout: places of panels and key.
-        rates: rows of the table of kind `bias` by stage, judge and group.
-        wanted: target rate of each group.
-        gaps: {stage: {judge: {"value", "ci"}}}; None if the attribute has targets in one group alone.
-        struck: on what the detectors agree in each image set in which that is too little.
-    """
-    rows, columns = (1 + max(place) for place in zip(*((panel.row, panel.column) for panel in panels), strict=True))
-    grid = figure.add_gridspec(
-        rows,
-        columns,
-        left=0.065,
-        right=0.995,
-        top=1 - 0.3655 / layout.height,
-        bottom=layout.panels / layout.height,
-        wspace=0.14,
-        hspace=0.56,
-    )
-    for panel in panels:
-        axes = figure.add_subplot(grid[panel.row, panel.column])
-        axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
-        _draw_rates(axes, rates.loc[panel.stage], panel.judge, wanted)
-        is_struck = panel.judge != "truth" and panel.stage in struck
-        if is_struck:
-            _strike(axes, struck[panel.stage])
-        if gaps:
-            gap = gap_text(as_estimate(gaps[panel.stage][panel.judge])).replace(" ", "\n", 1)
-            color = "#999999" if is_struck else INK
-            axes.text(
-                0.5, 0.985, f"gap {gap}", transform=axes.transAxes, ha="center", va="top", fontsize=SMALL, color=color
-            )
-        if (panel.row, panel.column) in ((0, 0), (1, 3)):  # the first of each row
-            axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
+    """Draw the panels of a section with one attribute, and their key."""
+    (attribute,) = targets.edited
+    wanted = {group_name(target.where): target.rate for target in targets.targets}
+    for number, panel in enumerate(panels):
+        panel_axes = axes[" ".join(panel[1:])]
+        panel_axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
+        _draw_rates(panel_axes, metrics.rate[attribute][panel.name], panel.source, wanted)
+        struck = panel.source != "truth" and _reason_to_strike(metrics, panel.name, attribute, least_agreement)
+        if struck:
+            _strike(panel_axes, struck)
+        if attribute in metrics.gap:
+            gap = gap_text(metrics.gap[attribute][panel.name][panel.source]).replace(" ", "\n", 1)
+            color = "#999999" if struck else INK
+            at_top = {"ha": "center", "va": "top", "transform": panel_axes.transAxes}
+            panel_axes.text(0.5, 0.985, f"gap {gap}", fontsize=SMALL, color=color, **at_top)
+        if number == 0 or (panel is LOWER[0] and len(panels) > len(UPPER)):
+            panel_axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
         else:
-            axes.set_yticklabels([])
-    _add_key(figure, list(wanted), layout)
+            panel_axes.set_yticklabels([])
+    _draw_key(axes[KEY], list(wanted), groups_text(targets))
 
 
-def _draw_rates(axes: Axes, rates: pd.DataFrame, judge: str, wanted: Mapping[str, float]) -> None:
+def _reason_to_strike(metrics: Metrics, name: str, attribute: str, least_agreement: float) -> str:
+    """Return on what the detectors disagree in an image set; empty if they agree well enough."""
+    if (share := metrics.agreement[name][attribute]) < least_agreement:
+        return share_text(share)
+    edits = metrics.edits.get(name.removesuffix("_rebalanced")) if name.endswith("_rebalanced") else None
+    denied = denied_edits(edits, least_agreement) if edits else {}
+    shares = [share for (of_attribute, _), share in denied.items() if of_attribute == attribute]
+    return f"{share_text(min(shares))} of\na group's edits" if shares else ""
+
+
+def _draw_rates(
+    axes: Axes, rates: Mapping[str, Mapping[str, Interval]], source: str, wanted: Mapping[str, float]
+) -> None:
     """Draw the bars of one source of labels; for the referee, also marks for the selector and the corrected rates."""
     for position, (group, rate_wanted) in enumerate(wanted.items()):
-        rate, low, high = rates.loc[(judge, group), ["rate", "ci_low", "ci_high"]].astype(float)
-        if np.isnan(rate):
+        rate = rates[source][group]
+        if rate.value is None:
             axes.text(position, 0.02, "no image", ha="center", va="bottom", rotation=90, fontsize=SMALL, color=INK)
         else:
-            axes.bar(position, rate, width=0.76, **_style(position))
-            _whisker(axes, position, low, high)
-            if judge == "referee":
-                _mark(axes, position - 0.23, rates.loc[("selector", group)], "o", "white")
-                _mark(axes, position + 0.23, rates.loc[("corrected", group)], "D", INK)
+            axes.bar(position, rate.value, width=0.76, **_style(position))
+            _whisker(axes, position, rate)
+            if source == "referee":
+                _mark(axes, position - 0.23, rates["selector"][group], "o", "white")
+                _mark(axes, position + 0.23, rates["corrected"][group], "D", INK)
         axes.hlines(rate_wanted, position - 0.5, position + 0.5, TARGET_COLOR, "dashed", linewidth=0.9, zorder=3)
     axes.set_xlim(-0.55, len(wanted) - 0.45)
     axes.set_ylim(0, 1.36)  # the gap is written above 1
@@ -238,13 +165,14 @@ def _style(number: int) -> dict[str, Any]:
     return {"facecolor": GROUP_COLORS[number % len(GROUP_COLORS)], "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
 
 
-def _mark(axes: Axes, position: float, row: pd.Series, marker: str, fill: str) -> None:
-    _whisker(axes, position, row["ci_low"], row["ci_high"], width=0.5)
-    axes.plot(position, row["rate"], marker, color=fill, markeredgecolor=INK, markersize=3.2, mew=0.6, zorder=5)
+def _mark(axes: Axes, position: float, rate: Interval, marker: str, fill: str) -> None:
+    if rate.value is not None:
+        _whisker(axes, position, rate, width=0.5)
+        axes.plot(position, rate.value, marker, color=fill, markeredgecolor=INK, markersize=3.2, mew=0.6, zorder=5)
 
 
-def _whisker(axes: Axes, position: float, low: float, high: float, width: float = 1.0) -> None:
-    axes.plot([position, position], [low, high], "-_", color=INK, linewidth=width, markersize=3 * width, zorder=4)
+def _whisker(axes: Axes, position: float, rate: Interval, width: float = 1.0) -> None:
+    axes.plot([position, position], rate.ci, "-_", color=INK, linewidth=width, markersize=3 * width, zorder=4)
 
 
 def _strike(axes: Axes, share: str) -> None:
@@ -268,8 +196,8 @@ def _strike(axes: Axes, share: str) -> None:
     )
 
 
-def _add_key(figure: SubFigure, groups: Sequence[str], layout: Layout) -> None:
-    """Draw the legend in the empty places of the lower row, or below the only one."""
+def _draw_key(axes: Axes, groups: Sequence[str], between: str) -> None:
+    """Draw the legend of an attribute."""
     bars = [Patch(**_style(number), label=readable(group)) for number, group in enumerate(groups)]
     point = {"linestyle": "", "markersize": 4}
     marks = [
@@ -278,28 +206,18 @@ def _add_key(figure: SubFigure, groups: Sequence[str], layout: Layout) -> None:
         Line2D([], [], marker="o", color="white", markeredgecolor=INK, **point, label="rate by the selector"),
         Line2D([], [], marker="D", color=INK, **point, label="rate by the referee, corrected"),
     ]
-    figure.legend(
+    axes.set_axis_off()
+    axes.legend(
         handles=[*bars, *marks],
-        title="Bars: rate by the referee, in the second panel by ground truth",
+        title="Bars: rate by the referee, or by ground truth" + (f"\nGroup gap: {between}" if groups[1:] else ""),
         alignment="left",
-        loc="upper left",
-        bbox_to_anchor=(0.05, layout.key / layout.height),
+        loc="center left",
         ncols=2,
         fontsize=SMALL,
         title_fontsize=SMALL,
         frameon=False,
         columnspacing=1.2,
     )
-    between = MANY_GROUPS if len(groups) > 2 else " minus ".join(map(readable, groups))
-    notes = [f"Group gap: {between}, with its interval."] if groups[1:] else []
-    if layout.rows == TWO_ROWS.rows:
-        notes.append(
-            "Upper row: the panels of the paper's Fig. 12, in its order. Lower row: the dataset that the retrained GAN "
-            "was trained on, and the control GAN, trained with the same settings and seed on the original dataset."
-        )
-    note = textwrap.fill(" ".join(notes), 70)
-    under_key = layout.key - 0.34 - LINE * math.ceil((len(bars) + len(marks)) / 2)
-    figure.text(0.058, under_key / layout.height, note, fontsize=SMALL, va="top", linespacing=1.3, color=INK)
 
 
 @dataclass(frozen=True)
@@ -313,7 +231,7 @@ class Edit:
     composite: np.ndarray | None = None
 
 
-@stage(revision=2)
+@stage(revision=3)
 def plot_before_after(
     *,
     images: list[Path],
@@ -375,7 +293,7 @@ def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def gallery_figure(edits: Sequence[Edit]) -> Figure:
-    """Return a row of pictures for each edit; every pixel is enlarged by the same integer."""
+    """Return pictures of each edit in a row, more than `IN_A_COLUMN` in two columns; pixels are enlarged alike."""
     if not edits:
         figure = Figure(figsize=(4, 1))
         figure.text(0.5, 0.5, "No edits are planned. The target rates already hold.", ha="center", fontsize=NORMAL)
@@ -384,30 +302,30 @@ def gallery_figure(edits: Sequence[Edit]) -> Figure:
     cell = side * max(1, round(1.15 * DOTS_PER_INCH / side))  # in dots
     gutter, head, margin = round(0.05 * DOTS_PER_INCH), round(0.25 * DOTS_PER_INCH), round(0.95 * DOTS_PER_INCH)
     headings = ("before", "donor", "collage", "after")
-    width, height = margin + len(headings) * (cell + gutter), head + len(edits) * (cell + gutter)
+    rows = len(edits) if len(edits) <= IN_A_COLUMN else (len(edits) + 1) // 2
+    block = margin + len(headings) * (cell + gutter)
+    width, height = (1 + (rows < len(edits))) * block, head + rows * (cell + gutter)
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH))
 
-    def left(column: int) -> int:
-        return margin + column * (cell + gutter)
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, va="center", fontsize=NORMAL, color=INK, **style)
 
-    def middle(row: int) -> float:
-        return 1 - (head + row * (cell + gutter) + cell / 2) / height
-
-    for column, heading in enumerate(headings):
-        x, y = (left(column) + cell / 2) / width, 1 - head / 2 / height
-        figure.text(x, y, heading, ha="center", va="center", fontsize=NORMAL, fontweight="bold", color=INK)
-    for row, edit in enumerate(edits):
-        x = 0.9 * margin / width
-        figure.text(x, middle(row), edit.label, ha="right", va="center", fontsize=NORMAL, color=INK)
+    for number, edit in enumerate(edits):
+        start, row = number // rows * block, number % rows
+        top = head + row * (cell + gutter)
+        write(start + 0.9 * margin, top + cell / 2, edit.label, ha="right")
         for column, picture in enumerate((edit.context, edit.donor, edit.collage, edit.composite)):
+            left = start + margin + column * (cell + gutter)
+            if row == 0:
+                write(left + cell / 2, head / 2, headings[column], ha="center", fontweight="bold")
             if picture is not None:
-                bottom = middle(row) - cell / 2 / height
-                axes = figure.add_axes((left(column) / width, bottom, cell / width, cell / height))
+                place = (left / width, 1 - (top + cell) / height, cell / width, cell / height)
+                axes = figure.add_axes(place)
                 axes.imshow(picture, interpolation="nearest")
                 axes.set_axis_off()
         if edit.composite is None:
-            text = "unchanged: no candidate succeeded"
-            figure.text((left(1) + gutter) / width, middle(row), text, va="center", fontsize=NORMAL, style="italic")
+            beside = start + margin + cell + 2 * gutter
+            write(beside, top + cell / 2, "unchanged: no candidate succeeded", style="italic")
     return figure
 
 
@@ -452,6 +370,33 @@ def _collages(
     pasted, unknown = region_masks(region, donor_parts, context_parts)
     collages = make_collage(contexts, donors, pasted).masked_fill(unknown.bool(), 128)
     return dict(zip(donor_of.index, collages.permute(0, 2, 3, 1).numpy(), strict=True))
+
+
+def utility_figure(utility: Utility) -> Figure:
+    """Return the worst-group accuracy of each method with its interval, and the accuracy in every cell."""
+    methods = in_table_order(utility.methods)
+    figure = Figure(figsize=(WIDTH, 0.62 + 0.26 * len(methods)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, method in enumerate(methods):
+        found = utility.methods[method]
+        color = BOUND if method == "ideal" else EDITED if method.startswith("rebalanced") else PLAIN
+        worst, known = found.worst_group, [value for value in found.cells.values() if value is not None]
+        axes.plot(known, [row] * len(known), "|", color=INK, markersize=6, markeredgewidth=0.7, zorder=1)
+        if worst.value is not None:
+            axes.plot(worst.ci, [row, row], color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
+            axes.plot(worst.value, row, "o", color=color, markersize=5.5, zorder=3)
+    lows = (utility.methods[method].worst_group.ci[0] for method in methods)
+    axes.set_yticks(range(len(methods)), [METHODS[method] for method in methods], fontsize=SMALL)
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.set_xlim(min([0.5, *(low for low in lows if low is not None)]) - 0.02, 1.0)
+    axes.tick_params(axis="x", labelsize=SMALL, length=2)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    said = f"accuracy for {readable(utility.attribute)}: worst group with interval (dot), every cell (stroke)"
+    axes.set_xlabel(said, fontsize=SMALL, color=INK)
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config.names import readable
-from pipeline_lib.report.tables import RATE, as_estimate, gap_text, known_stages, percent, rate_text
+from pipeline_lib.evaluation.results import Interval, in_order
+from pipeline_lib.report.words import RATE, gap_text, percent, rate_text
 
 DETECTORS = ("selector", "referee")
 SAID = {"retrained": "samples of the retrained GAN", "samples": "samples of the source GAN"}
@@ -100,7 +101,7 @@ def confusion_table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _groups(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for stage in known_stages(found["sets"]):
+    for stage in in_order(found["sets"]):
         for group, row in found["sets"][stage]["groups"].items():
             yield stage, group, row
 
@@ -143,3 +144,8 @@ def _range_text(limits: list[float | None]) -> str:
     if None in limits:
         return ""
     return "[" + ", ".join(format(limit, RATE) for limit in limits) + "]"
+
+
+def as_estimate(found: Mapping[str, Any]) -> Estimate:
+    """Return a rate or a gap of plain values, of which more may be known."""
+    return Interval(value=found["value"], ci=found["ci"]).estimate

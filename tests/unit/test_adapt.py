@@ -27,6 +27,7 @@ def inverter():
     return Inverter(FOLDER / "encoder.safetensors", FOLDER / "generator.safetensors", torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_the_image_is_rebuilt_better_and_statistics_stay(inverter):
     pixels, _ = render_face(draw_face(0, 12_345_678, []), 64, AvatarData().crop)
     image = to_float(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None], "cpu")

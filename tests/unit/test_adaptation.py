@@ -60,6 +60,7 @@ def study(tmp_path, write_shards):
     return run
 
 
+@pytest.mark.long
 def test_fine_tuning_brings_the_reconstruction_nearer(study, tmp_path):
     table = study(images=COUNT, steps=40)
     values = table.set_index(["row", "metric"])["value"]

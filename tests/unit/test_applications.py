@@ -100,6 +100,7 @@ def test_two_results_differ_where_they_do():
     assert (inside, outside) == (1, 0)
 
 
+@pytest.mark.slow
 def test_collages_of_several_donors_differ_in_the_region_alone(run):
     options = {"parts": run.parts, "edit": Edit()}
     table = run(multimodal, Uniform(), {"images": 4, "donors": 3}, **options)
@@ -126,6 +127,7 @@ def test_the_share_of_a_change_is_1_where_all_of_it_is_seen():
     assert darker(-torch.ones(1, 3, 2, 2), torch.ones(1, 1, 2, 2)).allclose(torch.tensor(-1.0))  # black stays black
 
 
+@pytest.mark.slow
 def test_an_inverter_that_sees_the_left_half_alone_darkens_the_other_as_much(run):
     lit, other = illumination.METRICS
     found = values(run(illumination, Perfect(), {"images": 8}, inversion="float32"))

@@ -12,16 +12,20 @@ from sklearn.metrics import cohen_kappa_score
 
 from pipeline_lib.config import Detectors, Evaluate, RateRule, Rebalance
 from pipeline_lib.config.names import IMAGE_SETS
-from pipeline_lib.data.tables import read_table, write_table
+from pipeline_lib.data.tables import SCHEMAS, read_table, write_table
 from pipeline_lib.evaluation.bias import evaluate_bias
 from pipeline_lib.evaluation.edits import evaluate_edits
 from pipeline_lib.evaluation.ledger import ledger_of
-from pipeline_lib.evaluation.metrics import collect_metrics
+from pipeline_lib.evaluation.metrics import BY_IMAGE_SET, SECTIONS, collect_metrics
+from pipeline_lib.evaluation.results import Leakage
+from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json, write_json
+from tests.unit.made_results import MEASURED, NO_NETWORK, RATES, results_of
 
 TARGETS = Rebalance(
     targets=[RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
 )
+PLANNED = {"group": "all", "attribute": "smiling", "rate_before": 0.4, "rate_wanted": 0.5, "edits": 2, "size": 3}
 LONG, SHORT = "long_hair", "not long_hair"
 # By group: images that smile, and images in all.
 COUNTS = {stage: {LONG: (16 - number, 20), SHORT: (4 + number, 20)} for number, stage in enumerate(IMAGE_SETS)}
@@ -224,7 +228,7 @@ def count_edits(folder, chosen, referee):
     write_table(folder / "scores.parquet", "scores", scores.assign(long_hair=np.float32([0.9, 0.2, 0.1])))
     before = pd.DataFrame({"image_id": ["a", "b", "c"], "smiling": np.float32(0.4)})
     write_table(folder / "before.parquet", "scores", before.assign(long_hair=np.float32([0.1, 0.2, 0.9])))
-    write_json(folder / "plan.json", {"targets": [{"group": "all"}]})
+    write_json(folder / "plan.json", {"targets": [PLANNED]})
     evaluate_edits(
         candidates=tables,
         plan=folder / "plan.parquet",
@@ -252,7 +256,7 @@ def test_edits_are_counted_by_selector_and_referee(tmp_path):
         "share_by_referee": 0.5,
         "share_in_their_group_by_referee": 0.5,  # `b` had short hair
         "masked_l1": pytest.approx(0.2),
-        "targets": [{"group": "all"}],
+        "targets": [PLANNED],
         "ledger": edits["ledger"],
     }
 
@@ -274,10 +278,10 @@ def test_donors_that_are_used_unequally_count_as_fewer():
     plan = pd.DataFrame({"image_id": names, "target": 0, "wanted": True})
     tried = tried.assign(in_group=[True] * 6 + [False] * 2)
     entry = ledger_of(tried, plan, plan, scores, scores, TARGETS.targets)[0]
-    assert entry["effective_donors"] == pytest.approx(64 / 28)
-    assert (entry["donors"], entry["most_uses"], entry["share_vetoed"]) == (4, 5, 0.25)
+    assert entry.effective_donors == pytest.approx(64 / 28)
+    assert (entry.donors, entry.most_uses, entry.share_vetoed) == (4, 5, 0.25)
     entry = ledger_of(tried, plan.iloc[:6], plan, scores, scores, TARGETS.targets)[0]  # the last two are spares
-    assert (entry["planned"], entry["made"], entry["donors"], entry["share_vetoed"]) == (6, 8, 4, 0)
+    assert (entry.planned, entry.made, entry.donors, entry.share_vetoed) == (6, 8, 4, 0)
 
 
 def test_edits_that_all_failed_count_as_none(tmp_path):
@@ -286,56 +290,43 @@ def test_edits_that_all_failed_count_as_none(tmp_path):
     assert edits["masked_l1"] is None
 
 
-@pytest.mark.parametrize("segmented", [True, False])
-def test_every_figure_ends_in_one_file(evaluate, tmp_path, segmented):
-    bias, gaps, agreement = evaluate()
-    quality = pd.DataFrame({"stage": ["samples"], "metric": ["coverage"], "value": [0.5], "extractor": ["alex"]})
-    write_table(tmp_path / "quality.parquet", "quality", quality.assign(reference="held out", n=40, n_reference=30))
-    for name in ("regions", "edits-samples", "edits-dataset", "leakage-dataset", "selector", "referee", "segmenter"):
-        write_json(tmp_path / f"{name}.json", {"name": name})
+@pytest.mark.parametrize("rates", [RATES, NO_NETWORK])
+def test_every_figure_ends_in_one_file(evaluate, tmp_path, rates):
+    bias, _, _ = evaluate()
+    found = results_of(rates)
+    measured = MEASURED | {"extractor": "alex"}
+    quality = pd.DataFrame([{"stage": "dataset", "metric": "coverage", "value": 0.5} | measured])
+    write_table(tmp_path / "quality.parquet", "quality", quality[SCHEMAS["quality"].names])
+    named = {name: found[section] for name, (section, _) in SECTIONS.items()}
+    named |= {f"{kind}-{name}": found[kind][name] for kind in BY_IMAGE_SET for name in found[kind]}
+    results = {name: value for name, value in named.items() if value}
+    reports = found["detectors"] | {"segmenter": found["segmenter"]}
+    for name, value in (results | reports).items():
+        write_json(tmp_path / f"{name}.json", value)
     (tmp_path / "benchmarks/swap_parts").mkdir(parents=True)
     (tmp_path / "benchmarks/train_encoder.tsv").write_text("s\th:m:s\n12.5\t0:00:12\n")
     (tmp_path / "benchmarks/swap_parts/samples-0.tsv").write_text("s\th:m:s\n3.25\t0:00:03\n")
     collect_metrics(
         bias=tmp_path / "bias.parquet",
-        gaps=tmp_path / "gaps.json",
-        agreement=tmp_path / "agreement.json",
-        kappa=tmp_path / "kappa.json",
         quality=tmp_path / "quality.parquet",
-        regions=[tmp_path / "regions.json"] * segmented,
-        edits=[tmp_path / "edits-samples.json", tmp_path / "edits-dataset.json"],
-        frontier=[tmp_path / "edits-samples.json"] * segmented,
-        counterfactual=[tmp_path / "edits-dataset.json"] * segmented,
-        leakage=[tmp_path / "leakage-dataset.json"],
-        utility=[tmp_path / "leakage-dataset.json"] * segmented,
-        robustness=[tmp_path / "edits-dataset.json"] * segmented,
-        judged=[tmp_path / "edits-samples.json"] * segmented,
-        certificate=tmp_path / "edits-samples.json",
-        samples=[tmp_path / "edits-dataset.json"] * segmented,
-        detectors=[tmp_path / "selector.json", tmp_path / "referee.json"],
-        segmenter=[tmp_path / "segmenter.json"] * segmented,
+        results=[tmp_path / f"{name}.json" for name in results],
+        reports=[tmp_path / f"{name}.json" for name in reports],
         benchmarks=tmp_path / "benchmarks",
         metrics=tmp_path / "metrics.json",
     )
     metrics = read_json(tmp_path / "metrics.json")
-    assert metrics["gap"] == {"smiling": gaps}
-    assert metrics["agreement"] == agreement
-    assert metrics["kappa"] == read_json(tmp_path / "kappa.json")
+    measured_here = {"rate", "quality", "timing"}
+    assert {name: metrics[name] for name in set(found) - measured_here} == {
+        name: value for name, value in found.items() if name not in measured_here
+    }
+    assert metrics["quality"] == {"dataset": {"coverage": {"value": 0.5, **measured}}}
     assert metrics["timing"] == {"train_encoder": 12.5, "swap_parts/samples-0": 3.25}
-    assert metrics["edits"] == {"samples": {"name": "edits-samples"}, "dataset": {"name": "edits-dataset"}}
-    assert metrics["counterfactual"] == ({"name": "edits-dataset"} if segmented else None)
-    assert metrics["frontier"] == ({"name": "edits-samples"} if segmented else None)
-    assert metrics["judged_samples"] == ({"name": "edits-samples"} if segmented else None)
-    assert metrics["certificate"] == {"name": "edits-samples"}
-    assert metrics["certificate_samples"] == ({"name": "edits-dataset"} if segmented else None)
-    assert metrics["robustness"] == ({"name": "edits-dataset"} if segmented else {})
-    assert metrics["leakage"] == {"dataset": {"name": "leakage-dataset"}}
-    assert metrics["utility"] == ({"name": "leakage-dataset"} if segmented else None)
-    assert metrics["detectors"]["referee"] == {"name": "referee"}
-    assert metrics["segmenter"] == ({"name": "segmenter"} if segmented else None)
-    assert metrics["regions"] == ({"name": "regions"} if segmented else {})
-    measured = {"extractor": "alex", "reference": "held out", "n": 40, "n_reference": 30}
-    assert metrics["quality"] == {"samples": {"coverage": {"value": 0.5, **measured}}}
     for row in bias.itertuples():
-        found = metrics["rate"]["smiling"][row.stage][row.judge][row.group]
-        assert (found["value"], found["n"]) == (pytest.approx(row.rate, abs=1e-6), row.n)
+        rate = metrics["rate"]["smiling"][row.stage][row.judge][row.group]
+        assert (rate["value"], rate["n"]) == (pytest.approx(row.rate, abs=1e-6), row.n)
+
+
+def test_a_result_of_another_version_is_named_with_its_key(tmp_path):
+    write_json(tmp_path / "leakage-dataset.json", {"cells": {}})
+    with pytest.raises(DataError, match=r"leakage-dataset.json: left_out: .*; it is of another version"):
+        Leakage.read(tmp_path / "leakage-dataset.json")

@@ -44,6 +44,7 @@ def train(discriminator, steps=400):
     return loss
 
 
+@pytest.mark.slow
 def test_it_finds_that_two_attributes_go_together_though_each_is_as_frequent_as_it_should_be():
     discriminator = make()
     train(discriminator)

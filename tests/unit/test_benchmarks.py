@@ -31,6 +31,7 @@ from pipeline_lib.stages import call_stage
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_scale_runs_every_stage_on_both_sizes(tmp_path, monkeypatch, capsys):
     ran = []
 
@@ -47,6 +48,7 @@ def test_scale_runs_every_stage_on_both_sizes(tmp_path, monkeypatch, capsys):
     assert "assemble_rebalanced" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bench_compares_with_its_baselines(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setitem(bench.SETS, "storage", partial(bench.storage, count=64))

@@ -109,6 +109,7 @@ def test_a_single_group_and_one_without_images_have_no_gap():
     assert np.isnan(gap_of_counts([(3, 4), (1, 4), (0, 0)], [0.5] * 3)).all()
 
 
+@pytest.mark.long
 def test_the_interval_of_the_largest_gap_holds_the_true_one_as_often_as_it_says():
     """The interval of the two groups that differ most in a sample would exclude a gap of 0 in most samples."""
     random, groups, size, held, naive = np.random.default_rng(0), 7, 200, 0, 0

@@ -74,6 +74,7 @@ def check(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_it_counts_images_labels_and_edits(folder, check):
     said = check(folder())
     assert "144 images for training and 1 held out" in said

@@ -45,6 +45,7 @@ def test_composites_are_images_in_range(networks):
     assert composites.abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_refining_lowers_the_error_on_known_pixels_whatever_the_unknown_ones_show(networks):
     inverter = Inverter(networks.encoder, networks.generator, CPU)
     latents = inverter.generator.sample_latents(range(4), seed=0)
@@ -69,6 +70,7 @@ def test_no_step_of_refining_changes_no_bit_and_its_precision_is_always_float32(
     assert rough.refine(images, known, 5).equal(exact.refine(images, known, 5))
 
 
+@pytest.mark.long
 def test_compiling_changes_composites_by_rounding_alone(networks, monkeypatch):
     monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
     eager, compiled = (

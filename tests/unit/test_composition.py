@@ -129,6 +129,7 @@ def run(samples, folder, monkeypatch, collages=50, name="first"):
     return made
 
 
+@pytest.mark.slow
 def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples, tmp_path, monkeypatch):
     made = run(samples, tmp_path, monkeypatch)
     values = read_table(made["table"], "studies").set_index(["row", "metric"])["value"]
@@ -147,6 +148,7 @@ def test_real_images_are_measured_as_nearer_to_themselves_than_collages(samples,
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_the_same_seed_makes_the_same_collages(samples, tmp_path, monkeypatch):
     first, again = (run(samples, tmp_path, monkeypatch, name=name) for name in ("first", "again"))
     assert first["table"].read_bytes() == again["table"].read_bytes()

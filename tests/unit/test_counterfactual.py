@@ -95,6 +95,7 @@ def ideal_edits():
     return {place: another_mouth(FACES[place], not FACES[place].attributes["smiling"]) for place in EDITED}
 
 
+@pytest.mark.slow
 def test_ideal_edits_are_recognised_and_relabelled(judge):
     ideal = ideal_edits()
     out = judge({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()})
@@ -113,6 +114,7 @@ def test_ideal_edits_are_recognised_and_relabelled(judge):
     assert summary["median_psnr_inside"] == summary["median_psnr_ideal"] == IDENTICAL
 
 
+@pytest.mark.slow
 def test_an_edit_that_kept_the_old_mouth_or_changed_the_hair_is_found_out(judge):
     ideal = {place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()}
     kept, marked = EDITED[0], EDITED[1]
@@ -159,6 +161,7 @@ def test_a_known_edit_differs_in_its_region_alone_and_has_the_mouth_of_another_f
     assert abs(soft[inside] - donors[inside]).mean() > abs(sharp[inside] - donors[inside]).mean()
 
 
+@pytest.mark.long
 def test_the_check_finds_that_donors_that_do_not_fit_deceive_the_nearest_drawing(known_edits):
     data, image_set, known, labels = known_edits(60, SETTINGS.edit.model_copy(update={"choose": "strongest"}))
     with ProcessPoolExecutor(1) as pool:
@@ -188,6 +191,7 @@ def test_the_check_counts_answers_about_edits_that_are_as_soft_as_those_of_the_r
     assert found["ci"][0] < 0.85 < found["ci"][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("least", "counts"), [(0.7, True), (0.95, False)])
 def test_the_truth_counts_if_the_check_shows_that_it_is_right_often_enough(judge, monkeypatch, caplog, least, counts):
     monkeypatch.setattr(counterfactual, "LEAST_ACCURACY", least)
@@ -199,6 +203,7 @@ def test_the_truth_counts_if_the_check_shows_that_it_is_right_often_enough(judge
     assert ("does not count as the truth" in caplog.text) != counts
 
 
+@pytest.mark.slow
 def test_workers_change_no_byte(judge):
     ideal = {place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()}
     one, two = (judge(ideal, threads, f"{threads}") for threads in (1, 2))
@@ -248,6 +253,7 @@ def test_a_plan_without_edits_has_no_medians():
     assert summary["median_psnr_ideal"] is summary["share_identical_outside"] is None
 
 
+@pytest.mark.slow
 def test_edits_of_two_attributes_are_judged_each_by_the_drawings_of_its_region(judge, tmp_path):
     glasses = RateRule(where={"smiling": True}, attribute="eyeglasses", rate=0.5)
     settings = SETTINGS.model_copy(

@@ -250,6 +250,7 @@ def test_a_folder_that_takes_no_locks_is_named(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and tunes glibc")
 def test_a_tuned_process_keeps_freed_memory_flushes_denormals_and_computes_in_float32() -> None:
     result = subprocess.run([sys.executable, "-c", TUNE], capture_output=True, text=True, check=True)

@@ -264,6 +264,7 @@ def test_a_narrow_block_skips_pixels_to_the_very_same_result(monkeypatch):
         torch.testing.assert_close(narrow(images), strided(images))
 
 
+@pytest.mark.slow
 def test_training_a_narrow_encoder_of_large_images_leaves_memory_intact():
     code = (
         "import torch; from pipeline_lib.networks.encoder import ResNetEncoder; torch.set_num_threads(1)\n"
@@ -280,6 +281,7 @@ def test_a_loss_of_weight_zero_is_neither_computed_nor_missed():
     assert set(make_task(section()).step(0)) == {"mse", "perceptual", "latent"}
 
 
+@pytest.mark.slow
 def test_latents_come_first_by_their_own_loss_alone_and_are_kept_if_the_other_training_begins_anew(networks, tmp_path):
     torch.manual_seed(0)
     save_weights(tmp_path / "progan.safetensors", ProGANGenerator(32, [8] * 4, z_dim=8), {})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.made_run import VALUES, make_run
+from benchmarks.made_run import TRUTH, VALUES, make_run
 from pipeline_lib.cli import main
 from pipeline_lib.config import CelebAData, FolderData, parse_config
 from pipeline_lib.data.celeba import open_celeba
@@ -25,10 +23,9 @@ from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.imaging.png import LINEAGE
 from pipeline_lib.release.export import export
-from pipeline_lib.release.formats import FORMATS
-from pipeline_lib.release.names import check_file_names, file_name
+from pipeline_lib.release.formats import FORMATS, check_file_names, file_name
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of_files, write_json
+from pipeline_lib.runtime.files import digest_of_files
 
 NAMES, HELD_OUT = ["a/1.jpg", "a/2.v2", "b/1", "b/2", "b/3"], ["a/1.jpg", "c"]
 EDITED = {1: "b/1", 3: "b/3"}  # place of an edited image, and its donor
@@ -70,9 +67,12 @@ def photographs(tmp_path):
         values["detectors"] = {"attributes": ["smiling", "long_hair"]}
         if audit:
             edit = parse_config(values).rebalance.edits_digest("smiling")
-            rows = [f"{name},0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}" for name, said in audit]
-            (tmp_path / "audit.csv").write_text("\n".join(["image_id,dataset,edit,smiling,long_hair", *rows]))
-            values["certify"] = {"labels": str(tmp_path / "audit.csv")}
+            rows = [
+                f"{name},dataset_rebalanced,0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}"
+                for name, said in audit
+            ]
+            (tmp_path / "audit.csv").write_text("\n".join(["image_id,image_set,digest,edit,smiling,long_hair", *rows]))
+            values["certify"] = {"labels": [str(tmp_path / "audit.csv")]}
         make_run(folder, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
         scores = pd.DataFrame({"image_id": NAMES, "smiling": [0.9, 0.9, 0.9, 0.2, 0.9], "long_hair": 0.5})
         write_table(folder / "scores/referee/dataset_rebalanced.parquet", "scores", scores)
@@ -200,7 +200,7 @@ def test_an_audit_that_is_not_the_one_of_the_run_is_refused(photographs, tmp_pat
 
 
 def test_drawings_that_are_wrong_about_unedited_faces_say_nothing_of_edited_ones(run, tmp_path):
-    write_json(run / "evaluation/counterfactual.json", {"counts": False})
+    TRUTH.model_copy(update={"counts": False}).write(run / "evaluation/counterfactual.json")
     export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
     rows = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()
     assert [rows[place]["smiling"] for place in EDITED] == [None, None]
@@ -416,56 +416,29 @@ def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
         export(run, "dataset", tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("CON", "`CON` is no file name on Windows, because it is the name of a device"),
-        ("a/lpt1.old.png", "`lpt1.old` is no file name on Windows, because it is the name of a device"),
-        ("faces./1", "`faces.` is no file name on Windows, because it is empty or ends with a dot or a space"),
-        ("a.. .jpg", "`a.. ` is no file name"),
-        ("a:b", "it has the character ':'"),
-        ("what?", r"it has the character '\?'"),
-        ("../1", r"`\.\.` is no file name"),
-        ("/1", "`` is no file name"),
-    ],
-)
-def test_a_name_that_is_no_file_name_on_windows_is_refused(name, reason):
-    with pytest.raises(DataError, match=f"image .*: .*{reason}"):
+@pytest.mark.parametrize("name", ["../1", "/1", "a/../../b"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name):
+    with pytest.raises(DataError, match=r"image .*: its name leads out of the folder"):
         check_file_names(["good", name])
 
 
-def test_two_names_that_are_one_file_on_windows_are_refused():
-    with pytest.raises(DataError, match=r"image A/b.png: another image would be the file A/b.png on Windows, too"):
+def test_two_names_that_are_one_file_are_refused():
+    with pytest.raises(DataError, match=r"image A/b.png: another image would be the file A/b.png too"):
         check_file_names(["a/B.jpg", "A/b.png"])
-    good = ["console", "com10", "a.b", "ä b.tif"]
-    check_file_names(good)
-    assert list(map(file_name, good)) == ["console.png", "com10.png", "a.b.png", "ä b.png"]
+    assert list(map(file_name, ["a.b", "ä b.tif"])) == ["a.b.png", "ä b.png"]
 
 
 def test_a_bad_name_leaves_nothing_behind_and_is_no_problem_where_files_are_numbered(tmp_path):
-    make_run(tmp_path / "run", ["aux", "b", "c"], ["d", "e"], PIXELS)
-    with pytest.raises(DataError, match="image aux: `aux` is no file name on Windows"):
+    make_run(tmp_path / "run", ["a.jpg", "A.png", "c"], ["d", "e"], PIXELS)
+    with pytest.raises(DataError, match="another image would be the file"):
         export(tmp_path / "run", "dataset", tmp_path / "out", "imagefolder")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     export(tmp_path / "run", "dataset", tmp_path / "out", "webdataset")
 
 
-def test_a_killed_export_leaves_no_release_and_the_next_one_cleans_up(run, tmp_path):
-    target = tmp_path / "release" / "out[1]"
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom pipeline_lib.release import export, formats\n"
-        "def stop(*_):\n    print('half', flush=True)\n    time.sleep(60)\n"
-        "export.write_json = stop\n"
-        f"export.export(Path({str(run)!r}), 'dataset', Path({str(target)!r}), 'imagefolder')\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "half\n"
-        (beside,) = target.parent.iterdir()
-        assert len(list(beside.rglob("*.png"))) == 7
-        with pytest.raises(DataError, match=f"process {process.pid} is writing it; wait for it, or stop it"):
-            export(run, "dataset", target)
-        process.kill()
-    assert not target.exists() and beside.exists()
-    export(run, "dataset", target, "imagefolder")
-    assert list(target.parent.iterdir()) == [target]
-    assert len(list(target.rglob("*.png"))) == 7
+def test_what_a_killed_export_left_is_removed_by_the_next_one(run, tmp_path):
+    left = tmp_path / "release/.out[1].part"
+    (left / "train").mkdir(parents=True)
+    export(run, "dataset", tmp_path / "release/out[1]", "imagefolder")
+    assert [path.name for path in left.parent.iterdir()] == ["out[1]"]
+    assert len(list((tmp_path / "release").rglob("*.png"))) == 7

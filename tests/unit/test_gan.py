@@ -71,6 +71,7 @@ def stop_at(task, step):
     task.step = step_and_signal
 
 
+@pytest.mark.slow
 def test_attributes_are_matched_at_full_resolution_alone():
     task = make_task(attributes=True)
     assert ["loss_attributes" in task.step(index) for index in (0, 3, 4, 11)] == [False, False, True, True]
@@ -96,6 +97,7 @@ def test_bfloat16_takes_nearly_the_same_steps(local, monkeypatch):
             torch.testing.assert_close(near[name], loss, rtol=0.03, atol=0.01)
 
 
+@pytest.mark.long
 def test_compiled_networks_take_the_same_steps(monkeypatch):
     monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
     monkeypatch.setenv("LATENT_REBALANCE_PRECISION", "float32")
@@ -267,6 +269,7 @@ def digests(paths):
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
+@pytest.mark.slow
 def test_the_stage_makes_the_same_files_each_time_and_others_with_another_seed(tmp_path, write_shards):
     one, two = (train(tmp_path / name, write_shards) for name in ("one", "two"))
     other = train(tmp_path / "other", write_shards, seed=1)

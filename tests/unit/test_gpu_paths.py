@@ -33,6 +33,7 @@ def looked(count, device=CPU):
     return Looked(pixels, torch.from_numpy(np.packbits(masks)).to(device).expand(count, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finish", ["none", "region", "detail"])
 def test_an_edit_is_started_without_waiting_for_the_device(finish):
     settings = SETTINGS.model_copy(update={"finish": finish})

@@ -80,6 +80,7 @@ def draw(editor, wanted=(True, False, True), seeds=(1, 2, 3)):
     return context, masks, editor(context, context.flip(0), masks, wish)
 
 
+@pytest.mark.slow
 def test_a_finished_edit_differs_only_in_the_region(editor):
     context, masks, composite = draw(editor)
     assert composite.shape == context.shape
@@ -108,6 +109,7 @@ def test_each_prompt_reaches_the_pipeline(editor, monkeypatch):
     assert [values["prompt"] for values in seen] == [["smiling", "serious"], ["smiling"]]
 
 
+@pytest.mark.slow
 def test_the_model_may_draw_at_another_size(folder):
     large = InpaintingEditor(settings_of(folder).model_copy(update={"side": 2 * SIDE}), torch.device("cpu"))
     context, _, composite = draw(large)

@@ -106,6 +106,7 @@ def test_every_cell_is_spread_evenly_over_folds_that_the_seed_decides():
     assert (folds != _folds(strata, seed=1)).any()
 
 
+@pytest.mark.slow
 def test_a_mark_of_one_pixel_is_found():
     images, edited = noise(400), halves(400)
     images[edited, :, 5, 6] += 40
@@ -113,12 +114,14 @@ def test_a_mark_of_one_pixel_is_found():
     assert area > 0.95
 
 
+@pytest.mark.slow
 def test_two_draws_of_one_distribution_are_not_told_apart():
     edited = halves(400)
     area = area_under_curve(cross_fit(noise(400), edited, np.full(400, "cell"), 0, CPU, STEPS), edited)
     assert area == pytest.approx(0.5, abs=4 * 0.029)  # sqrt of (n + 1) / (12 n1 n0)
 
 
+@pytest.mark.slow
 def test_the_cell_itself_is_no_help():
     # The cells differ in colour and in their share of edited images, and nothing else does.
     cells = np.where(np.arange(400) < 200, "a", "b")
@@ -131,6 +134,7 @@ def test_the_cell_itself_is_no_help():
         assert area == pytest.approx(0.5, abs=4 * 0.051)  # of 40 and 160
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_scores():
     images, edited, cells = noise(60), halves(60), np.full(60, "cell")
     once, again, other = (cross_fit(images, edited, cells, seed, CPU, STEPS) for seed in (0, 0, 1))
@@ -185,6 +189,7 @@ def evaluate(tmp_path, write_shards):
     return run
 
 
+@pytest.mark.slow
 def test_a_mark_shows_in_the_cell_that_it_is_in_and_small_cells_are_named(evaluate):
     found = evaluate(mark=40)
     (cell,) = found["cells"]
@@ -198,6 +203,7 @@ def test_a_mark_shows_in_the_cell_that_it_is_in_and_small_cells_are_named(evalua
     assert all(found["pooled"][name] == pytest.approx(figures[name]) for name in FIGURES)
 
 
+@pytest.mark.slow
 def test_without_a_mark_edited_images_are_as_near_as_the_halves_of_the_others(evaluate):
     (figures,) = evaluate(mark=0)["cells"].values()
     assert figures["auc"]["ci"][0] < 0.5 < figures["auc"]["ci"][1]

@@ -33,6 +33,7 @@ def pair():
     return a, b
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "taps"), [("alex", (1, 4, 7, 9, 11)), ("vgg", (3, 8, 15, 22, 29))])
 @torch.no_grad()
 def test_the_distance_is_the_weighted_one_of_unit_features(cache, pair, network, taps):

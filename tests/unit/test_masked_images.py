@@ -56,6 +56,7 @@ def test_a_mask_belongs_to_its_image_whatever_the_number_of_images(shards):
         next(masked_images(shards, 61, MaskSampling(), "k", 0, CPU))
 
 
+@pytest.mark.slow
 def test_errors_are_measured_where_pixels_are_known_and_by_another_backbone(study, tmp_path):
     encoders = {
         "all": lambda images, known: images * known,  # wrong where nobody can know

@@ -310,6 +310,7 @@ def test_a_selector_that_is_wrong_is_found_out(run):
     assert judged_table(found)["samples"].tolist() == [40, 40]
 
 
+@pytest.mark.slow
 def test_worker_processes_change_no_byte(run):
     judged, _ = run
     assert judged(threads=1).read_bytes() == judged(threads=2).read_bytes()

@@ -54,6 +54,7 @@ def inverter(models, method, steps, architecture=None):
     return OptimizingInverter(encoder, generator, method, steps, CPU)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_more_steps_bring_known_pixels_nearer(method, models, task):
     images, known = task
@@ -65,6 +66,7 @@ def test_more_steps_bring_known_pixels_nearer(method, models, task):
     assert near.mean() < 0.75 * far.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_depends_neither_on_its_batch_nor_on_unknown_pixels(method, models, task):
     images, known = task

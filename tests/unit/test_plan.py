@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.audit.labels import audit_edits
+from pipeline_lib.audit.labels import count_successes
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
@@ -304,10 +304,11 @@ def audit(tmp_path):
 
     def count(*rows, name="audit.csv", edit=digest, more=()):
         lines = [
-            ",".join(map(str, (image, "x", edit if edited else "", hair, smile))) for image, edited, hair, smile in rows
+            f"{image},dataset_rebalanced,x,{edit if edited else ''},{hair},{smile}"
+            for image, edited, hair, smile in rows
         ]
-        (tmp_path / name).write_text("\n".join(["image_id,dataset,edit,long_hair,smiling", *lines]))
-        return audit_edits([tmp_path / name, *more], list("abzcdy"), holds, settings)
+        (tmp_path / name).write_text("\n".join(["image_id,image_set,digest,edit,long_hair,smiling", *lines]))
+        return count_successes([tmp_path / name, *more], list("abzcdy"), holds, settings)
 
     return count
 

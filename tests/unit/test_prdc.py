@@ -11,6 +11,7 @@ def draw(n, dimensions, seed, shift=0.0):
     return (np.random.default_rng(seed).standard_normal((n, dimensions)) + shift).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("neighbours", "shift"), [(1, 0.0), (5, 0.0), (5, 0.4), (5, 30.0)])
 def test_density_and_coverage_are_those_of_the_authors_package(neighbours, shift):
     prdc = pytest.importorskip("prdc")
@@ -81,6 +82,7 @@ def test_a_collapsed_set_is_dense_but_covers_little():
     assert coverage < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile_bytes", [1, 8 * 90 * 7, 2**26])
 def test_the_size_of_tiles_changes_nothing(tile_bytes):
     reference, features = draw(120, 6, 1), draw(90, 6, 2)

@@ -75,6 +75,7 @@ def torchrun(values, processes=2):
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_weights_of_one(values, tmp_path):
     with torchrun(values | made_in(tmp_path / "two")) as process:
         said = process.communicate()[1]
@@ -93,6 +94,7 @@ def test_two_processes_make_the_weights_of_one(values, tmp_path):
     assert rows[0] == pytest.approx(alone[0], rel=1e-3)
 
 
+@pytest.mark.long
 def test_stopped_together_they_go_on_together(values, tmp_path):
     made, longer = made_in(tmp_path), values | {"training": TRAINING | {"kimg": 160}}
     with torchrun(longer | made) as process:
@@ -117,6 +119,7 @@ def test_stopped_together_they_go_on_together(values, tmp_path):
     assert torch.load(checkpoint, weights_only=True)["step"] == 10_000
 
 
+@pytest.mark.long
 def test_what_one_process_refuses_is_said_by_the_one_that_started_them(values, tmp_path, monkeypatch):
     monkeypatch.setenv("LATENT_REBALANCE_DEVICES", "0,1")  # which torch does not see: they compute on the CPU
     monkeypatch.setenv("LATENT_REBALANCE_LOCKS", str(tmp_path / "locks"))
@@ -205,6 +208,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_processes_share_what_one_process_has(tmp_path, write_shards):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
     shards = write_shards(pixels, [f"x-{number}" for number in range(40)], shards=2)

@@ -7,8 +7,8 @@ import copy
 import numpy as np
 import pytest
 
-from pipeline_lib.audit.estimate import Verdict, judge
-from pipeline_lib.audit.recipe import OverRuns, _interval, assess_recipe, runs_needed
+from pipeline_lib.audit.estimate import Verdict, decide
+from pipeline_lib.audit.recipe import OverRuns, assess_recipe, runs_needed, student_interval
 from pipeline_lib.cli import main
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.config.reseeding import first_difference, reseed
@@ -36,7 +36,7 @@ def test_nineteen_of_twenty_further_runs_are_between_the_limits():
 def test_as_many_runs_are_asked_for_as_would_decide():
     values = [0.50, 0.51, 0.52]
     needed = runs_needed(values, 0.5, 0.04, 0.95)
-    verdicts = [judge(_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
+    verdicts = [decide(student_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
     assert verdicts == [Verdict.UNKNOWN, Verdict.MET]
     assert runs_needed(values, 0.5, 0.02, 0.95) is None  # every third run would be beyond it
 
@@ -102,7 +102,7 @@ def test_rates_that_one_run_does_not_know_are_unknown(runs):
 def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path, capsys):
     assert main(["tools", "recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
     printed = capsys.readouterr().out
-    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not judged", "group gap: smiling"):
+    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not decided", "group gap: smiling"):
         assert said in printed
     found = read_json(tmp_path / "recipe.json")
     assert found["seeds"] == [1, 2, 3, 4] and not found["same_images"] and not found["shared"]
@@ -119,7 +119,7 @@ def rewrite(folder, change):
 @pytest.mark.parametrize(
     "spoil, said",
     [
-        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe is judged by 3 or more"),
+        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe needs 3 or more"),
         (lambda runs: (runs[2] / "provenance.json").unlink(), "provenance.json is missing"),
         (lambda runs: (runs[2] / "evaluation/certificate.json").unlink(), "certificate.json is missing"),
         (lambda runs: rewrite(runs[2], lambda config: config.update(seed=1)), "seed 1 like"),

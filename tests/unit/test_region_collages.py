@@ -137,6 +137,7 @@ def accuracy(tmp_path, write_shards):
     return train
 
 
+@pytest.mark.long
 def test_with_collages_a_detector_tells_by_the_region_what_it_told_by_the_rest(accuracy):
     assert accuracy(0.0) < 0.5
     assert accuracy(0.7) > 0.9

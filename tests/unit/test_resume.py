@@ -180,6 +180,7 @@ def train(training, folder):
     return load_weights(made).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_stopped_training_goes_on_to_the_same_weights(name, files, tmp_path, monkeypatch):
     training = TRAININGS[name](files)

@@ -225,6 +225,7 @@ def test_seams_within_the_tolerance_are_equal_and_the_first_drawn_is_taken(netwo
         assert list(rows.loc[rows["chosen"], "candidate"]) == list(first["candidate"])
 
 
+@pytest.mark.slow
 def test_only_winners_are_refined_and_then_show_the_known_pixels_better(
     networks, image_set, detector, tmp_path, caplog
 ):
@@ -240,6 +241,7 @@ def test_only_winners_are_refined_and_then_show_the_known_pixels_better(
     assert f"{chosen.sum()} of {chosen.sum()} chosen edits are refined" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [2, 3])
 def test_resharding_changes_no_byte_of_refined_edits(networks, image_set, halfway, tmp_path, shards):
     rows, pictures = run(networks, image_set, halfway, tmp_path / "whole", refine=5, faces=3)
@@ -304,6 +306,7 @@ def test_a_composite_that_leaves_its_group_is_no_success(networks, image_set, de
     assert rows.loc[rows["chosen"], "in_group"].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [2, 3, 20])
 def test_resharding_changes_no_candidate_and_no_composite(networks, image_set, halfway, tmp_path, shards):
     rows, pictures = run(networks, image_set, halfway, tmp_path / "whole", faces=3)
@@ -457,6 +460,7 @@ def judged_of(folder, shards=1):
     return read_tables(paths, "judged").sort_values(["image_id", "candidate"], ignore_index=True)
 
 
+@pytest.mark.slow
 def test_the_referee_changes_no_byte_of_candidates_and_composites(networks, image_set, halfway, tmp_path):
     files, scores = {}, {}
     for name, seed in (("none", None), ("one", 1), ("other", 2)):
@@ -536,6 +540,7 @@ def test_an_editor_without_its_weights_is_refused():
         open_editor(Edit(), [], [], [], torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [2, 5])
 def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_set, tmp_path, shards):
     def touch(count):

@@ -60,6 +60,7 @@ def own_outputs(kind, processor, folder):
         return network(**inputs).logits
 
 
+@pytest.mark.slow
 def test_parts_are_those_of_the_library_put_together(segmenter):
     ours = TransformersSegmenter.from_folder(segmenter, {"mouth": ["u_lip", "l_lip"], "hair": ["hair"]}).eval()
     scores = own_outputs("SegformerForSemanticSegmentation", "SegformerImageProcessor", segmenter)

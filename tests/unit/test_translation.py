@@ -76,6 +76,7 @@ def test_the_hinge_loss_ends_where_the_scores_are_apart():
     assert hinge_loss(torch.tensor([0.0]), torch.tensor([0.5])) == 2.5
 
 
+@pytest.mark.long
 def test_a_layout_generator_learns_the_colours_of_parts(faces):
     torch.manual_seed(0)
     images, codes = faces
@@ -84,6 +85,7 @@ def test_a_layout_generator_learns_the_colours_of_parts(faces):
     assert F.l1_loss(made, to_float(images[:4], CPU)) < 0.25  # a constant has 0.6
 
 
+@pytest.mark.long
 def test_an_inpainting_network_learns_to_fill_holes(faces):
     torch.manual_seed(0)
     task = trained(ReconstructionTask(Inpainter(ResNetTranslator(4, 8, 2)), faces[0], MaskSampling(), 8, **OPTIONS))
@@ -95,6 +97,7 @@ def test_an_inpainting_network_learns_to_fill_holes(faces):
     assert wrong < 0.5 * left_grey
 
 
+@pytest.mark.long
 def test_a_cycle_learns_colours_without_pairs(faces):
     torch.manual_seed(0)
     images = faces[0]
@@ -107,6 +110,7 @@ def test_a_cycle_learns_colours_without_pairs(faces):
     assert made.shape == (4, 3, SIDE, SIDE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cycle", "layout", "reconstruction"])
 def test_a_resumed_training_ends_alike_and_its_snapshot_shows_what_it_makes(kind, faces, tmp_path):
     images, codes = faces
@@ -200,6 +204,7 @@ def test_each_is_trained_on_shards_and_parts(method, faces, tmp_path, write_shar
     assert network.arguments.get("parts") == (NAMES if method == "spade" else None)
 
 
+@pytest.mark.long
 def test_an_in_domain_encoder_learns_real_images(tmp_path, write_shards):
     torch.manual_seed(0)
     save_weights(tmp_path / "generator.safetensors", StyleGAN2Generator(SIDE, [8] * 4, 8, 2, noise=False), {})

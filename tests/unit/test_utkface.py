@@ -42,6 +42,7 @@ def test_a_tenth_of_the_training_images_contradict_the_bias_and_the_test_keeps_i
         assert not found["image"].str.startswith("15_").any()
 
 
+@pytest.mark.slow
 def test_the_table_is_one_that_the_folder_reader_takes(faces, tmp_path, capsys):
     assert main(["tools", "utkface", str(faces), str(tmp_path / "race.csv")]) == 0
     table = pd.read_csv(tmp_path / "race.csv")

@@ -104,7 +104,7 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         assert set(judged) == {"dataset", "dataset_rebalanced"}
     assert set(metrics["edits"]) == {"dataset"}
     assert {path.name for path in (results / "images").iterdir()} == {"dataset", "held_out", "dataset_rebalanced"}
-    for name in ("report/summary.html", "report/datasheet.md", "report/edits-dataset.png"):
+    for name in ("report.html", "report/datasheet.md", "report/edits-dataset.png"):
         assert (results / name).stat().st_size > 0, name
 
     read = read_table(results / "labels/dataset.parquet", "labels").set_index("image_id")
@@ -117,7 +117,7 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
         == shown["smiling"].map({"yes": True, "no": False}).astype("boolean").tolist()
     )
     assert list(metrics["rate"]["smiling"]["dataset"]["referee"]) == sorted(f"hair={hair}" for hair in hairs)
-    assert "hair kurz/gewöhnlich = $1, $2" in (results / "report/summary.html").read_text()
+    assert "hair kurz/gewöhnlich = $1, $2" in (results / "report.html").read_text()
     edited = read_table(results / "labels/dataset_rebalanced.parquet", "assembled")["edited"]
     plan = read_table(results / "plan/dataset.parquet", "plan")
     assert 0 < edited.sum() <= len(plan)
@@ -208,8 +208,8 @@ def test_two_attributes_are_rebalanced_together_each_in_its_region(sources: Run,
     certificate = json.loads((results / "evaluation/certificate.json").read_text())
     assert [target["attribute"] for target in certificate["targets"]] == ["smiling"] * 2 + ["eyeglasses"] * 2
     assert sum(target["edited"] for target in certificate["targets"][:2]) == int(tried["chosen"].sum())
-    page = (results / "report/summary.html").read_text()
-    assert "Are “smiling” and “eyeglasses” at their target rates?" in page
+    page = (results / "report.html").read_text()
+    assert "Rebalancing smiling and eyeglasses" in page
     assert "rectangle (for “smiling”) or rectangle (for “eyeglasses”)" in page
     export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
     rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
@@ -473,7 +473,7 @@ def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str
     (run.folder / "data/ffhq/ffhq-dataset-v2.json").write_text("{}")
     (run.folder / "data/celeba/list_eval_partition.txt").touch()
     rules = {rule for rule, _ in jobs_of(run.snakemake("-n", config=f"config/examples/{example}"))}
-    assert {"prepare_dataset", "train_detector", "swap_parts", "write_summary"} <= rules
+    assert {"prepare_dataset", "train_detector", "swap_parts", "write_report"} <= rules
     classical = ("photos-laptop.yaml", "utkface-race.yaml")
     without = ("celeba-blond.yaml", "avatars-progan.yaml", "avatars-joint.yaml")
     not_retrained = {"retrain_generator"} if example in without else set()

@@ -66,21 +66,6 @@ use rule timed as evaluate_edits with:
         settings=rebalance(),
 
 
-use rule timed as evaluate_frontier with:
-    input:
-        candidates=[path.format(name="dataset") for path in swaps("candidates")],
-        judged=[path.format(name="dataset") for path in swaps("judged")],
-        plan=f"{ROOT}/plan/dataset.parquet",
-        labels=f"{ROOT}/labels/dataset.parquet",
-    output:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    pathvars:
-        job="evaluate_frontier",
-    params:
-        stage=at_revision("evaluate_frontier"),
-        settings=rebalance(*HOW),
-
-
 use rule on_device as compare_regions with:
     input:
         images=images("samples"),
@@ -117,7 +102,7 @@ use rule stage as certify_targets with:
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         rebalanced=images("dataset_rebalanced"),
-        audit=given(*checked.certify.files),
+        audit=given(*(checked.certify.labels or [])),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
     pathvars:
@@ -137,7 +122,7 @@ if checked.retrain:
             retrained=f"{ROOT}/scores/referee/retrained.parquet",
             control=f"{ROOT}/scores/referee/control.parquet",
             images=images("retrained"),
-            audit=given(*(checked.certify.samples or [])),
+            audit=given(*(checked.certify.labels or [])),
         output:
             certificate=f"{ROOT}/evaluation/certificate-samples.json",
         pathvars:
@@ -146,7 +131,6 @@ if checked.retrain:
             stage=at_revision("certify_samples"),
             targets=rebalance(),
             settings=settings["certify"],
-            truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
 
@@ -154,22 +138,19 @@ if checked.retrain:
 use rule stage as collect_metrics with:
     input:
         bias=f"{ROOT}/evaluation/bias.parquet",
-        gaps=f"{ROOT}/evaluation/gaps.json",
-        agreement=f"{ROOT}/evaluation/agreement.json",
-        kappa=f"{ROOT}/evaluation/kappa.json",
         quality=f"{ROOT}/evaluation/quality.parquet",
-        regions=f"{ROOT}/evaluation/regions.json" if REGIONS_COMPARED else [],
-        edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
-        frontier=f"{ROOT}/evaluation/frontier.json" if JUDGED else [],
-        counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
-        leakage=expand(f"{ROOT}/evaluation/leakage-{{name}}.json", name=checked.edited_sets),
-        utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
-        robustness=f"{ROOT}/evaluation/robustness.json" if checked.gans else [],
-        judged=f"{ROOT}/evaluation/judge-samples.json" if DRAWINGS_COMPARED else [],
-        certificate=f"{ROOT}/evaluation/certificate.json",
-        samples=f"{ROOT}/evaluation/certificate-samples.json" if checked.retrain else [],
-        detectors=expand(f"{ROOT}/models/{{judge}}.json", judge=DETECTORS),
-        segmenter=f"{ROOT}/models/segmenter.json" if SEGMENTED else [],
+        results=[
+            *(f"{ROOT}/evaluation/{name}.json" for name in ("gaps", "agreement", "kappa", "certificate")),
+            *(f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets),
+            *(f"{ROOT}/evaluation/leakage-{name}.json" for name in checked.edited_sets),
+            *([f"{ROOT}/evaluation/regions.json"] if REGIONS_COMPARED else []),
+            *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
+            *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),
+            *([f"{ROOT}/evaluation/robustness.json"] if checked.gans else []),
+            *([f"{ROOT}/evaluation/judge-samples.json"] if DRAWINGS_COMPARED else []),
+            *([f"{ROOT}/evaluation/certificate-samples.json"] if checked.retrain else []),
+        ],
+        reports=[f"{ROOT}/models/{name}.json" for name in (*DETECTORS, *(["segmenter"] if SEGMENTED else []))],
     output:
         metrics=f"{ROOT}/evaluation/metrics.json",
     pathvars:

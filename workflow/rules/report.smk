@@ -1,24 +1,3 @@
-use rule stage as plot_rates with:
-    input:
-        bias=f"{ROOT}/evaluation/bias.parquet",
-        gaps=f"{ROOT}/evaluation/gaps.json",
-        agreement=f"{ROOT}/evaluation/agreement.json",
-        edits=expand(f"{ROOT}/evaluation/edits-{{name}}.json", name=checked.edited_sets),
-    output:
-        figure=report(
-            f"{ROOT}/report/rates.png",
-            caption="../report/rates.rst",
-            category="Bias",
-            labels={"figure": "rates by group"},
-        ),
-    pathvars:
-        job="plot_rates",
-    params:
-        stage=at_revision("plot_rates"),
-        targets=rebalance(),
-        detectors=settings["detectors"],
-
-
 use rule stage as plot_before_after with:
     input:
         images=images("{name}"),
@@ -40,92 +19,19 @@ use rule stage as plot_before_after with:
         settings=rebalance("region", "regions"),
 
 
-use rule stage as plot_utility with:
-    input:
-        utility=f"{ROOT}/evaluation/utility.json",
-    output:
-        figure=report(
-            f"{ROOT}/report/utility.png",
-            caption="../report/utility.rst",
-            category="Utility",
-            labels={"figure": "classifiers by what they were trained on"},
-        ),
-    pathvars:
-        job="plot_utility",
-    params:
-        stage=at_revision("plot_utility"),
-
-
-use rule stage as plot_frontier with:
-    input:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    output:
-        figure=report(
-            f"{ROOT}/report/frontier.png",
-            caption="../report/frontier.rst",
-            category="Edits",
-            labels={"figure": "group gap against realism"},
-        ),
-    pathvars:
-        job="plot_frontier",
-    params:
-        stage=at_revision("plot_frontier"),
-
-
-use rule stage as write_tables with:
+use rule stage as write_report with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",
-    output:
-        quality=report(
-            f"{ROOT}/report/quality.csv",
-            caption="../report/quality.rst",
-            category="Quality",
-            labels={"table": "image quality"},
-        ),
-        detectors=report(
-            f"{ROOT}/report/detectors.csv",
-            caption="../report/detectors.rst",
-            category="Detectors",
-            labels={"table": "detectors"},
-        ),
-        edits=report(
-            f"{ROOT}/report/edits.csv",
-            caption="../report/edits.rst",
-            category="Edits",
-            labels={"table": "edits"},
-        ),
-        timing=report(
-            f"{ROOT}/report/timing.csv",
-            caption="../report/timing.rst",
-            category="Run times",
-            labels={"table": "seconds a job"},
-        ),
-    pathvars:
-        job="write_tables",
-    params:
-        stage=at_revision("write_tables"),
-
-
-use rule stage as write_summary with:
-    input:
-        metrics=f"{ROOT}/evaluation/metrics.json",
-        rates=f"{ROOT}/report/rates.png",
         gallery=f"{ROOT}/report/edits-dataset.png",
-        utility=f"{ROOT}/report/utility.png" if checked.evaluate.utility else [],
-        frontier=f"{ROOT}/report/frontier.png" if JUDGED else [],
     output:
-        summary=report(
-            f"{ROOT}/report/summary.html",
-            caption="../report/summary.rst",
-            category="Summary",
-            labels={"page": "Did it work?"},
-        ),
+        page=report(f"{ROOT}/report.html", caption="../report/page.rst", category="Summary"),
+        figures=[f"{ROOT}/report/{name}.png" for name in ("rates", *(["utility"] if checked.evaluate.utility else []))],
+        csv=[f"{ROOT}/report/{name}.csv" for name in ("quality", "detectors", "edits", "timing")],
     pathvars:
-        job="write_summary",
+        job="write_report",
     params:
-        stage=at_revision("write_summary"),
+        stage=at_revision("write_report"),
         targets=rebalance(*HOW),
-        detectors=settings["detectors"],
         retrain=settings["retrain"],
 
 
