@@ -20,7 +20,6 @@ from pipeline_lib.editing.donors import donor_pools
 from pipeline_lib.editing.plan import plan_edits
 from pipeline_lib.editing.swap import held_groups
 from pipeline_lib.evaluation.bias import evaluate_bias
-from pipeline_lib.evaluation.frontier import measure_choice
 from pipeline_lib.evaluation.utility import _cells
 from pipeline_lib.rebalance.groups import holds_of, in_group, members
 from pipeline_lib.rebalance.plan import refuse_small_groups
@@ -276,15 +275,6 @@ def test_a_classifier_learns_and_is_tested_on_known_images_alone(tmp_path):
     write_table(tmp_path / "labels.parquet", "labels", LABELS.assign(smiling=pd.array([None] * 600, "boolean")))
     with pytest.raises(DataError, match="no label `smiling` of any image"):
         _cells(tmp_path / "labels.parquet", LABELS["image_id"], SETTINGS)
-
-
-def test_what_another_choice_gives_is_counted_on_known_images_alone():
-    columns = ["image_id", "target", "wanted", "candidate", "chosen", "seam", "masked_l1"]
-    nothing = pd.DataFrame(columns=columns).astype({"chosen": bool, "target": int})
-    judged = pd.DataFrame(columns=["image_id", "candidate", "donor_id", "smiling", "long_hair"])
-    judged = judged.astype({"smiling": float, "long_hair": float})
-    gaps = [measure_choice(nothing, judged, nothing, rows, SETTINGS)["gap"] for rows in (LABELS, KNOWN)]
-    assert gaps[0] == gaps[1] != 0
 
 
 def test_weights_make_known_attributes_independent_and_leave_unknown_cells_out():

@@ -52,7 +52,7 @@ AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
     *("evaluate_utility", "evaluate_robustness", "compare_regions", "certify_targets", "certify_samples"),
-    *("judge_samples", "evaluate_frontier", "plot_frontier", "collect_metrics", "record_provenance"),
+    *("judge_samples", "collect_metrics", "record_provenance"),
     *("plot_before_after", "write_report", "write_datasheet", "all"),
 }
 
@@ -324,9 +324,6 @@ def test_edits_need_no_referee_where_it_scores_no_candidates(sources: Run, tmp_p
     config = run.configure({"evaluate": evaluate})
     made = jobs_of(run.snakemake("--dry-run", f"{RESULTS}/images/dataset_rebalanced/0.parquet", config=config))
     assert not [output for _, output in made if "referee" in output or "judged" in output]
-    assert not {"evaluate_frontier", "plot_frontier"} & {
-        rule for rule, _ in jobs_of(run.snakemake("--dry-run", config=config))
-    }
 
 
 def start_encoder_training(run: Run) -> Popen[str]:

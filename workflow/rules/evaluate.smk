@@ -55,21 +55,6 @@ use rule timed as evaluate_edits with:
         settings=rebalance(),
 
 
-use rule timed as evaluate_frontier with:
-    input:
-        candidates=[path.format(name="dataset") for path in swaps("candidates")],
-        judged=[path.format(name="dataset") for path in swaps("judged")],
-        plan=f"{ROOT}/plan/dataset.parquet",
-        labels=f"{ROOT}/labels/dataset.parquet",
-    output:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    pathvars:
-        job="evaluate_frontier",
-    params:
-        stage=at_revision("evaluate_frontier"),
-        settings=rebalance(*HOW),
-
-
 use rule on_device as compare_regions with:
     input:
         images=images("samples"),
@@ -148,7 +133,6 @@ use rule stage as collect_metrics with:
             *(f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets),
             *(f"{ROOT}/evaluation/leakage-{name}.json" for name in checked.edited_sets),
             *([f"{ROOT}/evaluation/regions.json"] if REGIONS_COMPARED else []),
-            *([f"{ROOT}/evaluation/frontier.json"] if JUDGED else []),
             *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
             *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),
             *([f"{ROOT}/evaluation/robustness.json"] if checked.gans else []),
