@@ -67,7 +67,6 @@ STAGES = {
     "plot_independence": "pipeline_lib.studies.report",
     "plot_pictures": "pipeline_lib.studies.report",
     "write_studies": "pipeline_lib.studies.report",
-    "plot_frontier": "pipeline_lib.report.frontier",
     "plot_before_after": "pipeline_lib.report.figures",
     "write_report": "pipeline_lib.report.page",
     "write_datasheet": "pipeline_lib.release.cards",

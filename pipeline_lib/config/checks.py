@@ -35,7 +35,7 @@ from pipeline_lib.config.sections import (
 )
 from pipeline_lib.config.studies import impossible_methods
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import files_below
+from pipeline_lib.runtime.files import SHIPPED, files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
 MOST_RELATED = 12  # attributes of targets and conditions, of which every combination is gone through
@@ -48,7 +48,8 @@ def check_paths(config: Config) -> None:
     for key, path, is_folder, is_optional in _paths(config):
         if path not in fetched and not (path.is_dir() if is_folder else path.is_file()):
             kind, mend = "folder" if is_folder else "file", " or remove the key" if is_optional else ""
-            raise ValueError(f"`{key}`: no {kind} {path}; correct the path{mend}")
+            also = f", nor in {SHIPPED}" if path.parts[0] == "resources" else ""
+            raise ValueError(f"`{key}`: no {kind} {path}{also}; correct the path{mend}")
 
 
 def named_files(config: Config) -> list[Path]:

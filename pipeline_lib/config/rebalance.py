@@ -262,6 +262,11 @@ class Rebalance(Section):
         return self.alone(self.edited[0])
 
     @property
+    def related(self) -> list[str]:
+        """Names of the attributes of the targets and of their conditions, which no target rate changes."""
+        return sorted({name for target in self.targets for name in (target.attribute, *target.where)})
+
+    @property
     def compared(self) -> tuple[str, ...]:
         """Names of the attributes that have a group gap, because they have targets in two groups or more."""
         return tuple(name for name in self.edited if len(self.alone(name).targets) > 1)

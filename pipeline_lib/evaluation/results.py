@@ -265,7 +265,6 @@ class Metrics(Result):
     detectors: dict[str, dict[str, DetectorReport]]
     segmenter: SegmenterReport | None
     timing: dict[str, float]
-    frontier: dict[str, Any] | None = None
     judged_samples: dict[str, Any] | None = None
     regions: dict[str, Any] | None = None
 

@@ -18,6 +18,7 @@ from pipeline_lib.config.names import IMAGE_SETS, RESERVED
 from pipeline_lib.data.tables import OPEN, SCHEMAS
 from pipeline_lib.release.image_sets import LINEAGE
 from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.runtime.files import SHIPPED
 
 LONG, SHORT = {"long_hair": True}, {"long_hair": False}
 MINIMAL = {
@@ -916,3 +917,17 @@ def test_named_files_are_weights_and_tables_but_no_images(tmp_path: Path) -> Non
     found = named_files(parse_config(values))
     assert {path.name for path in found} == {"faces.csv", "gan.safetensors", "audit.csv"}
     assert named_files(parse_config(MINIMAL)) == []
+
+
+def test_weights_that_come_with_the_library_are_found_where_the_folder_has_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = SHIPPED / "resources/avatars-64/generator.safetensors"
+    assert load_config(SHIPPED / "config/config.yaml").generator.weights == shipped
+    own = Path("resources/avatars-64/generator.safetensors")
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert load_config(SHIPPED / "config/config.yaml").generator.weights == own
+    wrong = yaml.safe_load((SHIPPED / "config/config.yaml").read_text())
+    wrong["encoder"] = {"weights": "resources/none.safetensors"}
+    with pytest.raises(ConfigError, match=rf"`encoder.weights`: no file resources/none.safetensors, nor in {SHIPPED};"):
+        parse_config(wrong)

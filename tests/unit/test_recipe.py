@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from pipeline_lib import cli
 from pipeline_lib.audit.estimate import Verdict, decide
 from pipeline_lib.audit.recipe import OverRuns, assess_recipe, runs_needed, student_interval
 from pipeline_lib.cli import main
@@ -103,7 +100,7 @@ def test_rates_that_one_run_does_not_know_are_unknown(runs):
 
 
 def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path, capsys):
-    assert main(["recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
+    assert main(["tools", "recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
     printed = capsys.readouterr().out
     for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not decided", "group gap: smiling"):
         assert said in printed
@@ -159,90 +156,5 @@ def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
 def test_seeds_that_runs_share_are_named(runs, capsys):
     rewrite(runs[2], lambda config: config["detectors"]["selector"].update(seed=1001))  # that of the first run
     assert assess_recipe(runs).shared == ["detectors.selector.seed"]
-    main(["recipe", *map(str, runs)])
+    main(["tools", "recipe", *map(str, runs)])
     assert "Some runs share detectors.selector.seed" in capsys.readouterr().out
-
-
-@pytest.fixture
-def started(monkeypatch, tmp_path):
-    """Return the arguments of every Snakemake that would have been started, of which the third fails."""
-    calls = []
-
-    def run(arguments):
-        calls.append(arguments)
-        return 5 if len(calls) == 3 else 0
-
-    monkeypatch.setattr(cli, "_run_snakemake", run)
-    config = (tmp_path / "my.yaml").resolve()
-    config.write_text(Path(CONFIG).read_text())
-    (tmp_path / "resources").symlink_to(Path("resources").resolve())
-    monkeypatch.chdir(tmp_path)
-    return calls
-
-
-def test_run_makes_a_run_for_each_seed(started, capsys):
-    assert main(["run", "--seeds", "2", "--cores", "2", "certify_targets", "--configfile", "my.yaml"]) == 0
-    for seed, arguments in enumerate(started, 1):
-        assert arguments[:-2] == ["--cores", "2", "certify_targets", "--configfile", "my.yaml"]
-        own = Path(arguments[-1])
-        assert own == Path.cwd() / f"results/avatars-run-{seed}/config.yaml"
-        assert yaml.safe_load(own.read_text())["seed"] == seed
-    assert "recipe" not in capsys.readouterr().out  # two runs are too few
-
-
-def test_rules_after_the_end_of_the_options_stay_rules(started):
-    main(["run", "--seeds", "1", "--configfile", "my.yaml", "--", "certify_targets"])
-    assert started[0][:3] == ["--configfile", "my.yaml", "--configfile"]
-    assert started[0][4:] == ["--", "certify_targets"]
-
-
-def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
-    main(["run", "--seeds", "1", "--configfile", "my.yaml"])
-    own = tmp_path / "results/avatars-run-1/config.yaml"
-    (tmp_path / "audit.csv").write_text("")
-    labelled = own.read_text().replace("labels: null", f"labels: [{tmp_path}/audit.csv]", 1)
-    own.write_text(labelled)
-    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 0
-    assert own.read_text() == labelled and len(started) == 2
-
-
-def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
-    main(["run", "--seeds", "1", "--configfile", "my.yaml"])
-    Path("my.yaml").write_text(
-        Path("my.yaml").read_text().replace("rebalance:\n", "rebalance:\n  edit: {candidates: 4}\n")
-    )
-    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
-    assert "`rebalance.edit.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
-
-
-def test_labels_of_one_runs_images_are_refused_in_a_recipe(started, capsys):
-    Path("a.csv").write_text("")
-    Path("my.yaml").write_text(Path("my.yaml").read_text() + "certify: {labels: [a.csv]}\n")
-    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
-    assert "`certify.labels` are labels of one run's images" in capsys.readouterr().err
-
-
-def test_another_directory_has_its_own_config_and_results(started, tmp_path):
-    (tmp_path / "there/config").mkdir(parents=True)
-    for name, there in (("my.yaml", "config/config.yaml"), ("resources", "resources")):
-        Path(name).rename(tmp_path / "there" / there)
-    assert main(["run", "--seeds", "1", "--directory", "there"]) == 0
-    assert started[0][-1] == str(tmp_path / "there/results/avatars-run-1/config.yaml")
-
-
-def test_a_run_that_fails_is_the_last(started):
-    assert main(["run", "--seeds", "5", "--configfile", "my.yaml"]) == 5
-    assert len(started) == 3
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--seeds", "0", "--configfile", "my.yaml"], "a number of runs from 1"),
-        (["--seeds", "2", "--configfile", "my.yaml", "--config", "seed=3"], "takes no --config"),
-        (["--seeds", "2", "--configfile", "my.yaml", "all"], "found my.yaml, all; merge them, or name rules first"),
-    ],
-)
-def test_what_would_mix_up_the_seeds_is_refused(started, more, said, capsys):
-    assert main(["run", *more]) == 2
-    assert said in capsys.readouterr().err and not started

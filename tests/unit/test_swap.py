@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pipeline_lib.editing.touch import touch_images
 
 from pipeline_lib.config import BoxRegion, Edit, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import count_images, iterate_shards, read_shards
@@ -18,7 +19,6 @@ from pipeline_lib.editing.donors import ImageSet, gather
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import held_groups, swap_parts
-from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector, ResidualClassifier
 from pipeline_lib.runtime.errors import ConfigError, DataError

@@ -4,7 +4,7 @@ from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import GivenNetwork, TranslationMethod, Variant, named_files, parse_config
+from pipeline_lib.config import TranslationMethod, Variant, named_files, parse_config
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import cpu_chosen, gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
@@ -20,10 +20,6 @@ settings = checked.model_dump(mode="json")
 RUN = settings["run"]
 SEED = settings["seed"]
 ROOT = f"results/{RUN}"
-# Attributes of the targets and their conditions. Target rates are left out, because they affect only the plan.
-RELATED = sorted(
-    {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
-)
 # Names of the studies, and what the pictures of those that have some show.
 PICTURED = {
     "ablation": "reconstructions by encoders without one loss",
@@ -55,8 +51,7 @@ REGIONS_COMPARED = SEGMENTED and settings["rebalance"]["edit"]["editor"]["kind"]
 # The trained detectors, of which the last is only in the loss of a GAN.
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
 # Detectors of which it must be seen that they are not the selector once more, as a network that is given could be.
-GIVEN = any(isinstance(network, GivenNetwork) for network in (checked.detectors.selector, checked.detectors.referee))
-SUSPECTED = ["referee"] if GIVEN else []
+SUSPECTED = ["referee"] if checked.given_detectors else []
 DRAWN = checked.knows_ideal_edits  # whether the truth of an edit is known
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A

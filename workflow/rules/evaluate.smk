@@ -1,14 +1,3 @@
-from pipeline_lib.config.names import AVATAR_EXCHANGEABLE
-
-# Whether samples can be compared with drawings of what is edited.
-DRAWINGS_COMPARED = (
-    checked.evaluate.judge_bank is not None
-    and checked.uses_encoder
-    and settings["data"]["reader"] == "avatars"
-    and set() < set(checked.rebalance.first_attribute().parts) <= set(AVATAR_EXCHANGEABLE)
-)
-
-
 use rule timed as evaluate_bias with:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
@@ -144,11 +133,10 @@ use rule stage as collect_metrics with:
             *(f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets),
             *(f"{ROOT}/evaluation/leakage-{name}.json" for name in checked.edited_sets),
             *([f"{ROOT}/evaluation/regions.json"] if REGIONS_COMPARED else []),
-            *([f"{ROOT}/evaluation/frontier.json"] if JUDGED else []),
             *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
             *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),
             *([f"{ROOT}/evaluation/robustness.json"] if checked.gans else []),
-            *([f"{ROOT}/evaluation/judge-samples.json"] if DRAWINGS_COMPARED else []),
+            *([f"{ROOT}/evaluation/judge-samples.json"] if checked.compares_with_drawings else []),
             *([f"{ROOT}/evaluation/certificate-samples.json"] if checked.retrain else []),
         ],
         reports=[f"{ROOT}/models/{name}.json" for name in (*DETECTORS, *(["segmenter"] if SEGMENTED else []))],
