@@ -111,7 +111,7 @@ class DatasetCertificate(Certificate):
     """Of the rebalanced dataset; `unknown` says why nothing is known of unedited images, if so."""
 
     targets: list[FoundInDataset]
-    unknown: Literal["unlabelled", "touched"] | None
+    unknown: Literal["unlabelled"] | None
     labels: CheckedLabels | None = None
 
 
