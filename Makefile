@@ -4,7 +4,6 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 RUN := $(shell awk '$$1 == "run:" {print $$2}' config/config.yaml)
 RESULTS := results/$(RUN)
-REPORT := $(RESULTS)/report.html
 VENV := .venv/.installed
 IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 
@@ -24,9 +23,8 @@ $(VENV): requirements.lock pyproject.toml
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(VENV)  ## run config/config.yaml and print the path of its report
-	.venv/bin/python -m pipeline_lib run --cores $(CORES)
-	@echo "Report: $(REPORT)"
+demo: $(VENV)  ## run config/config.yaml and write its report
+	.venv/bin/latent-rebalance demo --cores $(CORES)
 
 accept: demo  ## check the acceptance criteria of the demo run
 	.venv/bin/python -m experiments.accept $(RESULTS)
@@ -73,7 +71,7 @@ lint: $(VENV)  ## check the code and the workflow
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 
-docs: $(VENV)  ## regenerate config/README.md, the schema, the conda environment, and what docs/ says of the rules
+docs: $(VENV)  ## regenerate config/README.md, the conda environment, and what docs/ says of the rules
 	.venv/bin/python -m pipeline_lib.documentation
 
 clean:  ## remove caches and build leftovers, never results

@@ -182,7 +182,6 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
             shard=0,
             candidates=folder / "candidates.parquet",
             composites=folder / "composites.parquet",
-            judged=[],
             device=device,
         )
 

@@ -87,7 +87,6 @@ def make_run(
     write_table(folder / "labels/held_out.parquet", "labels", _labels(held_out, "held_out"), of_data)
     after = labels.drop(columns="split").astype({"smiling": "boolean", "long_hair": "boolean"})
     after.insert(1, "edited", np.isin(np.arange(len(names)), edited))
-    after.insert(2, "touched", False)
     after.loc[after["edited"], "smiling"] = pd.NA
     write_table(folder / "labels/dataset_rebalanced.parquet", "assembled", after, metadata)
     aimed = np.where(after["edited"], ~labels["smiling"], labels["smiling"])
@@ -135,7 +134,7 @@ def make_run(
         settings=config.model_dump(mode="json"),
         images=sorted(folder.glob("images/*/*.parquet")),
         models=models,
-        given=[*given, *config.certify.files],
+        given=[*given, *(config.certify.labels or [])],
         provenance=folder / "provenance.json",
     )
     return config

@@ -153,12 +153,10 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "shard": 0,
             "candidates": file("candidates.parquet"),
             "composites": file("composites.parquet"),
-            "judged": [],
         },
         "assemble_rebalanced": {
             "images": shards("dataset"),
             "composites": [file("composites.parquet")],
-            "touched": [],
             "plan": file("plan.parquet"),
             "truth": [file("labels.parquet")],
             "settings": rebalance,

@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.accept import Check, at_least, at_most
-from pipeline_lib.audit.certificate import edited_strata
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.estimate import Verdict, judge
-from pipeline_lib.audit.strata import estimate
+from pipeline_lib.audit.edits import EditedDataset, edited_strata
+from pipeline_lib.audit.estimate import Verdict, decide
 from pipeline_lib.config import RateRule, load_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, read_tables
@@ -122,27 +121,27 @@ def run_trials(
     """Audit edits with planted failures `trials` times."""
     random = seeding.numpy_generator(0, "oracle", labels)
     rates = np.eye(len(oracle.targets))
-    judged = [*rates, rates[0] - rates[1]]  # each target's rate, and the group gap
+    weights = [*rates, rates[0] - rates[1]]  # each target's rate, and the group gap
     covered, widths, met, errors = [], [], [], []
     for _ in range(trials):
         shown = oracle.plant(planted, random, by_donor)
         audit = shown.iloc[random.choice(len(shown), labels, replace=False)]
         strata = edited_strata(oracle.classes, oracle.labels, oracle.edits, audit)
-        truth = [float(oracle.rates(shown) @ of) for of in judged]
-        found = [estimate(oracle.classes, oracle.kept, strata, of, CONFIDENCE, random) for of in judged]
+        truth = [float(oracle.rates(shown) @ of) for of in weights]
+        found = [EditedDataset(oracle.classes, oracle.kept, strata, of).estimate(CONFIDENCE, random) for of in weights]
         pairs = list(zip(found, truth, strict=True))
         covered.append([each.low - ROUNDING <= true <= each.high + ROUNDING for each, true in pairs])
         widths.append(found[-1].high - found[-1].low)
         met.append(
             [
-                [judge(each, true + away, tolerance) is Verdict.MET for each, true in pairs[:-1]]
+                [decide(each, true + away, tolerance) is Verdict.MET for each, true in pairs[:-1]]
                 for away in (-tolerance, tolerance)
             ]
         )
         errors.append(abs(found[-1].value - truth[-1]))
     return Found(
         covered=float(np.mean(covered, axis=0).min()),
-        width=float(np.mean(widths) / oracle.best_width(planted, labels, judged[-1])),
+        width=float(np.mean(widths) / oracle.best_width(planted, labels, weights[-1])),
         false_met=float(np.mean(met, axis=0).max()),
         error=float(np.mean(errors)),
     )

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mean = f"{away.mean.value:+.4f} [{away.mean.low:+.4f}, {away.mean.high:+.4f}]"
             table.add_row(f"  {title}", f"{min(away.values):+.4f}", f"{max(away.values):+.4f}", mean)
         missed += sum(target["verdict"] != "met" for targets in certificates for target in targets)
-        written[name] = {"edits": edits} | {title: away.json() for title, away in found.items()}
+        written[name] = {"edits": edits} | {title: away.model_dump(mode="json") for title, away in found.items()}
     Console(width=130).print(table)
     print(f"{missed} of {2 * sum(map(len, certificates))} targets missed")
     write_json(options.output, written | {"missed": missed})

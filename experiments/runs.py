@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline_lib.audit.sheets import draw_audit
+from pipeline_lib.audit.sheets import Sheet
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import attributes_of
@@ -35,7 +35,7 @@ def run_workflow(values: dict[str, Any], cores: int, target: str | None = None) 
 
 def answer_by_truth(config: Config, results: Path, count: int, sheet: int) -> pd.DataFrame:
     """Draw an audit of the present edits of a run of avatars, and answer it by the truth; returns the CSV's rows."""
-    drawn = draw_audit(config, results, count, sheet)
+    drawn = Sheet(config, results, "dataset_rebalanced", count, sheet).draw()
     truth = read_table(results / "labels/dataset_rebalanced_true.parquet", "labels").set_index("image_id")
     answers = truth.loc[drawn["image_id"], attributes_of(config.rebalance.targets)]
     return drawn.join(answers.astype(int).reset_index(drop=True))

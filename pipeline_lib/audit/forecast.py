@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.estimate import Estimate, Verdict, judge
-from pipeline_lib.audit.labels import audit_edits
-from pipeline_lib.audit.strata import FEWEST, GROWTH, LIKELY, Stratum, chances, estimate
+from pipeline_lib.audit.edits import EditedDataset, Stratum
+from pipeline_lib.audit.estimate import Estimate, Verdict, decide, labels_needed
+from pipeline_lib.audit.labels import count_successes
 from pipeline_lib.config import Config, RateRule
 from pipeline_lib.config.names import readable
 from pipeline_lib.data.tables import attribute_columns, read_table
@@ -38,7 +37,7 @@ class Forecast(NamedTuple):
     edits: int
     after: Estimate  # rate that an audit would find
     verdict: Verdict
-    labels: int | None  # audited edits of each target from which on this one is likely found to be met; None if never
+    labels: int | None  # audited edits in all that are likely to decide it; None if no number would
     unknown: int  # images that may be of the group, but do not count, since a label is unknown
 
 
@@ -55,16 +54,15 @@ def forecast(
 ) -> list[Forecast]:
     """Forecast each target, if a share of its edits fails by showing the value that the image had.
 
-    An audit is taken to see the share of failures that there is, rounded up to a whole number of images.
-
-    Every image is taken to be editable, since parts are not segmented yet. Spares are not counted.
+    An audit is taken to see the share of failures that there is, rounded up to a whole number of images. Every image is
+    taken to be editable, since parts are not segmented yet. Spares are not counted.
 
     Args:
         holds: whether each image has each attribute, by `holds_of`.
         targets: target rates, whose conditions do not overlap.
         tolerances: largest distance from each target that counts as met.
         failing: share of the edits that fail, in [0, 1], for each target.
-        labels: number of audited edits of each target.
+        labels: number of audited edits in all.
         confidence: level of the intervals, in (0, 1).
         seed: seed of the run.
         audited: earlier edits for each target, by which more are planned; None without.
@@ -76,32 +74,27 @@ def forecast(
     everywhere = np.ones(len(next(iter(holds.values()))), bool)
     chosen, counts = choose_edits(holds, dict.fromkeys(edited, everywhere), targets, seed, "dataset", audited=audited)
     classes = Classes(targets, any_unknown(holds))
-    planned = _planned_edits(classes, holds, chosen)
     untouched = np.delete(np.arange(len(everywhere)), chosen["position"])
     kept = classes.count({name: holds[name][untouched] for name in classes.attributes})
-    edits = [int(count["edits"]) for count in counts]
-
-    def rate_of(number: int, labelled: int) -> Estimate:
-        random = seeding.numpy_generator(seed, "forecast", number, labelled)
-        strata = [
-            _audited(*pair, size, math.ceil(labelled * size / edits[target]), failing[target])
-            for (target, *pair), size in planned.items()
-        ]
-        return estimate(classes, kept, strata, np.arange(len(targets)) == number, confidence, random)
-
+    strata = [
+        Stratum(*pair, size, assumed=failing[target])
+        for (target, *pair), size in _planned_edits(classes, holds, chosen).items()
+    ]
     found = []
     for number, (target, tolerance) in enumerate(zip(targets, tolerances, strict=True)):
-        after, enough = rate_of(number, labels), None
-        for tried in reversed(_attempts(max(edits))):  # every larger audit must do as well
-            met, _ = chances(rate_of(number, tried), target.rate, tolerance, confidence)
-            if met < LIKELY:
-                break
-            enough = tried
-        verdict = judge(after, target.rate, tolerance)
+        evidence = EditedDataset(classes, kept, strata, np.arange(len(targets)) == number)
+        random = seeding.numpy_generator(seed, "forecast", number)
+        asked = target.rate, tolerance
+        is_known = decide(evidence.estimate(confidence, random), *asked) is not Verdict.UNKNOWN
+        needed = 0 if is_known else labels_needed(evidence, *asked, confidence, random).labels
+        after = evidence.expected(min(labels, evidence.size)).estimate(confidence, random)
         count = counts[number]
-        known = (str(count["group"]), target.attribute, int(count["size"]), float(count["rate_before"]), target.rate)
-        unknown = int(count.get("unknown", 0))
-        found.append(Forecast(*known, edits[number], after, verdict, enough, unknown))
+        found.append(
+            Forecast(
+                *(str(count["group"]), target.attribute, int(count["size"]), float(count["rate_before"]), target.rate),
+                *(int(count["edits"]), after, decide(after, *asked), needed, int(count.get("unknown", 0))),
+            )
+        )
     return found
 
 
@@ -113,30 +106,14 @@ def _planned_edits(classes: Classes, holds: Mapping[str, np.ndarray], chosen: pd
     return rows.groupby(["target", "origin", "planned"]).size()
 
 
-def _audited(origin: int, planned: int, size: int, labels: int, failing: float) -> Stratum:
-    """Return an audit of edits in which the share of failures, rounded up, has been seen."""
-    found = np.full(min(labels, size), planned)
-    found[: math.ceil(failing * len(found) - 1e-9)] = origin
-    return Stratum(origin, planned, size, found)
-
-
-def _attempts(most: int) -> list[int]:
-    """Return numbers of labels from 0 to `most`, each a tenth more than the one before."""
-    attempts, tried = [0], FEWEST
-    while tried < most:
-        attempts.append(tried)
-        tried = math.ceil(tried * GROWTH)
-    return [*attempts, most] if most else attempts
-
-
 def print_forecast(config: Config, failing: float | None, labels: int, console: Console | None = None) -> None:
-    """Print what each target of a config needs, and what an audit of that many edits of each could show.
+    """Print what each target of a config needs, and what an audit of that many edits could show.
 
     Args:
         config: the config.
         failing: share of the edits that are taken to fail, in [0, 1]; None: as many as in the audit that the edits are
             planned by (`rebalance.labels`), or without one `FAILING`.
-        labels: number of audited edits of each target.
+        labels: number of audited edits.
         console: where to print; None: standard output.
 
     Raises:
@@ -146,16 +123,13 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     path = Path("results") / config.run / "labels/dataset.parquet"
     if not path.is_file():
         raise DataError(f"{path}: no labels yet; make them with `snakemake --cores 8 {path}`, with your --configfile")
-    rows = read_table(path, "labels")
-    holds = holds_of(rows, attribute_columns(rows, "labels"))
-    targets = config.rebalance.targets
+    rows, settings = read_table(path, "labels"), config.rebalance
+    holds, targets = holds_of(rows, attribute_columns(rows, "labels")), settings.targets
     refuse_small_groups(holds, targets, "dataset")
-    settings = config.rebalance
     refuse_without_donors(holds, settings, "dataset", learnt=config.learns_selector)
-    audited = audit_edits(settings.labels, rows["image_id"], holds, settings) if settings.labels else None
-    if failing is None:
-        failed = [1 - found.succeeded / max(found.edits, 1) for found in audited or ()] or [FAILING] * len(targets)
-    else:
+    audited = count_successes(settings.labels, rows["image_id"], holds, settings) if settings.labels else None
+    failed = [1 - found.succeeded / max(found.edits, 1) for found in audited or ()] or [FAILING] * len(targets)
+    if failing is not None:
         failed = [failing] * len(targets)
     found = forecast(
         holds,
@@ -169,9 +143,9 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     )
     console = console or Console(markup=False)
     console.print(_table(found, failed, labels))
-    edits, each = sum(target.edits for target in found), config.rebalance.edit.candidates
+    edits = sum(target.edits for target in found)
     console.print(
-        f"{edits:,} of {len(rows):,} images are to be edited, with {edits * each:,} candidates. "
+        f"{edits:,} of {len(rows):,} images are to be edited, with {edits * settings.edit.candidates:,} candidates. "
         "Images without the region's part cannot be edited; how many there are is known once parts are segmented."
     )
     for target in found:
@@ -184,7 +158,7 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
 
 def _table(found: list[Forecast], failing: list[float], labels: int) -> Table:
     shares = " and ".join(dict.fromkeys(f"{share:.1%}" for share in failing))
-    table = Table(title=f"If {shares} of the edits fail, and {labels} of each target are audited")
+    table = Table(title=f"If {shares} of the edits fail, and {labels} are audited")
     for title in ("target", "images", "rate now", "edits", "rate after", "verdict", "labels"):
         table.add_column(title, justify="left" if title in ("target", "verdict") else "right")
     for target in found:
@@ -194,5 +168,5 @@ def _table(found: list[Forecast], failing: list[float], labels: int) -> Table:
             *(f"{target.size:,}", f"{target.before:.3f}", f"{target.edits:,}", f"{low:.3f}–{high:.3f}"),
             *(str(target.verdict), "none" if target.labels is None else f"{target.labels:,}"),
         )
-    table.caption = "labels: audited edits of each target that are likely to be enough for “met”"
+    table.caption = "labels: audited edits in all that are likely to be enough for a verdict"
     return table

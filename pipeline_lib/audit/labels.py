@@ -1,8 +1,9 @@
-"""Labels of an audit: a CSV of images that were labelled by eye."""
+"""Labels by eye: CSVs that the pages of an audit save, each of which says what its images are of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,76 +13,101 @@ import pandas as pd
 
 from pipeline_lib.audit.estimate import cohens_kappa
 from pipeline_lib.config import Rebalance
-from pipeline_lib.data.shards import digest_of_images, open_shard
+from pipeline_lib.config.names import AUDITED, readable
+from pipeline_lib.data.shards import digest_of_images
 from pipeline_lib.rebalance.groups import attributes_of, counts_for, in_group
 from pipeline_lib.rebalance.plan import Audited
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, digest_of_files
 
 VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "?": None}
-FIRST_SAMPLES = 16  # by which samples of one generator are told from another's
+FIRST_SAMPLES = 16  # by which samples of one generator differ from another's; further samples change none of these
+#: Columns of a CSV beside the attributes: the image set, the digest of its images, and by which settings an image was
+#: edited (`Rebalance.edits_digest`; empty for unedited images and samples).
+COLUMNS = ("image_id", "image_set", "digest", "edit")
 
 
-def read_audit(
-    path: Path,
-    names: set[str],
-    attributes: Sequence[str],
-    digests: Sequence[str],
-    of: str = "the rebalanced dataset",
-) -> pd.DataFrame:
-    """Read the labels of an audit, a nullable bool column for each attribute, by image.
+@dataclass(frozen=True)
+class Sheet:
+    """Labels of one file: nullable bool, a column for each attribute, by image; and what they are of, likewise."""
+
+    path: Path
+    labels: pd.DataFrame
+    digests: pd.Series
+    edits: pd.Series
+
+    def of_edits(self, digests: Mapping[str, str]) -> tuple[pd.DataFrame, pd.Series]:
+        """Return the labels of edited images, of this dataset or an earlier one, and the attribute that was edited.
+
+        Args:
+            digests: edited attributes by their `Rebalance.edits_digest`.
+
+        Raises:
+            DataError: the edits were made with other settings.
+        """
+        edits = self.edits[self.edits != ""]
+        if not edits.isin(list(digests)).all():
+            raise DataError(
+                f"{self.path}: labels of edits made with other settings, since `rebalance` has changed; audit the "
+                "present edits"
+            )
+        return self.labels.loc[edits.index], edits.map(dict(digests))
+
+
+def read_sheets(paths: Sequence[Path], image_set: str, names: set[str], attributes: Sequence[str]) -> list[Sheet]:
+    """Read those of several CSVs that are of an image set.
+
+    A CSV has the columns `COLUMNS`, and one for each attribute, of 1 or 0, true or false, yes or no, or ? for what
+    could not be determined.
 
     Args:
-        path: CSV with the columns `image_id` and `dataset`, and one for each attribute, of 1 or 0, true or false, yes
-            or no, or ? for an image of which it cannot be told.
-        names: names of the images that the audit can be of.
+        paths: the files.
+        image_set: a key of `AUDITED`.
+        names: names of the images that the sheet can have.
         attributes: names of the attributes of the targets and their conditions.
-        digests: digests of these images, one of which is in the column `dataset`.
-        of: what the images are, for messages.
 
     Raises:
-        DataError: a column or a value is missing, the audit is of other images, or an image has two different rows.
+        DataError: a column or a value is missing, an image is not of this set, or has two different rows; or two files
+            are the same.
     """
-    rows = _read_rows(path, names, ("dataset", *attributes), of)
-    if not rows["dataset"].isin(digests).all():
-        raise DataError(f"{path}: an audit of other images, since {of} has changed; draw a new one")
-    return _values(path, rows[list(attributes)])
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(digest_of_files(path), path)
+        if other != path or paths.count(path) > 1:
+            raise DataError(f"{path}: the same labels as in {other}; name each file once")
+    read = [(path, _read_rows(path, attributes)) for path in paths]
+    return [
+        _sheet(path, rows, image_set, names, attributes)
+        for path, rows in read
+        if rows["image_set"].iloc[:1].eq(image_set).all()
+    ]
 
 
-def read_edits(
-    path: Path, names: set[str], attributes: Sequence[str], digests: Mapping[str, str]
-) -> tuple[pd.DataFrame, pd.Series]:
-    """Read the labels of the edited images of an audit of this dataset or an earlier one; see `read_audit`.
-
-    Args:
-        path: a CSV that also has the column `edit`, which is empty for unedited images.
-        names: names of the images.
-        attributes: names of the attributes of the targets and their conditions.
-        digests: edited attributes by their `Rebalance.edits_digest`, which `edit` has for edited images.
-
-    Returns:
-        The labels, and the attribute that was edited, by image.
+def read_present_labels(
+    paths: Sequence[Path], image_set: str, names: set[str], attributes: Sequence[str], digest: str
+) -> dict[str, pd.DataFrame]:
+    """Read labels of the present images of a set, by file; see `read_sheets`.
 
     Raises:
-        DataError: as in `read_audit`, or the edits were made with other settings.
+        DataError: as there, or an audit is of other images than those with this digest.
     """
-    rows = _read_rows(path, names, ("edit", *attributes), "the rebalanced dataset")
-    rows = rows[rows["edit"] != ""]
-    if not rows["edit"].isin(list(digests)).all():
-        raise DataError(
-            f"{path}: labels of edits made with other settings, since `rebalance` has changed; audit the present edits"
-        )
-    return _values(path, rows[list(attributes)]), rows["edit"].map(dict(digests))
+    sheets = read_sheets(paths, image_set, names, attributes)
+    for sheet in sheets:
+        if (sheet.digests != digest).any():
+            raise DataError(
+                f"{sheet.path}: an audit of other images, since the {readable(image_set)} has changed; draw a new one"
+            )
+    return {str(sheet.path): sheet.labels for sheet in sheets}
 
 
-def audit_edits(
-    audit: Sequence[Path], names: Sequence[str], holds: Mapping[str, np.ndarray], settings: Rebalance
+def count_successes(
+    paths: Sequence[Path], names: Sequence[str], holds: Mapping[str, np.ndarray], settings: Rebalance
 ) -> list[Audited]:
     """Count for each target the audited edits, and those that show the target value in their group.
 
     Args:
-        audit: CSV files, of one round or of several. An edit of which it could not be told whether it succeeded, or
-            about which two of them differ, is not counted.
+        paths: CSV files, of one round or of several. An edit whose success could not be determined, or about which two
+            of them differ, is not counted.
         names: names of the images.
         holds: whether each image had each attribute before the edit, by `holds_of`.
         settings: the config section.
@@ -89,15 +115,10 @@ def audit_edits(
     Raises:
         DataError: a file cannot be used.
     """
-    targets = settings.targets
-    attributes = attributes_of(targets)
-    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
-    read = [read_edits(path, set(names), attributes, digests) for path in audit]
-    known = combine_audits([values for values, _ in read])
-    edited = pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
+    known, edited = read_edits(paths, set(names), settings)
     before = pd.DataFrame(holds, index=pd.Index(names)).loc[known.index]
     counted = []
-    for target in targets:
+    for target in settings.targets:
         rises = target.rate > holds[target.attribute][counts_for(holds, target)].mean()
         made_for = counts_for(dict(before.items()), target) & (before[target.attribute] != rises)
         made_for &= edited == target.attribute
@@ -105,6 +126,17 @@ def audit_edits(
         made_for &= succeeded.notna()
         counted.append(Audited(int(made_for.sum()), int((made_for & succeeded).sum())))
     return counted
+
+
+def read_edits(paths: Sequence[Path], names: set[str], settings: Rebalance) -> tuple[pd.DataFrame, pd.Series]:
+    """Read labels of edits that were made with these settings; returns them, and the attribute that was edited."""
+    attributes = attributes_of(settings.targets)
+    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
+    read = [sheet.of_edits(digests) for sheet in read_sheets(paths, "dataset_rebalanced", names, attributes)]
+    if not read:
+        return pd.DataFrame(columns=attributes, dtype="boolean"), pd.Series(dtype=str)
+    known = combine_labels([labels for labels, _ in read])
+    return known, pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
 
 
 def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:
@@ -118,58 +150,18 @@ def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:
             )
 
 
-def check_different(audit: Sequence[Path], key: str = "certify.labels") -> None:
-    """Refuse two files with the same content, whose agreement would prove nothing, under the key that names them."""
-    seen: dict[str, Path] = {}
-    for path in audit:
-        other = seen.setdefault(digest_of_files(path), path)
-        if other != path or audit.count(path) > 1:
-            raise DataError(f"{path}: the same labels as in {other}; name each file of `{key}` once")
-
-
-def combine_audits(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return one row for each image of several audits; where two differ, it cannot be told what the image shows."""
+def combine_labels(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return one row for each image of several sheets; where two differ, the image could not be determined."""
     rows = pd.concat(sheets)
     names = rows.index
     same = (rows.groupby(names).nunique(dropna=False) == 1).loc[names]
     return rows.where(same.to_numpy())[~names.duplicated()].astype("boolean")
 
 
-def sealed_name(image_id: str) -> str:
-    """Return the name of a sample in an audit, which does not tell whose sample it is."""
-    return digest_of([image_id])
+def agreement_of(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """Return for each two sheets of the same images and each attribute on how many they agree, and Cohen's kappa.
 
-
-def digests_of_dataset(shards: Sequence[Path]) -> list[str]:
-    """Return the digest that a new audit of a dataset has, and that of earlier versions, which is of the files' bytes.
-
-    Args:
-        shards: all shards of the dataset.
-    """
-    return [digest_of_images(shards), digest_of_files(*sorted(shards))]
-
-
-def digests_of_samples(shards: Sequence[Path], truncation: float, seed: int) -> list[str]:
-    """Return the digest that a new audit of a generator's samples has, and that of earlier versions.
-
-    The first samples count. How many there are does not matter, since further samples change none of the first. Earlier
-    versions had a digest of the generator's file and the settings.
-
-    Args:
-        shards: their shards, in the order of their numbers.
-        truncation: `sample.truncation` of the config.
-        seed: seed of the run.
-    """
-    generator = (open_shard(shards[0]).schema_arrow.metadata or {}).get(b"generator_digest")
-    if generator is None:
-        raise DataError(f"{shards[0]}: no digest of a generator, so not a shard of samples; run the rule that makes it")
-    return [digest_of_images(shards, FIRST_SAMPLES), digest_of([generator.decode(), truncation, seed])]
-
-
-def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """Return for each two audits of the same images and each attribute on how many they agree, and Cohen's kappa.
-
-    That it cannot be told is an answer too.
+    "Could not be determined" is an answer too.
 
     Args:
         sheets: labels by the name of their file.
@@ -187,21 +179,43 @@ def agreement_of_audits(sheets: Mapping[str, pd.DataFrame]) -> list[dict[str, An
     return found
 
 
-def _read_rows(path: Path, names: set[str], columns: Sequence[str], of: str) -> pd.DataFrame:
-    """Read columns of a CSV as they are written, by image."""
-    rows = _read_csv(path)
-    if missing := [name for name in columns if name not in rows]:
-        raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(rows.columns)}")
+def sealed_name(image_id: str) -> str:
+    """Return the name of a sample in an audit, which does not reveal whose sample it is."""
+    return digest_of([image_id])
+
+
+def digest_of_set(image_set: str, shards: Sequence[Path]) -> str:
+    """Return the digest that an audit of an image set has: of all images of a dataset, or the first of a generator.
+
+    Args:
+        image_set: a key of `AUDITED`.
+        shards: its shards, in the order of their numbers.
+    """
+    return digest_of_images(shards, FIRST_SAMPLES if image_set == "retrained" else None)
+
+
+def _sheet(path: Path, rows: pd.DataFrame, image_set: str, names: set[str], attributes: Sequence[str]) -> Sheet:
     rows = rows.drop_duplicates()
     repeated = rows.loc[rows["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise DataError(f"{path}: {repeated.iloc[0]} has two rows with different labels; keep one")
-    strangers = [name for name in rows["image_id"] if name not in names]
-    if strangers:
+    if strangers := [name for name in rows["image_id"] if name not in names]:
         raise DataError(
-            f"{path}: {strangers[0]} is no image of this run's {of.removeprefix('the ')}; draw a new audit for it"
+            f"{path}: {strangers[0]} is no image of this run's {readable(image_set)}; draw a new audit for it"
         )
-    return rows.set_index("image_id")[list(columns)]
+    rows = rows.set_index("image_id")
+    return Sheet(path, _values(path, rows[list(attributes)]), rows["digest"], rows["edit"])
+
+
+def _read_rows(path: Path, attributes: Sequence[str]) -> pd.DataFrame:
+    """Read the columns of a CSV as they are written."""
+    rows = _read_csv(path)
+    if missing := [name for name in (*COLUMNS, *attributes) if name not in rows]:
+        raise DataError(f"{path}: no column `{missing[0]}`; it has {', '.join(rows.columns)}")
+    sets = rows["image_set"].unique()
+    if len(sets) != 1 or sets[0] not in AUDITED:
+        raise DataError(f"{path}: `image_set` is {', '.join(sets)}; it must be one of {', '.join(AUDITED)}")
+    return rows[[*COLUMNS, *attributes]]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
-from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, estimate_json, judge
+from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, decide, estimate_json
 from pipeline_lib.config.names import readable
 from pipeline_lib.config.reseeding import OTHER_SEEDS, first_difference, value_of
 from pipeline_lib.runtime.errors import DataError
@@ -23,65 +23,47 @@ from pipeline_lib.runtime.files import read_json
 logger = logging.getLogger(__name__)
 
 LEAST_RUNS, MOST_RUNS = 3, 1000
-PROVENANCE = "provenance.json"
-GAPS = "evaluation/gaps.json"
-#: Image sets of which target rates are judged, and their certificates. Only the first is there in every run.
+PROVENANCE, GAPS = "provenance.json", "evaluation/gaps.json"
+#: Image sets of which there are target rates, and their certificates. Only the first is there in every run.
 CERTIFICATES = {
     "dataset_rebalanced": "evaluation/certificate.json",
     "retrained": "evaluation/certificate-samples.json",
 }
-KNOWN = ("truth", "audit")  # what a rate must be known by to be judged
+KNOWN = ("truth", "audit")  # what a rate must be known by to decide a target
+EstimateField = Annotated[Estimate, PlainSerializer(estimate_json)]
 
 
-@dataclass(frozen=True)
-class OverRuns:
-    """A figure of every run.
+class OverRuns(BaseModel):
+    """A figure of every run (None if unknown), their mean, and the limits between which a further one is expected.
 
     The runs are taken to be independent, and their figures normal. The limits for a further run are Student's
     prediction interval, which holds the figure of one further run as often as its level says (Hahn and Meeker 1991).
-
-    Attributes:
-        values: the figure of each run, NaN if it is unknown.
-        mean: their mean with its interval.
-        further: their mean, and the limits between which the figure of a further run is expected.
     """
 
-    values: list[float]
-    mean: Estimate
-    further: Estimate
+    model_config = ConfigDict(frozen=True)
+    values: list[float | None]
+    mean: EstimateField = UNKNOWN
+    further: EstimateField = UNKNOWN
 
     @classmethod
-    def of(cls, values: Sequence[float], confidence: float) -> OverRuns:
+    def of(cls, values: Sequence[float | None], confidence: float) -> OverRuns:
         """Return the mean, and what the values say of a further one; unknown for less than two."""
-        if len(values) < 2 or not np.isfinite(values).all():
-            return cls(list(values), UNKNOWN, UNKNOWN)
-        return cls(list(values), *(_interval(values, len(values), confidence, further) for further in (0, 1)))
-
-    def json(self) -> dict[str, Any]:
-        """Return plain values, with null for NaN."""
-        values = [value if math.isfinite(value) else None for value in self.values]
-        return {"values": values, "mean": estimate_json(self.mean), "further": estimate_json(self.further)}
+        if len(values) < 2 or None in values:
+            return cls(values=values)
+        mean, further = (student_interval(values, len(values), confidence, further) for further in (0, 1))
+        return cls(values=values, mean=mean, further=further)
 
 
-@dataclass(frozen=True)
-class TargetOverRuns:
+class TargetOverRuns(BaseModel):
     """A target rate over the runs.
 
-    Attributes:
-        image_set: `dataset_rebalanced` or `retrained`.
-        group: name of the group.
-        attribute: name of the attribute.
-        target: the rate that was asked for, in [0, 1].
-        tolerance: largest distance from it that counts as met.
-        source: what the rates are known by: truth, audit or referee; None if that of a run is unknown.
-        rates: the rates of the runs.
-        verdict: whether a further run meets the target. A detector's opinion decides nothing.
-        audited_enough: whether the runs' own intervals are narrow enough to judge by, on average. Audits that see no
-            failure give the same rate in every run, however small they are.
-        runs_needed: number of runs in all that would decide it, if they go on as they did; None if no number would, or
-            if it is decided or cannot be.
+    `source` is what the rates are known by: truth, audit, or referee, which decides nothing; None if that of a run is
+    unknown. `audited_enough` says whether the runs' own intervals are narrow enough to decide by, on average: audits
+    that see no failure give the same rate in every run, however small they are. `runs_needed` is the number of runs in
+    all that would decide the target if they go on as they did; None if none would, or if it is decided or cannot be.
     """
 
+    model_config = ConfigDict(frozen=True)
     image_set: str
     group: str
     attribute: str
@@ -94,31 +76,19 @@ class TargetOverRuns:
     runs_needed: int | None
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What the runs say.
+class Recipe(BaseModel):
+    """What the runs say of the target rates, and of the GANs' group gaps by the referee, by attribute and GAN.
 
-    Attributes:
-        seeds: seed of each run.
-        same_images: whether all runs have the same images, so that nothing is said of others.
-        shared: keys of the other seeds that two runs share, so that these are less independent.
-        confidence: level of the limits.
-        targets: every target rate of the rebalanced dataset and, if there is one, of the retrained GAN.
-        gaps: by attribute and GAN the group gap by the referee; empty without a retrained GAN.
+    With `same_images` nothing is said of others; seeds that runs share (`shared`) make these less independent.
     """
 
+    model_config = ConfigDict(frozen=True)
     seeds: list[int]
     same_images: bool
     shared: list[str]
     confidence: float
     targets: list[TargetOverRuns]
     gaps: dict[str, dict[str, OverRuns]]
-
-    def json(self) -> dict[str, Any]:
-        """Return plain values."""
-        targets = [vars(target) | {"rates": target.rates.json()} for target in self.targets]
-        gaps = {name: {gan: gap.json() for gan, gap in gaps.items()} for name, gaps in self.gaps.items()}
-        return vars(self) | {"targets": targets, "gaps": gaps}
 
 
 def assess_recipe(folders: Sequence[Path]) -> Recipe:
@@ -132,19 +102,17 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
         DataError: there are too few runs, one is not finished, or two differ in more than their seeds or not in these.
     """
     configs = _check_runs(folders)
-    certificates = {
-        name: [read_json(folder / file) for folder in folders]
-        for name, file in CERTIFICATES.items()
-        if name != "retrained" or configs[0]["retrain"]
-    }
+    sets = list(CERTIFICATES)[: 2 if configs[0]["retrain"] else 1]
+    certificates = {name: [read_json(folder / CERTIFICATES[name]) for folder in folders] for name in sets}
     confidence = certificates["dataset_rebalanced"][0]["confidence"]
+    seeds = {key: [value_of(config, key) for config in configs] for key in OTHER_SEEDS}
     return Recipe(
         seeds=[config["seed"] for config in configs],
-        same_images=configs[0]["data"]["reader"] != "avatars" or len({c["data"]["seed"] for c in configs}) == 1,
-        shared=[key for key in OTHER_SEEDS if _repeats([value_of(config, key) for config in configs])],
+        same_images=configs[0]["data"]["reader"] != "avatars" or len(set(seeds["data.seed"])) == 1,
+        shared=[key for key, found in seeds.items() if None not in found and len(set(found)) < len(found)],
         confidence=confidence,
         targets=[
-            _judge_target(name, of_runs, _source(name, certificate), confidence)
+            _decide_target(name, of_runs, _source(name, certificate), confidence)
             for name, certificate in certificates.items()
             for of_runs in zip(*(found["targets"] for found in certificate), strict=True)
         ],
@@ -155,13 +123,13 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
 def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the configs of runs, which differ in their seeds and in nothing else."""
     if len(folders) < LEAST_RUNS:
-        raise DataError(f"{len(folders)} runs; a recipe is judged by {LEAST_RUNS} or more, each with a seed of its own")
+        raise DataError(f"{len(folders)} runs; a recipe needs {LEAST_RUNS} or more, each with a seed of its own")
     made = []
     for folder in folders:
-        _refuse_missing(folder, [PROVENANCE, CERTIFICATES["dataset_rebalanced"]])
+        _refuse_missing(folder, PROVENANCE, CERTIFICATES["dataset_rebalanced"])
         made.append(read_json(folder / PROVENANCE))
         if made[-1]["config"]["retrain"]:
-            _refuse_missing(folder, [CERTIFICATES["retrained"], GAPS])
+            _refuse_missing(folder, CERTIFICATES["retrained"], GAPS)
     configs = [found["config"] for found in made]
     by_seed: dict[int, Path] = {}
     for folder, config in zip(folders, configs, strict=True):
@@ -180,15 +148,10 @@ def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return configs
 
 
-def _refuse_missing(folder: Path, files: Sequence[str]) -> None:
+def _refuse_missing(folder: Path, *files: str) -> None:
     for file in files:
         if not (folder / file).is_file():
             raise DataError(f"{folder}: {file} is missing, so this run is not finished; finish it, or leave it out")
-
-
-def _repeats(seeds: Sequence[int | None]) -> bool:
-    known = [seed for seed in seeds if seed is not None]
-    return len(set(known)) < len(known)
 
 
 def _source(image_set: str, certificates: Sequence[Mapping[str, Any]]) -> str | None:
@@ -199,42 +162,33 @@ def _source(image_set: str, certificates: Sequence[Mapping[str, Any]]) -> str | 
     return "audit" if "audit" in sources else "truth"
 
 
-def _judge_target(
+def _decide_target(
     image_set: str, of_runs: Sequence[Mapping[str, Any]], source: str | None, confidence: float
 ) -> TargetOverRuns:
     key = "by_referee" if source == "referee" else "rate"
-    rates = OverRuns.of([_number(found[key]) if source else math.nan for found in of_runs], confidence)
-    target, tolerance = of_runs[0]["target"], of_runs[0]["tolerance"]
+    rates = OverRuns.of([found[key]["value"] if source and found[key] else None for found in of_runs], confidence)
+    asked = {name: of_runs[0][name] for name in ("group", "attribute", "target", "tolerance")}
+    target, tolerance = asked["target"], asked["tolerance"]
     verdict, enough, needed = Verdict.UNKNOWN, True, None
     if source in KNOWN and math.isfinite(rates.mean.value):
         low, high = np.mean([found["rate"]["ci"] for found in of_runs], axis=0)
-        enough = judge(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
+        enough = decide(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
         if enough:
-            verdict = judge(rates.further, target, tolerance)
+            verdict = decide(rates.further, target, tolerance)
             needed = runs_needed(rates.values, target, tolerance, confidence) if verdict is Verdict.UNKNOWN else None
-    return TargetOverRuns(
-        image_set=image_set,
-        group=of_runs[0]["group"],
-        attribute=of_runs[0]["attribute"],
-        target=target,
-        tolerance=tolerance,
-        source=source,
-        rates=rates,
-        verdict=verdict,
-        audited_enough=enough,
-        runs_needed=needed,
-    )
+    decided = {"verdict": verdict, "audited_enough": enough, "runs_needed": needed}
+    return TargetOverRuns(image_set=image_set, source=source, rates=rates, **asked, **decided)
 
 
 def runs_needed(values: Sequence[float], target: float, tolerance: float, confidence: float) -> int | None:
     """Return how many runs in all would decide a target, if they go on as they did; None if no number would."""
     for runs in range(len(values) + 1, MOST_RUNS + 1):
-        if judge(_interval(values, runs, confidence, 1), target, tolerance) is not Verdict.UNKNOWN:
+        if decide(student_interval(values, runs, confidence, 1), target, tolerance) is not Verdict.UNKNOWN:
             return runs
     return None
 
 
-def _interval(values: Sequence[float], runs: int, confidence: float, further: int) -> Estimate:
+def student_interval(values: Sequence[float], runs: int, confidence: float, further: int) -> Estimate:
     """Return Student's interval of the mean of `runs` runs that vary as these do, or with `further` 1 of one more."""
     middle, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     reach = float(t.ppf((1 + confidence) / 2, runs - 1)) * spread * math.sqrt(further + 1 / runs)
@@ -244,16 +198,11 @@ def _interval(values: Sequence[float], runs: int, confidence: float, further: in
 def _gaps(found: Sequence[Mapping[str, Any]], confidence: float) -> dict[str, dict[str, OverRuns]]:
     return {
         attribute: {
-            gan: OverRuns.of([_number(gaps[attribute][gan]["referee"]) for gaps in found], confidence)
+            gan: OverRuns.of([gaps[attribute][gan]["referee"]["value"] for gaps in found], confidence)
             for gan in ("retrained", "control")
         }
         for attribute in found[0]
     }
-
-
-def _number(estimate: Mapping[str, Any] | None) -> float:
-    """Return the value of an estimate; NaN if it is unknown."""
-    return math.nan if estimate is None or estimate["value"] is None else float(estimate["value"])
 
 
 def print_recipe(recipe: Recipe, console: Console | None = None) -> None:
@@ -279,12 +228,9 @@ def print_recipe(recipe: Recipe, console: Console | None = None) -> None:
         console.print("All runs are of the same images, so this holds for these alone.")
     if recipe.shared:
         console.print(f"Some runs share {' and '.join(recipe.shared)}, so they differ less than further ones would.")
-    if any(not math.isfinite(found.rates.mean.value) for found in recipe.targets):
-        console.print("A rate that is unknown needs an audit of every run (`python -m pipeline_lib audit`).")
-    if any(found.source == "referee" for found in recipe.targets):
+    if any(found.source not in KNOWN for found in recipe.targets):
         console.print(
-            "The referee is a detector and decides nothing. Labels of samples of each run would "
-            "(`audit --set retrained`)."
+            "What neither truth nor an audit tells needs labels of every run (`python -m pipeline_lib audit`)."
         )
 
 
@@ -301,7 +247,7 @@ def _figures(figure: OverRuns) -> tuple[str, str, str]:
 
 def _say_verdict(found: TargetOverRuns) -> str:
     if found.source not in KNOWN or not math.isfinite(found.rates.mean.value):
-        return "not judged"
+        return "not decided"
     if found.verdict is not Verdict.UNKNOWN:
         return str(found.verdict)
     if not found.audited_enough:

@@ -9,14 +9,12 @@ are normal ones, which cover too seldom where a detector errs rarely; these here
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.audit.estimate import UNKNOWN, Estimate
-from pipeline_lib.audit.strata import ASSUMED_ERRORS, FEWEST, likely_labels
+from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate
 from pipeline_lib.config import RateRule
 from pipeline_lib.rebalance.groups import in_group
 from pipeline_lib.runtime.errors import DataError
@@ -24,25 +22,27 @@ from pipeline_lib.runtime.errors import DataError
 #: What a sample is to a target: in its group with the attribute, in its group without it, or in another group.
 POSITIVE, NEGATIVE, OTHER = range(3)
 CLASSES = 3
-LEAN = 0.5  # observations that a limit adds on its side
+CAUTION = 0.5  # observations that a limit adds on its side
 MORE_SAMPLES = 10  # times as many samples as there are, if labels of all of these would not do
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Counts of the samples for one target, from which its rate follows.
+class LabelledSamples:
+    """Counts of the samples for one target, from which its rate follows; see `audit.estimate.Evidence`.
 
     Attributes:
         said: number of samples of each class by the detector, int (3,).
         seen: of the labelled samples of each class by the detector (rows) the number of each class by eye, (3, 3).
-        least: the same, and samples of which it cannot be told count as what lowers the rate most.
+        least: the same, and samples that could not be determined count as what lowers the rate most.
         most: likewise, as what raises it most.
+        can_grow: whether the generator can make more samples.
     """
 
     said: np.ndarray
     seen: np.ndarray
     least: np.ndarray
     most: np.ndarray
+    can_grow: bool = True
 
     def __post_init__(self) -> None:
         if (self.most.sum(axis=1) > self.said + 1e-6).any():
@@ -51,35 +51,102 @@ class Labelled:
                 f"{self.said} in the classes by the detector; no sample is labelled twice"
             )
 
+    @classmethod
+    def count(cls, opinions: pd.DataFrame, labels: pd.DataFrame, target: RateRule) -> LabelledSamples:
+        """Count the samples for one target.
+
+        Args:
+            opinions: the detector's opinion of every sample, a bool column for each attribute, by image.
+            labels: labels of samples that were drawn from these with the same probability, nullable bool columns.
+            target: the target, of which the rate is not used.
+        """
+        inside, value = (_holds(opinions, target)[key].to_numpy(bool) for key in ("inside", "value"))
+        by_detector = pd.Series(_class_of(inside, value), opinions.index)
+        shown = _holds(labels, target)
+        is_clear = shown["inside"].notna() & ((~shown["inside"]).fillna(False) | shown["value"].notna())
+
+        def table(rows: pd.DataFrame, fill: bool) -> np.ndarray:
+            value = rows["value"].fillna(fill)
+            inside = rows["inside"].fillna(value if fill else ~value)
+            by_eye = _class_of(inside.to_numpy(bool), value.to_numpy(bool))
+            counts = np.zeros((CLASSES, CLASSES), int)
+            np.add.at(counts, (by_detector.loc[rows.index].to_numpy(), by_eye), 1)
+            return counts
+
+        said = np.bincount(by_detector, minlength=CLASSES)
+        return cls(said, table(shown[is_clear], True), table(shown, False), table(shown, True))
+
     @property
     def labels(self) -> int:
         """Number of labelled samples."""
         return int(self.most.sum())
 
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return int(self.said.sum())
 
-def count_labels(opinions: pd.DataFrame, labels: pd.DataFrame, target: RateRule) -> Labelled:
-    """Count the samples for one target.
+    def estimate(self, confidence: float, rng: np.random.Generator, draws: int = 4000) -> Estimate:
+        """Return the rate of the attribute in the group among all samples that the generator could make.
 
-    Args:
-        opinions: the detector's opinion of every sample, a bool column for each attribute, by image.
-        labels: labels of samples that were drawn from these with the same probability each, nullable bool columns.
-        target: the target, of which the rate is not used.
-    """
-    inside, value = (_holds(opinions, target)[key].to_numpy(bool) for key in ("inside", "value"))
-    by_detector = pd.Series(_class_of(inside, value), opinions.index)
-    said = np.bincount(by_detector, minlength=CLASSES)
-    shown = _holds(labels, target)
-    told = shown["inside"].notna() & ((~shown["inside"]).fillna(False) | shown["value"].notna())
+        The value weights the labels of each class by the class's share of the samples, which makes it the estimate of
+        prediction-powered inference for predictions of as many values as there are classes. Each limit is a quantile of
+        rates that are drawn anew: the shares of what each class shows, and the share of each class, from a Dirichlet
+        distribution of what was counted and half an observation that moves the rate furthest to that side. One whole
+        observation would give the limits of Clopper and Pearson (1934) for two outcomes, and those of Gaffke (2005) for
+        more. Half of one is enough, since it is added to each class. A class without labels can be anything.
 
-    def table(rows: pd.DataFrame, fill: bool) -> np.ndarray:
-        value = rows["value"].fillna(fill)
-        inside = rows["inside"].fillna(value if fill else ~value)
-        by_eye = _class_of(inside.to_numpy(bool), value.to_numpy(bool))
-        counts = np.zeros((CLASSES, CLASSES), int)
-        np.add.at(counts, (by_detector.loc[rows.index].to_numpy(), by_eye), 1)
-        return counts
+        Args:
+            confidence: level of the interval, in (0, 1).
+            rng: random generator, by `runtime.seeding.numpy_generator`.
+            draws: draws for each limit.
 
-    return Labelled(said, table(shown[told], True), table(shown, False), table(shown, True))
+        Returns:
+            The rate with its interval; NaN if no sample is found to be in the group.
+        """
+        labelled = self.seen.sum(axis=1, keepdims=True)  # a class without labels has the value that the detector says
+        shares = np.where(labelled > 0, self.seen / np.where(labelled > 0, labelled, 1), np.eye(CLASSES))
+        positive, negative, _ = self.said @ shares
+        if not positive + negative:
+            return UNKNOWN
+        value = float(positive / (positive + negative))
+        low = np.quantile(self._draw(self.least, NEGATIVE, draws, rng), (1 - confidence) / 2)
+        high = np.quantile(self._draw(self.most, POSITIVE, draws, rng), (1 + confidence) / 2)
+        return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+    def _draw(self, seen: np.ndarray, extreme: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw rates with `CAUTION` observations more of the class `extreme`, by eye and by the detector, (draws,)."""
+        more = CAUTION * (np.arange(CLASSES) == extreme)
+        shares = _dirichlet(self.said + more, draws, rng)
+        shown = np.stack([_dirichlet(row + more, draws, rng) for row in seen], axis=1)  # draws, by detector, by eye
+        positive, negative, _ = np.einsum("dc,dck->kd", shares, shown)
+        inside = positive + negative
+        return np.where(inside > 0, positive / np.where(inside > 0, inside, 1), float(extreme == POSITIVE))
+
+    def expected(self, labels: float) -> LabelledSamples:
+        """Return the counts, not whole numbers, that are expected of so many labels.
+
+        What was seen is taken with one more label of each class by the detector, which is wrong with the probability
+        `ASSUMED_ERRORS`.
+        """
+        assumed = np.where(np.eye(CLASSES, dtype=bool), 1 - ASSUMED_ERRORS, ASSUMED_ERRORS / (CLASSES - 1))
+
+        def scaled(seen: np.ndarray) -> np.ndarray:
+            shares = (seen + assumed) / (seen.sum(axis=1, keepdims=True) + 1)
+            return shares * (self.said * (labels / self.size))[:, None]
+
+        seen = scaled(self.seen)
+        if (self.least == self.most).all():
+            return replace(self, seen=seen, least=seen, most=seen)
+        return replace(self, seen=seen, least=scaled(self.least), most=scaled(self.most))
+
+    def determined(self) -> LabelledSamples:
+        """Return the counts without samples that could not be determined; itself if all were."""
+        return self if (self.least == self.most).all() else replace(self, least=self.seen, most=self.seen)
+
+    def larger(self) -> LabelledSamples | None:
+        """Return the counts as if there were `MORE_SAMPLES` times as many samples, with the labels of these."""
+        return replace(self, said=self.said * MORE_SAMPLES, can_grow=False) if self.can_grow else None
 
 
 def _holds(rows: pd.DataFrame, target: RateRule) -> pd.DataFrame:
@@ -92,109 +159,7 @@ def _class_of(inside: np.ndarray, value: np.ndarray) -> np.ndarray:
     return np.where(inside, np.where(value, POSITIVE, NEGATIVE), OTHER)
 
 
-def estimate_rate(counts: Labelled, confidence: float, rng: np.random.Generator, draws: int = 4000) -> Estimate:
-    """Return the rate of the attribute in the group among all samples that the generator could make.
-
-    The value weights the labels of each class by the class's share of the samples, which makes it the estimate of
-    prediction-powered inference for predictions of as many values as there are classes. Each limit is a quantile of
-    rates that are drawn anew: the shares of what each class shows, and the share of each class, from a Dirichlet
-    distribution of what was counted and half an observation that moves the rate furthest to that side. One whole
-    observation would give the limits of Clopper and Pearson (1934) for two outcomes, and those of Gaffke (2005) for
-    more. Half of one is enough, since it is added to each class. A class without labels can be anything.
-
-    Args:
-        counts: counts for the target.
-        confidence: level of the interval, in (0, 1).
-        rng: random generator, by `runtime.seeding.numpy_generator`.
-        draws: draws for each limit.
-
-    Returns:
-        The rate with its interval; NaN if no sample is found to be in the group.
-    """
-    value = _value(counts)
-    if np.isnan(value):
-        return UNKNOWN
-    low = np.quantile(_draw(counts.said, counts.least, NEGATIVE, draws, rng), (1 - confidence) / 2)
-    high = np.quantile(_draw(counts.said, counts.most, POSITIVE, draws, rng), (1 + confidence) / 2)
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
-
-
-def _value(counts: Labelled) -> float:
-    """Return the rate in which a class without labels is what the detector says."""
-    labelled = counts.seen.sum(axis=1, keepdims=True)
-    shares = np.where(labelled > 0, counts.seen / np.where(labelled > 0, labelled, 1), np.eye(CLASSES))
-    positive, negative, _ = counts.said @ shares
-    return float(positive / (positive + negative)) if positive + negative else float("nan")
-
-
-def _draw(said: np.ndarray, seen: np.ndarray, extreme: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw rates with `LEAN` observations more of the class `extreme`, by eye and by the detector, (draws,)."""
-    more = LEAN * (np.arange(CLASSES) == extreme)
-    shares = _dirichlet(said + more, draws, rng)
-    shown = np.stack([_dirichlet(row + more, draws, rng) for row in seen], axis=1)  # draws, by detector, by eye
-    positive, negative, _ = np.einsum("dc,dck->kd", shares, shown)
-    inside = positive + negative
-    return np.where(inside > 0, positive / np.where(inside > 0, inside, 1), float(extreme == POSITIVE))
-
-
 def _dirichlet(counts: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw shares with these counts as parameters, (draws, classes); a class of which none was counted has none."""
     gamma = np.maximum(rng.standard_gamma(counts, (draws, len(counts))), np.finfo(float).tiny * (counts > 0))
     return gamma / gamma.sum(axis=1, keepdims=True)
-
-
-class Needed(NamedTuple):
-    """What is likely to decide a target.
-
-    Attributes:
-        labels: number of labelled samples in all; None if no number would do.
-        samples: number of samples of the generator that they are drawn from.
-    """
-
-    labels: int | None
-    samples: int
-
-
-def labels_needed(
-    counts: Labelled, target: float, tolerance: float, confidence: float, rng: np.random.Generator
-) -> Needed:
-    """Return how many labels would decide a target, if the detector errs as often as was seen.
-
-    That many do in a share `LIKELY` of all audits. What was seen is taken with one more label of each class by the
-    detector, which is wrong with the probability `ASSUMED_ERRORS`. If labels of all samples would not do, the search
-    goes on with `MORE_SAMPLES` times as many samples, which need not be labelled themselves.
-
-    Args:
-        counts: counts for the target, with the labels so far.
-        target: the rate that was asked for.
-        tolerance: largest distance from it that counts as met.
-        confidence: level of the interval that decides, in (0, 1).
-        rng: random generator.
-    """
-    found = int(counts.said.sum())
-    for samples in (found, MORE_SAMPLES * found):
-
-        def expect(labels: float, samples: int = samples) -> tuple[Estimate, Estimate]:
-            expected = _expect(counts, labels, samples)
-            found = estimate_rate(expected, confidence, rng)
-            if (counts.least == counts.most).all():
-                return found, found
-            told = Labelled(expected.said, expected.seen, expected.seen, expected.seen)
-            return found, estimate_rate(told, confidence, rng)
-
-        needed = likely_labels(expect, max(FEWEST, counts.labels), samples, target, tolerance, confidence)
-        if needed is not None:
-            break
-    return Needed(needed, samples)
-
-
-def _expect(counts: Labelled, labels: float, samples: int) -> Labelled:
-    """Return the counts, not whole numbers, that are expected of so many labels and samples."""
-    said = counts.said * (samples / counts.said.sum())
-    assumed = np.where(np.eye(CLASSES, dtype=bool), 1 - ASSUMED_ERRORS, ASSUMED_ERRORS / (CLASSES - 1))
-
-    def scaled(seen: np.ndarray) -> np.ndarray:
-        shares = (seen + assumed) / (seen.sum(axis=1, keepdims=True) + 1)
-        return shares * (said * (labels / samples))[:, None]
-
-    return Labelled(said, scaled(counts.seen), scaled(counts.least), scaled(counts.most))

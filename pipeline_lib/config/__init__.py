@@ -81,6 +81,7 @@ from pipeline_lib.config.sections import (
 from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Variant
 from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.runtime.files import SHIPPED
 
 __all__ = [
     "AttributeLoss",
@@ -184,7 +185,7 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
         ConfigError: names the key, the value found and how to fix it.
     """
     try:
-        config = Config.model_validate(below(_normalised(values)))
+        config = Config.model_validate(_normalised(below(values)))
         check_paths(config)
         config = resolve_values(config)
         for check in (check_attributes, check_names, check_targets, check_sections, check_networks):
@@ -201,13 +202,18 @@ def parse_config(values: dict[str, Any], source: str = "config") -> Config:
 def _normalised(value: Any) -> Any:
     """Return values in which every string has Unicode's form NFC, as names in label tables have when they are read.
 
-    A path in another form stays as it is, because that may be the name of a file.
+    A path in another form stays as it is, because that may be the name of a file. One below `resources/` that is not in
+    this folder is that of the file of this name that comes with the library, if there is one.
     """
     if isinstance(value, dict):
         return {_normalised(key): _normalised(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_normalised(inner) for inner in value]
-    if not isinstance(value, str) or unicodedata.is_normalized("NFC", value):
+    if not isinstance(value, str):
+        return value
+    if value.startswith("resources/") and not Path(value).exists() and (SHIPPED / value).exists():
+        return str(SHIPPED / value)
+    if unicodedata.is_normalized("NFC", value):
         return value
     try:
         return value if Path(value).exists() else unicodedata.normalize("NFC", value)

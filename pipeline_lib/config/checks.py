@@ -20,7 +20,6 @@ from pipeline_lib.config.data import (
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import (
     AVATAR_ATTRIBUTES,
-    AVATAR_EXCHANGEABLE,
     AVATAR_SETTABLE,
     CELEBA_ATTRIBUTES,
     RESERVED,
@@ -33,12 +32,10 @@ from pipeline_lib.config.sections import (
     GanTraining,
     Generator,
     Retrain,
-    refuse_unknown_attributes,
-    shared,
 )
 from pipeline_lib.config.studies import impossible_methods
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import files_below
+from pipeline_lib.runtime.files import SHIPPED, files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
 MOST_RELATED = 12  # attributes of targets and conditions, of which every combination is gone through
@@ -51,7 +48,8 @@ def check_paths(config: Config) -> None:
     for key, path, is_folder, is_optional in _paths(config):
         if path not in fetched and not (path.is_dir() if is_folder else path.is_file()):
             kind, mend = "folder" if is_folder else "file", " or remove the key" if is_optional else ""
-            raise ValueError(f"`{key}`: no {kind} {path}; correct the path{mend}")
+            also = f", nor in {SHIPPED}" if path.parts[0] == "resources" else ""
+            raise ValueError(f"`{key}`: no {kind} {path}{also}; correct the path{mend}")
 
 
 def named_files(config: Config) -> list[Path]:
@@ -209,10 +207,6 @@ def check_targets(config: Config) -> None:
         raise ValueError(
             f"`certify.tolerance` has {len(tolerances)} entries for {len(targets)} targets; give one for each"
         )
-    if config.certify.samples and config.retrain is None:
-        raise ValueError(
-            "`certify.samples` are labels of samples of a retrained GAN, but `retrain` is null; remove one"
-        )
     if len(config.rebalance.edited) > 1 and config.evaluate.utility:
         raise ValueError(
             "`evaluate.utility` trains classifiers of one attribute, and `rebalance.targets` are for several; set "
@@ -281,38 +275,11 @@ def check_sections(config: Config) -> None:
 
 
 def _check_attribute_loss(config: Config, retrain: Retrain) -> None:
-    """Check that detectors in the loss on attributes are differentiable, and the second independent of the others."""
-    used = {"detectors.selector": config.detectors.selector} if retrain.attributes else {}
-    if "second_selector" in retrain.baselines:
-        used["retrain.second_selector"] = retrain.second_selector
-    for key, network in used.items():
-        if network.backend == "onnx":
-            raise ValueError(
-                "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
-                f"remove `retrain.attributes` or use another backend for `{key}`"
-            )
-    if "second_selector" not in retrain.baselines:
-        return
-    refuse_unknown_attributes("retrain.second_selector", retrain.second_selector, config.detectors.attributes)
-    for judge, keys in (("selector", ("path", "seed")), ("referee", ("path", "seed", "half"))):
-        for key in keys:
-            if shared(retrain.second_selector, getattr(config.detectors, judge), key):
-                raise ValueError(
-                    f"`retrain.second_selector.{key}` equals `detectors.{judge}.{key}`; they must differ in it"
-                )
-
-
-def _check_ideal(config: Config) -> None:
-    """Check that edits can be drawn as they should be, and that the targets are met if all of them are."""
-    if not config.knows_ideal_edits:
+    """Check that the selector is differentiable if it is in the loss on attributes."""
+    if retrain.attributes and config.detectors.selector.backend == "onnx":
         raise ValueError(
-            "`retrain.baselines`: ideal edits can be drawn of avatars alone, for regions that show "
-            f"{', '.join(AVATAR_EXCHANGEABLE)}; remove `ideal`"
-        )
-    if config.rebalance.labels:
-        raise ValueError(
-            "`retrain.baselines`: by `rebalance.labels` more edits are planned than the targets need if all succeed; "
-            "remove `ideal`"
+            "`retrain.attributes` needs a differentiable selector, and an ONNX model is not; "
+            "remove `retrain.attributes` or use another backend for `detectors.selector`"
         )
 
 
@@ -325,8 +292,6 @@ def check_networks(config: Config) -> None:
     if config.retrain:
         _check_local("retrain.training", config.retrain.training, config.data.resolution)
         _check_attribute_loss(config, config.retrain)
-        if "ideal" in config.retrain.baselines:
-            _check_ideal(config)
     _check_methods(config)
     _check_truncation(config)
     if config.published and config.published.of_domain().resolution != config.data.resolution:

@@ -13,7 +13,6 @@ KINDS = {
     "data": ("avatars", "folder", "celeba", "celeba-hq", "ffhq", "class-folders", "huggingface"),
     "selector": ("trained", "backbone", "onnx", "transformers"),
     "referee": ("trained", "backbone", "onnx", "transformers"),
-    "second_selector": ("trained", "backbone", "onnx", "transformers"),
     "parts": ("trained", "onnx", "transformers"),
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 IMAGE_SETS = ("dataset", "samples", "samples_rebalanced", "dataset_rebalanced", "retrained", "control")
 
 #: Samples of further GANs that the retrained one can be compared with, after those in the order of a report.
-BASELINES = ("resampled", "sham", "ideal", "images_only", "second_selector")
+BASELINES = ("resampled", "sham")
 
 #: Readable names of image sets, sources of labels and metrics, where replacing underscores is not enough.
 NAMES = {
@@ -21,29 +21,23 @@ NAMES = {
     "control": "control GAN",
     "resampled": "GAN of resampled originals",
     "sham": "GAN of sham edits",
-    "ideal": "GAN of ideal edits",
-    "images_only": "GAN retrained without the loss on attributes",
-    "second_selector": "GAN retrained with another selector",
     "truth": "ground truth",
     "corrected": "referee, corrected",
     "masked_l1": "masked L1",
     "perceptual_distance_to_context_outside": "perceptual distance to the context outside",
 }
 
-#: Image sets that can be audited, and the keys of the config that name the labels.
-AUDITED = {
-    "dataset_rebalanced": "`certify.labels`, or as `rebalance.labels` to plan by it",
-    "retrained": "`certify.samples`",
-}
+#: Image sets that can be audited.
+AUDITED = ("dataset_rebalanced", "retrained")
 
 #: Columns of tables, exports and sheets that also have one for each attribute, which can have none of these names.
 RESERVED = frozenset(
     {
-        *("image_id", "split", "person", "edited", "touched", "candidate", "donor_id"),  # of tables
+        *("image_id", "split", "person", "edited", "donor_id"),  # of tables
         *("file_name", "original_id", "synthetic", "region", "editor", "finish"),
         *("target_attribute", "target_value", "confirmed_by", "carried_over"),
         *("selector_digest", "encoder_digest", "editor_digest", "generator_digest", "run", "seed"),  # of the lineage
-        *("image", "dataset", "edit"),  # of exported labels and of audits
+        *("image", "image_set", "digest", "edit"),  # of exported labels and of audits
     }
 )
 

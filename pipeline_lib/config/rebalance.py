@@ -164,11 +164,6 @@ class Edit(Section):
     donors: Literal["any", "with-attribute"] = Field(
         "any", description="images that donors are drawn from; with-attribute: those that have the target value"
     )
-    touch: Literal["edited", "all"] = Field(
-        "edited",
-        description="images that pass through editor and finish; all: unedited ones too, with their own part, so that "
-        "having been edited tells nothing",
-    )
     choose: Literal["strongest", "seam"] = Field(
         "seam",
         description="which successful candidate is taken; strongest: the one that the selector is surest of, as in the "
@@ -225,13 +220,10 @@ class Edit(Section):
 
     @model_validator(mode="after")
     def _inpainting_draws_its_own_part(self) -> Edit:
-        if isinstance(self.editor, Inpainting):
-            if self.finish == "detail":
-                raise ValueError(
-                    "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region` or `none`"
-                )
-            if self.touch == "all":
-                raise ValueError("`touch: all` gives images their own part, which inpainting cannot; set `edited`")
+        if isinstance(self.editor, Inpainting) and self.finish == "detail":
+            raise ValueError(
+                "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region` or `none`"
+            )
         return self
 
 
@@ -268,6 +260,11 @@ class Rebalance(Section):
     def first_attribute(self) -> Rebalance:
         """Return this section for the attribute of the first target alone."""
         return self.alone(self.edited[0])
+
+    @property
+    def related(self) -> list[str]:
+        """Names of the attributes of the targets and of their conditions, which no target rate changes."""
+        return sorted({name for target in self.targets for name in (target.attribute, *target.where)})
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -325,17 +322,7 @@ class Rebalance(Section):
         return self
 
     @model_validator(mode="after")
-    def _only_one_attribute_is_touched_or_drawn(self) -> Rebalance:
-        if len(self.edited) > 1 and self.edit.touch == "all":
-            raise ValueError("`edit.touch: all` is for targets of one attribute, and there are several; set `edited`")
+    def _only_one_attribute_is_inpainted(self) -> Rebalance:
         if len(self.edited) > 1 and isinstance(self.edit.editor, Inpainting):
             raise ValueError("`edit.editor: inpainting` has prompts for one attribute; make a run for each attribute")
-        return self
-
-    @model_validator(mode="after")
-    def _spares_stay_untouched(self) -> Rebalance:
-        if self.spares and self.edit.touch == "all":
-            raise ValueError(
-                "`spares` that are not needed stay untouched, but `edit.touch: all` touches every image; remove one"
-            )
         return self

@@ -8,9 +8,9 @@ from typing import Any
 from pipeline_lib.config import Config
 
 #: Keys of the seeds beside the run's own: of the images or their random split, and of the trained detectors.
-OTHER_SEEDS = ("data.seed", "detectors.selector.seed", "detectors.referee.seed", "retrain.second_selector.seed")
+OTHER_SEEDS = ("data.seed", "detectors.selector.seed", "detectors.referee.seed")
 #: Labels by eye, which are of the images of one run.
-LABELS = ("certify.labels", "certify.samples", "rebalance.labels")
+LABELS = ("certify.labels", "rebalance.labels")
 #: Keys in which runs of one recipe may differ.
 OF_ONE_RUN = ("run", "seed", *OTHER_SEEDS, *LABELS)
 APART = 1000  # between the seeds of a detector in two runs, so that none is that of another detector

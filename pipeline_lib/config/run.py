@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline_lib.config.backends import Parts, PartsBackend, TrainedHere, fill_backend
+from pipeline_lib.config.backends import GivenNetwork, Parts, PartsBackend, TrainedHere, fill_backend
 from pipeline_lib.config.base import Count, Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
@@ -88,6 +88,18 @@ class Config(Section):
     def learns_selector(self) -> bool:
         """Whether the selector is trained on the dataset, and not given."""
         return isinstance(self.detectors.selector, TrainedHere)
+
+    @property
+    def given_detectors(self) -> bool:
+        """Whether a detector is a network that is given."""
+        return any(isinstance(network, GivenNetwork) for network in (self.detectors.selector, self.detectors.referee))
+
+    @property
+    def compares_with_drawings(self) -> bool:
+        """Whether samples are compared with drawings of what is edited."""
+        parts = set(self.rebalance.first_attribute().parts)
+        drawn = self.data.reader == "avatars" and set() < parts <= set(AVATAR_EXCHANGEABLE)
+        return self.evaluate.judge_bank is not None and self.uses_encoder and drawn
 
     @property
     def uses_encoder(self) -> bool:

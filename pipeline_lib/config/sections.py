@@ -307,39 +307,20 @@ class Retrain(Section):
         None,
         description="additional discriminator on the selector's logits; null: retraining as in the paper",
     )
-    baselines: list[Literal["resampled", "sham", "ideal", "images_only", "second_selector"]] = Field(
+    baselines: list[Literal["resampled", "sham"]] = Field(
         [],
         description="further GANs to compare with, of the same seed and steps; resampled: trained on original images "
         "alone, drawn so that they have the target rates; sham: trained on the dataset with the same images edited, "
-        "but to the value that they have; ideal: trained on the dataset with every edit drawn as it should be, for "
-        "avatars alone; images_only: trained on the rebalanced dataset without `attributes`; "
-        "second_selector: trained on it with another detector in the place of the selector in `attributes`, which "
-        "shows whether the gap closes for the selector alone",
+        "but to the value that they have",
     )
-    second_selector: DetectorBackend = Field(
-        DetectorNetwork(architecture="residual", width=24, seed=3, half=0),
-        description="the detector of the baseline `second_selector`; must differ from both others in its seed, and "
-        "from the referee in its half of the images",
-    )
-
     samples: Annotated[int, Field(ge=16)] | None = Field(
         None,
         description="images sampled from each of these GANs, which make what is known of its rates more certain; null: "
         "as many as `sample.images`",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _trained_unless_said_otherwise(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "second_selector" not in values:
-            return values
-        return values | {"second_selector": fill_backend(values["second_selector"])}
-
     @model_validator(mode="after")
     def _baselines_differ(self) -> Retrain:
-        for name in ("images_only", "second_selector"):
-            if name in self.baselines and self.attributes is None:
-                raise ValueError(f"`baselines`: without `attributes` the retrained GAN is `{name}` itself; remove it")
         if len(set(self.baselines)) < len(self.baselines):
             raise ValueError("`baselines` names one twice; name each once")
         return self
@@ -369,22 +350,12 @@ class Certify(Section):
     tolerance: Annotated[float, Field(gt=0, le=1)] | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         0.03, description="largest distance from a target rate that counts as met; a list has one for each target"
     )
-    labels: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
+    labels: Annotated[list[Path], Field(min_length=1)] | None = Field(
         None,
-        description="CSV with true labels of some edited images, from the sheet of `python -m pipeline_lib audit`; a "
-        "list is of several sheets, or of several people for the same one; not needed for avatars, of which the truth "
-        "is known",
+        description="CSVs of labels by eye, from the sheets of `python -m pipeline_lib audit`: of edited images "
+        "(not needed for avatars, of which the truth is known), and of samples of the retrained GAN, of which nothing "
+        "but detectors' opinions is known without; of several sheets, or of several people for the same one",
     )
-    samples: Annotated[list[Path], Field(min_length=1)] | None = Field(
-        None,
-        description="CSVs with true labels of some samples of the retrained GAN, from the sheets of `python -m "
-        "pipeline_lib audit --set retrained`; without them nothing but the detectors' opinions is known of samples",
-    )
-
-    @property
-    def files(self) -> list[Path]:
-        """The CSV files with labels."""
-        return self.labels if isinstance(self.labels, list) else [self.labels] * (self.labels is not None)
 
     def tolerances(self, count: int) -> list[float]:
         """Return the tolerance of each of `count` targets."""
@@ -405,11 +376,6 @@ class Evaluate(Section):
     utility: Utility | None = Field(
         Utility(),
         description="classifiers that show what the rebalanced dataset is good for; null: none are trained",
-    )
-    judge_candidates: bool = Field(
-        True,
-        description="whether the referee scores every candidate of every edit, which shows what another choice among "
-        "them would have given; the choice does not read its scores, but edits wait for its training",
     )
     judge_bank: Annotated[int, Field(ge=1)] | None = Field(
         1500,

@@ -29,7 +29,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "notes": pa.schema([("name", pa.string()), ("split", pa.string()), ("kind", pa.string()), ("reason", pa.string())]),
     # One row per image of an assembled set. Open, with a bool per attribute: of edited images null where their region
     # can show it, and else as in the original.
-    "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_()), ("touched", pa.bool_())]),
+    "assembled": pa.schema([("image_id", pa.string()), ("edited", pa.bool_())]),
     # One row per image with a detector's calibrated probabilities. Open, with a float per attribute.
     "scores": pa.schema([("image_id", pa.string())]),
     # One row per part found in an image; the mask has one bit per pixel, row by row.
@@ -77,7 +77,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per candidate, as in the table of candidates, with the referee's calibrated probabilities for the finished
     # image. Only evaluation and report read it. Open, with a float per attribute.
-    "judged": pa.schema([("image_id", pa.string()), ("candidate", pa.int16()), ("donor_id", pa.string())]),
     # One row per edited image whose truth is known: its nearest drawing, what that shows, and PSNRs in dB (infinite for
     # identical pixels) to the original outside the region and to the nearest drawing as a whole and inside the region.
     "counterfactuals": pa.schema(
@@ -133,8 +132,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
-MAY_LACK = {"labels": {"person"}, "assembled": {"touched"}, "plan": {"spare"}}
-OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32(), "judged": pa.float32()}
+MAY_LACK = {"labels": {"person"}, "plan": {"spare"}}
+OPEN = {"labels": pa.bool_(), "assembled": pa.bool_(), "scores": pa.float32()}
 
 
 def write_table(path: str | Path, kind: str, rows: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:

@@ -1,13 +1,12 @@
-"""What is generated: config reference and schema, conda environment, table of a run's files, diagram of the rules."""
+"""What is generated: config reference, conda environment, table of a run's files, diagram of the rules."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline_lib.documentation.environment import conda_environment
-from pipeline_lib.documentation.reference import config_reference, schema
+from pipeline_lib.documentation.reference import config_reference
 from pipeline_lib.documentation.rules import diagram, fill, table_of_files
 from pipeline_lib.runtime.files import atomic_path
 
@@ -19,7 +18,6 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/architecture.md": lambda root: fill(root / "docs/architecture.md", diagram(root)),
     "docs/layout.md": lambda root: fill(root / "docs/layout.md", table_of_files(root)),
     "envs/pipeline.yaml": conda_environment,
-    "workflow/schemas/config.schema.json": lambda _: json.dumps(schema(), indent=2) + "\n",
 }
 
 

@@ -1,4 +1,4 @@
-"""The config's JSON schema, and its reference `config/README.md`: both from the typed config."""
+"""The reference of the config, `config/README.md`, from the typed config."""
 
 from __future__ import annotations
 
@@ -34,18 +34,6 @@ class Row(NamedTuple):
     values: str
     default: str
     meaning: str
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a config.
-
-    What spans several keys, such as overlapping targets, no schema can say, nor what a preset gives:
-    `pipeline_lib.config` checks it.
-    """
-    whole = Config.model_json_schema()
-    for section in (whole, *whole["$defs"].values()):
-        section.pop("required", None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
 def config_reference() -> str:

@@ -26,7 +26,6 @@ def assemble_rebalanced(
     *,
     images: list[Path],
     composites: list[Path],
-    touched: list[Path],
     plan: Path,
     truth: list[Path],
     settings: Rebalance,
@@ -39,13 +38,12 @@ def assemble_rebalanced(
     Args:
         images: shards of the original image set.
         composites: shards of the chosen composites.
-        touched: shards of images that went through the editor with their own part, for the others; may be empty.
         plan: its table of edits, by which spare composites are used only in the place of failed ones.
         truth: label table of the set; empty if ground truth is unknown.
         settings: the config section, with what the regions can show.
         run: name of the run, stored in the files.
         rebalanced: shards to write, one for each of `images`.
-        labels: table to write, with flags for edited and touched images and the labels. Of an edited image those that
+        labels: table to write, with flags for edited images and the labels. Of an edited image those that
             its region can show are null, because the target of an edit is not ground truth, and the others are as
             before.
     """
@@ -53,13 +51,11 @@ def assemble_rebalanced(
     if unplanned := succeeded.keys() - set(edits["image_id"]):
         raise DataError(f"{composites[0]}: composites of images that are not in {plan}, such as {min(unplanned)}")
     edited = {name: succeeded[name] for name in made_edits(edits, succeeded)["image_id"]}
-    replacements = _by_name(touched) | edited
     known = read_table(truth[0], "labels") if truth else None
     attributes = attribute_columns(known, "labels") if known is not None else []
-    names = replace_images(images, rebalanced, replacements, run)
-    rows = [(name, name in edited, name in replacements and name not in edited) for name in names]
-    table = pd.DataFrame(rows, columns=["image_id", "edited", "touched"])
-    strangers = replacements.keys() - set(names)
+    names = replace_images(images, rebalanced, edited, run)
+    table = pd.DataFrame({"image_id": names, "edited": [name in edited for name in names]})
+    strangers = edited.keys() - set(names)
     if strangers:
         raise DataError(f"{composites[0]}: composites of images that are not in the set, such as {min(strangers)}")
     if known is not None:

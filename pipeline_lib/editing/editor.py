@@ -19,7 +19,7 @@ class Wish(NamedTuple):
 class Editor(Protocol):
     """Makes composites (n, 3, H, W) in [-1, 1] of contexts and donors of that shape.
 
-    `wish` is None where an image gets a part without an aim, as in a comparison of regions or by `touch: all`.
+    `wish` is None where an image gets a part without an aim, as in a comparison of regions.
     """
 
     precision: str

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.audit.labels import audit_edits
+from pipeline_lib.audit.labels import count_successes
 from pipeline_lib.config import BoxRegion, PartRegion, Rebalance
 from pipeline_lib.data.tables import attribute_columns, read_table, write_table
 from pipeline_lib.rebalance.groups import holds_of
@@ -63,7 +63,7 @@ def plan_edits(
     }
     if kind == "labels":
         refuse_without_donors(holds, settings, name, may_change, learnt)
-    audited = audit_edits(audit, rows["image_id"], holds, settings) if audit else None
+    audited = count_successes(audit, rows["image_id"], holds, settings) if audit else None
     chosen, counts = choose_edits(holds, may_change, settings.targets, seed, name, settings.spares, audited)
     if not settings.spares:
         chosen = chosen.drop(columns="spare")

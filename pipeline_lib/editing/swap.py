@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from pipeline_lib.config import Edit, Rebalance
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import resolution_of, shard_writer
-from pipeline_lib.data.tables import SCHEMAS, TableWriter, read_table, table_writer
+from pipeline_lib.data.tables import read_table, table_writer
 from pipeline_lib.editing.choice import Judged, choose_best, judge
 from pipeline_lib.editing.donors import ImageSet, Looked, donor_pools, seam_width, select_donors
 from pipeline_lib.editing.editor import Editor, Wish
@@ -26,7 +25,7 @@ from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1, seam
-from pipeline_lib.imaging.transfer import download, to_float, upload
+from pipeline_lib.imaging.transfer import download, upload
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.rebalance.groups import holds_of
@@ -87,7 +86,6 @@ def swap_parts(
     precision: list[Path],
     model: list[Path],
     selector: Path,
-    referee: list[Path],
     settings: Rebalance,
     shards: int,
     run: str,
@@ -96,7 +94,6 @@ def swap_parts(
     shard: int,
     candidates: Path,
     composites: Path,
-    judged: list[Path],
     device: torch.device,
     faces: int | None = None,
 ) -> None:
@@ -107,8 +104,6 @@ def swap_parts(
     the balance if the face lost its long hair with it. Nor may another attribute change that has targets. Of the
     successful candidates one is chosen (`settings.edit.choose`), and refined if the settings say so and it then still
     succeeds. If there is none, the image is kept unchanged and no candidate is marked as chosen.
-
-    The referee can score every candidate too. Its scores go to a table of their own, which the choice does not read.
 
     While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
     written. Only the best composite of each face is copied from the device.
@@ -124,7 +119,6 @@ def swap_parts(
         precision: report of the encoder, with the precision of the inversion; likewise.
         model: files of another editor's model, whose folder the settings name; likewise.
         selector: weight file of the selector.
-        referee: weight file of the referee; empty if it is not to score candidates.
         settings: the config section with the targets and how edits are made.
         shards: jobs that the plan is divided among.
         run: name of the run, stored in the files.
@@ -133,13 +127,11 @@ def swap_parts(
         shard: index of the shard of the plan, of `shards`.
         candidates: table to write.
         composites: image shard of the chosen composites to write.
-        judged: table of the referee's scores to write; empty without a referee.
         device: where to compute.
         faces: images edited at a time, each with all its candidates; None chooses by device.
     """
     editor = open_editor(settings.edit, encoder, generator, precision, device)
     detector = load_weights(selector, Detector, device)
-    other = load_weights(referee[0], Detector, device) if referee else None
     edits, resolution = read_table(plan, "plan"), resolution_of(images[0])
     edits["held"], groups = held_groups(edits, table, kind, settings)
     faces = faces or faces_at_a_time(device, settings.edit.candidates, resolution)
@@ -157,7 +149,6 @@ def swap_parts(
     with (
         shard_writer(composites, resolution, metadata) as writer,
         table_writer(candidates, "candidates", metadata) as rows,
-        _writer_of_judged(judged, other, metadata | {"detector_digest": digest_of_files(*referee)}) as by_referee,
         Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
         made = refined = 0
@@ -167,13 +158,9 @@ def swap_parts(
             image_set.keep_on(device)
             pools = donor_pools(image_set, attribute, table, kind, own, name)
             gathered = ahead(_gather(batch, faces, image_set, pools, own, seed, name) for batch in of_attribute)
-            tried = (
-                _try_candidates(batch, attribute, groups, own, editor, detector, other, device) for batch in gathered
-            )
+            tried = (_try_candidates(batch, attribute, groups, own, editor, detector, device) for batch in gathered)
             for batch in one_behind(tried):
                 rows.add(batch.rows())
-                if other:
-                    by_referee.add(batch.judged(other.attributes))
                 names, chosen = batch.chosen()
                 writer.add(names, chosen)
                 refined += int(batch.refined[: batch.count].sum())
@@ -187,15 +174,6 @@ def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> i
     """Return the number of faces edited at a time; 256 composites of 256 pixels fill a GPU."""
     pixels = (4096 if device.type == "cuda" else 128) * 64 * 64
     return max(1, pixels // (candidates * resolution**2))
-
-
-def _writer_of_judged(
-    paths: list[Path], referee: Detector | None, metadata: dict[str, str]
-) -> AbstractContextManager[TableWriter | None]:
-    """Return a writer of the referee's scores; None without a referee."""
-    if referee is None:
-        return nullcontext()
-    return table_writer(paths[0], "judged", metadata, [*SCHEMAS["judged"].names, *referee.attributes])
 
 
 def judged_in_bfloat16(editor: Editor, device: torch.device) -> bool:
@@ -289,7 +267,6 @@ class _Tried:
     tried: Tensor  # which of the pool, (faces, candidates)
     refined: Tensor  # whether the best composite was refined, bool (faces,)
     best: Tensor  # uint8 (faces, H, W, 3)
-    by_referee: Tensor | None  # its probabilities, (faces, candidates, attributes)
     scores: dict[str, Tensor]  # each (faces, candidates)
 
     @property
@@ -309,12 +286,6 @@ class _Tried:
             }
         )
 
-    def judged(self, attributes: list[str]) -> pd.DataFrame:
-        """Return the rows of the table of the referee's scores."""
-        scores = self.by_referee[: self.count].flatten(0, 1).numpy()
-        keys = self.rows()[SCHEMAS["judged"].names]
-        return pd.concat([keys, pd.DataFrame(scores, columns=attributes)], axis=1)
-
     def chosen(self) -> tuple[list[str], np.ndarray]:
         """Return the names of the faces whose best candidate succeeded, and those candidates."""
         succeeded = self.scores["chosen"][: self.count].any(dim=1).numpy()
@@ -328,7 +299,6 @@ def _try_candidates(
     settings: Edit,
     editor: Editor,
     detector: Detector,
-    referee: Detector | None,
     device: torch.device,
 ) -> Callable[[], _Tried]:
     """Start to make and score the candidates of a batch; the returned function waits for them."""
@@ -365,14 +335,11 @@ def _try_candidates(
         "masked_l1": masked_l1(swaps.finished, swaps.collage, swaps.masks.known).view(of_face),
         "best": judged.pixels[winners],
     }
-    if referee:
-        seen = to_float(judged.pixels.permute(0, 3, 1, 2), device)
-        found["by_referee"] = referee(seen).view(*of_face, -1)
     brought = download(found)
 
     def wait() -> _Tried:
         scores = brought()
-        others = {name: scores.pop(name, None) for name in ("tried", "refined", "best", "by_referee")}
+        others = {name: scores.pop(name) for name in ("tried", "refined", "best")}
         return _Tried(batch.edits, batch.donor_ids, **others, scores=scores)
 
     return wait

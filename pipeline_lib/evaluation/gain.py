@@ -8,9 +8,7 @@ from math import ceil, sqrt
 import numpy as np
 from scipy.stats import beta, norm
 
-from pipeline_lib.audit import estimate as certify
-from pipeline_lib.audit.estimate import UNKNOWN, Estimate
-from pipeline_lib.audit.strata import LIKELY
+from pipeline_lib.audit.estimate import LIKELY, UNKNOWN, Estimate, Verdict, decide
 
 MARGIN = 0.02  # of worst-group accuracy, up to which two methods are equivalent
 NO_VARIANCE = 1e-12  # of draws that are all the same but for rounding
@@ -72,7 +70,7 @@ def judge_gain(gain: Estimate) -> Comparison:
     It is equivalent to none if the whole interval is within `MARGIN` of 0 (two one-sided tests, Schuirmann 1987), and
     else better or worse if the interval lacks 0.
     """
-    if certify.judge(gain, 0.0, MARGIN) is certify.Verdict.MET:
+    if decide(gain, 0.0, MARGIN) is Verdict.MET:
         return Comparison.EQUIVALENT
     return Comparison.BETTER if gain.low > 0 else Comparison.WORSE if gain.high < 0 else Comparison.UNDECIDED
 

@@ -22,7 +22,6 @@ SECTIONS: dict[str, tuple[str, Any]] = {
     "certificate": ("certificate", None),
     "certificate-samples": ("certificate_samples", None),
     "counterfactual": ("counterfactual", None),
-    "frontier": ("frontier", None),
     "judge-samples": ("judged_samples", None),
     "utility": ("utility", None),
 }

@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from pipeline_lib.audit.estimate import Estimate, Verdict
+from pipeline_lib.audit.certificate import DatasetCertificate, SamplesCertificate
+from pipeline_lib.audit.estimate import Interval
 from pipeline_lib.config.names import BASELINES, IMAGE_SETS
 from pipeline_lib.evaluation.gain import Comparison
-from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import read_json, write_json
+from pipeline_lib.runtime.results import Result
 
 Source = Literal["truth", "referee", "corrected", "selector"]  # of labels
-
-
-class Result(BaseModel):
-    """A result, which is written as JSON; None is what is unknown or was not measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a result.
-
-        Raises:
-            DataError: the file is missing or was written by another version.
-        """
-        return cls.of(read_json(path), path)
-
-    @classmethod
-    def of(cls, values: Any, path: Path) -> Self:
-        """Return a result of plain values, which were read for the file at `path`."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise DataError(f"{path}: {key}: {first['msg']}; it is of another version, so run its rule again") from None
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON, without fields that were not given."""
-        write_json(path, self.model_dump(mode="json", exclude_unset=True))
-
-
-class Interval(Result):
-    """A figure with the limits of its interval."""
-
-    value: float | None
-    ci: tuple[float | None, float | None]
-
-    @property
-    def estimate(self) -> Estimate:
-        """The figure with NaN for what is unknown."""
-        return Estimate(*(math.nan if number is None else number for number in (self.value, *self.ci)))
 
 
 class Rate(Interval):
@@ -245,89 +202,6 @@ class Robustness(Interval):
     same: float
 
 
-class Certified(Result):
-    """What is known of one target in the rebalanced dataset."""
-
-    group: str
-    attribute: str
-    target: float
-    tolerance: float
-    edited: int
-    audited: int
-    labels_there: int
-    labels_needed: int | None
-    rate: Interval | None
-    verdict: Verdict
-    not_counted: int = 0
-
-
-class LabelsChecked(Result):
-    """Unedited images in an audit, those on which it agrees with their labels, and those it cannot tell."""
-
-    audited: int
-    agree: int
-    unclear: int
-
-
-class AuditsAgree(Result):
-    """On how many images two audits agree about an attribute."""
-
-    files: tuple[str, str]
-    attribute: str
-    images: int
-    agree: int
-    kappa: float | None
-
-
-class Certificate(Result):
-    """Which target rates the rebalanced dataset meets, without any detector."""
-
-    source: Literal["truth", "audit"] | None
-    confidence: float
-    targets: list[Certified]
-    unknown: Literal["unlabelled", "touched"] | None
-    unclear: int = 0
-    labels: LabelsChecked | None = None
-    agreement: list[AuditsAgree] = []
-
-
-class Wrong(Result):
-    """Of how many of `n` labelled samples the referee is wrong."""
-
-    n: int
-    wrong: int
-
-
-class SamplesCertified(Result):
-    """What is known of one target in the samples of the retrained GAN."""
-
-    group: str
-    attribute: str
-    target: float
-    tolerance: float
-    by_referee: Interval
-    told: int
-    agree: int
-    errors: dict[Literal["with", "without"], Wrong]
-    rate: Interval | None
-    verdict: Verdict
-    labels_needed: int | None
-    samples_needed: int | None
-
-
-class SamplesCertificate(Result):
-    """Which target rates the samples of the retrained GAN meet, by labels of some of them."""
-
-    source: Literal["audit"] | None
-    confidence: float
-    targets: list[SamplesCertified]
-    samples: int
-    labels: int
-    unclear: int
-    assumed_errors: float
-    agreement: list[AuditsAgree]
-
-
 class CellAccuracy(Result):
     """Accuracy in a cell of group and value."""
 
@@ -345,7 +219,7 @@ class DetectorReport(Result):
     false_positives: int
     accuracy: float
     calibration_error: float
-    cells: dict[str, CellAccuracy] = {}
+    cells: dict[str, CellAccuracy] = Field(default_factory=dict)
 
 
 class SegmenterReport(Result):
@@ -386,12 +260,11 @@ class Metrics(Result):
     leakage: dict[str, Leakage]
     utility: Utility | None
     robustness: dict[str, dict[str, dict[str, Robustness]]]
-    certificate: Certificate
+    certificate: DatasetCertificate
     certificate_samples: SamplesCertificate | None
     detectors: dict[str, dict[str, DetectorReport]]
     segmenter: SegmenterReport | None
     timing: dict[str, float]
-    frontier: dict[str, Any] | None = None
     judged_samples: dict[str, Any] | None = None
 
     @property

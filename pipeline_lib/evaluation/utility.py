@@ -34,7 +34,7 @@ ACCURACIES = ("worst_group", "balanced_accuracy")  # no less if an accuracy in a
 FIGURES = (*ACCURACIES, "parity_gap", "equalized_odds")
 #: Methods that need no edit, and those that do, of which the better ones are compared.
 BASELINES = ("original", "reweighted", "resampled", "group_dro")
-EDITED = ("rebalanced", "rebalanced_reweighted", "rebalanced_confirmed", "rebalanced_touched")
+EDITED = ("rebalanced", "rebalanced_reweighted", "rebalanced_confirmed")
 
 
 class Cells(NamedTuple):
@@ -249,8 +249,6 @@ def _training_sets(
         "rebalanced_reweighted": TrainingSet(made, after.number, weights=independence_weights(after)),
         "rebalanced_confirmed": TrainingSet(made, np.where(kept, after.number, -1)),
     }
-    if edits["touched"].any():
-        sets["rebalanced_touched"] = TrainingSet(rebalanced, after.number)
     return sets
 
 
@@ -289,11 +287,10 @@ def _cells(labels: Path, names: Sequence[str], settings: Rebalance) -> Cells:
 
 
 def _edits(assembled: Path, plan: Path, referee: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Return, for each image: whether it was edited or touched, the wanted value, and whether the referee confirms."""
+    """Return, for each image: whether it was edited, the wanted value, and whether the referee confirms."""
     flags = read_table(assembled, "assembled").set_index("image_id").loc[names]
     planned = read_table(plan, "plan").set_index("image_id")
     found = pd.DataFrame({"edited": flags["edited"].to_numpy(bool)}, index=pd.Index(names))
-    found["touched"] = flags["touched"].to_numpy(bool) if "touched" in flags else False
     wanted = planned["wanted"].reindex(names)
     found["wanted"] = wanted.fillna(False).astype(bool).to_numpy()
     scores = read_table(referee, "scores").set_index("image_id").loc[names]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from pipeline_lib.audit.pages import say_basis, say_targets
 from pipeline_lib.config import Data, Rebalance
 from pipeline_lib.config.names import readable
 from pipeline_lib.data.tables import attribute_columns, read_table
@@ -13,8 +14,6 @@ from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
-from pipeline_lib.report.certificate import describe_certificate, say_certificate
-from pipeline_lib.report.certificate_samples import describe_samples, say_samples
 from pipeline_lib.report.nearest import gaps_by_drawing
 from pipeline_lib.report.words import groups_text, render
 from pipeline_lib.runtime.files import atomic_path
@@ -112,10 +111,6 @@ def model_card(image_set: ImageSet, metrics: Metrics) -> str:
         metrics: metrics of the run.
     """
     config, targets = image_set.config, image_set.config.rebalance
-    samples, dataset = (
-        found.model_dump(mode="json", exclude_unset=True)
-        for found in (metrics.certificate_samples, metrics.certificate)
-    )
     body = render(
         "model.md.j2",
         title=f"GAN with {' and '.join(map(readable, targets.edited))} rebalanced ({config.run})",
@@ -126,10 +121,10 @@ def model_card(image_set: ImageSet, metrics: Metrics) -> str:
         metrics=metrics,
         gaps_between={name: groups_text(targets.alone(name)) for name in targets.compared},
         by_rendering={name: gaps for name in targets.edited if (gaps := gaps_by_drawing(metrics.judged_samples, name))},
-        samples=say_samples(samples),
-        samples_note=describe_samples(samples),
-        dataset=say_certificate(dataset),
-        dataset_note=describe_certificate(dataset),
+        samples=say_targets(metrics.certificate_samples),
+        samples_note=say_basis(metrics.certificate_samples),
+        dataset=say_targets(metrics.certificate),
+        dataset_note=say_basis(metrics.certificate),
         version=image_set.provenance["installation"]["latent-rebalance"],
     )
     front = {

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.audit.labels import combine_audits, read_edits
+from pipeline_lib.audit.labels import read_edits
 from pipeline_lib.config import Config
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.run import Run
-from pipeline_lib.rebalance.groups import attributes_of
 from pipeline_lib.release.provenance import FILE
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files
@@ -78,8 +77,8 @@ def confirm_edits(
 
 
 def _by_eye(config: Config, provenance: dict[str, Any], names: set[str], name: str) -> pd.DataFrame:
-    """Return what an audit of the edited images shows, nullable bool; null where it could not be told."""
-    audit = config.certify.files if name == "dataset_rebalanced" else []
+    """Return what an audit of the edited images shows, nullable bool; null where it could not be determined."""
+    audit = (config.certify.labels or []) if name == "dataset_rebalanced" else []
     if not audit:
         return pd.DataFrame()
     for path in audit:
@@ -88,10 +87,7 @@ def _by_eye(config: Config, provenance: dict[str, Any], names: set[str], name: s
                 f"{path}: labels of edited images (`certify.labels`), but not the file that the run was made with; put "
                 f"that back, or run the workflow again, which also records it in {FILE}"
             )
-    settings = config.rebalance
-    digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
-    attributes = attributes_of(settings.targets)
-    return combine_audits([read_edits(path, names, attributes, digests)[0] for path in audit])
+    return read_edits(audit, names, config.rebalance)[0]
 
 
 def _by_drawing(run: Run, config: Config, name: str) -> pd.DataFrame:

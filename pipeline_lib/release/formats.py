@@ -67,7 +67,7 @@ def lineage_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "edited": row["edited"],
         "software": f"latent-rebalance {__version__}",
         "original": row["original_id"],
-        "steps": [step] if row["edited"] or row["touched"] else [],
+        "steps": [step] if row["edited"] else [],
         "models": {role: row[f"{role}_digest"] for role in roles if row[f"{role}_digest"]},
         "run": row["run"],
         "seed": row["seed"],
@@ -129,7 +129,7 @@ def _labels(image_set: ImageSet, split: Split) -> pd.DataFrame:
         table = read_table(path, "labels")
     else:
         return pd.DataFrame({"image_id": split.image_ids.to_pylist()})
-    for column in [*image_set.attributes, *({"edited", "touched", "target_value"} & set(table))]:
+    for column in [*image_set.attributes, *({"edited", "target_value"} & set(table))]:
         table[column] = table[column].astype("boolean").astype("Int8")
     return table
 

@@ -29,10 +29,9 @@ _COLUMNS = (
         "synthetic",
         pa.bool_(),
         "whether the image as it is was not taken by a camera: true for every avatar, every sample of a GAN, and every "
-        "photograph that was edited or touched",
+        "photograph that was edited",
     ),
     ("edited", pa.bool_(), "whether a region was exchanged, so that the image shows another value of an attribute"),
-    ("touched", pa.bool_(), "whether the image passed through the editor with its own region, and shows what it did"),
     ("donor_id", pa.string(), "of an edited image: name of the image that the region was taken from, or its shape"),
     ("target_attribute", pa.string(), "of an edited image: the attribute that the edit aimed at"),
     ("target_value", pa.bool_(), "of an edited image: the value aimed at, which is no ground truth"),
@@ -67,7 +66,7 @@ ATTRIBUTE = (
 )
 #: Those of them that differ from image to image.
 KNOWN = (
-    *("original_id", "edited", "touched", "donor_id"),
+    *("original_id", "edited", "donor_id"),
     *("target_attribute", "target_value", "confirmed_by", "carried_over"),
 )
 FROM_DATA = ("dataset", "held_out")  # sets of images that no GAN has drawn
@@ -155,13 +154,13 @@ class ImageSet:
 
     def _row(self, split: Split, known: dict[str, Any]) -> dict[str, Any]:
         """Return the lineage of an image, from what is known of it."""
-        settings, changed = self.config.rebalance, known["edited"] or known["touched"]
+        settings, edited = self.config.rebalance, known["edited"]
         photograph = self.config.data.reader != "avatars" and split.drawn_by is None
         row = dict.fromkeys(LINEAGE.names) | known
-        row |= {"synthetic": changed or not photograph, "generator_digest": split.drawn_by}
+        row |= {"synthetic": edited or not photograph, "generator_digest": split.drawn_by}
         row |= {"run": self.config.run, "seed": self.config.seed}
-        if changed:
-            region = settings.edit.region_of(known["target_attribute"] or settings.edited[0])
+        if edited:
+            region = settings.edit.region_of(known["target_attribute"])
             row |= {"region": _region_text(region), "editor": settings.edit.editor.kind, "finish": settings.edit.finish}
             row |= {f"{role}_digest": digest for role, digest in self.models.items()}
         return row
@@ -218,7 +217,6 @@ def _labels(path: Path, kind: str, image_ids: pa.ChunkedArray) -> pa.Table:
     """Return what is known of images before their edits, with nulls where nothing is."""
     columns = {name: pa.nulls(len(image_ids), LINEAGE.field(name).type) for name in KNOWN}
     columns |= {"original_id": image_ids, "edited": pa.repeat(False, len(image_ids))}
-    columns["touched"] = columns["edited"]
     if path.exists():
         table = read_arrow(path, kind)
         order = pc.index_in(image_ids, table.column("image_id").combine_chunks())
@@ -228,7 +226,7 @@ def _labels(path: Path, kind: str, image_ids: pa.ChunkedArray) -> pa.Table:
         attributes = [name for name in table.column_names if name not in SCHEMAS[kind].names]
         if clash := set(LINEAGE.names) & set(attributes):
             raise DataError(f"{path}: an attribute is named {min(clash)}, as a column of an export is; rename it")
-        given = [*attributes, *({"edited", "touched"} & set(table.column_names))]
+        given = [*attributes, *({"edited"} & set(table.column_names))]
         columns |= {name: table.column(name) for name in given}
     return pa.table(columns)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline_lib.audit.pages import say_basis
 from pipeline_lib.config import Detectors, Rebalance, Retrain
 from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance.groups import target_gap
 from pipeline_lib.report import tables
-from pipeline_lib.report.certificate import describe_certificate
-from pipeline_lib.report.certificate_samples import describe_samples
 from pipeline_lib.report.figures import rates_figure, save_figure, utility_figure
 from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.report.verdicts import conclude, denied_edits, low_kappas
@@ -97,8 +96,8 @@ def render_page(
         gaps_between={name: groups_text(targets.alone(name)) for name in targets.compared},
         wanted_gaps={name: target_gap(targets.alone(name).targets) for name in targets.compared},
         gaps={name: tables.gap_table(metrics, name, least_agreement) for name in targets.compared},
-        certificate_note=describe_certificate(metrics.certificate.model_dump(mode="json", exclude_unset=True)),
-        samples_note=samples and describe_samples(samples.model_dump(mode="json", exclude_unset=True)),
+        certificate_note=say_basis(metrics.certificate),
+        samples_note=samples and say_basis(samples),
         by_rendering={
             name: gaps for name in targets.edited if (gaps := gaps_by_drawing(metrics.judged_samples, name))
         },

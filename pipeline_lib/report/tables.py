@@ -27,7 +27,6 @@ METHODS = {
     "rebalanced": "rebalanced dataset",
     "rebalanced_confirmed": "rebalanced, edits that the referee confirms",
     "rebalanced_reweighted": "rebalanced, weights",
-    "rebalanced_touched": "rebalanced, all images touched",
     "ideal": "ideal edits",
 }
 

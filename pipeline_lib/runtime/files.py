@@ -12,6 +12,11 @@ from typing import Any
 
 from pipeline_lib.runtime.errors import DataError
 
+_INSTALLED = Path(__file__).parents[1] / "shipped"
+#: Folder of `Snakefile`, `workflow/`, `config/`, `profiles/` and `resources/`: within an installed package, or the
+#: repository.
+SHIPPED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2]
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Data-parallel training in several processes, each with a device and a share of every batch, started by torchrun.
 
-`torchrun --nnodes 2 --nproc-per-node 8 -m pipeline_lib stage train_generator ...` trains on two nodes. Every process
-makes the same draws as a single process and keeps its own rows, so the result is the same up to rounding.
+`torchrun --nnodes 2 --nproc-per-node 8 -m pipeline_lib tools stage train_generator ...` trains on two nodes. Every
+process makes the same draws as a single process and keeps its own rows, so the result is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) 
         SystemExit: they were stopped by a signal, or failed otherwise.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "pipeline_lib", "stage", f"--threads={max(1, threads // processes)}", stage]
+    command += ["-m", "pipeline_lib", "tools", "stage", f"--threads={max(1, threads // processes)}", stage]
     command += [f"{name}={json.dumps(value, default=os.fspath)}" for name, value in values.items()]
     refused: PipelineError | None = None
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -20,8 +20,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from pipeline_lib.audit.labels import digests_of_dataset, read_audit, read_edits
-from pipeline_lib.audit.sheets import write_audit
+from pipeline_lib.audit.labels import digest_of_set, read_sheets
+from pipeline_lib.audit.sheets import Sheet
 from pipeline_lib.config import load_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import write_table
@@ -146,21 +146,22 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     names = [f"image-{number}" for number in range(6)]
     results = tmp_path / "results"
     (results / "labels").mkdir(parents=True)
-    table = pd.DataFrame({"image_id": names, "edited": [True] * 5 + [False], "touched": False})
+    table = pd.DataFrame({"image_id": names, "edited": [True] * 5 + [False]})
     write_table(results / "labels/dataset_rebalanced.parquet", "assembled", table)
     plan = pd.DataFrame({"image_id": table.loc[table["edited"], "image_id"], "target": 0, "attribute": "smiling"})
     write_table(results / "plan/dataset.parquet", "plan", plan.assign(position=range(len(plan)), wanted=True))
     (results / "images/dataset_rebalanced").mkdir(parents=True)
     for path in write_shards(np.zeros((6, 16, 16, 3), np.uint8), names):
         path.rename(results / "images/dataset_rebalanced" / path.name)
-    sheet, _ = write_audit(load_config("config/config.yaml"), results, tmp_path / "sheet", 5, 1)
-    browser.get(sheet.as_uri())
+    config = load_config("config/config.yaml")
+    page, _ = Sheet(config, results, "dataset_rebalanced", 5, 1).write(tmp_path / "sheet")
+    browser.get(page.as_uri())
     keys = browser.find_element(By.TAG_NAME, "body").send_keys
     progress = browser.find_element(By.ID, "progress")
     keys("qw")  # yes, yes
     assert progress.text == "image 2 of 6, 1 labelled"
     keys("as")  # no, no
-    keys(Keys.ENTER)  # of the third it cannot be told
+    keys(Keys.ENTER)  # the third cannot be determined
     keys("qs")
     keys(Keys.BACKSPACE)  # back to the fourth, which is changed
     keys("a")
@@ -169,11 +170,11 @@ def test_an_audit_is_done_by_keyboard_and_saved(browser, tmp_path, write_shards)
     browser.find_element(By.ID, "save").click()
     saved = tmp_path / "audit-avatars-1.csv"
     until(browser, saved.exists)
-    digests_of_images = digests_of_dataset(shards_in(results / "images/dataset_rebalanced"))
-    found = read_audit(saved, set(names), ["smiling", "long_hair"], digests_of_images)
+    (sheet,) = read_sheets([saved], "dataset_rebalanced", set(names), ["smiling", "long_hair"])
+    assert set(sheet.digests) == {digest_of_set("dataset_rebalanced", shards_in(results / "images/dataset_rebalanced"))}
+    found = sheet.labels
     assert found["smiling"].dropna().tolist().count(True) == 1
-    digests = {load_config("config/config.yaml").rebalance.edits_digest("smiling"): "smiling"}
-    edits, edited = read_edits(saved, set(names), ["smiling", "long_hair"], digests)
+    edits, edited = sheet.of_edits({config.rebalance.edits_digest("smiling"): "smiling"})
     assert set(edited) == {"smiling"}
     assert 0 < len(edits) <= len(found)
     assert len(found.dropna()) == 3

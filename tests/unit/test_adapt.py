@@ -47,9 +47,9 @@ def test_the_command_writes_weights_and_a_picture(tmp_path, capsys):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)).save(tmp_path / "me.png")
     weights = [str(FOLDER / f"{name}.safetensors") for name in ("encoder", "generator")]
     target = tmp_path / "mine.safetensors"
-    assert main(["adapt", *weights, str(tmp_path / "me.png"), str(target), "--steps", "2"]) == 0
+    assert main(["tools", "adapt", *weights, str(tmp_path / "me.png"), str(target), "--steps", "2"]) == 0
     assert read_header(target)["adapted_to"] == "me.png"
     assert not load_weights(target).conv1.weight.equal(load_weights(weights[0]).conv1.weight)
     assert Image.open(tmp_path / "mine.png").size[0] == 3 * 64
-    assert main(["adapt", *weights, str(tmp_path / "nobody.png"), str(target)]) == 2
+    assert main(["tools", "adapt", *weights, str(tmp_path / "nobody.png"), str(target)]) == 2
     assert "nobody.png: no file" in capsys.readouterr().err

@@ -16,7 +16,6 @@ COUNT = 2 * ROWS_PER_GROUP + 10
 NAMES = [f"avatar-{number:08d}" for number in range(COUNT)]
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
 EDITED = [3, 600, 601, COUNT - 1]
-TOUCHED = PIXELS ^ 1
 COMPOSITES = 255 - PIXELS[EDITED]
 TRUTH = pd.DataFrame({"image_id": NAMES, "split": "train", "smiling": np.arange(COUNT) % 2 == 0, "hat": True})
 TRUTH = TRUTH.assign(mouth_open=np.arange(COUNT) % 3 == 0)
@@ -25,7 +24,7 @@ TRUTH = TRUTH.assign(mouth_open=np.arange(COUNT) % 3 == 0)
 SETTINGS = Rebalance(targets=[RateRule(where={"hat": value}, attribute="smiling", rate=0.5) for value in (True, False)])
 
 
-def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=(), plan=None, settings=SETTINGS):
+def assemble(folder, write_shards, *, with_truth, names=None, shards=2, plan=None, settings=SETTINGS):
     if plan is None:
         plan = pd.DataFrame({"image_id": [NAMES[i] for i in EDITED], "position": EDITED, "target": np.int16(0)})
         plan = plan.assign(attribute="smiling", wanted=True)
@@ -37,7 +36,6 @@ def assemble(folder, write_shards, *, with_truth, names=None, shards=2, touched=
     assemble_rebalanced(
         images=write_shards(PIXELS, NAMES, "dataset", shards),
         composites=write_shards(COMPOSITES, names or [NAMES[position] for position in EDITED], "composites", 3),
-        touched=[write_shards(TOUCHED[touched], [NAMES[i] for i in touched], "touched")[0]] if touched else [],
         plan=folder / "plan.parquet",
         truth=truth,
         settings=settings,
@@ -98,19 +96,6 @@ def test_where_nothing_is_known_nothing_is_claimed(tmp_path, write_shards):
 def test_a_composite_of_a_stranger_is_refused(tmp_path, write_shards):
     with pytest.raises(DataError, match=r"composites of images that are not in .*plan\.parquet, such as stranger"):
         assemble(tmp_path, write_shards, with_truth=False, names=["stranger", *(NAMES[i] for i in EDITED[1:])])
-
-
-def test_images_that_were_touched_replace_the_others_but_no_edit(tmp_path, write_shards):
-    every = list(range(COUNT - 1, 4, -1))
-    rebalanced, labels = assemble(tmp_path, write_shards, with_truth=True, touched=every)
-    _, pixels = read_shards(rebalanced)
-    np.testing.assert_array_equal(pixels[EDITED], COMPOSITES)
-    only = sorted(set(every) - set(EDITED))
-    np.testing.assert_array_equal(pixels[only], TOUCHED[only])
-    np.testing.assert_array_equal(pixels[[0, 1, 2, 4]], PIXELS[[0, 1, 2, 4]])
-    assert np.flatnonzero(labels["touched"]).tolist() == only
-    assert np.flatnonzero(labels["edited"]).tolist() == EDITED
-    assert labels.loc[only, "smiling"].astype(bool).tolist() == TRUTH.loc[only, "smiling"].tolist()
 
 
 def test_a_spare_composite_is_used_only_where_an_edit_failed(tmp_path, write_shards):

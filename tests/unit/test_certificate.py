@@ -1,18 +1,25 @@
-"""A target is certified by the labels of unedited images and the truth or an audit of edited ones."""
+"""Targets are certified by labels of unedited images, and the truth or labels by eye of edited ones and of samples."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
-from pipeline_lib.audit.certificate import _check_labels, certify_targets
-from pipeline_lib.audit.labels import agreement_of_audits, check_different, check_fresh, combine_audits, read_audit
+from pipeline_lib.audit.certificate import (
+    DatasetCertificate,
+    FoundInSamples,
+    SamplesCertificate,
+    _check_labels,
+    certify_samples,
+    certify_targets,
+)
+from pipeline_lib.audit.estimate import Interval
+from pipeline_lib.audit.labels import digest_of_set, sealed_name
+from pipeline_lib.audit.pages import say_basis, say_targets
 from pipeline_lib.config import Certify, Rebalance, parse_config
-from pipeline_lib.data.shards import digest_of_images
+from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.report.certificate import describe_certificate, say_certificate
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json, write_json
 
@@ -21,6 +28,22 @@ TARGETS = Rebalance(
 )
 ATTRIBUTES = ["long_hair", "smiling"]
 COUNT = 400  # images of each group; of those with long hair, 120 lose a smile, and 120 of the others get one
+SAMPLES = 8000
+#: Shares of the samples that smile, by group, and the share of smiles that the referee denies where hair is long.
+RATES, DENIED = (0.5, 0.3), 0.1
+
+
+def write_sheets(folder, rows, image_set, digest, edit="", differing=0):
+    """Write a CSV of answers as text, and a second that answers otherwise on some smiles; returns the paths."""
+    sheets = [rows.assign(image_set=image_set, digest=digest, edit=edit)]
+    if differing:
+        places = np.flatnonzero(rows["smiling"] == "0")[:differing]
+        sheets.append(sheets[0].copy())
+        sheets[1].iloc[places, sheets[1].columns.get_loc("smiling")] = "1"
+    paths = [folder / f"{name}.csv" for name, _ in zip(("audit", "second"), sheets, strict=False)]
+    for path, sheet in zip(paths, sheets, strict=True):
+        sheet.to_csv(path, index=False)
+    return paths
 
 
 @pytest.fixture
@@ -37,23 +60,11 @@ def certify(tmp_path, write_shards):
     )
     write_table(tmp_path / "plan.parquet", "plan", plan)
     write_table(tmp_path / "labels.parquet", "labels", labels.assign(split="train"))
-    assembled = labels.assign(edited=edited, touched=False).astype(dict.fromkeys(ATTRIBUTES, "boolean"))
-    assembled.loc[edited, ATTRIBUTES] = pd.NA
-    write_table(tmp_path / "assembled.parquet", "assembled", assembled)
-
+    unedited = labels.assign(edited=edited).astype(dict.fromkeys(ATTRIBUTES, "boolean"))
+    unedited.loc[edited, ATTRIBUTES] = pd.NA
     shards = write_shards(np.zeros((2 * COUNT, 4, 4, 3), np.uint8), names)
 
-    def run(
-        failed=0,
-        audited=None,
-        by_truth=None,
-        labelled=True,
-        tolerance=0.03,
-        touched=False,
-        unclear=0,
-        differing=0,
-        groups_known=False,
-    ):
+    def run(failed=0, audited=0, by_truth=None, assembled=unedited, tolerance=0.03, unclear=None, differing=0):
         true = labels.assign(smiling=np.where(edited, ~smiling, smiling), split="train")
         true.loc[np.array(places)[:failed], "smiling"] = True  # these kept their smile
         given = {"truth": [], "checked": [], "audit": []}
@@ -64,18 +75,11 @@ def certify(tmp_path, write_shards):
         if audited:
             drawn = np.random.default_rng(0).choice(places, audited, replace=False)
             sheet = true.loc[drawn, ["image_id", *ATTRIBUTES]].replace({True: "1", False: "0"})
-            sheet.iloc[:unclear, 2 if groups_known else 1 :] = "?"
-            sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "audit.csv", index=False)
-            given["audit"] = [tmp_path / "audit.csv"]
-            if differing:
-                places_of = np.flatnonzero(sheet["smiling"] == "0")[:differing]
-                sheet.iloc[places_of, sheet.columns.get_loc("smiling")] = "1"
-                sheet.assign(dataset=digest_of_images(shards)).to_csv(tmp_path / "second.csv", index=False)
-                given["audit"].append(tmp_path / "second.csv")
-        if not labelled:
-            write_table(tmp_path / "assembled.parquet", "assembled", assembled[["image_id", "edited", "touched"]])
-        if touched:
-            write_table(tmp_path / "assembled.parquet", "assembled", assembled.assign(touched=~edited))
+            for column, count in (unclear or {}).items():
+                sheet.iloc[:count, sheet.columns.get_loc(column)] = "?"
+            digest = digest_of_set("dataset_rebalanced", shards)
+            given["audit"] = write_sheets(tmp_path, sheet, "dataset_rebalanced", digest, "x", differing)
+        write_table(tmp_path / "assembled.parquet", "assembled", assembled)
         certify_targets(
             rebalanced=shards,
             labels=tmp_path / "labels.parquet",
@@ -88,184 +92,216 @@ def certify(tmp_path, write_shards):
             seed=0,
             certificate=tmp_path / "certificate.json",
         )
-        return read_json(tmp_path / "certificate.json")
+        return DatasetCertificate.model_validate(read_json(tmp_path / "certificate.json"))
 
+    run.unedited = unedited
     return run
 
 
 def test_where_the_truth_is_known_there_is_no_doubt(certify):
     found = certify(failed=6, by_truth=True)
-    first, second = found["targets"]
-    assert (found["source"], first["group"], first["edited"], first["audited"]) == ("truth", "long_hair", 120, 120)
-    assert first["rate"] == {"value": 0.515, "ci": [0.515, 0.515]}  # 200 of 400, and 6 whose edit failed
-    assert second["rate"]["value"] == 0.5
-    assert [target["verdict"] for target in found["targets"]] == ["met", "met"]
+    first, second = found.targets
+    assert (found.source, first.group, first.edited, first.audited) == ("truth", "long_hair", 120, 120)
+    assert first.rate == Interval(value=0.515, ci=(0.515, 0.515))  # 200 of 400, and 6 whose edit failed
+    assert second.rate.value == 0.5
+    assert first.verdict == second.verdict == "met"
     asked = "Of images with “long hair”, 50.0 % were to have “smiling”, give or take 3 points."
-    assert say_certificate(found)[0] == f"{asked} 51.5 % do. The target is met."
-    assert "No detector takes part" in describe_certificate(found)
-
-
-def test_a_target_that_was_missed_is_said_to_be(certify):
-    assert [target["verdict"] for target in certify(failed=40, by_truth=True)["targets"]] == ["missed", "met"]
+    assert say_targets(found)[0] == f"{asked} 51.5 % do. The target is met."
+    assert [target.verdict for target in certify(failed=40, by_truth=True).targets] == ["missed", "met"]
+    apart = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
+    assert [target.verdict for target in apart.targets] == ["missed", "met"]
 
 
 def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify):
     found = certify()
-    assert [target["verdict"] for target in found["targets"]] == ["not enough evidence"] * 2
-    assert 10 < found["targets"][0]["labels_needed"] <= 240
-    assert "labels of edited images are likely to be enough; there are 0." in say_certificate(found)[0]
+    assert [target.verdict for target in found.targets] == ["not enough evidence"] * 2
+    assert 10 < found.targets[0].labels_needed <= 240
+    assert "labels of edited images are likely to be enough; there are 0." in say_targets(found)[0]
+    unchecked = certify(by_truth=False)  # a truth that is wrong about known edits
+    assert (unchecked.source, unchecked.targets[0].verdict) == (None, "not enough evidence")
 
 
 def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
     found = certify(failed=12, audited=150)
-    first = found["targets"][0]
-    low, high = first["rate"]["ci"]
-    assert low < 0.53 < high
-    assert (found["source"], first["labels_there"]) == ("audit", 150)
-    assert certify(audited=200)["targets"][0]["verdict"] == "met"
-    assert certify(by_truth=True, audited=200)["source"] == "audit"  # it was made to be used
+    first = found.targets[0]
+    assert first.rate.estimate.low < 0.53 < first.rate.estimate.high
+    assert (found.source, first.labels_there) == ("audit", 150)
+    assert certify(audited=200).targets[0].verdict == "met"
+    assert certify(by_truth=True, audited=200).source == "audit"  # it was made to be used
 
 
-def test_edits_of_which_nobody_can_tell_what_they_show_widen_the_interval_and_leave_the_rate(certify):
-    sure, unsure = certify(audited=200, failed=12), certify(audited=200, failed=12, unclear=40)
-    (low, high), (lower, higher) = (found["targets"][0]["rate"]["ci"] for found in (sure, unsure))
-    assert (lower < low) & (higher > high + 0.02)
-    assert unsure["targets"][0]["rate"]["value"] == pytest.approx(sure["targets"][0]["rate"]["value"], abs=0.01)
-    assert (sure["unclear"], unsure["unclear"]) == (0, 40)
-    assert "Of 40 audited edits it could not be told what they show." in describe_certificate(unsure)
-    assert "could not be told" not in describe_certificate(sure)
+def test_edits_that_could_not_be_determined_widen_the_interval_and_leave_the_rate(certify):
+    sure, unsure = (certify(audited=200, failed=12, unclear=dict.fromkeys(ATTRIBUTES, count)) for count in (0, 40))
+    rates = [found.targets[0].rate for found in (sure, unsure)]
+    assert rates[1].estimate.low < rates[0].estimate.low and rates[1].estimate.high > rates[0].estimate.high + 0.02
+    assert rates[1].value == pytest.approx(rates[0].value, abs=0.01)
+    assert (sure.unclear, unsure.unclear) == (0, 40)
+    assert "40 audited edits could not be determined." in say_basis(unsure)
+    # if all of 240 edits are audited, and of 60 only the group is known, the rate of that group is open by as much
+    limits = [target.rate for target in certify(audited=240, unclear={"smiling": 60}).targets]
+    assert sum(rate.estimate.high - rate.estimate.low for rate in limits) == pytest.approx(60 / COUNT)
 
 
-def test_an_edit_counts_though_something_else_could_not_be_told(certify):
-    """If all of 240 edits are audited, and of 60 only the group is known, the rate of that group is open by as much."""
-    found = certify(audited=240, unclear=60, groups_known=True)
-    limits = [target["rate"]["ci"] for target in found["targets"]]
-    assert sum(high - low for low, high in limits) == pytest.approx(60 / COUNT)
-
-
-def test_a_truth_that_is_wrong_about_known_edits_does_not_count(certify):
-    found = certify(by_truth=False)
-    assert (found["source"], found["targets"][0]["verdict"]) == (None, "not enough evidence")
-
-
-def test_unedited_images_that_the_editor_touched_are_not_what_their_labels_say(certify):
-    found = certify(by_truth=True, touched=True)
-    assert found["targets"][0]["rate"] is None
-    assert "The editor has touched the unedited images too" in say_certificate(found)[0]
-
-
-def test_a_dataset_without_labels_has_no_certificate(certify):
-    found = certify(labelled=False)
-    assert found["targets"][0]["rate"] is None
-    assert "The dataset has no labels of these attributes." in say_certificate(found)[0]
-
-
-def test_every_target_can_have_its_own_tolerance(certify):
-    found = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
-    assert [target["verdict"] for target in found["targets"]] == ["missed", "met"]
-    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "edit": {"editor": "poisson"}}
-    with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):
-        parse_config({"rebalance": rebalance, "retrain": None, "certify": {"tolerance": [0.1]}})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("image_id,dataset,smiling\na,x,1", "no column `long_hair`; it has image_id, dataset, smiling"),
-        ("image_id,dataset,smiling,long_hair\na,x,1,1\na,x,0,1", "a has two rows with different labels; keep one"),
-        ("image_id,dataset,smiling,long_hair\na,x,1,1\nz,x,0,1", "z is no image of this run's rebalanced dataset"),
-        ("image_id,dataset,smiling,long_hair\na,x,1,1\nb,x,,1", "b has `` for `smiling`; 1, 0 or \\? is needed"),
-        ("image_id,dataset,smiling,long_hair\na,x,1,maybe", "a has `maybe` for `long_hair`"),
-        ("image_id,dataset,smiling,long_hair\na,y,1,1", "an audit of other images, since the rebalanced dataset has"),
-    ],
-)
-def test_an_audit_that_cannot_be_used_is_named(text, message, tmp_path):
-    (tmp_path / "audit.csv").write_text(text)
-    with pytest.raises(DataError, match=message) as refused:
-        read_audit(tmp_path / "audit.csv", {"a", "b"}, ["smiling", "long_hair"], ["x"])
-    assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
-
-
-def sheet_of(labels):
-    return pd.DataFrame({"smiling": pd.array(list(labels.values()), "boolean")}, index=list(labels))
-
-
-def test_where_two_people_differ_it_cannot_be_told_what_an_image_shows():
-    one, other = sheet_of({"a": True, "b": False, "c": None}), sheet_of({"b": True, "a": True, "c": None, "d": False})
-    combined = combine_audits([one, other])["smiling"]
-    assert list(combined.index) == ["a", "b", "c", "d"]
-    assert combined.dropna().to_dict() == {"a": True, "d": False}
-    assert combine_audits([one]).equals(one)
-
-
-def test_agreement_of_two_people_is_cohens_kappa():
-    random = np.random.default_rng(0)
-    answers = random.random(200) < 0.7
-    others = np.where(random.random(200) < 0.85, answers, ~answers)
-    one, other = (sheet_of(dict(zip(range(200), map(bool, found), strict=True))) for found in (answers, others))
-    found = agreement_of_audits({"a.csv": one, "b.csv": other.sample(frac=1, random_state=0)})[0]
-    assert (found["images"], found["agree"]) == (200, int((answers == others).sum()))
-    assert (found["files"], found["attribute"]) == (["a.csv", "b.csv"], "smiling")
-    assert found["kappa"] == pytest.approx(cohen_kappa_score(answers, others))
-    assert agreement_of_audits({"a.csv": one}) == []
-    assert agreement_of_audits({"a.csv": one, "b.csv": sheet_of({"z": True})}) == []
-    same = sheet_of({"a": True, "b": True})
-    assert agreement_of_audits({"a.csv": same, "b.csv": same})[0]["kappa"] is None  # chance alone would agree as well
-    unsure = sheet_of({"a": True, "b": None, "c": False, "d": None})
-    other = sheet_of({"a": True, "b": None, "c": None, "d": False})
-    kappa = cohen_kappa_score(["yes", "?", "no", "?"], ["yes", "?", "?", "no"])
-    assert agreement_of_audits({"a.csv": unsure, "b.csv": other})[0]["kappa"] == pytest.approx(kappa)
-    assert len(agreement_of_audits({"a.csv": one, "b.csv": one, "c.csv": one})) == 3
+def test_unedited_images_without_labels_give_no_rate(certify):
+    found = certify(by_truth=True, assembled=certify.unedited[["image_id", "edited"]])
+    assert found.targets[0].rate is None
+    assert "The dataset has no labels of these attributes." in say_targets(found)[0]
 
 
 def test_a_second_opinion_is_counted_and_said(certify):
-    found = certify(audited=200, differing=20)
-    alone = certify(audited=200)
-    (low, high), (lower, higher) = (certified["targets"][0]["rate"]["ci"] for certified in (alone, found))
-    assert (lower <= low) & (higher > high + 0.01)  # 20 edits to no smile
-    assert next(pair for pair in found["agreement"] if pair["attribute"] == "smiling")["agree"] == 180
+    found, alone = certify(audited=200, differing=20), certify(audited=200)
+    rates = [certified.targets[0].rate.estimate for certified in (alone, found)]
+    assert rates[1].low <= rates[0].low and rates[1].high > rates[0].high + 0.01  # 20 edits to no smile
+    assert next(pair for pair in found.agreement if pair.attribute == "smiling").agree == 180
     said = "audit.csv and second.csv agree on “smiling” in 180 of 200 images (Cohen's kappa 0."
-    assert said in describe_certificate(found)
-    assert "kappa" not in describe_certificate(alone)
+    assert said in say_basis(found)
+    assert "kappa" not in say_basis(alone)
 
 
 def test_what_two_people_differ_on_does_not_vanish_from_the_check_of_the_labels():
     kept = pd.DataFrame({"image_id": list("abcd"), "smiling": True})
-    known = sheet_of({"a": True, "b": None, "c": False})
+    known = pd.DataFrame({"smiling": pd.array([True, None, False], "boolean")}, index=list("abc"))
     assert _check_labels(kept, known, TARGETS.targets) == {"audited": 3, "agree": 1, "unclear": 1}
 
 
-def test_the_same_labels_twice_are_refused(tmp_path):
-    for name in ("one.csv", "two.csv"):
-        (tmp_path / name).write_text("image_id,dataset,smiling\na,x,1\n")
-    with pytest.raises(DataError, match=r"two.csv: the same labels as in .*one.csv; name each file"):
-        check_different([tmp_path / "one.csv", tmp_path / "two.csv"])
-
-
-def test_labels_that_the_edits_were_planned_by_cannot_certify_them(tmp_path):
-    for name, rows in {
-        "plan.csv": "a,x,1\nb,x,0\n",
-        "again.csv": "b,y,1\na,y,1\n",
-        "fresh.csv": "a,y,1\nc,y,1\n",
-    }.items():
-        (tmp_path / name).write_text(f"image_id,dataset,smiling\n{rows}")
-    plan, again, fresh = (tmp_path / f"{name}.csv" for name in ("plan", "again", "fresh"))
-    check_fresh([fresh], [plan])  # drawn anew, though one image is on both
-    for used in (plan, again):
-        with pytest.raises(DataError, match=rf"{used.name}: the images of .*plan.csv, by which the edits were planned"):
-            check_fresh([fresh, used], [plan])
-
-
-def test_every_file_of_an_audit_is_looked_for(tmp_path):
+def test_the_config_names_tolerances_and_labels_that_fit(tmp_path):
     (tmp_path / "one.csv").write_text("")
-    files = [str(tmp_path / name) for name in ("one.csv", "two.csv")]
-    rebalance = {"targets": [target.model_dump() for target in TARGETS.targets], "edit": {"editor": "poisson"}}
+    rest = {
+        "rebalance": {
+            "targets": [target.model_dump() for target in TARGETS.targets],
+            "edit": {"editor": "poisson"},
+        },
+        "retrain": None,
+    }
+    with pytest.raises(ConfigError, match=r"`certify.tolerance` has 1 entries for 2 targets; give one for each"):
+        parse_config(rest | {"certify": {"tolerance": [0.1]}})
     with pytest.raises(ConfigError, match=r"`certify.labels.1`: no file .*two.csv"):
-        parse_config({"rebalance": rebalance, "retrain": None, "certify": {"labels": files}})
+        parse_config(rest | {"certify": {"labels": [str(tmp_path / name) for name in ("one.csv", "two.csv")]}})
 
 
-def test_labels_of_an_audit_may_be_written_in_several_ways_and_twice(tmp_path):
-    (tmp_path / "audit.csv").write_text("image_id,dataset,smiling\na,x,1\nb,x, No\nc,x,TRUE\na,x,1\nd,x,?\n")
-    found = read_audit(tmp_path / "audit.csv", {"a", "b", "c", "d"}, ["smiling"], ["x"])["smiling"]
-    assert found.dropna().tolist() == [True, False, True]
-    assert found.isna().tolist() == [False, False, False, True]
+# Samples of the retrained GAN
+
+
+@pytest.fixture
+def certify_gan(tmp_path):
+    """Return a function that certifies samples of which some are labelled."""
+    random = np.random.default_rng(0)
+    names = {name: [f"{name}-{number:08d}" for number in range(SAMPLES)] for name in ("retrained", "control")}
+    long_hair = random.random(SAMPLES) < 0.5
+    smiling = random.random(SAMPLES) < np.where(long_hair, *RATES)
+    said = smiling & ~(long_hair & (random.random(SAMPLES) < DENIED))
+    for name, found in names.items():
+        scores = pd.DataFrame({"image_id": found, "long_hair": long_hair, "smiling": said})
+        write_table(tmp_path / f"{name}.parquet", "scores", scores.astype(dict.fromkeys(ATTRIBUTES, "float32")))
+    with shard_writer(tmp_path / "0.parquet", 4) as writer:
+        writer.add(names["retrained"][:1], np.zeros((1, 4, 4, 3), np.uint8))
+    digest = digest_of_set("retrained", [tmp_path / "0.parquet"])
+    truth = pd.DataFrame({"long_hair": long_hair, "smiling": smiling}).astype(int)
+
+    def run(labels=0, controls=0, unclear=0, differing=0, tolerance=0.03, image_set="retrained"):
+        audit = []
+        if labels or controls:
+            drawn = np.random.default_rng(1).permutation(SAMPLES)
+            sheet = truth.iloc[drawn[: labels + controls]].astype(str)
+            of = names["retrained"], names["control"]
+            called = [sealed_name(of[place >= labels][number]) for place, number in enumerate(sheet.index)]
+            sheet.iloc[:unclear] = "?"
+            audit = write_sheets(tmp_path, sheet.assign(image_id=called), image_set, digest, differing=differing)
+        certify_samples(
+            retrained=tmp_path / "retrained.parquet",
+            control=tmp_path / "control.parquet",
+            images=[tmp_path / "0.parquet"],
+            audit=audit,
+            targets=TARGETS,
+            settings=Certify(tolerance=tolerance),
+            confidence=0.95,
+            seed=0,
+            certificate=tmp_path / "certificate.json",
+        )
+        return SamplesCertificate.model_validate(read_json(tmp_path / "certificate.json"))
+
+    run.rates = [smiling[long_hair == value].mean() for value in (True, False)]
+    return run
+
+
+def test_labels_correct_a_referee_that_is_wrong_about_one_group(certify_gan):
+    found = certify_gan(labels=1500, controls=300, tolerance=0.05)
+    assert (found.source, found.labels, found.samples) == ("audit", 1500, SAMPLES)
+    for target, rate, believed, right in zip(found.targets, certify_gan.rates, (0.45, 0.3), (0.975, 1), strict=True):
+        assert target.by_referee.value == pytest.approx(believed, abs=0.02)
+        assert target.rate.estimate.low < rate < target.rate.estimate.high
+        assert target.rate.value == pytest.approx(rate, abs=0.015)
+        assert target.told == 1500
+        assert target.agree / 1500 == pytest.approx(right, abs=0.01)
+    assert [target.verdict for target in found.targets] == ["met", "missed"]
+    first, second = (target.errors for target in found.targets)
+    assert first["with"].wrong / first["with"].n == pytest.approx(DENIED, abs=0.03)
+    assert first["without"].wrong == second["with"].wrong == second["without"].wrong == 0
+    assert sum(of_value.n for of_group in (first, second) for of_value in of_group.values()) == 1500
+    said = say_targets(found)[0]
+    assert said.startswith("Of the retrained GAN's samples with “long hair”, 50.0 % were to have “smiling”, give or")
+    assert f"of {first['with'].n} that show it, and saw it in 0 of {first['without'].n} that do not." in said
+    assert say_basis(found).startswith("1,500 of 8,000 samples were labelled by eye.")
+
+
+def test_without_labels_nothing_is_certain_and_the_command_that_draws_enough_is_said(certify_gan):
+    found = certify_gan()
+    assert found.source is None
+    assert [(target.rate, target.verdict) for target in found.targets] == [(None, "not enough evidence")] * 2
+    first, second = say_targets(found)
+    believed = f"{100 * found.targets[0].by_referee.value:.1f} %"
+    assert f"The referee, a detector, believes that {believed} do. There is not enough evidence to tell" in first
+    needed = [target.labels_needed for target in found.targets]
+    assert f"About {needed[1]:,} labels of samples are likely to be enough." in second
+    known = max(count for count in needed if count is not None)
+    assert f"audit sheets --config YOUR_CONFIG.yaml --set retrained --count {known}`" in say_basis(found)
+    of_edits = certify_gan(labels=20, image_set="dataset_rebalanced")  # a CSV that is of the other population
+    assert of_edits.labels == 0
+
+
+def test_too_few_labels_are_not_enough_and_the_page_says_how_many_would_be(certify_gan):
+    found = certify_gan(labels=150, tolerance=0.06)
+    first = found.targets[0]
+    assert first.verdict == "not enough evidence" and first.labels_needed > 150
+    assert f"About {first.labels_needed:,} labels of samples are likely to be enough; there are 150." in say_targets(
+        found
+    )[0].replace(", if the GAN makes 80,000 samples instead of 8,000 (`retrain.samples`)", "")
+
+
+def test_what_needs_more_samples_says_so():
+    target = FoundInSamples(
+        group="all", attribute="smiling", target=0.5, tolerance=0.03, told=0, agree=0, rate=None, errors={},
+        by_referee=Interval(value=0.5, ci=(0.47, 0.53)), verdict="not enough evidence", labels_needed=964,
+        samples_needed=20_000,
+    )  # fmt: skip
+
+    def said(**changed):
+        changed = target.model_copy(update=changed)
+        return say_targets(
+            SamplesCertificate(
+                source=None, confidence=0.95, samples=2000, labels=0, targets=[changed], assumed_errors=0.02
+            )
+        )[0]
+
+    assert said().startswith("Of the retrained GAN's samples, 50.0 % were to")
+    assert "enough, if the GAN makes 20,000 samples instead of 2,000 (`retrain.samples`)." in said()
+    assert "Not even labels of all of 20,000 samples are likely to be enough." in said(labels_needed=None)
+
+
+def test_samples_that_could_not_be_determined_widen_the_interval(certify_gan):
+    clear, unclear = (certify_gan(labels=1500, unclear=count) for count in (0, 60))
+    widths = [found.targets[0].rate.estimate.high - found.targets[0].rate.estimate.low for found in (clear, unclear)]
+    assert widths[1] > widths[0] + 0.02
+    assert unclear.unclear == 60
+    assert certify_gan(labels=400, differing=20).unclear == 20
+
+
+def test_labels_of_the_control_alone_are_no_labels_of_the_retrained_gan(certify_gan):
+    assert certify_gan(controls=5).targets[0].rate is None
+
+
+def test_labels_of_other_samples_are_refused(certify_gan, tmp_path):
+    with shard_writer(tmp_path / "0.parquet", 4) as writer:
+        writer.add(["retrained-00000000"], np.ones((1, 4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match=r"audit.csv: an audit of other images, since the retrained GAN has changed"):
+        certify_gan(labels=20)

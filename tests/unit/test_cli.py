@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -45,54 +44,8 @@ def test_check_refuses_a_wrong_key_in_one_line(capsys, tmp_path):
     assert message.startswith(f"ConfigError: {wrong}: {said}")
 
 
-@pytest.fixture
-def spiked(tmp_path, monkeypatch):
-    """A config that leaves a file behind when its expression is run, in a folder where Snakemake may not be started."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: pytest.fail("Snakemake was started"))
-    config = tmp_path / "spiked.yaml"
-    config.write_text(f"__use_yte__: true\nrun: ?open({str(tmp_path / 'executed')!r}, 'w').name\n")
-    yield config
-    assert not (tmp_path / "executed").exists()
-
-
-def test_check_refuses_a_config_that_holds_code_without_running_it(capsys, spiked):
-    message = refusal(capsys, "check", str(spiked))
-    assert message.startswith(f"ConfigError: {spiked}: `__use_yte__` would have Snakemake run the file's expressions")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--configfile", "spiked.yaml"],
-        ["--configfile=spiked.yaml"],
-        ["--configfiles", "spiked.yaml", "--cores", "1"],
-        ["--cores", "1", "-n", "all", "--configfile", str(TOY), "spiked.yaml"],
-        ["--profile", "profile.yaml"],
-    ],
-)
-def test_run_refuses_a_config_that_holds_code_without_running_it(capsys, spiked, arguments):
-    Path("profile.yaml").write_text("configfile: spiked.yaml\n")
-    assert refusal(capsys, "run", *arguments).startswith("ConfigError: spiked.yaml: `__use_yte__` would have")
-
-
-@pytest.mark.parametrize("directory", [".", "elsewhere"])
-def test_run_refuses_a_default_config_that_holds_code(capsys, spiked, directory):
-    default = Path(directory) / "config/config.yaml"
-    default.parent.mkdir(parents=True)
-    spiked.rename(default)
-    assert refusal(capsys, "run", "--directory", directory).startswith(f"ConfigError: {default}: `__use_yte__`")
-
-
-def test_run_passes_on_what_snakemake_says_of_its_options(capsys, spiked):
-    with pytest.raises(SystemExit) as caught:
-        main(["run", "--configf", "spiked.yaml", "--no-such-option"])
-    assert caught.value.code == 2
-    assert "error: " in capsys.readouterr().err
-
-
 def test_a_stage_without_values_says_what_it_takes(capsys):
-    assert main(["stage", "sample_generator"]) == 0
+    assert main(["tools", "stage", "sample_generator"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Sample a generator")
     assert "generator: 'Path'" in printed or "generator: Path" in printed
@@ -101,8 +54,10 @@ def test_a_stage_without_values_says_what_it_takes(capsys):
 def test_import_makes_a_weight_file_of_published_weights(capsys, tmp_path):
     source, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
     torch.save({"state_dict": ResNetEncoder((4,), width=2).state_dict()}, source)
-    assert "whose first strides depend on the resolution" in refusal(capsys, "import", str(source), str(target))
-    assert main(["import", str(source), str(target), "--resolution", "64"]) == 0
+    assert "whose first strides depend on the resolution" in refusal(
+        capsys, "tools", "import", str(source), str(target)
+    )
+    assert main(["tools", "import", str(source), str(target), "--resolution", "64"]) == 0
     assert capsys.readouterr().out.startswith(f"{target}: resnet-encoder")
     header = read_header(target)
     assert header["imported_from"] == "a.pth"
@@ -112,7 +67,7 @@ def test_import_makes_a_weight_file_of_published_weights(capsys, tmp_path):
 def test_import_names_a_damaged_file_in_one_line(capsys, tmp_path):
     source = tmp_path / "a.safetensors"
     source.write_bytes(b"\xff" * 64)
-    message = refusal(capsys, "import", str(source), str(tmp_path / "b.safetensors"))
+    message = refusal(capsys, "tools", "import", str(source), str(tmp_path / "b.safetensors"))
     assert message.startswith(f"WeightsError: {source}: not a readable weight file")
 
 
@@ -133,26 +88,31 @@ def test_a_stage_takes_paths_text_and_json(tmp_path):
         f"summary={tmp_path / 'plan.json'}",
         f"edits={tmp_path / 'edits.json'}",
     ]
-    assert main(["stage", "evaluate_edits", *arguments]) == 0
+    assert main(["tools", "stage", "evaluate_edits", *arguments]) == 0
     assert read_json(tmp_path / "edits.json")["planned"] == 0
 
 
+STAGE = ("tools", "stage", "evaluate_edits")
+
+
 def test_a_stage_names_the_value_that_is_missing_or_misspelt(capsys):
-    assert "no value for `plan`" in refusal(capsys, "stage", "evaluate_edits", "candidates=a.parquet")
-    assert "takes no `plans`; did you mean `plan`?" in refusal(capsys, "stage", "evaluate_edits", "plans=a.parquet")
-    assert "`candidates`: write every value as NAME=VALUE" in refusal(capsys, "stage", "evaluate_edits", "candidates")
+    assert "no value for `plan`" in refusal(capsys, *STAGE, "candidates=a.parquet")
+    assert "takes no `plans`; did you mean `plan`?" in refusal(capsys, *STAGE, "plans=a.parquet")
+    assert "`candidates`: write every value as NAME=VALUE" in refusal(
+        capsys, "tools", "stage", "evaluate_edits", "candidates"
+    )
 
 
 def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):
     paths = ("candidates", "plan", "referee_scores", "scores_before", "summary", "edits")
     values = [f"{name}={tmp_path / name}" for name in paths] + [f"settings={json.dumps({'targets': TARGETS})}"]
-    message = refusal(capsys, "stage", "evaluate_edits", *values)
+    message = refusal(capsys, "tools", "stage", "evaluate_edits", *values)
     assert message.startswith(f"DataError: {tmp_path / 'candidates'}: no such table")
 
 
 def test_an_unknown_command_is_refused():
     with pytest.raises(SystemExit) as caught:
-        main(["stage", "sing"])
+        main(["tools", "stage", "sing"])
     assert caught.value.code == 2
 
 
@@ -166,25 +126,12 @@ def test_what_a_run_has_trained_so_far_is_shipped_in_half_precision(capsys, tmp_
     models = tmp_path / "results/models"
     (models / "source").mkdir(parents=True)
     shutil.copy(networks.generator, models / "source/generator.safetensors")
-    assert main(["ship", str(tmp_path / "results"), str(tmp_path / "shipped")]) == 0
+    assert main(["tools", "ship", str(tmp_path / "results"), str(tmp_path / "shipped")]) == 0
     assert "encoder.safetensors: not in this run, so left out" in capsys.readouterr().out
     shipped = tmp_path / "shipped/generator.safetensors"
     assert [path.name for path in (tmp_path / "shipped").iterdir()] == ["generator.safetensors"]
     assert shipped.stat().st_size < 0.6 * networks.generator.stat().st_size
     assert read_header(shipped)["arguments"] == read_header(networks.generator)["arguments"]
-    assert "none of the source weights is there" in refusal(capsys, "ship", str(tmp_path), str(tmp_path / "shipped"))
-
-
-@pytest.mark.parametrize(
-    ("cmdline", "cwd", "lives"),
-    [
-        (["python", "-m", "snakemake"], None, True),  # of another user, who hides where it works
-        (["python", "/opt/bin/snakemake"], "/elsewhere", False),
-        (["python", "other.py"], None, False),
-        (None, None, False),
-    ],
-)
-def test_a_snakemake_that_hides_where_it_works_may_work_here(monkeypatch, tmp_path, cmdline, cwd, lives):
-    process = SimpleNamespace(info={"cmdline": cmdline, "cwd": cwd, "open_files": None})
-    monkeypatch.setattr(cli.psutil, "process_iter", lambda attributes: [process])
-    assert cli._runs_snakemake(tmp_path) == lives
+    assert "none of the source weights is there" in refusal(
+        capsys, "tools", "ship", str(tmp_path), str(tmp_path / "shipped")
+    )

@@ -67,9 +67,12 @@ def photographs(tmp_path):
         values["detectors"] = {"attributes": ["smiling", "long_hair"]}
         if audit:
             edit = parse_config(values).rebalance.edits_digest("smiling")
-            rows = [f"{name},0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}" for name, said in audit]
-            (tmp_path / "audit.csv").write_text("\n".join(["image_id,dataset,edit,smiling,long_hair", *rows]))
-            values["certify"] = {"labels": str(tmp_path / "audit.csv")}
+            rows = [
+                f"{name},dataset_rebalanced,0,{edit if name in ('a/2.v2', 'b/2') else ''},{said}"
+                for name, said in audit
+            ]
+            (tmp_path / "audit.csv").write_text("\n".join(["image_id,image_set,digest,edit,smiling,long_hair", *rows]))
+            values["certify"] = {"labels": [str(tmp_path / "audit.csv")]}
         make_run(folder, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
         scores = pd.DataFrame({"image_id": NAMES, "smiling": [0.9, 0.9, 0.9, 0.2, 0.9], "long_hair": 0.5})
         write_table(folder / "scores/referee/dataset_rebalanced.parquet", "scores", scores)
@@ -88,12 +91,12 @@ def test_files_and_labels_are_those_of_the_run(run, tmp_path):
         assert np.array_equal(pixels_of(tmp_path / "out" / name), pixels)
     lines = (tmp_path / "out/labels.csv").read_text().splitlines()
     assert lines == [
-        "image,edited,touched,target_attribute,target_value,confirmed_by,carried_over,smiling,long_hair",
-        "a/1.png,0,0,,,,,1,1",
-        'a/2.v2.png,1,0,smiling,1,drawing,"[""long_hair""]",1,0',
-        "b/1.png,0,0,,,,,1,0",
-        'b/2.png,1,0,smiling,1,,"[""long_hair""]",0,1',
-        "b/3.png,0,0,,,,,1,0",
+        "image,edited,target_attribute,target_value,confirmed_by,carried_over,smiling,long_hair",
+        "a/1.png,0,,,,,1,1",
+        'a/2.v2.png,1,smiling,1,drawing,"[""long_hair""]",1,0',
+        "b/1.png,0,,,,,1,0",
+        'b/2.png,1,smiling,1,,"[""long_hair""]",0,1',
+        "b/3.png,0,,,,,1,0",
     ]
 
 
@@ -213,7 +216,7 @@ def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
     selector = digest_of_files(run / "models/selector.safetensors")
     nothing = dict.fromkeys(("donor_id", "target_attribute", "target_value", "region", "editor", "finish"))
     nothing |= dict.fromkeys(("confirmed_by", "carried_over"))
-    always = {"synthetic": True, "touched": False, "run": "made-up", "seed": 3}
+    always = {"synthetic": True, "run": "made-up", "seed": 3}
     for place, row in enumerate(rows):
         assert np.array_equal(pixels_of(out / "train" / row["file_name"]), AFTER[place])
         expected = always | nothing | {"edited": place in EDITED, "original_id": NAMES[place]}

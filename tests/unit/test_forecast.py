@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.estimate import Verdict, judge
+from pipeline_lib.audit.edits import EditedDataset, Stratum
+from pipeline_lib.audit.estimate import Verdict, decide
 from pipeline_lib.audit.forecast import forecast, print_forecast
-from pipeline_lib.audit.strata import Stratum, estimate
 from pipeline_lib.cli import main
 from pipeline_lib.config import RateRule, parse_config
 from pipeline_lib.data.tables import write_table
@@ -21,7 +21,7 @@ from pipeline_lib.runtime.errors import DataError
 
 TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
 SIZE = 1000  # images of each group, 800 and 200 of which smile
-OPTIONS = dict(failing=[0.0, 0.0], labels=100, confidence=0.95, seed=0)
+OPTIONS = dict(failing=[0.0, 0.0], labels=200, confidence=0.95, seed=0)
 
 
 def dataset():
@@ -40,16 +40,16 @@ def test_the_edits_are_those_of_the_plan():
 
 
 def test_edits_that_fail_leave_the_rate_on_the_side_where_it_was():
-    first, second = run(failing=[0.05] * 2, labels=300)  # every edit is audited, so the rates are known
+    first, second = run(failing=[0.05] * 2, labels=600)  # every edit is audited, so the rates are known
     assert (first.after.low, first.after.high) == (0.515, 0.515)
     assert (second.after.low, second.after.high) == (0.485, 0.485)
     assert first.verdict is second.verdict is Verdict.MET
-    assert run(failing=[0.2] * 2, labels=300)[0].verdict is Verdict.MISSED
+    assert run(failing=[0.2] * 2, labels=600)[0].verdict is Verdict.MISSED
 
 
 def test_the_labels_that_are_said_to_be_enough_are_in_four_of_five_audits():
     needed = run(failing=[0.04] * 2)[0].labels
-    assert 16 <= needed < 300
+    assert 32 <= needed < 600
     classes, random = Classes([RateRule(**target) for target in TARGETS]), np.random.default_rng(0)
 
     def class_of(hair, smiling):
@@ -66,14 +66,13 @@ def test_the_labels_that_are_said_to_be_enough_are_in_four_of_five_audits():
             for hair in (True, False):
                 origin, planned = class_of(hair, hair), class_of(hair, not hair)
                 edits = np.where(np.arange(300) < 12, origin, planned)
-                strata.append(Stratum(origin, planned, 300, random.choice(edits, labels, replace=False)))
-            found = estimate(classes, kept, strata, (1, 0), 0.95, random, draws=400)
-            verdicts.append(judge(found, 0.5, 0.03) is Verdict.MET)
+                strata.append(Stratum(origin, planned, 300, random.choice(edits, labels // 2, replace=False)))
+            found = EditedDataset(classes, kept, strata, (1, 0)).estimate(0.95, random, draws=400)
+            verdicts.append(decide(found, 0.5, 0.03) is Verdict.MET)
         return np.mean(verdicts)
 
     assert met(needed) >= 0.7  # 0.8, and 2.5 standard errors of 100 trials less
     assert met(needed // 2) < 0.8
-    assert run(failing=[0.2] * 2)[0].labels is None  # a target that is missed is met by no audit
 
 
 def test_a_large_group_whose_edits_may_leave_it_makes_a_small_one_uncertain():
@@ -104,14 +103,14 @@ def test_the_table_says_what_it_costs(tmp_path, monkeypatch):
         }
     )
     with pytest.raises(DataError, match=r"results/mine/labels/dataset.parquet: no labels yet; make them with"):
-        print_forecast(config, 0.02, 100)
+        print_forecast(config, 0.02, 200)
     names = [f"image-{number}" for number in range(2 * SIZE)]
     table = pd.DataFrame({"image_id": names, "split": "train", **dataset()})
     write_table(tmp_path / "results/mine/labels/dataset.parquet", "labels", table)
     printed = io.StringIO()
-    print_forecast(config, 0.02, 100, Console(file=printed, width=160))
+    print_forecast(config, 0.02, 200, Console(file=printed, width=160))
     text = printed.getvalue()
-    assert "If 2.0% of the edits fail, and 100 of each target are audited" in text
+    assert "If 2.0% of the edits fail, and 200 are audited" in text
     assert "600 of 2,000 images are to be edited, with 2,400 candidates." in text
     assert text.count("300") == 2
 
@@ -123,8 +122,8 @@ def test_a_share_that_is_none_is_refused(capsys):
 
 def test_a_plan_by_an_audit_is_forecast_to_fail_as_that_did_and_to_end_at_its_target():
     audited = [Audited(50, 45), Audited(50, 50)]
-    first, second = run(failing=[0.1, 0.0], audited=audited, labels=400)
+    first, second = run(failing=[0.1, 0.0], audited=audited, labels=800)
     assert (first.edits, second.edits) == (333, 300)
     assert first.after.low == pytest.approx(0.501)  # 34 of 333 fail
     assert first.verdict is second.verdict is Verdict.MET
-    assert run(failing=[0.1, 0.0], labels=400)[0].after.low == pytest.approx(0.53)
+    assert run(failing=[0.1, 0.0], labels=800)[0].after.low == pytest.approx(0.53)

@@ -82,7 +82,7 @@ def test_the_certificate_does_what_it_says(edits):
 
 def test_a_certificate_that_takes_every_edit_for_right_is_seen(edits, monkeypatch):
     sure = Estimate(0.5, 0.49, 0.51)
-    monkeypatch.setattr(oracle, "estimate", lambda *arguments: sure)
+    monkeypatch.setattr(oracle.EditedDataset, "estimate", lambda *arguments: sure)
     found = run_trials(edits, ((0.3, 0.0), (0.0, 0.0)), 100, 5, 0.03)
     covered, width, false_met, error = check_found(found, 500)
     assert not covered.passed and not error.passed

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.audit.labels import audit_edits
+from pipeline_lib.audit.labels import count_successes
 from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.parts import part_rows
@@ -258,11 +258,6 @@ def test_sham_edits_are_of_the_same_images_and_change_no_value(tmp_path):
     assert sham.drop(columns="wanted").equals(read_table(tmp_path / "plan.parquet", "plan").drop(columns="wanted"))
 
 
-def test_spares_do_not_go_with_touched_images():
-    with pytest.raises(ValueError, match="`spares` that are not needed stay untouched"):
-        Rebalance(targets=targets(0.5, 0.5), spares=0.1, edit={"touch": "all"})
-
-
 def test_as_many_more_edits_are_planned_as_make_up_for_those_that_failed():
     holds = draw(2000)
     plain, counts = choose_edits(holds, everywhere(holds), targets(0.5, 0.5), 0, "dataset")
@@ -304,10 +299,11 @@ def audit(tmp_path):
 
     def count(*rows, name="audit.csv", edit=digest, more=()):
         lines = [
-            ",".join(map(str, (image, "x", edit if edited else "", hair, smile))) for image, edited, hair, smile in rows
+            f"{image},dataset_rebalanced,x,{edit if edited else ''},{hair},{smile}"
+            for image, edited, hair, smile in rows
         ]
-        (tmp_path / name).write_text("\n".join(["image_id,dataset,edit,long_hair,smiling", *lines]))
-        return audit_edits([tmp_path / name, *more], list("abzcdy"), holds, settings)
+        (tmp_path / name).write_text("\n".join(["image_id,image_set,digest,edit,long_hair,smiling", *lines]))
+        return count_successes([tmp_path / name, *more], list("abzcdy"), holds, settings)
 
     return count
 

@@ -69,7 +69,7 @@ def made_in(folder):
 
 def torchrun(values, processes=2):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "pipeline_lib", "stage", "--threads=1", "train_generator"]
+    command += ["-m", "pipeline_lib", "tools", "stage", "--threads=1", "train_generator"]
     command += [f"{name}={json.dumps(value)}" for name, value in values.items()]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LATENT_REBALANCE_DEVICES": ""}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

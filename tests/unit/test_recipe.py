@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from pipeline_lib import cli
-from pipeline_lib.audit.estimate import Verdict, judge
-from pipeline_lib.audit.recipe import OverRuns, _interval, assess_recipe, runs_needed
+from pipeline_lib.audit.estimate import Verdict, decide
+from pipeline_lib.audit.recipe import OverRuns, assess_recipe, runs_needed, student_interval
 from pipeline_lib.cli import main
 from pipeline_lib.config import load_config, parse_config
 from pipeline_lib.config.reseeding import first_difference, reseed
@@ -39,7 +36,7 @@ def test_nineteen_of_twenty_further_runs_are_between_the_limits():
 def test_as_many_runs_are_asked_for_as_would_decide():
     values = [0.50, 0.51, 0.52]
     needed = runs_needed(values, 0.5, 0.04, 0.95)
-    verdicts = [judge(_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
+    verdicts = [decide(student_interval(values, runs, 0.95, 1), 0.5, 0.04) for runs in (needed - 1, needed)]
     assert verdicts == [Verdict.UNKNOWN, Verdict.MET]
     assert runs_needed(values, 0.5, 0.02, 0.95) is None  # every third run would be beyond it
 
@@ -103,9 +100,9 @@ def test_rates_that_one_run_does_not_know_are_unknown(runs):
 
 
 def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path, capsys):
-    assert main(["recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
+    assert main(["tools", "recipe", *map(str, runs), "--output", str(tmp_path / "recipe.json")]) == 0
     printed = capsys.readouterr().out
-    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not judged", "group gap: smiling"):
+    for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not decided", "group gap: smiling"):
         assert said in printed
     found = read_json(tmp_path / "recipe.json")
     assert found["seeds"] == [1, 2, 3, 4] and not found["same_images"] and not found["shared"]
@@ -122,7 +119,7 @@ def rewrite(folder, change):
 @pytest.mark.parametrize(
     "spoil, said",
     [
-        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe is judged by 3 or more"),
+        (lambda runs: runs.pop() and runs.pop(), "2 runs; a recipe needs 3 or more"),
         (lambda runs: (runs[2] / "provenance.json").unlink(), "provenance.json is missing"),
         (lambda runs: (runs[2] / "evaluation/certificate.json").unlink(), "certificate.json is missing"),
         (lambda runs: rewrite(runs[2], lambda config: config.update(seed=1)), "seed 1 like"),
@@ -159,86 +156,5 @@ def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
 def test_seeds_that_runs_share_are_named(runs, capsys):
     rewrite(runs[2], lambda config: config["detectors"]["selector"].update(seed=1001))  # that of the first run
     assert assess_recipe(runs).shared == ["detectors.selector.seed"]
-    main(["recipe", *map(str, runs)])
+    main(["tools", "recipe", *map(str, runs)])
     assert "Some runs share detectors.selector.seed" in capsys.readouterr().out
-
-
-@pytest.fixture
-def started(monkeypatch, tmp_path):
-    """Return the arguments of every Snakemake that would have been started, of which the third fails."""
-    calls = []
-
-    def run(arguments):
-        calls.append(arguments)
-        return 5 if len(calls) == 3 else 0
-
-    monkeypatch.setattr(cli, "_run_snakemake", run)
-    config = (tmp_path / "my.yaml").resolve()
-    config.write_text(Path(CONFIG).read_text().replace("resources/", f"{Path.cwd()}/resources/"))
-    monkeypatch.chdir(tmp_path)
-    return calls
-
-
-def test_run_makes_a_run_for_each_seed(started, capsys):
-    assert main(["run", "--seeds", "2", "--cores", "2", "certify_targets", "--configfile", "my.yaml"]) == 0
-    for seed, arguments in enumerate(started, 1):
-        assert arguments[:-2] == ["--cores", "2", "certify_targets", "--configfile", "my.yaml"]
-        own = Path(arguments[-1])
-        assert own == Path.cwd() / f"results/avatars-run-{seed}/config.yaml"
-        assert yaml.safe_load(own.read_text())["seed"] == seed
-    assert "recipe" not in capsys.readouterr().out  # two runs are too few
-
-
-def test_rules_after_the_end_of_the_options_stay_rules(started):
-    main(["run", "--seeds", "1", "--configfile", "my.yaml", "--", "certify_targets"])
-    assert started[0][:3] == ["--configfile", "my.yaml", "--configfile"]
-    assert started[0][4:] == ["--", "certify_targets"]
-
-
-def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):
-    main(["run", "--seeds", "1", "--configfile", "my.yaml"])
-    own = tmp_path / "results/avatars-run-1/config.yaml"
-    (tmp_path / "audit.csv").write_text("")
-    labelled = own.read_text().replace("labels: null", f"labels: [{tmp_path}/audit.csv]", 1)
-    own.write_text(labelled)
-    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 0
-    assert own.read_text() == labelled and len(started) == 2
-
-
-def test_another_recipe_does_not_take_the_folders_of_one(started, capsys):
-    main(["run", "--seeds", "1", "--configfile", "my.yaml"])
-    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("candidates: 16", "candidates: 4"))
-    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
-    assert "`rebalance.edit.candidates` is not as in" in capsys.readouterr().err and len(started) == 1
-
-
-def test_labels_of_one_runs_images_are_refused_in_a_recipe(started, capsys):
-    Path("a.csv").write_text("")
-    Path("my.yaml").write_text(Path("my.yaml").read_text() + "certify: {labels: [a.csv]}\n")
-    assert main(["run", "--seeds", "1", "--configfile", "my.yaml"]) == 2
-    assert "`certify.labels` are labels of one run's images" in capsys.readouterr().err
-
-
-def test_another_directory_has_its_own_config_and_results(started, tmp_path):
-    (tmp_path / "there/config").mkdir(parents=True)
-    Path("my.yaml").rename(tmp_path / "there/config/config.yaml")
-    assert main(["run", "--seeds", "1", "--directory", "there"]) == 0
-    assert started[0][-1] == str(tmp_path / "there/results/avatars-run-1/config.yaml")
-
-
-def test_a_run_that_fails_is_the_last(started):
-    assert main(["run", "--seeds", "5", "--configfile", "my.yaml"]) == 5
-    assert len(started) == 3
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--seeds", "0", "--configfile", "my.yaml"], "a number of runs from 1"),
-        (["--seeds", "2", "--configfile", "my.yaml", "--config", "seed=3"], "takes no --config"),
-        (["--seeds", "2", "--configfile", "my.yaml", "all"], "found my.yaml, all; merge them, or name rules first"),
-    ],
-)
-def test_what_would_mix_up_the_seeds_is_refused(started, more, said, capsys):
-    assert main(["run", *more]) == 2
-    assert said in capsys.readouterr().err and not started

@@ -12,6 +12,7 @@ from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import read_json
+from pipeline_lib.training import detector
 from pipeline_lib.training.detector import train_detector
 from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 
@@ -85,8 +86,11 @@ def test_of_several_regions_each_collage_has_one_with_what_that_shows():
 
 
 @pytest.fixture
-def accuracy(tmp_path, write_shards):
+def accuracy(tmp_path, write_shards, monkeypatch):
     """Return a function that trains a detector where brightness goes with smiles, and tests it where it does not."""
+
+    for constant, value in {"BLUR": 0.3, "NOISE": 0.0, "COLOR": 0.0}.items():
+        monkeypatch.setattr(detector, constant, value)
 
     def train(share, region=REGION, part="mouth"):
         random = np.random.default_rng(0)
@@ -110,9 +114,6 @@ def accuracy(tmp_path, write_shards):
             training=SupervisedTraining(kimg=4.8, batch=24, learning_rate=4e-3),
             least_cell_accuracy=0,
             mirror=False,
-            blur=0.3,
-            color=0.0,
-            noise=0.0,
             collages=share,
         )
         train_detector(

@@ -175,7 +175,7 @@ def test_a_gan_that_the_samples_are_not_of_is_refused(with_gan, tmp_path):
 
 def test_this_installation_would_make_the_same_bytes(run, tmp_path, capsys):
     export(run, "dataset_rebalanced", tmp_path / "out")
-    assert main(["reproduce", str(tmp_path / "out")]) == 0
+    assert main(["tools", "reproduce", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Made by the run made-up (seed 3) with the config")
     assert f"same: torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
@@ -206,7 +206,7 @@ def test_whatever_differs_is_named(run, tmp_path, capsys, key, value, line):
     if value is None:
         del place[key[-1]]
     path.write_text(json.dumps(found))
-    assert main(["reproduce", str(tmp_path / "out")]) == (line is not None)
+    assert main(["tools", "reproduce", str(tmp_path / "out")]) == (line is not None)
     lines = capsys.readouterr().out.splitlines()
     assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True] * (line is not None)
 
@@ -254,7 +254,7 @@ def test_a_changed_config_and_a_missing_weight_file_are_named(run, tmp_path, mon
 
 
 def test_a_folder_that_is_no_export_is_refused(tmp_path, capsys):
-    assert main(["reproduce", str(tmp_path)]) == 2
+    assert main(["tools", "reproduce", str(tmp_path)]) == 2
     assert "no provenance.json, so this is no export" in capsys.readouterr().err
     (tmp_path / "provenance.json").write_text('{"form": 9}')
     with pytest.raises(DataError, match="form 9, expected 2"):

@@ -35,7 +35,7 @@ def test_the_answers_are_the_truth_of_the_images_drawn(tmp_path, monkeypatch):
     )
     write_table(tmp_path / "labels/dataset_rebalanced_true.parquet", "labels", truth)
     drawn = pd.DataFrame({"image_id": ["c", "b"], "dataset": "digest", "edit": "e"})
-    monkeypatch.setattr(runs, "draw_audit", lambda config, results, count, sheet: drawn)
+    monkeypatch.setattr(runs.Sheet, "draw", lambda sheet: drawn)
     rows = answer_by_truth(load_config("config/config.yaml"), tmp_path, 2, 1)
     assert rows["smiling"].tolist() == [1, 0] and rows["long_hair"].tolist() == [0, 0]
 

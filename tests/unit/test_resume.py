@@ -240,9 +240,9 @@ def test_what_only_judges_a_detector_starts_no_training_anew(files, checkpoints_
 
 def test_the_other_half_of_the_images_makes_other_weights(files, tmp_path):
     network = {"architecture": "residual", "seed": 2, "half": 0, "width": 4}
-    first = train(detector(files, network, "second_selector"), tmp_path)
-    second = train(detector(files, network | {"half": 1}, "second_selector"), tmp_path)
-    third = train(detector(files, network | {"seed": 5}, "second_selector"), tmp_path)
+    first = train(detector(files, network, "referee"), tmp_path)
+    second = train(detector(files, network | {"half": 1}, "referee"), tmp_path)
+    third = train(detector(files, network | {"seed": 5}, "referee"), tmp_path)
     for one, other in ((first, second), (first, third), (second, third)):
         assert not one["stem.weight"].equal(other["stem.weight"])
 

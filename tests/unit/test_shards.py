@@ -173,7 +173,7 @@ def test_a_digest_of_images_is_of_their_ids_and_pixels_alone(tmp_path):
 def test_shards_stand_in_the_order_of_their_numbers(tmp_path):
     for number in range(12):
         (tmp_path / f"{number}.candidates.parquet").touch()
-        (tmp_path / f"{number}.judged.parquet").touch()
+        (tmp_path / f"{number}.images.parquet").touch()
     (tmp_path / ".3.candidates.parquet.77.part").touch()  # unfinished
-    assert [path.name for path in shards_in(tmp_path, "judged.parquet")] == [f"{n}.judged.parquet" for n in range(12)]
+    assert [path.name for path in shards_in(tmp_path, "images.parquet")] == [f"{n}.images.parquet" for n in range(12)]
     assert shards_in(tmp_path / "nothing") == []

@@ -18,9 +18,8 @@ from pipeline_lib.editing.donors import gather
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import held_groups, swap_parts
-from pipeline_lib.editing.touch import touch_images
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
-from pipeline_lib.networks.classifier import Detector, ResidualClassifier
+from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.errors import ConfigError, DataError
 from pipeline_lib.runtime.files import write_json
 
@@ -92,7 +91,6 @@ def run(
     seam_tolerance=0.0,
     pool=None,
     refine=0,
-    referee=None,
 ):
     settings = Rebalance(
         targets=TARGETS,
@@ -119,7 +117,6 @@ def run(
             **{role: [path] if editor == "latent-regression" else [] for role, path in weights.items()},
             model=[],
             selector=selector,
-            referee=[referee] if referee else [],
             settings=settings,
             shards=shards,
             run="toy",
@@ -128,7 +125,6 @@ def run(
             shard=shard,
             candidates=tables[shard],
             composites=composites[shard],
-            judged=[folder / f"{shard}.judged.parquet"] if referee else [],
             device=torch.device("cpu"),
             faces=faces,
         )
@@ -334,10 +330,9 @@ def test_donors_follow_the_seed(networks, image_set, halfway, tmp_path):
 def test_a_plan_without_edits_makes_empty_files(networks, image_set, halfway, tmp_path):
     empty = read_table(image_set["plan"], "plan").iloc[:0]
     write_table(image_set["plan"], "plan", empty)
-    rows, pictures = run(networks, image_set, halfway, tmp_path, referee=halfway)
+    rows, pictures = run(networks, image_set, halfway, tmp_path)
     assert rows.empty
     assert not pictures
-    assert judged_of(tmp_path).empty
     assert count_images([tmp_path / "0.images.parquet"]) == 0
 
 
@@ -408,61 +403,6 @@ def test_the_stored_edit_is_what_the_selector_judged(networks, image_set, halfwa
     torch.testing.assert_close(logits, torch.tensor(chosen.to_numpy()), rtol=0, atol=1e-4)
 
 
-def another_referee(folder, seed):
-    """Write a detector of random weights, of another architecture than the selector."""
-    torch.manual_seed(seed)
-    save_weights(folder / f"referee-{seed}.safetensors", ResidualClassifier(["long_hair", "smiling"], 4).eval(), {})
-    return folder / f"referee-{seed}.safetensors"
-
-
-def judged_of(folder, shards=1):
-    paths = [folder / f"{shard}.judged.parquet" for shard in range(shards)]
-    return read_tables(paths, "judged").sort_values(["image_id", "candidate"], ignore_index=True)
-
-
-@pytest.mark.slow
-def test_the_referee_changes_no_byte_of_candidates_and_composites(networks, image_set, halfway, tmp_path):
-    files, scores = {}, {}
-    for name, seed in (("none", None), ("one", 1), ("other", 2)):
-        referee = None if seed is None else another_referee(tmp_path, seed)
-        rows, pictures = run(
-            networks, image_set, halfway, tmp_path / name, shards=2, faces=2, refine=10, referee=referee
-        )
-        written = (path for kind in ("candidates", "images") for path in sorted((tmp_path / name).glob(f"*.{kind}.*")))
-        files[name] = [path.read_bytes() for path in written]
-        if referee:
-            scores[name] = judged_of(tmp_path / name, shards=2)
-            assert scores[name][["image_id", "candidate", "donor_id"]].equals(
-                rows[["image_id", "candidate", "donor_id"]]
-            )
-    assert len(files["none"]) == 4
-    assert files["none"] == files["one"] == files["other"]
-    assert len(pictures) > 0
-    assert (scores["one"]["smiling"] - scores["other"]["smiling"]).abs().max() > 0.01
-    assert not list((tmp_path / "none").glob("*.judged.parquet"))
-
-
-def test_every_candidate_is_scored_by_the_referee_as_the_selector_saw_it(networks, image_set, detector, tmp_path):
-    rows, _ = run(networks, image_set, detector(0.0), tmp_path, finish="none")
-    selector = detector(-float(rows["logit"].median()), long_hair=0.0)
-    rows, _ = run(networks, image_set, selector, tmp_path, faces=4, referee=selector)
-    judged = judged_of(tmp_path)
-    assert 0 < rows["success"].mean() < 1
-    np.testing.assert_allclose(judged["smiling"], 1 / (1 + np.exp(-rows["logit"])), atol=1e-6)
-    assert (judged["long_hair"] > 0.5).equals(rows["in_group"])
-
-
-@pytest.mark.parametrize("refine", [0, 10])
-def test_the_referee_scores_what_is_stored(networks, image_set, halfway, tmp_path, refine):
-    referee = another_referee(tmp_path, 1)
-    rows, pictures = run(networks, image_set, halfway, tmp_path, finish="none", refine=refine, referee=referee)
-    judged = judged_of(tmp_path)[rows["chosen"]].set_index("image_id")
-    stored = torch.from_numpy(np.stack([pictures[name] for name in judged.index])).permute(0, 3, 1, 2) / 127.5 - 1
-    with torch.no_grad():
-        expected = load_weights(referee, Detector)(stored)
-    np.testing.assert_allclose(judged[["long_hair", "smiling"]].to_numpy(), expected.numpy(), atol=1e-5)
-
-
 def test_candidates_scored_in_bfloat16_succeed_or_fail_in_float32(networks, image_set, halfway, tmp_path, monkeypatch):
     exact, _ = run(networks, image_set, halfway, tmp_path / "exact", choose="strongest")
     monkeypatch.setattr(swap_module, "judged_in_bfloat16", lambda editor, device: True)
@@ -498,42 +438,6 @@ def test_too_few_donors_with_the_attribute_are_refused(networks, image_set, half
 def test_an_editor_without_its_weights_is_refused():
     with pytest.raises(ConfigError, match="latent-regression needs an encoder and its generator"):
         open_editor(Edit(), [], [], [], torch.device("cpu"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shards", [2, 5])
-def test_touched_images_keep_their_own_part_whatever_the_shards(networks, image_set, tmp_path, shards):
-    def touch(count):
-        settings = Rebalance(targets=TARGETS, edit={"region": BoxRegion(buffer=0.07), "editor": "poisson"})
-        paths = [tmp_path / f"{shard}-of-{count}.parquet" for shard in range(count)]
-        for shard, path in enumerate(paths):
-            touch_images(
-                images=image_set["images"],
-                parts=image_set["parts"],
-                encoder=[],
-                generator=[],
-                precision=[],
-                model=[],
-                settings=settings,
-                shards=count,
-                run="toy",
-                name="samples",
-                shard=shard,
-                touched=path,
-                device=torch.device("cpu"),
-            )
-        pictures = {}
-        for names, images in iterate_shards([path for path in paths if count_images([path])]):
-            pictures.update(zip(names, images, strict=True))
-        return pictures
-
-    touched, again = touch(1), touch(shards)
-    names, pixels = read_shards(image_set["images"])
-    original = dict(zip(names, pixels, strict=True))
-    assert set(touched) == set(again) == {name for number, name in enumerate(NAMES) if number not in WITHOUT_MOUTH}
-    for name, image in touched.items():
-        assert np.array_equal(image, again[name])
-        assert np.abs(image.astype(int) - original[name]).max() <= 1  # Poisson blending of an image with itself
 
 
 @pytest.fixture
@@ -572,7 +476,6 @@ def test_each_attribute_is_edited_in_its_own_region(networks, image_set, of_two_
             precision=[precision_report(tmp_path)],
             model=[],
             selector=detector(0.0, 0.0),
-            referee=[],
             settings=settings,
             shards=2,
             run="toy",
@@ -580,7 +483,6 @@ def test_each_attribute_is_edited_in_its_own_region(networks, image_set, of_two_
             name="samples",
             shard=shard,
             candidates=tables[shard],
-            judged=[],
             composites=composites[shard],
             device=torch.device("cpu"),
             faces=2,

@@ -308,7 +308,7 @@ def run(tmp_path, write_shards):
             columns = {"smiling": given.value} if labelled else {"hat": given.value}
             rows = pd.DataFrame({"image_id": ids, "split": "train", "long_hair": given.group == 0, **columns})
             write_table(tmp_path / f"{name}.parquet", "labels", rows)
-        flags = pd.DataFrame({"image_id": names, "edited": edited, "touched": False})
+        flags = pd.DataFrame({"image_id": names, "edited": edited})
         write_table(tmp_path / "assembled.parquet", "assembled", flags)
         plan = pd.DataFrame({"image_id": names, "position": range(100), "target": cells.group, "attribute": "smiling"})
         write_table(tmp_path / "plan.parquet", "plan", plan.assign(wanted=after.value)[edited])
@@ -344,7 +344,7 @@ def run(tmp_path, write_shards):
 def test_each_method_learns_from_the_images_and_labels_that_its_name_says(run):
     found, edited = run()
     methods = found["methods"]
-    assert set(methods) == set(METHODS) - {"ideal", "rebalanced_touched"}
+    assert set(methods) == set(METHODS) - {"ideal"}
     names = ["long_hair, not smiling", "long_hair, smiling", "not long_hair, not smiling", "not long_hair, smiling"]
     for method in ("original", "reweighted", "resampled", "group_dro"):
         assert methods[method]["images"] == dict(zip(names, (45, 5, 5, 45), strict=True))

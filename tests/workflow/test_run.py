@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
-RUN, PLAIN = ["pipeline_lib", "run"], ["snakemake"]
+RUN, PLAIN = ["pipeline_lib", "run", "--snakefile", "Snakefile"], ["snakemake"]
 
 
 class Folder:

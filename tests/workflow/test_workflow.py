@@ -23,10 +23,9 @@ import yaml
 from harness import CONFIG, REPOSITORY, RESULTS, RUN, Run, jobs_of
 
 from pipeline_lib.audit.labels import sealed_name
-from pipeline_lib.audit.sheets import draw_audit, draw_samples
+from pipeline_lib.audit.sheets import Sheet
 from pipeline_lib.config import load_config, parse_config
-from pipeline_lib.data.tables import read_table, read_tables
-from pipeline_lib.editing.replay import replay
+from pipeline_lib.data.tables import read_table
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.release.export import export as export_image_set
 from pipeline_lib.release.provenance import reproduce
@@ -53,7 +52,7 @@ AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
     *("evaluate_utility", "evaluate_robustness", "certify_targets", "certify_samples"),
-    *("judge_samples", "evaluate_frontier", "plot_frontier", "collect_metrics", "record_provenance"),
+    *("judge_samples", "collect_metrics", "record_provenance"),
     *("plot_before_after", "write_report", "write_datasheet", "all"),
 }
 
@@ -114,26 +113,6 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
     assert "## Composition against blends (4.3, Fig. 7)" in (run.results / "report/studies.md").read_text()
     for study in STUDIES:
         assert (run.results / f"report/studies/{study}.png").stat().st_size > 1000
-
-
-def test_the_choice_is_made_again_from_the_tables_alone(finished: Run) -> None:
-    settings = parse_config(yaml.safe_load((REPOSITORY / CONFIG).read_text())).rebalance
-    for name in ("dataset", "samples"):
-        own = read_tables(sorted((finished.results / "swaps" / name).glob("*.candidates.parquet")), "candidates")
-        pd.testing.assert_frame_equal(replay(finished.results, name, settings), own)
-
-
-def test_the_referees_scores_of_chosen_candidates_are_those_of_the_edited_images(finished: Run) -> None:
-    for name in ("dataset", "samples"):
-        tried, judged = (
-            read_tables(sorted((finished.results / "swaps" / name).glob(f"*.{kind}.parquet")), kind)
-            for kind in ("candidates", "judged")
-        )
-        chosen = judged[tried["chosen"]].set_index("image_id")
-        scores = read_table(finished.results / f"scores/referee/{name}_rebalanced.parquet", "scores")
-        expected = scores.set_index("image_id").loc[chosen.index, ["smiling", "long_hair"]]
-        assert len(chosen) > 0
-        np.testing.assert_allclose(chosen[["smiling", "long_hair"]], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["png", "imagefolder", "celeba", "webdataset"])
@@ -221,7 +200,7 @@ def test_the_edits_of_the_dataset_are_planned_again_by_an_audit(finished: Run, t
     truth = read_table(run.results / "labels/dataset.parquet", "labels").set_index("image_id")
     wanted = before["dataset"].set_index("image_id")["wanted"]
     edited = int(read_table(run.results / "labels/dataset_rebalanced.parquet", "assembled")["edited"].sum())
-    drawn = draw_audit(config, run.results, edited, 1)
+    drawn = Sheet(config, run.results, "dataset_rebalanced", edited, 1).draw()
     answers = truth.loc[drawn["image_id"], ["long_hair", "smiling"]].reset_index(drop=True)
     failed = np.arange(len(drawn)) % 4 == 0
     answers["smiling"] = wanted.reindex(drawn["image_id"]).where(~failed, answers["smiling"].to_numpy()).to_numpy()
@@ -247,11 +226,11 @@ def test_labels_of_samples_decide_about_the_retrained_gan_and_hold_for_more_samp
     certificate = "evaluation/certificate-samples.json"
     assert read_json(run.results / certificate)["source"] is None
     config = parse_config(yaml.safe_load((REPOSITORY / CONFIG).read_text()))
-    drawn = draw_samples(config, run.results, count, 1)
+    drawn = Sheet(config, run.results, "retrained", count, 1).draw()
     tables = [read_table(run.results / f"scores/referee/{name}.parquet", "scores") for name in ("retrained", "control")]
     said = pd.concat(tables).set_index("image_id")[["long_hair", "smiling"]].rename(index=sealed_name) > 0.5
     drawn.join(said.astype(int), on="image_id").to_csv(tmp_path / "audit.csv", index=False)
-    labelled = {"certify": {"samples": [str(tmp_path / "audit.csv")]}}
+    labelled = {"certify": {"labels": [str(tmp_path / "audit.csv")]}}
     run.snakemake(f"{RESULTS}/{certificate}", config=run.configure(labelled))
     found = read_json(run.results / certificate)
     assert (found["source"], found["labels"], found["samples"]) == ("audit", count, config.sample.images)
@@ -267,23 +246,14 @@ def test_labels_of_samples_decide_about_the_retrained_gan_and_hold_for_more_samp
 @pytest.mark.long
 def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
-    retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {
-        "baselines": ["ideal", "images_only", "resampled", "second_selector", "sham"]
-    }
+    retrain = yaml.safe_load((REPOSITORY / CONFIG).read_text())["retrain"] | {"baselines": ["resampled", "sham"]}
     config = run.configure({"retrain": retrain})
     before = run.digests(["models/*/generator.safetensors"])
     run.snakemake(f"{RESULTS}/report.html", config=config)
     after = run.digests(["models/*/generator.safetensors"])
     assert {path: after[path] for path in before} == before
-    assert len(set(after.values())) == len(before) + 5
-    assert {"resampled", "sham", "ideal", "images_only", "second_selector"} < set(
-        read_table(run.results / "evaluation/bias.parquet", "bias")["stage"]
-    )
-    assert set(read_json(run.results / "evaluation/metrics.json")["detectors"]) == {
-        "selector",
-        "referee",
-        "second_selector",
-    }
+    assert len(set(after.values())) == len(before) + 2
+    assert {"resampled", "sham"} < set(read_table(run.results / "evaluation/bias.parquet", "bias")["stage"])
     plans = [read_table(run.results / f"plan/{name}.parquet", "plan") for name in ("dataset", "dataset_sham")]
     assert plans[0]["image_id"].equals(plans[1]["image_id"])
     assert (plans[0]["wanted"] != plans[1]["wanted"]).all()
@@ -294,11 +264,8 @@ def test_further_gans_are_trained_alike_and_judged_like_the_retrained_one(finish
 def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "run")
     chosen = [f"swaps/*/*.{kind}.parquet" for kind in ("candidates", "images")]
-    steered, judged = (
-        ["plan/*", *chosen, "images/*_rebalanced/*", "models/retrained/*"],
-        ["swaps/dataset/*.judged.parquet"],
-    )
-    before, judged_before = run.digests(steered), run.digests(judged)
+    steered = ["plan/*", *chosen, "images/*_rebalanced/*", "models/retrained/*"]
+    before = run.digests(steered)
     shutil.rmtree(run.results / "scores/referee")
     shutil.rmtree(run.results / "checkpoints")
     other = load_weights(run.results / "models/referee.safetensors")
@@ -308,21 +275,7 @@ def test_the_referee_never_steers(finished: Run, tmp_path: Path) -> None:
     output = run.snakemake("--forcerun", "plan_edits", "--until", "retrain_generator")
     assert {rule for rule, _ in jobs_of(output)} >= {"plan_edits", "swap_parts", "retrain_generator"}
     assert run.digests(steered) == before
-    judged_after = run.digests(judged)
-    assert judged_after.keys() == judged_before.keys()
-    assert not set(judged_after.values()) & set(judged_before.values())
     assert not [*run.results.glob("scores/referee/*")]
-
-
-def test_edits_need_no_referee_where_it_scores_no_candidates(sources: Run, tmp_path: Path) -> None:
-    run = sources.copy(tmp_path / "run")
-    evaluate = yaml.safe_load((REPOSITORY / CONFIG).read_text())["evaluate"] | {"judge_candidates": False}
-    config = run.configure({"evaluate": evaluate})
-    made = jobs_of(run.snakemake("--dry-run", f"{RESULTS}/images/dataset_rebalanced/0.parquet", config=config))
-    assert not [output for _, output in made if "referee" in output or "judged" in output]
-    assert not {"evaluate_frontier", "plot_frontier"} & {
-        rule for rule, _ in jobs_of(run.snakemake("--dry-run", config=config))
-    }
 
 
 def start_encoder_training(run: Run) -> Popen[str]:

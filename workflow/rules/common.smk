@@ -3,7 +3,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline_lib.config import GivenNetwork, named_files, parse_config
+from pipeline_lib.config import named_files, parse_config
 from pipeline_lib.config.names import BASELINES
 from pipeline_lib.runtime.devices import cpu_chosen, gpu_in_sight
 from pipeline_lib.runtime.errors import ConfigError
@@ -19,10 +19,6 @@ settings = checked.model_dump(mode="json")
 RUN = settings["run"]
 SEED = settings["seed"]
 ROOT = f"results/{RUN}"
-# Attributes of the targets and their conditions. Target rates are left out, because they affect only the plan.
-RELATED = sorted(
-    {name for target in settings["rebalance"]["targets"] for name in (target["attribute"], *target["where"])}
-)
 FIRST = checked.rebalance.first_attribute().model_dump(mode="json", include={"targets", "edit"})  # a single attribute
 # Region of each attribute that is edited.
 REGIONS = {name: region.model_dump(mode="json") for name, region in checked.rebalance.regions_by_attribute.items()}
@@ -30,13 +26,9 @@ HOW = [key for key in settings["rebalance"]["edit"] if key != "alters"]  # keys 
 SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
 # The trained detectors, of which the last is only in the loss of a GAN.
 DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
-if "second_selector" in checked.gans:
-    DETECTORS["second_selector"] = settings["retrain"]["second_selector"]
 # Detectors of which it must be seen that they are not the selector once more, as a network that is given could be.
-GIVEN = any(isinstance(network, GivenNetwork) for network in (checked.detectors.selector, checked.detectors.referee))
-SUSPECTED = ["referee"] if GIVEN else []
+SUSPECTED = ["referee"] if checked.given_detectors else []
 DRAWN = checked.knows_ideal_edits  # whether the truth of an edit is known
-JUDGED = checked.evaluate.judge_candidates  # whether the referee scores every candidate of every edit
 COLLAGES = settings["detectors"]["collages"]  # share of collages among the training images of detectors
 # Small networks use half of the cores better than all of them, so that two heavy jobs run at a time on one machine. A
 # job that is sent to a cluster has what it requests to itself, which is `max-threads` of the profile.
@@ -60,7 +52,7 @@ onstart:
 
 
 wildcard_constraints:
-    judge="selector|referee|second_selector",
+    judge="selector|referee",
     name="[a-z_]+",
     shard=r"\d+",
 

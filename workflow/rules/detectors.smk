@@ -17,7 +17,7 @@ use rule on_device as train_detector with:
         judge="{judge}",
         network=lambda wildcards: DETECTORS[wildcards.judge],
         settings=settings["detectors"],
-        related=RELATED,
+        related=checked.rebalance.related,
         regions=REGIONS if COLLAGES else None,
         checkpoints=f"{ROOT}/checkpoints",
 

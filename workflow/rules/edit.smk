@@ -52,11 +52,9 @@ use rule on_device as swap_parts with:
         precision=of_inverter("encoder.json"),
         model=files_of_editor(),
         selector=f"{ROOT}/models/selector.safetensors",
-        referee=f"{ROOT}/models/referee.safetensors" if JUDGED else [],
     output:
         candidates=f"{ROOT}/swaps/{{name}}/{{shard}}.candidates.parquet",
         composites=f"{ROOT}/swaps/{{name}}/{{shard}}.images.parquet",
-        judged=f"{ROOT}/swaps/{{name}}/{{shard}}.judged.parquet" if JUDGED else [],
     pathvars:
         job="swap_parts/{name}-{shard}",
     priority: ON_LONGEST_PATH
@@ -71,29 +69,6 @@ use rule on_device as swap_parts with:
         seed=SEED,
 
 
-if settings["rebalance"]["edit"]["touch"] == "all":
-
-    use rule on_device as touch_images with:
-        input:
-            images=lambda wildcards: images(original(wildcards)),
-            parts=lambda wildcards: f"{ROOT}/parts/{original(wildcards)}.parquet",
-            encoder=of_inverter("encoder.safetensors"),
-            generator=of_inverter("source/generator.safetensors"),
-            precision=of_inverter("encoder.json"),
-            model=files_of_editor(),
-        output:
-            touched=f"{ROOT}/swaps/{{name}}/{{shard}}.touched.parquet",
-        pathvars:
-            job="touch_images/{name}-{shard}",
-        params:
-            stage=at_revision("touch_images"),
-            name="{name}",
-            shard="{shard}",
-            settings=rebalance(*HOW),
-            shards=settings["jobs"],
-            run=RUN,
-
-
 # What an edit makes unknown is derived from the regions where the config does not say it.
 ASSEMBLED = rebalance("finish")
 ASSEMBLED["edit"]["alters"] = checked.alters
@@ -103,7 +78,6 @@ use rule timed as assemble_rebalanced with:
     input:
         images=lambda wildcards: images(original(wildcards)),
         composites=swaps("images"),
-        touched=swaps("touched") if settings["rebalance"]["edit"]["touch"] == "all" else [],
         plan=f"{ROOT}/plan/{{name}}.parquet",
         truth=lambda wildcards: [KNOWN_BY[wildcards.name]["table"]] if wildcards.name == "dataset" else [],
     output:

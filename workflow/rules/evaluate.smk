@@ -1,14 +1,3 @@
-from pipeline_lib.config.names import AVATAR_EXCHANGEABLE
-
-# Whether samples can be compared with drawings of what is edited.
-DRAWINGS_COMPARED = (
-    checked.evaluate.judge_bank is not None
-    and checked.uses_encoder
-    and settings["data"]["reader"] == "avatars"
-    and set() < set(checked.rebalance.first_attribute().parts) <= set(AVATAR_EXCHANGEABLE)
-)
-
-
 use rule timed as evaluate_bias with:
     input:
         truth=f"{ROOT}/labels/dataset.parquet",
@@ -66,21 +55,6 @@ use rule timed as evaluate_edits with:
         settings=rebalance(),
 
 
-use rule timed as evaluate_frontier with:
-    input:
-        candidates=[path.format(name="dataset") for path in swaps("candidates")],
-        judged=[path.format(name="dataset") for path in swaps("judged")],
-        plan=f"{ROOT}/plan/dataset.parquet",
-        labels=f"{ROOT}/labels/dataset.parquet",
-    output:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    pathvars:
-        job="evaluate_frontier",
-    params:
-        stage=at_revision("evaluate_frontier"),
-        settings=rebalance(*HOW),
-
-
 use rule stage as certify_targets with:
     input:
         labels=f"{ROOT}/labels/dataset.parquet",
@@ -89,7 +63,7 @@ use rule stage as certify_targets with:
         truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
         rebalanced=images("dataset_rebalanced"),
-        audit=given(*checked.certify.files),
+        audit=given(*(checked.certify.labels or [])),
     output:
         certificate=f"{ROOT}/evaluation/certificate.json",
     pathvars:
@@ -109,7 +83,7 @@ if checked.retrain:
             retrained=f"{ROOT}/scores/referee/retrained.parquet",
             control=f"{ROOT}/scores/referee/control.parquet",
             images=images("retrained"),
-            audit=given(*(checked.certify.samples or [])),
+            audit=given(*(checked.certify.labels or [])),
         output:
             certificate=f"{ROOT}/evaluation/certificate-samples.json",
         pathvars:
@@ -118,7 +92,6 @@ if checked.retrain:
             stage=at_revision("certify_samples"),
             targets=rebalance(),
             settings=settings["certify"],
-            truncation=settings["sample"]["truncation"],
             confidence=settings["evaluate"]["confidence"],
             seed=SEED,
 
@@ -131,11 +104,10 @@ use rule stage as collect_metrics with:
             *(f"{ROOT}/evaluation/{name}.json" for name in ("gaps", "agreement", "kappa", "certificate")),
             *(f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets),
             *(f"{ROOT}/evaluation/leakage-{name}.json" for name in checked.edited_sets),
-            *([f"{ROOT}/evaluation/frontier.json"] if JUDGED else []),
             *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
             *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),
             *([f"{ROOT}/evaluation/robustness.json"] if checked.gans else []),
-            *([f"{ROOT}/evaluation/judge-samples.json"] if DRAWINGS_COMPARED else []),
+            *([f"{ROOT}/evaluation/judge-samples.json"] if checked.compares_with_drawings else []),
             *([f"{ROOT}/evaluation/certificate-samples.json"] if checked.retrain else []),
         ],
         reports=[f"{ROOT}/models/{name}.json" for name in (*DETECTORS, *(["segmenter"] if SEGMENTED else []))],

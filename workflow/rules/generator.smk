@@ -73,12 +73,6 @@ if checked.retrain:
         "control": "dataset",
         "resampled": "dataset_resampled",
         "sham": "dataset_sham_rebalanced",
-        "ideal": "dataset_ideal",
-        "images_only": "dataset_rebalanced",
-        "second_selector": "dataset_rebalanced",
-    }
-    ATTRIBUTE_LOSS = {
-        role: settings["retrain"]["attributes"] if role != "images_only" else None for role in LEARNS_FROM
     }
 
     use rule stage as resample_dataset with:
@@ -95,30 +89,10 @@ if checked.retrain:
             run=RUN,
             seed=SEED,
 
-    use rule stage as draw_ideal with:
-        input:
-            images=images("dataset"),
-            plan=f"{ROOT}/plan/dataset.parquet",
-            counterfactuals=f"{ROOT}/evaluation/counterfactuals.parquet",
-        output:
-            ideal=images("dataset_ideal"),
-        pathvars:
-            job="draw_ideal",
-        params:
-            stage=at_revision("draw_ideal"),
-            data=settings["data"],
-            settings=rebalance("region", "regions"),
-            run=RUN,
-            seed=SEED,
-
     use rule training as retrain_generator with:
         input:
             images=lambda wildcards: images(LEARNS_FROM[wildcards.role]),
-            selector=lambda wildcards: (
-                f"{ROOT}/models/{wildcards.role if wildcards.role in DETECTORS else 'selector'}.safetensors"
-                if ATTRIBUTE_LOSS[wildcards.role]
-                else []
-            ),
+            selector=f"{ROOT}/models/selector.safetensors" if settings["retrain"]["attributes"] else [],
             source=(
                 expand(f"{ROOT}/models/source/{{network}}.safetensors", network=["generator", "discriminator"])
                 if settings["retrain"]["init"] == "source"
@@ -136,7 +110,7 @@ if checked.retrain:
             stage=at_revision("train_generator"),
             settings=settings["generator"],
             training=settings["retrain"]["training"],
-            attributes=lambda wildcards: ATTRIBUTE_LOSS[wildcards.role],
+            attributes=settings["retrain"]["attributes"],
             init=settings["retrain"]["init"],
             name="retrain_generator",
             seed=SEED,

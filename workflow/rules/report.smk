@@ -19,22 +19,6 @@ use rule stage as plot_before_after with:
         settings=rebalance("region", "regions"),
 
 
-use rule stage as plot_frontier with:
-    input:
-        frontier=f"{ROOT}/evaluation/frontier.json",
-    output:
-        figure=report(
-            f"{ROOT}/report/frontier.png",
-            caption="../report/frontier.rst",
-            category="Edits",
-            labels={"figure": "group gap against realism"},
-        ),
-    pathvars:
-        job="plot_frontier",
-    params:
-        stage=at_revision("plot_frontier"),
-
-
 use rule stage as write_report with:
     input:
         metrics=f"{ROOT}/evaluation/metrics.json",

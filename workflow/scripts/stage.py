@@ -7,10 +7,15 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(snakemake.scriptdir).resolve().parents[1]))  # a conda environment holds no pipeline_lib
+# A conda environment holds no pipeline_lib: that of the repository comes first, that of an installation last.
+ROOT = Path(snakemake.scriptdir).resolve().parents[1]
+if (ROOT / "pipeline_lib").is_dir():
+    sys.path.insert(0, str(ROOT))
+else:
+    sys.path.append(str(ROOT.parents[1]))
 
-from pipeline_lib.runtime.errors import PipelineError, refuse_again
-from pipeline_lib.stages import call_stage
+from pipeline_lib.runtime.errors import PipelineError, refuse_again  # noqa: E402
+from pipeline_lib.stages import call_stage  # noqa: E402
 
 if __name__ == "__main__":
     job = snakemake

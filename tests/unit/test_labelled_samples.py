@@ -7,18 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import beta, binomtest
 
-from pipeline_lib.audit.estimate import Verdict, judge
-from pipeline_lib.audit.samples import (
-    CLASSES,
-    MORE_SAMPLES,
-    NEGATIVE,
-    OTHER,
-    POSITIVE,
-    Labelled,
-    count_labels,
-    estimate_rate,
-    labels_needed,
-)
+from pipeline_lib.audit.estimate import Verdict, decide, labels_needed
+from pipeline_lib.audit.samples import CLASSES, MORE_SAMPLES, NEGATIVE, OTHER, POSITIVE, LabelledSamples
 from pipeline_lib.config import RateRule
 from pipeline_lib.runtime.errors import DataError
 
@@ -39,7 +29,7 @@ PLANTED = {
 def counted(said, seen):
     """Return counts in which all labels are clear."""
     seen = np.asarray(seen)
-    return Labelled(np.asarray(said), seen, seen, seen)
+    return LabelledSamples(np.asarray(said), seen, seen, seen)
 
 
 def plant(planted, labels, random, samples=SAMPLES):
@@ -68,7 +58,7 @@ def test_intervals_cover_the_rate_of_the_generator_and_are_not_much_wider_than_t
     share, rate, other, first, second = planted
     covered, widths, errors = [], [], []
     for _ in range(400):
-        found = estimate_rate(plant(planted, labels, random), 0.95, random, draws=400)
+        found = plant(planted, labels, random).estimate(0.95, random, draws=400)
         covered.append(found.low <= rate <= found.high)
         widths.append(found.high - found.low)
         errors.append(found.value - rate)
@@ -83,7 +73,7 @@ def test_intervals_cover_the_rate_of_the_generator_and_are_not_much_wider_than_t
 
 def test_labels_tell_more_with_the_referee_than_alone():
     random = np.random.default_rng(0)
-    found = estimate_rate(plant(PLANTED["as measured on avatars"], 400, random), 0.95, random)
+    found = plant(PLANTED["as measured on avatars"], 400, random).estimate(0.95, random)
     alone = binomtest(90, 180).proportion_ci(0.95, method="wilson")
     assert found.high - found.low < 0.7 * (alone.high - alone.low)
 
@@ -92,7 +82,7 @@ def test_a_rate_as_far_from_the_target_as_the_tolerance_is_rarely_said_to_meet_i
     random = np.random.default_rng(1)
     planted = (0.5, 0.53, 0.5, (0.02, 0.02, 0.005), (0.02, 0.02, 0.005))
     met = sum(
-        judge(estimate_rate(plant(planted, 800, random, 20_000), 0.9, random, 400), 0.5, 0.03) is Verdict.MET
+        decide(plant(planted, 800, random, 20_000).estimate(0.9, random, 400), 0.5, 0.03) is Verdict.MET
         for _ in range(400)
     )
     assert met / 400 <= 0.05
@@ -102,7 +92,7 @@ def test_a_rate_as_far_from_the_target_as_the_tolerance_is_rarely_said_to_meet_i
 def test_with_one_class_the_limits_are_between_those_of_jeffreys_and_of_clopper_and_pearson(labels, positives):
     seen = np.zeros((CLASSES, CLASSES), int)
     seen[NEGATIVE, [POSITIVE, NEGATIVE]] = positives, labels - positives
-    found = estimate_rate(counted([0, 10**7, 0], seen), 0.95, np.random.default_rng(0), draws=100_000)
+    found = counted([0, 10**7, 0], seen).estimate(0.95, np.random.default_rng(0), draws=100_000)
     low = beta.ppf(0.025, positives, labels - positives + 0.5) if positives else 0
     high = beta.ppf(0.975, positives + 0.5, labels - positives) if positives < labels else 1
     assert found.low == pytest.approx(low, abs=0.002)
@@ -114,21 +104,21 @@ def test_with_one_class_the_limits_are_between_those_of_jeffreys_and_of_clopper_
 
 def test_where_all_samples_are_labelled_the_referee_does_not_matter():
     seen = np.array([[300, 40, 5], [60, 450, 10], [15, 0, 620]])
-    found = estimate_rate(counted(seen.sum(axis=1), seen), 0.95, np.random.default_rng(0), draws=20_000)
+    found = counted(seen.sum(axis=1), seen).estimate(0.95, np.random.default_rng(0), draws=20_000)
     assert found.value == pytest.approx(375 / 865)
     exact = binomtest(375, 865).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == (pytest.approx(exact.low, abs=0.006), pytest.approx(exact.high, abs=0.006))
 
 
 def test_a_class_without_labels_can_show_anything():
-    found = estimate_rate(counted([500, 400, 0], [[50, 0, 0], [0, 0, 0], [0, 0, 0]]), 0.95, np.random.default_rng(0))
+    found = counted([500, 400, 0], [[50, 0, 0], [0, 0, 0], [0, 0, 0]]).estimate(0.95, np.random.default_rng(0))
     assert found.value == pytest.approx(5 / 9)
     assert found.low < 0.56
     assert found.high > 0.98
 
 
 def test_a_group_without_samples_has_no_rate():
-    assert np.isnan(estimate_rate(counted([0, 0, 9], [[0, 0, 0], [0, 0, 0], [0, 0, 5]]), 0.95, None).value)
+    assert np.isnan(counted([0, 0, 9], [[0, 0, 0], [0, 0, 0], [0, 0, 5]]).estimate(0.95, None).value)
 
 
 # Counting
@@ -141,7 +131,7 @@ def labels_of(rows):
 def test_samples_are_counted_by_what_the_referee_says_and_what_is_seen():
     opinions = labels_of([(1, 1), (1, 1), (1, 0), (1, 0), (0, 1), (0, 0)]).astype(bool)
     labels = labels_of([(1, 1), (1, 0), (1, 0), (0, 0), (1, 1)])
-    found = count_labels(opinions, labels.sample(frac=1, random_state=0), TARGET)
+    found = LabelledSamples.count(opinions, labels.sample(frac=1, random_state=0), TARGET)
     assert found.said.tolist() == [2, 2, 2]
     assert found.seen.tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 0]]
     assert (found.least == found.seen).all()
@@ -150,7 +140,7 @@ def test_samples_are_counted_by_what_the_referee_says_and_what_is_seen():
 
 
 @pytest.mark.parametrize(
-    ("label", "least", "most", "told"),
+    ("label", "least", "most", "determined"),
     [
         ((None, None), NEGATIVE, POSITIVE, False),
         ((1, None), NEGATIVE, POSITIVE, False),
@@ -159,11 +149,11 @@ def test_samples_are_counted_by_what_the_referee_says_and_what_is_seen():
         ((0, None), OTHER, OTHER, True),  # whatever it shows, it is in another group
     ],
 )
-def test_a_sample_of_which_it_cannot_be_told_counts_as_what_is_worst_for_each_limit(label, least, most, told):
-    found = count_labels(labels_of([(1, 1)]).astype(bool), labels_of([label]), TARGET)
+def test_a_sample_that_could_not_be_determined_counts_as_what_is_worst_for_each_limit(label, least, most, determined):
+    found = LabelledSamples.count(labels_of([(1, 1)]).astype(bool), labels_of([label]), TARGET)
     assert found.least[POSITIVE].tolist() == [int(shown == least) for shown in range(CLASSES)]
     assert found.most[POSITIVE].tolist() == [int(shown == most) for shown in range(CLASSES)]
-    assert found.seen.sum() == told
+    assert found.seen.sum() == determined
 
 
 def test_unclear_samples_widen_the_interval_and_leave_the_rate():
@@ -172,8 +162,8 @@ def test_unclear_samples_widen_the_interval_and_leave_the_rate():
     least[POSITIVE, NEGATIVE] = most[POSITIVE, POSITIVE] = 10
     most[POSITIVE, POSITIVE] += 90
     clear, found = (
-        estimate_rate(counts, 0.95, np.random.default_rng(0))
-        for counts in (counted([450, 450, 900], seen), Labelled(np.array([450, 450, 900]), seen, least, most))
+        counts.estimate(0.95, np.random.default_rng(0))
+        for counts in (counted([450, 450, 900], seen), LabelledSamples(np.array([450, 450, 900]), seen, least, most))
     )
     assert found.value == clear.value == 0.5
     assert found.low < clear.low - 0.03  # a tenth of one half
@@ -193,12 +183,12 @@ def test_the_labels_that_would_do_are_said_and_do():
     random = np.random.default_rng(3)
     none = counted(plant(planted, 0, random, 20_000).said, np.zeros((CLASSES, CLASSES), int))
     needed = labels_needed(none, 0.5, 0.03, 0.95, random)
-    assert needed.samples == 20_000
+    assert needed.size == 20_000
     assert 300 < needed.labels < 3000
 
     def decided(labels):
-        found = (estimate_rate(plant(planted, labels, random, 20_000), 0.95, random, 400) for _ in range(60))
-        return np.mean([judge(rate, 0.5, 0.03) is not Verdict.UNKNOWN for rate in found])
+        found = (plant(planted, labels, random, 20_000).estimate(0.95, random, 400) for _ in range(60))
+        return np.mean([decide(rate, 0.5, 0.03) is not Verdict.UNKNOWN for rate in found])
 
     assert decided(needed.labels // 3) < 0.5
     assert decided(needed.labels) > 0.65  # 0.8, and three standard errors of 60 trials less
@@ -208,14 +198,14 @@ def test_more_samples_are_asked_for_where_labels_of_all_would_not_do():
     """Of 900 samples of a group, all labelled, a rate of a half is known to 1.96 / 2 / 30 = 0.033 either way."""
     said = [450, 450, 1100]
     needed = labels_needed(counted(said, np.zeros((3, 3), int)), 0.5, 0.03, 0.95, np.random.default_rng(0))
-    assert needed.samples == MORE_SAMPLES * 2000
+    assert needed.size == MORE_SAMPLES * 2000
     assert needed.labels < 4000
     enough = labels_needed(counted(said, np.zeros((3, 3), int)), 0.5, 0.06, 0.95, np.random.default_rng(0))
-    assert enough.samples == 2000
+    assert enough.size == 2000
     assert enough.labels < needed.labels
 
 
-def test_what_no_number_of_labels_can_tell_has_none():
+def test_what_no_number_of_labels_decides_has_none():
     at_the_edge = counted([530, 470, 1000], np.zeros((3, 3), int))
     assert labels_needed(at_the_edge, 0.5, 0.03, 0.95, np.random.default_rng(0)).labels is None
 
@@ -259,7 +249,7 @@ def test_the_reference_says_what_is_written_here(name):
 
 @pytest.mark.parametrize("name", list(TABLES))
 def test_the_rate_is_that_of_prediction_powered_inference(name):
-    found = estimate_rate(counted(*TABLES[name]), 0.95, np.random.default_rng(0), draws=20_000)
+    found = counted(*TABLES[name]).estimate(0.95, np.random.default_rng(0), draws=20_000)
     rate, low, high = SAID_BY_PPI[name]
     assert found.value == pytest.approx(rate, abs=1e-6)
     assert found.low < low + 0.005  # never narrower by much
