@@ -172,7 +172,6 @@ def swaps(device: torch.device, folder: Path, faces: int | None = None, candidat
             table=paths["plan"],  # read only for donors with the attribute
             kind="plan",
             model=[],
-            referee=[],
             images=[paths["images"]],
             settings=settings,
             shards=1,

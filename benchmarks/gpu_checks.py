@@ -180,7 +180,6 @@ def _swap(folder: Path, edited: dict[str, Any], device: torch.device, count: int
             precision=[edited["folder"] / "encoder.json"],
             model=[],
             selector=edited["folder"] / "selector.safetensors",
-            referee=[],
             settings=settings,
             shards=count,
             run="gpu",
@@ -189,7 +188,6 @@ def _swap(folder: Path, edited: dict[str, Any], device: torch.device, count: int
             shard=shard,
             candidates=folder / f"{shard}.candidates.parquet",
             composites=folder / f"{shard}.images.parquet",
-            judged=[],
             device=device,
             faces=4 if device.type == "cpu" else 64,
         )

@@ -144,7 +144,6 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
             "kind": "labels",
             **{name: [file(f"{name}.safetensors")] for name in ("encoder", "generator")},
             "selector": file("selector.safetensors"),
-            "referee": [],
             "precision": [file("encoder.json")],
             "model": [],
             "settings": rebalance,
