@@ -48,7 +48,7 @@ def reduced(editor: str | dict, retrain: bool) -> dict:
     if not retrain:
         values["retrain"] = None
     if editor != "latent-regression":
-        del values["encoder"]
+        del values["encoder"], values["studies"]
         if not retrain:
             del values["generator"]
     return values
