@@ -16,7 +16,7 @@ from scipy.stats import t
 
 from pipeline_lib.audit.estimate import UNKNOWN, Estimate, Verdict, decide, estimate_json
 from pipeline_lib.config.names import readable
-from pipeline_lib.config.reseeding import OTHER_SEEDS, first_difference, value_of
+from pipeline_lib.config.reseeding import DATA_SEED, first_difference, value_of
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 
@@ -105,11 +105,11 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
     sets = list(CERTIFICATES)[: 2 if configs[0]["retrain"] else 1]
     certificates = {name: [read_json(folder / CERTIFICATES[name]) for folder in folders] for name in sets}
     confidence = certificates["dataset_rebalanced"][0]["confidence"]
-    seeds = {key: [value_of(config, key) for config in configs] for key in OTHER_SEEDS}
+    data_seeds = [value_of(config, DATA_SEED) for config in configs]
     return Recipe(
         seeds=[config["seed"] for config in configs],
-        same_images=configs[0]["data"]["reader"] != "avatars" or len(set(seeds["data.seed"])) == 1,
-        shared=[key for key, found in seeds.items() if None not in found and len(set(found)) < len(found)],
+        same_images=configs[0]["data"]["reader"] != "avatars" or len(set(data_seeds)) == 1,
+        shared=[DATA_SEED] if None not in data_seeds and len(set(data_seeds)) < len(data_seeds) else [],
         confidence=confidence,
         targets=[
             _decide_target(name, of_runs, _source(name, certificate), confidence)

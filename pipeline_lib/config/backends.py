@@ -9,10 +9,6 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Count, Folder, Positive, Section
 
-Seed = Annotated[int, Field(description="seed of weights and batches; must differ between the two detectors")]
-Half = Annotated[
-    Literal[0, 1], Field(description="half of the training images it is trained on; must differ between the two")
-]
 ColumnNumber = Annotated[int, Field(ge=0)]
 ImageSide = Annotated[
     Count | None, Field(description="side to which its input images are resized, in pixels; null: not resized")
@@ -32,15 +28,10 @@ class SupervisedTraining(Section):
 
 
 class DetectorNetwork(Section):
-    """An attribute classifier that is trained here."""
+    """An attribute classifier that is trained here: a plain network as selector, a residual one as referee."""
 
     backend: Literal["trained"] = Field("trained", description="trained on the dataset's labels")
-    architecture: Literal["plain", "residual"] = Field(
-        description="family of the network; must differ between the two detectors"
-    )
     width: Count = Field(24, description="channels of the first layer")
-    seed: Seed
-    half: Half
 
 
 class LibraryNetwork(Section):
@@ -57,8 +48,6 @@ class BackboneNetwork(LibraryNetwork):
     """An attribute classifier that is trained here, with a backbone of torchvision or timm, another one in each."""
 
     backend: Literal["backbone"] = Field(description="a network of a library, with a new last layer")
-    seed: Seed
-    half: Half
 
 
 class OnnxNetwork(Section):

@@ -7,13 +7,12 @@ from typing import Any
 
 from pipeline_lib.config import Config
 
-#: Keys of the seeds beside the run's own: of the images or their random split, and of the trained detectors.
-OTHER_SEEDS = ("data.seed", "detectors.selector.seed", "detectors.referee.seed")
+#: Key of the seed beside the run's own: that of the images or of their random split.
+DATA_SEED = "data.seed"
 #: Labels by eye, which are of the images of one run.
 LABELS = ("certify.labels", "rebalance.labels")
 #: Keys in which runs of one recipe may differ.
-OF_ONE_RUN = ("run", "seed", *OTHER_SEEDS, *LABELS)
-APART = 1000  # between the seeds of a detector in two runs, so that none is that of another detector
+OF_ONE_RUN = ("run", "seed", DATA_SEED, *LABELS)
 
 
 def value_of(values: Mapping[str, Any], key: str) -> Any:
@@ -27,8 +26,8 @@ def value_of(values: Mapping[str, Any], key: str) -> Any:
 def reseed(config: Config, seed: int) -> dict[str, Any]:
     """Return the values of a config for one of several runs, with every default.
 
-    Images that are drawn, or the random split of those that are not, are those of this seed, and detectors are trained
-    from other random weights. Weights that the config names stay.
+    Images that are drawn, or the random split of those that are not, are those of this seed. Weights that the config
+    names stay.
 
     Args:
         config: the config of the recipe, without labels by eye.
@@ -36,10 +35,8 @@ def reseed(config: Config, seed: int) -> dict[str, Any]:
     """
     values = config.model_dump(mode="json")
     values |= {"run": f"{config.run}-run-{seed}", "seed": seed}
-    for key in OTHER_SEEDS:
-        if (own := value_of(values, key)) is not None:
-            section, _, name = key.rpartition(".")
-            value_of(values, section)[name] = seed if key == "data.seed" else own + APART * seed
+    if "seed" in values["data"]:
+        values["data"]["seed"] = seed
     return values
 
 

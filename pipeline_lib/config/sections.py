@@ -24,7 +24,7 @@ PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg
 
 
 def shared(one: DetectorBackend, other: DetectorBackend, key: str) -> bool:
-    """Return whether two detectors have the same value of a key, such as their seed."""
+    """Return whether two detectors have the same value of a key, such as their file."""
     values = [getattr(network, key, None) for network in (one, other)]
     return values[0] == values[1] is not None
 
@@ -53,11 +53,11 @@ class Detectors(Section):
         description="attributes of both detectors; must include those of the targets",
     )
     selector: DetectorBackend = Field(
-        DetectorNetwork(architecture="plain", width=24, seed=1, half=0),
+        DetectorNetwork(width=24),
         description="detector that chooses among the candidates of each edit",
     )
     referee: DetectorBackend = Field(
-        DetectorNetwork(architecture="residual", width=16, seed=2, half=1),
+        DetectorNetwork(width=16),
         description="detector that evaluates the results and takes no part in the edits",
     )
     training: SupervisedTraining = Field(
@@ -79,15 +79,15 @@ class Detectors(Section):
 
     @model_validator(mode="after")
     def _detectors_differ(self) -> Detectors:
-        for key in ("architecture", "name", "path", "seed", "half"):
+        for key in ("name", "path"):
             if shared(self.selector, self.referee, key):
                 raise ValueError(f"selector.{key} equals referee.{key}; the two detectors must differ in it")
         return self
 
     @model_validator(mode="after")
     def _given_networks_know_the_attributes(self) -> Detectors:
-        for judge in ("selector", "referee"):
-            refuse_unknown_attributes(judge, getattr(self, judge), self.attributes)
+        for role in ("selector", "referee"):
+            refuse_unknown_attributes(role, getattr(self, role), self.attributes)
         return self
 
     @model_validator(mode="before")
@@ -95,7 +95,7 @@ class Detectors(Section):
     def _trained_unless_said_otherwise(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return values | {judge: fill_backend(values[judge]) for judge in ("selector", "referee") if judge in values}
+        return values | {role: fill_backend(values[role]) for role in ("selector", "referee") if role in values}
 
 
 class GrowthPhase(Section):

@@ -45,7 +45,7 @@ def _supervised(config: Config, images: Tensor, device: torch.device) -> Iterato
             truth = torch.zeros(IMAGES, len(settings.attributes))
             loss = F.binary_cross_entropy_with_logits
             by_logits = task(
-                new_detector(network, settings),
+                new_detector(network, settings, name),
                 truth,
                 lambda net, batch, wanted, loss=loss: loss(net.view_logits(batch), wanted),
                 settings.training,

@@ -50,10 +50,22 @@ MOST_ALIKE = 0.999  # correlation of the logits of two detectors
 MEASURED_ON = ("held_out", "held_out_labels", "other")  # parameters on which the training does not depend
 NOT_LEARNT = {"least_cell_accuracy", "selector", "referee"}  # settings, likewise
 BLUR, NOISE, COLOR = 1.5, 0.2, 0.2  # largest sigma in pixels, deviation of noise and shift of a channel in training
+SEEDS_APART = 1000  # between a detector's seeds in two runs, so that none is that of the other detector
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
 
 
-@stage(revision=2)
+class Role(NamedTuple):
+    """What the two detectors must not share: seed, half of the training images, and family of the network."""
+
+    seed: int
+    half: int
+    kind: type[PlainClassifier] | type[ResidualClassifier]
+
+
+ROLES = {"selector": Role(1, 0, PlainClassifier), "referee": Role(2, 1, ResidualClassifier)}
+
+
+@stage(revision=3)
 def train_detector(
     *,
     images: list[Path],
@@ -66,7 +78,8 @@ def train_detector(
     settings: Detectors,
     related: list[str],
     regions: dict[str, PartRegion | BoxRegion] | None,
-    judge: str,
+    role: str,
+    seed: int,
     checkpoints: Path,
     weights: Path,
     report: Path,
@@ -85,11 +98,12 @@ def train_detector(
         held_out_labels: table of its labels.
         parts: table of the parts of the training set; empty without collages.
         other: weight file of the selector, which the referee must not be; empty if both are trained here.
-        network: architecture, seed and half of this detector, or its file.
+        network: the network that is trained, or the file of one that is given.
         settings: the config section of both detectors.
         related: attributes of the targets and of their conditions, whose association is removed by the weights.
         regions: config section of the region that shows each edited attribute; None without collages.
-        judge: name of the detector.
+        role: selector or referee.
+        seed: random seed of the run.
         checkpoints: folder of resumable checkpoints.
         weights: weight file to write.
         report: JSON of accuracy, error counts and expected calibration error by attribute to write, and for related
@@ -109,8 +123,8 @@ def train_detector(
         if settings.collages and not (parts and regions):
             raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
         swapped = _Swapped(parts[0], regions) if settings.collages else None
-        folder = checkpoints / f"train_{judge}-{key}"
-        detector = _trained_detector(images, labels, swapped, network, settings, related, judge, folder, device)
+        folder = checkpoints / f"train_{role}-{key}"
+        detector = _trained_detector(images, labels, swapped, network, settings, related, role, seed, folder, device)
         provenance = {"key": key, "kimg": settings.training.kimg}
     detector = detector.to(device).requires_grad_(False).eval()
 
@@ -126,9 +140,9 @@ def train_detector(
     probabilities = calibrated.sigmoid().numpy()
     truth = test_truth[~calibrates].numpy()
     cells = cell_accuracies(probabilities, truth, settings.attributes, related)
-    refuse_shortcuts(cells, settings.least_cell_accuracy, judge)
+    refuse_shortcuts(cells, settings.least_cell_accuracy, role)
     found = detector_report(probabilities, truth, settings.attributes)
-    save_weights(weights, detector, {"judge": judge, **provenance})
+    save_weights(weights, detector, {"role": role, **provenance})
     write_json(report, {name: figures | {"cells": cells.get(name, {})} for name, figures in found.items()})
 
 
@@ -163,13 +177,13 @@ def refuse_same(referee: Tensor, selector: Tensor, attributes: Sequence[str]) ->
             )
 
 
-def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least: float, judge: str) -> None:
+def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least: float, role: str) -> None:
     """Refuse a detector that is right in too few held-out images of a cell, as one is that tells smiles by the hair.
 
     Args:
         cells: {attribute: {cell: {"n", "accuracy"}}}; cells of fewer than `LEAST_IN_CELL` images do not count.
         least: accuracy required in each.
-        judge: name of the detector.
+        role: name of the detector.
 
     Raises:
         DataError: names the attribute, the cell and the accuracy.
@@ -186,7 +200,7 @@ def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least
     if worst is not None and worst[0] < least:
         accuracy, attribute, cell, n = worst
         raise DataError(
-            f"{judge}: right about `{attribute}` in only {accuracy:.2f} of {n} held-out images with {cell}, less than "
+            f"{role}: right about `{attribute}` in only {accuracy:.2f} of {n} held-out images with {cell}, less than "
             f"{least:g}; it seems to tell it by what goes with it in training, so no rate can be trusted; set "
             "`detectors.collages: 0.75`, add images of that kind, give a detector, or lower "
             "`detectors.least_cell_accuracy`"
@@ -232,18 +246,20 @@ def _trained_detector(
     network: TrainedHere,
     settings: Detectors,
     related: list[str],
-    judge: str,
+    role: str,
+    seed: int,
     folder: Path,
     device: torch.device,
 ) -> Detector:
     names, pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
-    own = torch.nonzero(numbers % 2 == network.half).flatten()
-    _refuse_nowhere_known(targets[own], settings.attributes, labels, f"the {judge}'s half of the training images")
+    own = torch.nonzero(numbers % 2 == ROLES[role].half).flatten()
+    _refuse_nowhere_known(targets[own], settings.attributes, labels, f"the {role}'s half of the training images")
     balance = torch.zeros_like(targets)
     columns = [settings.attributes.index(name) for name in related]
     balance[own] = independence_weights(targets[own], columns, settings.attributes)
-    torch.manual_seed(seeding.derive(network.seed, judge, "weights"))
-    detector = new_detector(network, settings)
+    own_seed = ROLES[role].seed + SEEDS_APART * seed
+    torch.manual_seed(seeding.derive(own_seed, role, "weights"))
+    detector = new_detector(network, settings, role)
     task = _DetectorTask(
         detector,
         pixels,
@@ -251,9 +267,9 @@ def _trained_detector(
         _weighted_loss,
         lambda batch, random: _vary(batch, random, settings),
         settings.training,
-        network.seed,
+        own_seed,
         device,
-        f"train_{judge}",
+        f"train_{role}",
         own,
     )
     if swapped is not None:
@@ -280,15 +296,14 @@ def _packed_masks(parts: Path, region: PartRegion | BoxRegion, names: list[str],
     return torch.from_numpy(masks.packed[masks.rows(names)])
 
 
-def new_detector(network: TrainedHere, settings: Detectors) -> Detector:
+def new_detector(network: TrainedHere, settings: Detectors, role: str) -> Detector:
     """Return a detector before it is trained here."""
     if isinstance(network, BackboneNetwork):
         detector = BackboneClassifier(settings.attributes, network.library, network.name, settings.mirror)
         if network.weights is not None:
             detector.load_pretrained(network.weights)
         return detector
-    kind = PlainClassifier if network.architecture == "plain" else ResidualClassifier
-    return kind(settings.attributes, network.width, settings.mirror)
+    return ROLES[role].kind(settings.attributes, network.width, settings.mirror)
 
 
 def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tensor:

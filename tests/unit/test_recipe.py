@@ -145,16 +145,13 @@ def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
     values = reseed(config, 3)
     again = parse_config(copy.deepcopy(values))
     assert (again.run, again.seed, again.data.seed) == ("avatars-run-3", 3, 3)
-    seeds = [detector.seed for detector in (config.detectors.selector, config.detectors.referee)]
-    reseeded = [detector.seed for detector in (again.detectors.selector, again.detectors.referee)]
-    assert not {*seeds} & {*reseeded} and len({*reseeded}) == 2
     assert first_difference(config.model_dump(mode="json"), values) is None
     values["encoder"]["training"]["kimg"] = 9
     assert first_difference(config.model_dump(mode="json"), values) == "encoder.training.kimg"
 
 
 def test_seeds_that_runs_share_are_named(runs, capsys):
-    rewrite(runs[2], lambda config: config["detectors"]["selector"].update(seed=1001))  # that of the first run
-    assert assess_recipe(runs).shared == ["detectors.selector.seed"]
+    rewrite(runs[2], lambda config: config["data"].update(seed=1))  # that of the first run
+    assert assess_recipe(runs).shared == ["data.seed"]
     main(["tools", "recipe", *map(str, runs)])
-    assert "Some runs share detectors.selector.seed" in capsys.readouterr().out
+    assert "Some runs share data.seed" in capsys.readouterr().out

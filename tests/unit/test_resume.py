@@ -61,7 +61,7 @@ def files(tmp_path, write_shards):
     return made
 
 
-def detector(files, network, judge="referee", collages=0.0):
+def detector(files, network, role="referee", collages=0.0, seed=3):
     settings = {
         "attributes": ["smiling", "hat"],
         "training": SUPERVISED,
@@ -80,7 +80,8 @@ def detector(files, network, judge="referee", collages=0.0):
         "settings": settings,
         "related": ["smiling", "hat"],
         "regions": {"smiling": {"kind": "part", "name": "mouth"}} if collages else None,
-        "judge": judge,
+        "role": role,
+        "seed": seed,
         "report": files["labels"].with_name("report.json"),
     }
 
@@ -149,13 +150,11 @@ def translator(files, method):
 
 
 TRAININGS = {
-    "plain detector": lambda files: detector(files, {"architecture": "plain", "seed": 1, "half": 0, "width": 4}),
-    "residual detector": lambda files: detector(files, {"architecture": "residual", "seed": 2, "half": 1, "width": 4}),
-    "detector with collages": lambda files: detector(
-        files, {"architecture": "residual", "seed": 2, "half": 1, "width": 4}, collages=0.5
-    ),
+    "plain detector": lambda files: detector(files, {"width": 4}, "selector"),
+    "residual detector": lambda files: detector(files, {"width": 4}),
+    "detector with collages": lambda files: detector(files, {"width": 4}, collages=0.5),
     "backbone with dropout": lambda files: detector(
-        files, {"backend": "backbone", "library": "torchvision", "name": "mobilenet_v3_small", "seed": 2, "half": 1}
+        files, {"backend": "backbone", "library": "torchvision", "name": "mobilenet_v3_small"}
     ),
     "segmenter": segmenter,
     "stylegan2": lambda files: gan(files, growth=[{"resolution": 16, "kimg": 0.004}]),
@@ -220,8 +219,7 @@ def test_a_training_starts_anew_with_a_higher_revision_another_seed_or_other_ima
     trained, values = TRAININGS[name](files)
     before = checkpoints_of((trained, values))
     assert checkpoints_of((trained, values)) == before
-    reseeded = {"network": values["network"] | {"seed": 9}} if "network" in values else {"seed": 9}
-    assert checkpoints_of((trained, values | reseeded)) != before
+    assert checkpoints_of((trained, values | {"seed": 9})) != before
     with monkeypatch.context() as patch:
         patch.setattr(find_stage(trained), "revision", 99)
         assert checkpoints_of((trained, values)) != before
@@ -232,23 +230,19 @@ def test_a_training_starts_anew_with_a_higher_revision_another_seed_or_other_ima
     assert checkpoints_of((trained, values)) != before
 
 
-def test_what_only_judges_a_detector_starts_no_training_anew(files, checkpoints_of):
+def test_what_a_detector_is_only_measured_by_starts_no_training_anew(files, checkpoints_of):
     trained, values = TRAININGS["residual detector"](files)
-    judged = {"settings": {**values["settings"], "least_cell_accuracy": 0.01}}
-    assert checkpoints_of((trained, values | judged)) == checkpoints_of((trained, values))
+    measured = {"settings": {**values["settings"], "least_cell_accuracy": 0.01}}
+    assert checkpoints_of((trained, values | measured)) == checkpoints_of((trained, values))
 
 
-def test_the_other_half_of_the_images_makes_other_weights(files, tmp_path):
-    network = {"architecture": "residual", "seed": 2, "half": 0, "width": 4}
-    first = train(detector(files, network, "referee"), tmp_path)
-    second = train(detector(files, network | {"half": 1}, "referee"), tmp_path)
-    third = train(detector(files, network | {"seed": 5}, "referee"), tmp_path)
-    for one, other in ((first, second), (first, third), (second, third)):
-        assert not one["stem.weight"].equal(other["stem.weight"])
+def test_another_seed_makes_another_detector(files, tmp_path):
+    one, other = (train(detector(files, {"width": 4}, seed=seed), tmp_path) for seed in (0, 1))
+    assert not one["stem.weight"].equal(other["stem.weight"])
 
 
 def test_other_contents_under_the_same_path_start_a_training_anew(files, checkpoints_of, tmp_path):
-    backbone = {"backend": "backbone", "library": "torchvision", "name": "mobilenet_v3_small", "seed": 2, "half": 1}
+    backbone = {"backend": "backbone", "library": "torchvision", "name": "mobilenet_v3_small"}
     weights = tmp_path / "backbone.pth"
     own = mobilenet_v3_small(weights=None).state_dict()
     torch.save(own, weights)

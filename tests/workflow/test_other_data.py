@@ -339,8 +339,7 @@ def test_a_published_progan_and_its_encoder_swap_a_box_that_a_timm_backbone_choo
     values = yaml.safe_load((run.folder / CONFIG).read_text()) | {"run": "progan"}
     values["generator"] = {"channels": [16] * 4, "z_dim": 16, "mapping_layers": 2, "weights": "progan.pth"}
     values["detectors"]["training"]["kimg"] = 0.3
-    values["detectors"]["selector"] = {"backend": "backbone", "library": "timm", "name": "resnet10t", "seed": 1}
-    values["detectors"]["selector"]["half"] = 0
+    values["detectors"]["selector"] = {"backend": "backbone", "library": "timm", "name": "resnet10t"}
     values["encoder"] |= {"weights": "encoder.pth", "training": {"kimg": 0.1, "batch": 16}}
     values["rebalance"]["edit"] |= {"region": {"kind": "box", "shows": None}}
     values["jobs"] = 1

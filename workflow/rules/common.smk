@@ -25,7 +25,7 @@ REGIONS = {name: region.model_dump(mode="json") for name, region in checked.reba
 HOW = [key for key in settings["rebalance"]["edit"] if key != "alters"]  # keys that say how an edit is made
 SEGMENTED = bool(checked.rebalance.parts)  # whether there is a part to segment; not for a box without one
 # The trained detectors, of which the last is only in the loss of a GAN.
-DETECTORS = {judge: settings["detectors"][judge] for judge in ("selector", "referee")}
+DETECTORS = {name: settings["detectors"][name] for name in ("selector", "referee")}
 # Detectors of which it must be seen that they are not the selector once more, as a network that is given could be.
 SUSPECTED = ["referee"] if checked.given_detectors else []
 DRAWN = checked.knows_ideal_edits  # whether the truth of an edit is known
@@ -52,7 +52,7 @@ onstart:
 
 
 wildcard_constraints:
-    judge="selector|referee",
+    detector="selector|referee",
     name="[a-z_]+",
     shard=r"\d+",
 
@@ -102,9 +102,9 @@ def of_inverter(model):
     return f"{ROOT}/models/{model}" if checked.uses_encoder else []
 
 
-def scores(judge, names):
+def scores(detector, names):
     """Return the score table of each image set."""
-    return [f"{ROOT}/scores/{judge}/{name}.parquet" for name in names]
+    return [f"{ROOT}/scores/{detector}/{name}.parquet" for name in names]
 
 
 def swaps(kind):

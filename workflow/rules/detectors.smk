@@ -1,21 +1,22 @@
 use rule on_device as train_detector with:
     input:
-        lambda wildcards: given(*(DETECTORS[wildcards.judge].get(key) for key in ("path", "weights"))),
+        lambda wildcards: given(*(DETECTORS[wildcards.detector].get(key) for key in ("path", "weights"))),
         images=images("dataset"),
         labels=f"{ROOT}/labels/dataset.parquet",
         held_out=images("held_out"),
         held_out_labels=f"{ROOT}/labels/held_out.parquet",
         parts=f"{ROOT}/parts/dataset.parquet" if COLLAGES else [],
-        other=lambda wildcards: f"{ROOT}/models/selector.safetensors" if wildcards.judge in SUSPECTED else [],
+        other=lambda wildcards: f"{ROOT}/models/selector.safetensors" if wildcards.detector in SUSPECTED else [],
     output:
-        weights=f"{ROOT}/models/{{judge}}.safetensors",
-        report=f"{ROOT}/models/{{judge}}.json",
+        weights=f"{ROOT}/models/{{detector}}.safetensors",
+        report=f"{ROOT}/models/{{detector}}.json",
     pathvars:
-        job="train_detector/{judge}",
+        job="train_detector/{detector}",
     params:
         stage=at_revision("train_detector"),
-        judge="{judge}",
-        network=lambda wildcards: DETECTORS[wildcards.judge],
+        role="{detector}",
+        seed=SEED,
+        network=lambda wildcards: DETECTORS[wildcards.detector],
         settings=settings["detectors"],
         related=checked.rebalance.related,
         regions=REGIONS if COLLAGES else None,
@@ -66,11 +67,11 @@ SCORED = {
 use rule on_device as score_before with:
     input:
         images=images_of(SCORED["before"]),
-        weights=f"{ROOT}/models/{{judge}}.safetensors",
+        weights=f"{ROOT}/models/{{detector}}.safetensors",
     output:
-        scores=scores("{judge}", SCORED["before"]),
+        scores=scores("{detector}", SCORED["before"]),
     pathvars:
-        job="score_attributes/{judge}-before",
+        job="score_attributes/{detector}-before",
     params:
         stage=at_revision("score_attributes"),
         sets=SCORED["before"],
@@ -80,11 +81,11 @@ use rule on_device as score_before with:
 use rule score_before as score_after with:
     input:
         images=images_of(SCORED["after"]),
-        weights=f"{ROOT}/models/{{judge}}.safetensors",
+        weights=f"{ROOT}/models/{{detector}}.safetensors",
     output:
-        scores=scores("{judge}", SCORED["after"]),
+        scores=scores("{detector}", SCORED["after"]),
     pathvars:
-        job="score_attributes/{judge}-after",
+        job="score_attributes/{detector}-after",
     params:
         stage=at_revision("score_attributes"),
         sets=SCORED["after"],
