@@ -167,7 +167,7 @@ def _swap(folder: Path, edited: dict[str, Any], device: torch.device, count: int
     folder.mkdir()
     rules = load_config(ROOT / "config/config.yaml").rebalance.targets
     candidates = min(16, len(edited["names"]) - 1)
-    settings = Rebalance(targets=rules, edit={"candidates": candidates, "precision": "float32", "choose": "strongest"})
+    settings = Rebalance(targets=rules, edit={"candidates": candidates, "choose": "strongest"})
     for shard in range(count):
         swap_parts(
             images=[edited["images"]],

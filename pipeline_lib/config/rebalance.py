@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline_lib.config.base import Count, Folder, RateRule, Section, Share
 from pipeline_lib.config.columns import column_of, text_of
-from pipeline_lib.config.sections import PrecisionChoice
 from pipeline_lib.runtime.files import digest_of
 
 
@@ -180,15 +179,6 @@ class Edit(Section):
         description="random donors from which those to be tried are selected, because they differ least from the image "
         "around the region; this only compares pixels; null: as many as `candidates`, as in the paper",
     )
-    refine: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="gradient steps on the latent of each chosen composite, so that it shows the known pixels better; "
-        "0: none, as in the paper",
-    )
-    precision: PrecisionChoice = Field(
-        "auto",
-        description="precision of the inversion; auto: bfloat16 if measured to be faster at a PSNR of at least 45 dB",
-    )
 
     def region_key(self, attribute: str) -> str | None:
         """Return the key in `regions` of an attribute, which may be its column; None: it is shown by `region`."""
@@ -210,12 +200,6 @@ class Edit(Section):
     def _pool_holds_the_candidates(self) -> Edit:
         if self.pool is not None and self.pool < self.candidates:
             raise ValueError(f"`pool`: {self.pool} donors are fewer than the {self.candidates} `candidates`")
-        return self
-
-    @model_validator(mode="after")
-    def _only_latents_are_refined(self) -> Edit:
-        if self.refine and not isinstance(self.editor, LatentRegression):
-            raise ValueError(f"`refine`: the editor {self.editor.kind} has no latent to refine; remove the key")
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,6 @@ from pipeline_lib.config.domains import DOMAINS, FACE, Domain
 from pipeline_lib.config.messages import check_name
 
 Precision = Literal["float32", "bfloat16"]
-PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 PerceptualName = Literal["stlpips-alex", "stlpips-vgg", "lpips-alex", "lpips-vgg", "lpips-squeeze"]
 
 

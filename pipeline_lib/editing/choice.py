@@ -16,7 +16,7 @@ from pipeline_lib.rebalance.groups import in_group
 SURE = 3.0  # logit, from which on a success is as good as any other: a probability of 0.95
 
 
-class Judged(NamedTuple):
+class ScoredEdits(NamedTuple):
     """Finished edits as they would be stored, and the selector's opinion of them."""
 
     pixels: Tensor  # uint8 (n, H, W, 3)
@@ -25,7 +25,7 @@ class Judged(NamedTuple):
     strength: Tensor  # logit towards the target value, (n,); minus infinity outside of the group
 
 
-def judge(
+def score_edits(
     detector: Detector,
     attribute: str,
     groups: Sequence[Mapping[str, bool]],
@@ -33,8 +33,8 @@ def judge(
     wanted: Tensor,
     held: Tensor,
     rounded: bool = False,
-) -> Judged:
-    """Judge finished edits (n, 3, H, W), given their target values and the numbers of their groups, both (n,).
+) -> ScoredEdits:
+    """Score finished edits (n, 3, H, W), given their target values and the numbers of their groups, both (n,).
 
     The conditions of the groups are what an edit must not change. With `rounded` the detector computes in bfloat16,
     which is enough to choose among candidates.
@@ -46,7 +46,7 @@ def judge(
     logit = scores[:, detector.index(attribute)]
     in_group = _in_their_groups(scores, held, groups, detector)
     strength = torch.where(wanted, logit, -logit).masked_fill(~in_group, -torch.inf)
-    return Judged(pixels, logit, in_group, strength)
+    return ScoredEdits(pixels, logit, in_group, strength)
 
 
 def choose_best(strength: Tensor, differs: Tensor, settings: Edit) -> Tensor:

@@ -33,7 +33,7 @@ POOLED_AT_ONCE = 8192  # donors of 64 pixels that a GPU compares at a time
 SEAM_WIDTH = 2 / 64  # of what is compared around a region, as a share of the image's side
 
 
-class Looked(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images, uint8 (n, H, W, 3), and their part masks, packed (n, bytes)."""
 
     pixels: Tensor
@@ -44,17 +44,17 @@ class Looked(NamedTuple):
         images = to_float(self.pixels.permute(0, 3, 1, 2), device)
         return images, unpack_masks(upload(self.packed, device), images.shape[-1])
 
-    def split(self, size: int) -> Iterator[Looked]:
+    def split(self, size: int) -> Iterator[ImageBatch]:
         """Yield `size` images at a time."""
-        return map(Looked, self.pixels.split(size), self.packed.split(size))
+        return map(ImageBatch, self.pixels.split(size), self.packed.split(size))
 
-    def take(self, rows: Tensor) -> Looked:
+    def take(self, rows: Tensor) -> ImageBatch:
         """Return the images at `rows`, int64 (m,)."""
-        return Looked(self.pixels[rows], self.packed[rows])
+        return ImageBatch(self.pixels[rows], self.packed[rows])
 
-    def upload(self, device: torch.device) -> Looked:
+    def upload(self, device: torch.device) -> ImageBatch:
         """Copy images and masks to the device as they are."""
-        return Looked(upload(self.pixels, device), upload(self.packed, device))
+        return ImageBatch(upload(self.pixels, device), upload(self.packed, device))
 
 
 class ImageSet:
@@ -70,7 +70,7 @@ class ImageSet:
         self.names, self.pixels = read_shards(images)
         self.position = {name: number for number, name in enumerate(self.names)}
         self._masks = PartMasks(parts, names, self.pixels.shape[1])
-        self._kept: Looked | None = None
+        self._kept: ImageBatch | None = None
         self._mask_rows = self._masks.rows(self.names)
         self.with_part = np.flatnonzero(self._mask_rows < len(self._masks))
         if len(self.with_part) < 2:
@@ -88,15 +88,15 @@ class ImageSet:
         if size > SHARE_KEPT * free:
             logger.info("images of %.1f GiB are gathered by the CPU; the GPU has %.1f free", size / 2**30, free / 2**30)
             return
-        self._kept = Looked(*(torch.from_numpy(rows).to(device) for rows in (self.pixels, self._masks.packed)))
+        self._kept = ImageBatch(*(torch.from_numpy(rows).to(device) for rows in (self.pixels, self._masks.packed)))
 
-    def look(self, positions: np.ndarray) -> Looked:
+    def look(self, positions: np.ndarray) -> ImageBatch:
         """Gather images and masks; a mask is empty where no part was found."""
         rows = self._mask_rows[positions]
         if self._kept is not None:
             places, of_masks = (torch.from_numpy(found).to(self._kept.pixels.device) for found in (positions, rows))
-            return Looked(self._kept.pixels[places], self._kept.packed[of_masks])
-        return Looked(torch.from_numpy(gather(self.pixels, positions)), torch.from_numpy(self._masks.packed[rows]))
+            return ImageBatch(self._kept.pixels[places], self._kept.packed[of_masks])
+        return ImageBatch(torch.from_numpy(gather(self.pixels, positions)), torch.from_numpy(self._masks.packed[rows]))
 
     def donors(self, position: int, count: int, seed: int, name: str, pool: np.ndarray | None = None) -> np.ndarray:
         """Draw `count` distinct donors for the image at `position`: a function of (seed, set, position).
@@ -150,7 +150,7 @@ def donor_pools(
     return {value: image_set.with_part[has[image_set.with_part] == value] for value in (True, False)}
 
 
-def select_donors(contexts: Looked, donors: Looked, settings: Edit, device: torch.device) -> Tensor:
+def select_donors(contexts: ImageBatch, donors: ImageBatch, settings: Edit, device: torch.device) -> Tensor:
     """Return which of a context's donors to try, int64 (n, candidates): those with the least seam, in their order.
 
     Args:
@@ -169,7 +169,9 @@ def select_donors(contexts: Looked, donors: Looked, settings: Edit, device: torc
     return torch.cat([_closest_donors(*batch, size, settings, device) for batch in batches])
 
 
-def _closest_donors(contexts: Looked, donors: Looked, size: int, settings: Edit, device: torch.device) -> Tensor:
+def _closest_donors(
+    contexts: ImageBatch, donors: ImageBatch, size: int, settings: Edit, device: torch.device
+) -> Tensor:
     image, parts = (rows.repeat_interleave(size, dim=0) for rows in contexts.to(device))
     images, donor_parts = donors.to(device)
     masks = region_masks(settings.region, donor_parts, parts)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline_lib.imaging.collages import Masks
 
 
-class Wish(NamedTuple):
+class EditRequest(NamedTuple):
     """What editors need that draw a part by themselves instead of taking it from the donor."""
 
     wanted: Tensor  # target value, bool (n,)
@@ -19,9 +19,9 @@ class Wish(NamedTuple):
 class Editor(Protocol):
     """Makes composites (n, 3, H, W) in [-1, 1] of contexts and donors of that shape.
 
-    `wish` is None where an image gets a part without an aim, as in a comparison of regions.
+    `request` is None where an image gets a part without an aim, as in a comparison of regions.
     """
 
     precision: str
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor: ...
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor: ...

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Edit, Inpainting, Poisson
-from pipeline_lib.editing.editor import Editor, Wish
+from pipeline_lib.editing.editor import Editor, EditRequest
 from pipeline_lib.editing.inpainting import InpaintingEditor
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.imaging.membrane import spread_inwards
@@ -23,12 +23,8 @@ class LatentRegressionEditor:
         self._inverter = inverter
         self.precision = inverter.precision
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor:
         return self._inverter(make_collage(context, donor, masks.pasted), masks.known)
-
-    def refine(self, context: Tensor, donor: Tensor, masks: Masks, steps: int) -> Tensor:
-        """Make better composites in that many gradient steps on each latent (paper 4.2, encoding and optimising)."""
-        return self._inverter.refine(make_collage(context, donor, masks.pasted), masks.known, steps)
 
 
 class PoissonEditor:
@@ -40,7 +36,7 @@ class PoissonEditor:
 
     precision = "float32"
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor:
         cloned = donor + spread_inwards(context - donor, masks.region)
         return torch.where(masks.region.bool(), cloned.clamp(-1, 1), context)
 
@@ -75,6 +71,4 @@ def open_editor(
         raise ConfigError(
             f"`rebalance.edit.editor`: {settings.editor.kind} needs an encoder and its generator; none are given"
         )
-    return LatentRegressionEditor(
-        open_inverter(encoder[0], generator[0], device, settings.precision, precision[0], compile)
-    )
+    return LatentRegressionEditor(open_inverter(encoder[0], generator[0], device, precision[0], compile))

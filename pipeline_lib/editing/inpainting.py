@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_lib.config import Inpainting
-from pipeline_lib.editing.editor import Wish
+from pipeline_lib.editing.editor import EditRequest
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.runtime.errors import WeightsError
 
@@ -46,12 +46,12 @@ class InpaintingEditor:
             logger.info("%s: its safety checker is left out", settings.path)
             self._pipeline.safety_checker = None
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor:
         """Draw the region of each image (n, 3, H, W) in [-1, 1] anew; an image's noise depends on its seed alone."""
-        if wish is None:
+        if request is None:
             raise ValueError("inpainting draws a part by a prompt, and needs to know which")
         chunks = zip(
-            *(rows.split(BATCH) for rows in (context, masks.region, wish.wanted, wish.seeds)),
+            *(rows.split(BATCH) for rows in (context, masks.region, request.wanted, request.seeds)),
             strict=True,
         )
         return torch.cat([self._draw(*chunk) for chunk in chunks])

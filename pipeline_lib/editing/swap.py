@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +17,10 @@ from pipeline_lib.config import Edit, Rebalance
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import resolution_of, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
-from pipeline_lib.editing.choice import Judged, choose_best, judge
-from pipeline_lib.editing.donors import ImageSet, Looked, donor_pools, seam_width, select_donors
-from pipeline_lib.editing.editor import Editor, Wish
-from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
+from pipeline_lib.editing.choice import choose_best, score_edits
+from pipeline_lib.editing.donors import ImageBatch, ImageSet, donor_pools, seam_width, select_donors
+from pipeline_lib.editing.editor import Editor, EditRequest
+from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1, seam
@@ -35,8 +34,6 @@ from pipeline_lib.runtime.overlap import ahead, one_behind
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Swaps:
@@ -46,7 +43,7 @@ class Swaps:
     donor: Tensor
     masks: Masks
     composite: Tensor  # as the editor made it
-    finished: Tensor  # what is judged and kept
+    finished: Tensor  # what is scored and kept
 
     @property
     def collage(self) -> Tensor:
@@ -55,12 +52,12 @@ class Swaps:
 
 
 def swap(
-    contexts: Looked,
-    donors: Looked,
+    contexts: ImageBatch,
+    donors: ImageBatch,
     settings: Edit,
     editor: Editor,
     device: torch.device,
-    wish: Wish | None = None,
+    request: EditRequest | None = None,
 ) -> Swaps:
     """Give each of n contexts the region of its donors, of which each has as many, and finish the composites."""
     context, context_parts = (
@@ -68,7 +65,7 @@ def swap(
     )
     donor, donor_parts = donors.to(device)
     masks = region_masks(settings.region, donor_parts, context_parts)
-    composite = editor(context, donor, masks, wish)
+    composite = editor(context, donor, masks, request)
     return Swaps(context, donor, masks, composite, finish(context, donor, composite, masks, settings.finish))
 
 
@@ -102,8 +99,8 @@ def swap_parts(
     Every candidate is finished, scored by the selector as it would be stored, and recorded. It succeeds if the
     attribute then has the target value and the image remains in its group, both by the selector. A smile would not help
     the balance if the face lost its long hair with it. Nor may another attribute change that has targets. Of the
-    successful candidates one is chosen (`settings.edit.choose`), and refined if the settings say so and it then still
-    succeeds. If there is none, the image is kept unchanged and no candidate is marked as chosen.
+    successful candidates one is chosen (`settings.edit.choose`). If there is none, the image is kept unchanged and no
+    candidate is marked as chosen.
 
     While the device processes one batch of faces, the next batch is gathered and the results of the previous one are
     written. Only the best composite of each face is copied from the device.
@@ -151,7 +148,6 @@ def swap_parts(
         table_writer(candidates, "candidates", metadata) as rows,
         Progress(f"swap_parts ({name}, {shard})", total, unit="composites") as progress,
     ):
-        made = refined = 0
         for attribute, of_attribute in batches.items():
             own = settings.edit.for_attribute(attribute)
             image_set = ImageSet(images, parts, parts_of(own.region))
@@ -161,13 +157,8 @@ def swap_parts(
             tried = (_try_candidates(batch, attribute, groups, own, editor, detector, device) for batch in gathered)
             for batch in one_behind(tried):
                 rows.add(batch.rows())
-                names, chosen = batch.chosen()
-                writer.add(names, chosen)
-                refined += int(batch.refined[: batch.count].sum())
-                made += len(names)
+                writer.add(*batch.chosen())
                 progress.advance(batch.count * settings.edit.candidates)
-    if settings.edit.refine:
-        logger.info("%d of %d chosen edits are refined; the others would not succeed if they were", refined, made)
 
 
 def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> int:
@@ -176,7 +167,7 @@ def faces_at_a_time(device: torch.device, candidates: int, resolution: int) -> i
     return max(1, pixels // (candidates * resolution**2))
 
 
-def judged_in_bfloat16(editor: Editor, device: torch.device) -> bool:
+def scored_in_bfloat16(editor: Editor, device: torch.device) -> bool:
     """Return whether candidates are scored in bfloat16: on a GPU, where the editor computes in it too."""
     return device.type == "cuda" and editor.precision == "bfloat16"
 
@@ -217,8 +208,8 @@ class _Gathered(NamedTuple):
     """A batch of edits with their inputs for the device."""
 
     edits: pd.DataFrame  # without the padding of a last batch
-    contexts: Looked
-    donors: Looked  # the pools of all faces, one after the other
+    contexts: ImageBatch
+    donors: ImageBatch  # the pools of all faces, one after the other
     donor_ids: np.ndarray  # (faces, pool)
     seeds: Tensor  # of the noise of an editor that draws, int64 (faces, pool)
     wanted: Tensor  # bool (faces,)
@@ -259,13 +250,12 @@ def _gather(
 
 
 @dataclass
-class _Tried:
+class _ScoredCandidates:
     """The scored candidates of a batch of edits, and the best composite of each face."""
 
     edits: pd.DataFrame
     donor_ids: np.ndarray  # (faces, pool)
     tried: Tensor  # which of the pool, (faces, candidates)
-    refined: Tensor  # whether the best composite was refined, bool (faces,)
     best: Tensor  # uint8 (faces, H, W, 3)
     scores: dict[str, Tensor]  # each (faces, candidates)
 
@@ -300,66 +290,42 @@ def _try_candidates(
     editor: Editor,
     detector: Detector,
     device: torch.device,
-) -> Callable[[], _Tried]:
+) -> Callable[[], _ScoredCandidates]:
     """Start to make and score the candidates of a batch; the returned function waits for them."""
     faces = len(batch.wanted)
     contexts, donors = batch.contexts.upload(device), batch.donors.upload(device)
     tried = select_donors(contexts, donors, settings, device)
     rows = tried + torch.arange(faces, device=device)[:, None] * (len(donors.pixels) // faces)
     wanted, held, seeds = (upload(rows, device) for rows in (batch.wanted, batch.held, batch.seeds))
-    wish = Wish(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
-    swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, wish)
-    judge_these = partial(judge, detector, attribute, groups)
-    rounded = judged_in_bfloat16(editor, device)
-    judged = judge_these(swaps.finished, wish.wanted, held.repeat_interleave(settings.candidates), rounded=rounded)
+    request = EditRequest(wanted.repeat_interleave(settings.candidates), seeds.gather(1, tried).flatten())
+    swaps = swap(contexts, donors.take(rows.flatten()), settings, editor, device, request)
+    score_these = partial(score_edits, detector, attribute, groups)
+    rounded = scored_in_bfloat16(editor, device)
+    scored = score_these(swaps.finished, request.wanted, held.repeat_interleave(settings.candidates), rounded=rounded)
     of_face = (faces, settings.candidates)
     differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context)).view(of_face)
-    best = choose_best(judged.strength.view(of_face), differs, settings)
+    best = choose_best(scored.strength.view(of_face), differs, settings)
     winners = (torch.arange(faces, device=device)[:, None] * settings.candidates + best).flatten()
-    judge_winners = partial(judge_these, wanted=wanted, held=held)
+    score_winners = partial(score_these, wanted=wanted, held=held)
     if rounded:  # whether an edit succeeds is decided in float32
-        for values, exact in zip(judged, judge_winners(swaps.finished[winners]), strict=True):
+        for values, exact in zip(scored, score_winners(swaps.finished[winners]), strict=True):
             values[winners] = exact
-    kept_refined = torch.zeros_like(wanted)
-    if settings.refine:
-        kept_refined = _refine(swaps, judged, winners, judge_winners, settings, editor)
-    success = (judged.strength > 0).view(of_face)
+    success = (scored.strength > 0).view(of_face)
     found = {
         "tried": tried,
-        "refined": kept_refined,
-        "logit": judged.logit.view(of_face),
-        "in_group": judged.in_group.view(of_face),
+        "logit": scored.logit.view(of_face),
+        "in_group": scored.in_group.view(of_face),
         "seam": differs,
         "success": success,
         "chosen": torch.zeros_like(success).scatter_(1, best, success.gather(1, best)),
         "masked_l1": masked_l1(swaps.finished, swaps.collage, swaps.masks.known).view(of_face),
-        "best": judged.pixels[winners],
+        "best": scored.pixels[winners],
     }
     brought = download(found)
 
-    def wait() -> _Tried:
+    def wait() -> _ScoredCandidates:
         scores = brought()
-        others = {name: scores.pop(name) for name in ("tried", "refined", "best")}
-        return _Tried(batch.edits, batch.donor_ids, **others, scores=scores)
+        others = {name: scores.pop(name) for name in ("tried", "best")}
+        return _ScoredCandidates(batch.edits, batch.donor_ids, **others, scores=scores)
 
     return wait
-
-
-def _refine(
-    swaps: Swaps,
-    judged: Judged,
-    winners: Tensor,
-    judge_winners: Callable[[Tensor], Judged],
-    settings: Rebalance,
-    editor: LatentRegressionEditor,
-) -> Tensor:
-    """Refine the composites of the winners, and put the edits in their place that succeed; returns which, (faces,)."""
-    context, donor = swaps.context[winners], swaps.donor[winners]
-    masks = Masks(*(mask[winners] for mask in swaps.masks))
-    composite = editor.refine(context, donor, masks, settings.refine)
-    finished = finish(context, donor, composite, masks, settings.finish)
-    refined = judge_winners(finished)
-    better = (refined.strength > 0) & (judged.strength[winners] > 0)
-    for before, after in (*zip(judged, refined, strict=True), (swaps.finished, finished)):
-        before[winners[better]] = after[better]
-    return better

@@ -113,7 +113,7 @@ def judge_samples(
     settings = settings.first_attribute()
     bank = draw_bank(data, settings, evaluate.judge_bank, seed, threads)
     crop = crop_of_drawings(bank.images)
-    inverter = open_inverter(encoder, generator, device, settings.edit.precision, precision, compile=False)
+    inverter = open_inverter(encoder, generator, device, precision, compile=False)
     largest, check = check_judge(bank, _reconstruct(bank.images, inverter), crop)
     if not check["counts"]:
         logger.warning(

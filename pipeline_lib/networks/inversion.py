@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import statistics
 import time
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import Precision, PrecisionChoice
-from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
+from pipeline_lib.config import Precision
+from pipeline_lib.imaging.distances import peak_signal_to_noise
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 LEAST_PSNR = 45.0  # dB between composites in bfloat16 and in float32
 LEAST_GAIN = 1.1  # speedup required for bfloat16
 ROUNDS = 3
-LEARNING_RATE = 0.02  # of refining latents
 
 
 class Inverter:
@@ -83,35 +83,6 @@ class Inverter:
         with self._autocast():
             return self.generator.decode(latents).float()
 
-    def refine(self, images: Tensor, known: Tensor, steps: int) -> Tensor:
-        """Reconstruct images as a call does, and then improve the latents on the known pixels, in float32.
-
-        The loss of each image is its mean absolute error over the known pixels (paper Eq. 5), so that an image does not
-        depend on its batch. The latents of the best step are returned.
-
-        Args:
-            images: (n, 3, H, W) in [-1, 1].
-            known: masks (n, 1, H, W) of {0, 1}; the others do not matter, but to an encoder without a mask channel.
-            steps: steps of Adam.
-
-        Returns:
-            (n, 3, H, W) in [-1, 1].
-        """
-        latents = self.encoder(images, known if self.encoder.masked else None).float().detach()
-        best, least = latents.clone(), torch.full((len(images),), torch.inf, device=images.device)
-        optimiser = torch.optim.Adam([latents.requires_grad_()], LEARNING_RATE)
-        for step in range(steps + 1):
-            with torch.enable_grad():
-                losses = masked_l1(self.generator.decode(latents).float(), images, known)
-                total = losses.sum()
-            better = losses.detach() < least
-            best[better], least[better] = latents.detach()[better], losses.detach()[better]
-            if step < steps:
-                (latents.grad,) = torch.autograd.grad(total, latents)
-                optimiser.step()
-        with torch.no_grad():
-            return self.generator.decode(best).float()
-
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
@@ -123,25 +94,25 @@ def open_inverter(
     encoder: Path,
     generator: Path,
     device: torch.device,
-    wanted: PrecisionChoice,
     report: Path,
     compile: bool | None = None,
 ) -> Inverter:
-    """Open encoder and generator in the precision set in the config.
+    """Open encoder and generator in the precision that `probe_precision` chose for this device after the training.
+
+    LATENT_REBALANCE_PRECISION, float32 or bfloat16, overrides it, as in trainings.
 
     Args:
         encoder: weight file.
         generator: weight file.
         device: where to compute.
-        wanted: precision in the config; "auto" uses the result of `probe_precision` after the encoder's training.
-        report: JSON of that training.
+        report: JSON of the encoder's training.
         compile: whether to compile; None compiles only on a GPU.
     """
-    if wanted == "auto":
-        found = read_json(report)["inversion"]
-        wanted = found["precision"] if found["device"] == device.type else "float32"
-        logger.info("inversion in %s (precision probed on %s, running on %s)", wanted, found["device"], device.type)
-    return Inverter(encoder, generator, device, wanted, compile)
+    probed = read_json(report)["inversion"]
+    chosen = probed["precision"] if probed["device"] == device.type else "float32"
+    chosen = os.environ.get("LATENT_REBALANCE_PRECISION") or chosen
+    logger.info("inversion in %s (precision probed on %s, running on %s)", chosen, probed["device"], device.type)
+    return Inverter(encoder, generator, device, chosen, compile)
 
 
 def probe_precision(

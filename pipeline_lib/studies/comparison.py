@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, OptimizationMethod, PrecisionChoice, Studies, TranslationMethod
+from pipeline_lib.config import AvatarData, OptimizationMethod, Studies, TranslationMethod
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.editing.editor import Editor
@@ -92,7 +92,6 @@ def reconstruct_collages(
     names: list[str],
     method: str,
     settings: Studies,
-    inversion: PrecisionChoice,
     seed: int,
     made: Path,
     device: torch.device,
@@ -109,14 +108,13 @@ def reconstruct_collages(
         names: names of the parts from back to front, the background first.
         method: a key of `TITLES`.
         settings: the config section.
-        inversion: precision in the config.
         seed: seed of the run.
         made: NPZ to write, with the images, their masked L1, the seconds of each, the collages, and the names of the
             images that their parts come from.
         device: where to compute.
     """
     image_ids, pixels = read_shards(images)
-    reconstruct, used = _opened(method, settings, inversion, encoder, generator, precision, model, device)
+    reconstruct, used = _opened(method, settings, encoder, generator, precision, model, device)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "sources", "l1")}
     seconds = []
     found = masks_of_parts(parts, names, pixels.shape[1])
@@ -145,7 +143,6 @@ def reconstruct_collages(
 def _opened(
     method: str,
     settings: Studies,
-    inversion: PrecisionChoice,
     encoder: Path,
     generator: Path,
     precision: Path,
@@ -162,7 +159,7 @@ def _opened(
         inverter = OptimizingInverter(encoder, generator, method, settings.optimization_steps, device)
         opened = LatentRegressionEditor(inverter)
     else:
-        opened = LatentRegressionEditor(open_inverter(encoder, generator, device, inversion, precision, compile=False))
+        opened = LatentRegressionEditor(open_inverter(encoder, generator, device, precision, compile=False))
 
     def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
         masks = Masks(torch.zeros_like(known), 1 - known)

@@ -76,8 +76,7 @@ class Study:
 
     def inverter(self, device: torch.device) -> Inverter:
         """Open the run's encoder and generator, in the run's precision."""
-        chosen = self.rebalance.edit.precision
-        return open_inverter(self.encoder, self.generator, device, chosen, self.precision, compile=False)
+        return open_inverter(self.encoder, self.generator, device, self.precision, compile=False)
 
     def read(
         self, shards: list[Path], least: int | None = None, key: str | None = None

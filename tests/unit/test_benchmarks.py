@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from benchmarks import bench, scale
-from experiments import biased_selector, refinement, seeds, severity
+from experiments import biased_selector, seeds, severity
 from experiments.accept import Check
 from pipeline_lib.config import load_config
-from pipeline_lib.data.avatars import ID, face_of, render_image
 from pipeline_lib.data.tables import write_table
-from pipeline_lib.imaging.collages import Masks
-from pipeline_lib.imaging.masks import grow
-from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.onnx_model import OnnxClassifier
 from pipeline_lib.runtime.files import read_json
@@ -99,26 +94,6 @@ def test_a_biased_selector_is_trained_as_its_benchmark_asks(tmp_path, write_shar
         side=None, mean=(0.5,) * 3, std=(0.5,) * 3, gives="logits", mirror=False,
     )  # fmt: skip
     assert network.attributes == attributes
-
-
-def test_refinement_compares_numbers_of_steps_and_methods(tmp_path, networks, monkeypatch, capsys):
-    data = load_config(refinement.CONFIG).data
-    names = [f"{ID}{number}" for number in (0, 1)]
-    drawn = [render_image(face_of(data, name), data.resolution, data.crop) for name in names]
-    images = to_float(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2), "cpu")
-    mouth = torch.zeros(2, 1, data.resolution, data.resolution)
-    mouth[..., 40:50, 20:44] = 1
-    edits = refinement._Edits(
-        names, images, images.flip(0), Masks(pasted=mouth, unknown=grow(mouth, 2) - mouth),
-        torch.tensor([True, False]), torch.tensor([0, 1]),
-    )  # fmt: skip
-    monkeypatch.setattr(refinement, "_chosen_edits", lambda *arguments: edits)
-    selector = tmp_path / "models/selector.safetensors"
-    selector.parent.mkdir()
-    selector.write_bytes(networks.detector.read_bytes())
-    options = ["--edits", "2", "--steps", "0", "1", "--methods", "encode-lbfgs", "--method-steps", "1"]
-    refinement.main([str(tmp_path), *options])
-    assert "encode-lbfgs" in capsys.readouterr().out
 
 
 def test_biased_selector_checks_what_its_rounds_found(tmp_path, monkeypatch, capsys):

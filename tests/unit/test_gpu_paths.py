@@ -11,8 +11,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline_lib.config import BoxRegion, Edit
-from pipeline_lib.editing.choice import choose_best, judge
-from pipeline_lib.editing.donors import Looked, _closest_donors, seam_width, select_donors
+from pipeline_lib.editing.choice import choose_best, score_edits
+from pipeline_lib.editing.donors import ImageBatch, _closest_donors, seam_width, select_donors
 from pipeline_lib.editing.swap import swap
 from pipeline_lib.imaging.distances import seam
 from pipeline_lib.imaging.transfer import batch_for
@@ -30,7 +30,7 @@ def looked(count, device=CPU):
     pixels = torch.randint(0, 256, (count, SIDE, SIDE, 3), dtype=torch.uint8, device=device)
     masks = np.zeros((SIDE, SIDE), np.uint8)
     masks[20:28, 8:24] = 1
-    return Looked(pixels, torch.from_numpy(np.packbits(masks)).to(device).expand(count, -1))
+    return ImageBatch(pixels, torch.from_numpy(np.packbits(masks)).to(device).expand(count, -1))
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_an_edit_is_started_without_waiting_for_the_device(finish):
     with FakeTensorMode(), torch.no_grad():
         device = torch.device("cuda:0")
         contexts, donors = (
-            Looked(
+            ImageBatch(
                 torch.empty(count, SIDE, SIDE, 3, dtype=torch.uint8, device=device),
                 torch.empty(count, len(packed), dtype=torch.uint8, device=device),
             )
@@ -56,12 +56,12 @@ def test_an_edit_is_started_without_waiting_for_the_device(finish):
         count = FACES * settings.candidates
         wanted = torch.empty(count, dtype=torch.bool, device=device)
         held = torch.empty(count, dtype=torch.int64, device=device)
-        judged = judge(detector, "smiling", [target["where"] for target in TARGETS], swaps.finished, wanted, held)
+        scored = score_edits(detector, "smiling", [target["where"] for target in TARGETS], swaps.finished, wanted, held)
         differs = seam(swaps.context, swaps.donor, swaps.masks.region, seam_width(swaps.context))
         of_face = (FACES, settings.candidates)
-        assert choose_best(judged.strength.view(of_face), differs.view(of_face), settings).shape == (FACES, 1)
+        assert choose_best(scored.strength.view(of_face), differs.view(of_face), settings).shape == (FACES, 1)
         with pytest.raises(Exception, match=r"(?i)data.?dependent|_local_scalar_dense"):
-            judged.logit.tolist()
+            scored.logit.tolist()
 
 
 @pytest.mark.parametrize("region", [SETTINGS.region, BoxRegion(shows=None)])

@@ -11,7 +11,7 @@ import torch
 
 from pipeline_lib.config import Edit, Inpainting
 from pipeline_lib.editing import inpainting
-from pipeline_lib.editing.editor import Wish
+from pipeline_lib.editing.editor import EditRequest
 from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.editing.inpainting import InpaintingEditor
@@ -76,8 +76,8 @@ def draw(editor, wanted=(True, False, True), seeds=(1, 2, 3)):
     pasted[..., 16:24, 8:24] = 1
     unknown[..., 24:28, 8:24] = 1
     masks = Masks(pasted, unknown)
-    wish = Wish(torch.tensor(wanted), torch.tensor(seeds))
-    return context, masks, editor(context, context.flip(0), masks, wish)
+    request = EditRequest(torch.tensor(wanted), torch.tensor(seeds))
+    return context, masks, editor(context, context.flip(0), masks, request)
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,7 +88,6 @@ def run(
     choose="strongest",
     seam_tolerance=0.0,
     pool=None,
-    refine=0,
 ):
     settings = Rebalance(
         targets=TARGETS,
@@ -103,7 +100,6 @@ def run(
             choose=choose,
             seam_tolerance=seam_tolerance,
             pool=pool,
-            refine=refine,
         ),
     )
     weights = {"encoder": networks.encoder, "generator": networks.generator, "precision": precision_report(folder)}
@@ -218,55 +214,6 @@ def test_seams_within_the_tolerance_are_equal_and_the_first_drawn_is_taken(netwo
         sure = rows[(strength > 0) & rows["in_group"] & (strength >= min(strength[rows["in_group"]].max(), SURE))]
         first = sure.iloc[[int(sure["seam"].clip(lower=middle).argmin())]] if len(sure) else sure
         assert list(rows.loc[rows["chosen"], "candidate"]) == list(first["candidate"])
-
-
-@pytest.mark.slow
-def test_only_winners_are_refined_and_then_show_the_known_pixels_better(
-    networks, image_set, detector, tmp_path, caplog
-):
-    caplog.set_level(logging.INFO)
-    everybody = detector(1e3)
-    rows, pictures = run(networks, image_set, everybody, tmp_path / "plain", finish="none")
-    refined, other = run(networks, image_set, everybody, tmp_path / "refined", finish="none", refine=10)
-    chosen = rows["chosen"]
-    assert refined["chosen"].equals(chosen)
-    pd.testing.assert_frame_equal(rows[~chosen], refined[~chosen], check_exact=True)
-    assert (refined.loc[chosen, "masked_l1"] < rows.loc[chosen, "masked_l1"]).all()
-    assert not any(np.array_equal(pictures[name], other[name]) for name in pictures)
-    assert f"{chosen.sum()} of {chosen.sum()} chosen edits are refined" in caplog.text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shards", [2, 3])
-def test_resharding_changes_no_byte_of_refined_edits(networks, image_set, halfway, tmp_path, shards):
-    rows, pictures = run(networks, image_set, halfway, tmp_path / "whole", refine=5, faces=3)
-    again, same = run(networks, image_set, halfway, tmp_path / "other", refine=5, faces=3, shards=shards)
-    pd.testing.assert_frame_equal(rows, again, check_exact=True)
-    assert {name: picture.tobytes() for name, picture in pictures.items()} == {
-        name: picture.tobytes() for name, picture in same.items()
-    }
-
-
-def test_a_refinement_that_would_not_succeed_is_not_kept(networks, image_set, halfway, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    rows, pictures = run(networks, image_set, halfway, tmp_path / "plain", finish="none")
-    refined, other = run(networks, image_set, halfway, tmp_path / "refined", finish="none", refine=40)
-    assert set(other) == set(pictures)
-    assert refined["chosen"].equals(rows["chosen"])
-    wanted = read_table(image_set["plan"], "plan").set_index("image_id")["wanted"]
-    strength = np.where(refined["image_id"].map(wanted), refined["logit"], -refined["logit"])
-    assert (strength[refined["chosen"]] > 0).all()
-    assert refined.loc[refined["chosen"], "success"].all()
-    kept = {name for name in pictures if np.array_equal(pictures[name], other[name])}
-    assert 0 < len(kept) < len(pictures)
-    unrefined = rows["image_id"].isin(kept) | ~rows["chosen"]
-    pd.testing.assert_frame_equal(rows[unrefined], refined[unrefined], check_exact=True)
-    assert f"{len(pictures) - len(kept)} of {len(pictures)} chosen edits are refined" in caplog.text
-
-
-def test_an_editor_without_latents_is_not_refined():
-    with pytest.raises(ValueError, match="`refine`: the editor poisson has no latent to refine"):
-        Edit(editor="poisson", refine=5)
 
 
 def test_a_pool_smaller_than_the_candidates_is_refused():
@@ -394,9 +341,8 @@ def test_a_finished_edit_keeps_every_byte_outside_the_region(networks, image_set
         assert not np.array_equal(edited[inside], original[name][inside])
 
 
-@pytest.mark.parametrize("refine", [0, 10])
-def test_the_stored_edit_is_what_the_selector_judged(networks, image_set, halfway, tmp_path, refine):
-    rows, pictures = run(networks, image_set, halfway, tmp_path, finish="none", refine=refine)
+def test_the_stored_edit_is_what_the_selector_scored(networks, image_set, halfway, tmp_path):
+    rows, pictures = run(networks, image_set, halfway, tmp_path, finish="none")
     chosen = rows[rows["chosen"]].set_index("image_id")["logit"]
     stored = torch.from_numpy(np.stack([pictures[name] for name in chosen.index])).permute(0, 3, 1, 2) / 127.5 - 1
     logits = load_weights(halfway, Detector).logits(stored)[:, 0]
@@ -405,7 +351,7 @@ def test_the_stored_edit_is_what_the_selector_judged(networks, image_set, halfwa
 
 def test_candidates_scored_in_bfloat16_succeed_or_fail_in_float32(networks, image_set, halfway, tmp_path, monkeypatch):
     exact, _ = run(networks, image_set, halfway, tmp_path / "exact", choose="strongest")
-    monkeypatch.setattr(swap_module, "judged_in_bfloat16", lambda editor, device: True)
+    monkeypatch.setattr(swap_module, "scored_in_bfloat16", lambda editor, device: True)
     rounded, pictures = run(networks, image_set, halfway, tmp_path / "rounded", choose="strongest")
     assert not exact["logit"].equals(rounded["logit"])
     assert (exact["logit"] - rounded["logit"]).abs().max() < 0.1

@@ -197,7 +197,7 @@ use rule on_device as judge_samples with:
     params:
         stage=at_revision("judge_samples"),
         data=settings["data"],
-        settings=rebalance("region", "regions", "precision"),
+        settings=rebalance("region", "regions"),
         evaluate=evaluation("confidence", "judge_bank"),
         seed=SEED,
 

@@ -108,7 +108,6 @@ use rule timed as reconstruct_collages with:
         method="{method}",
         names=list(checked.part_names),
         settings=settings["studies"],
-        inversion=settings["rebalance"]["edit"]["precision"],
         seed=SEED,
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import TranslationMethod
-from pipeline_lib.editing.editor import Wish
+from pipeline_lib.editing.editor import EditRequest
 from pipeline_lib.imaging.collages import Masks, make_collage
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.segmenter import Segmenter
@@ -24,7 +24,7 @@ class CycleEditor:
     def __init__(self, translator: ResNetTranslator):
         self._translator = translator
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor:
         return self._translator(make_collage(context, donor, masks.pasted) * masks.known)
 
 
@@ -36,7 +36,7 @@ class FillingEditor:
     def __init__(self, translator: ResNetTranslator):
         self._translator = translator
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor:
         collage = make_collage(context, donor, masks.pasted)
         made = self._translator(torch.cat([collage * masks.known, masks.known], dim=1))
         return torch.where(masks.known.bool(), collage, made)
@@ -52,7 +52,7 @@ class LayoutEditor:
         codes = [generator.parts.index(part) if part in generator.parts else 0 for part in segmenter.parts]
         self._codes = torch.tensor(codes, device=next(generator.parameters()).device)
 
-    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, wish: Wish | None = None) -> Tensor:
+    def __call__(self, context: Tensor, donor: Tensor, masks: Masks, request: EditRequest | None = None) -> Tensor:
         found = self._codes[self._segmenter(make_collage(context, donor, masks.pasted))]
         return self._generator(layout_of(found, masks.known, len(self._generator.parts)))
 
