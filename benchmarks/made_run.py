@@ -39,7 +39,7 @@ TRUTH = Counterfactual(
 VALUES: dict[str, Any] = {
     "run": "made-up",
     "seed": 3,
-    "data": {"reader": "avatars", "images": 64, "held_out": 64, "resolution": 32, "shards": SHARDS},
+    "data": {"reader": "avatars", "images": 64, "held_out": 64, "resolution": 32},
     "rebalance": {
         "targets": [
             {"where": {"long_hair": True}, "attribute": "smiling", "rate": 0.5},

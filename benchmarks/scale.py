@@ -99,7 +99,6 @@ def stages(folder: Path, count: int) -> dict[str, dict[str, object]]:
                 "folder": file("raw"),
                 "attributes": ATTRIBUTES,
                 "resolution": SIDE,
-                "shards": SHARDS,
             },
             "run": "scale",
             "images": shards("dataset"),

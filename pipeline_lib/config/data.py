@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from pipeline_lib.config.base import Count, Folder, Positive, RateRule, Section, Share
+from pipeline_lib.config.base import Count, Folder, RateRule, Section, Share
 from pipeline_lib.config.columns import text_of
 from pipeline_lib.config.names import AVATAR_PARTS, CELEBA_HQ_PARTS
 
@@ -22,7 +22,6 @@ Identities = Annotated[
 HeldOutFrom = Annotated[
     Literal["both", "validation", "test"], Field(description="part of CelebA's partition that is held out")
 ]
-Shards = Annotated[Count, Field(description="shards of each image set")]
 
 
 def _as_text(cell: Any) -> Any:
@@ -60,14 +59,14 @@ class FilesWithoutMasks(Section):
 class AvatarData(Section):
     """The embedded dataset of rendered cartoon faces with known ground truth."""
 
+    #: Left, top and side of the square crop, in units of the 264 by 280 drawing: the face with its hair.
+    crop: ClassVar[tuple[float, float, float]] = (54, 30, 156)
+
     reader: Literal["avatars"] = Field("avatars", description="reader of the dataset")
     images: Annotated[int, Field(ge=64)] = Field(5000, description="training images")
     held_out: Annotated[int, Field(ge=64)] = Field(2000, description="held-out images")
     resolution: Literal[32, 64, 128, 256] = Field(64, description="side of the images in pixels")
     seed: int = Field(0, description="seed of the faces; each is a function of (seed, index)")
-    crop: tuple[float, float, Positive] = Field(
-        (54, 30, 156), description="left, top and side of the square crop, in units of the 264 by 280 drawing"
-    )
     rates: list[RateRule] = Field(
         [
             RateRule(where={"long_hair": True}, attribute="smiling", rate=0.8),
@@ -78,7 +77,6 @@ class AvatarData(Section):
     held_out_rates: list[RateRule] | None = Field(
         None, description="rates among held-out images, such as even ones; null: those of the dataset"
     )
-    shards: Shards = 2
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -113,7 +111,6 @@ class FolderData(Section):
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     seed: int = Field(0, description="seed of the random split")
-    shards: Shards = 2
 
     @model_validator(mode="after")
     def _masks_have_names(self) -> FolderData:
@@ -150,7 +147,6 @@ class CelebAData(FilesWithoutMasks):
         128, description="side in pixels to which the centre crop of 178 pixels is resized"
     )
     bad_images: BadImages = 0.01
-    shards: Shards = 8
 
 
 class CelebAHQData(Section):
@@ -167,7 +163,6 @@ class CelebAHQData(Section):
     held_out_from: HeldOutFrom = "both"
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
-    shards: Shards = 8
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -191,7 +186,6 @@ class HuggingFaceData(FilesWithoutMasks):
     held_out: str = Field("test", description="held-out split")
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
-    shards: Shards = 8
 
 
 class FFHQData(FilesWithoutMasks):
@@ -214,7 +208,6 @@ class FFHQData(FilesWithoutMasks):
     person_column: PersonColumn = None
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
-    shards: Shards = 8
 
 
 class ClassFolderData(FilesWithoutMasks):
@@ -230,7 +223,6 @@ class ClassFolderData(FilesWithoutMasks):
     resolution: Resolution = 256
     bad_images: BadImages = 0.01
     seed: int = Field(0, description="seed of the random split")
-    shards: Shards = 8
 
 
 Data = AvatarData | FolderData | CelebAData | CelebAHQData | FFHQData | ClassFolderData | HuggingFaceData

@@ -28,7 +28,9 @@ class Config(Section):
     allow_cpu: bool = Field(
         False, description="use the CPU where `--resources gpu` or a cluster asks for a GPU and there is none"
     )
-    jobs: Count = Field(2, description="jobs for the edits of each image set, which can run at a time")
+    jobs: Count = Field(
+        2, description="jobs of the edits of each image set, which can run at a time; as many files hold its images"
+    )
     data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: PartsBackend = Field(Parts(), description="the part segmenter")

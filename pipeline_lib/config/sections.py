@@ -328,9 +328,11 @@ class Retrain(Section):
 class Utility(Section):
     """Small classifiers of the target attribute, trained in each of the ways to deal with a biased dataset."""
 
+    #: Images per step of a classifier.
+    batch: ClassVar[int] = 64
+
     seeds: Count = Field(3, description="classifiers trained in each way")
     steps: Annotated[int, Field(ge=10)] = Field(500, description="training steps of a classifier")
-    batch: Count = Field(64, description="images per step")
     network: LibraryNetwork | None = Field(
         None, description="network of a library, as in a published benchmark; null: a small one of three layers"
     )
@@ -364,8 +366,10 @@ class Certify(Section):
 class Evaluate(Section):
     """The evaluation."""
 
+    #: Bootstrap resamples of an interval; its ends then vary by a hundredth of its width.
+    resamples: ClassVar[int] = 2000
+
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="confidence level of the intervals")
-    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples of an interval")
     images: Count = Field(
         2000, description="number of images of each set for image quality; distances depend on this number"
     )

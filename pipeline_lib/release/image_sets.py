@@ -194,7 +194,7 @@ def open_image_set(folder: Path, name: str, held_out: bool = True) -> ImageSet:
 
 
 def _open_split(run: Run, config: Config, provenance: dict[str, Any], name: str, split: str) -> Split:
-    shards = run.images(name, config.data.shards)
+    shards = run.images(name, config.jobs)
     run.need(*shards)
     metadata = open_shard(shards[0]).schema_arrow.metadata
     if name in FROM_DATA:

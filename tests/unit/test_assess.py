@@ -87,7 +87,7 @@ def evaluate(tmp_path):
             referee=[write(f"referee/{name}", "scores", probabilities(tables[name])) for name in counts],
             targets=TARGETS,
             detectors=Detectors(attributes=["smiling", "long_hair"]),
-            settings=Evaluate(resamples=300),
+            settings=Evaluate(),
             run="toy",
             seed=0,
             bias=tmp_path / "bias.parquet",

@@ -123,7 +123,7 @@ def test_the_interval_of_the_largest_gap_holds_the_true_one_as_often_as_it_says(
 
 def test_the_limits_of_the_largest_corrected_gap_of_many_groups_are_not_those_of_two_or_three_draws():
     error = DetectorError(180, 200, 20, 200)
-    observed, settings = [Observed(100 + 4 * number, 250, error) for number in range(7)], Evaluate(resamples=200)
+    observed, settings = [Observed(100 + 4 * number, 250, error) for number in range(7)], Evaluate()
     limits = [_corrected_gap(observed, [0.5] * 7, settings, seed, ("retrained",))["ci"] for seed in range(12)]
     assert np.std(limits, axis=0).max() < 0.012
     assert _corrected_gap(observed, [0.5] * 7, settings, 0, ("retrained", "beard"))["ci"] != limits[0]

@@ -75,15 +75,15 @@ def test_a_config_survives_being_dumped_and_read(tmp_path: Path) -> None:
 def test_a_preset_gives_what_a_config_does_not() -> None:
     values = MINIMAL | {"preset": "photos", "data": {"reader": "avatars"}, "seed": 3}
     config = parse_config(values)
-    assert (config.seed, config.data.reader, config.evaluate.resamples) == (3, "avatars", 1000)
+    assert (config.seed, config.data.reader, config.evaluate.images) == (3, "avatars", 1000)
     assert config.retrain is not None  # the preset's null is below it
     assert config.rebalance.edit.editor.kind == "poisson"
     part = {"rebalance": MINIMAL["rebalance"] | {"edit": {"region": {"kind": "part", "name": "eyes"}}}}
     assert parse_config(values | part).rebalance.edit.region == PartRegion(name="eyes")  # of another kind: not merged
     assert parse_config(config.model_dump(mode="json")) == config
     assert refusal(MINIMAL | {"preset": "foto"}).endswith("did you mean `photos`?")
-    wrong = values | {"evaluate": {"resample": 3}}
-    assert refusal(wrong) == "my.yaml: unknown key `evaluate.resample`; did you mean `resamples`?"
+    wrong = values | {"evaluate": {"image": 3}}
+    assert refusal(wrong) == "my.yaml: unknown key `evaluate.image`; did you mean `images`?"
 
 
 @pytest.mark.parametrize(
@@ -644,7 +644,7 @@ def test_a_folder_of_images_needs_no_masks_to_swap_a_box(folder: dict[str, Any])
         ("data.split_column", "split", "`data.split_column` names `split`"),
         ("data.parts", ["background", "mouth"], "`masks` and `parts` must be set together"),
         ("data.masks", "nowhere", "`masks` and `parts` must be set together"),
-        ("data.shard", 3, "unknown key `data.shard`; did you mean `shards`?"),
+        ("data.lables", "a.csv", "unknown key `data.lables`; did you mean `labels`?"),
         (
             "data.reader",
             "celeb",

@@ -61,7 +61,6 @@ def photographs(tmp_path):
             "labels": str(tmp_path / "labels.csv"),
             "attributes": ["smiling", "long_hair"],
             "resolution": 32,
-            "shards": 2,
         }
         values["rebalance"]["edit"]["region"] = {"kind": "box", "shows": None}
         values["detectors"] = {"attributes": ["smiling", "long_hair"]}

@@ -241,7 +241,7 @@ def bias(tmp_path):
             referee=[tmp_path / "referee/dataset.parquet"],
             targets=SETTINGS,
             detectors=Detectors(),
-            settings=Evaluate(resamples=100),
+            settings=Evaluate(),
             run="toy",
             seed=0,
             bias=tmp_path / "bias.parquet",

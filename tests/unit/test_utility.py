@@ -30,7 +30,7 @@ from pipeline_lib.runtime.errors import DataError, WeightsError
 from pipeline_lib.runtime.files import read_json
 
 CPU = torch.device("cpu")
-SETTINGS = Utility(seeds=2, steps=60, batch=32)
+SETTINGS = Utility(seeds=2, steps=60)
 TARGETS = [RateRule(where={"long_hair": value}, attribute="smiling", rate=0.5) for value in (True, False)]
 
 
@@ -263,7 +263,7 @@ def test_a_network_of_a_library_learns_as_well_from_scratch_or_from_weights(tmp_
     found = []
     for path in (None, tmp_path / "resnet18.pth"):
         network = LibraryNetwork(name="resnet18", weights=path)
-        settings = SETTINGS.model_copy(update={"network": network, "steps": 25, "batch": 16, "learning_rate": 1e-3})
+        settings = SETTINGS.model_copy(update={"network": network, "steps": 25, "learning_rate": 1e-3})
         said = train_and_predict(TrainingSet(pixels, cells.number), pixels, settings, 0, CPU)
         found.append((said == cells.value).mean())
     assert min(found) > 0.9
@@ -330,7 +330,7 @@ def run(tmp_path, write_shards):
             counterfactuals=[],
             data=AvatarData(),
             settings=Rebalance(targets=TARGETS),
-            evaluate=Evaluate(resamples=100, utility=Utility(seeds=seeds, steps=20, batch=16)),
+            evaluate=Evaluate(utility=Utility(seeds=seeds, steps=20)),
             seed=0,
             utility=tmp_path / "utility.json",
             device=CPU,

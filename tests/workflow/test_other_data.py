@@ -413,7 +413,7 @@ def test_celeba_with_a_published_stylegan2_and_an_onnx_a_saliency_and_a_transfor
     values = yaml.safe_load((run.folder / CONFIG).read_text())
     values |= {
         "run": "celeba",
-        "data": {"reader": "celeba", "folder": "celeba", "resolution": 32, "shards": 2},
+        "data": {"reader": "celeba", "folder": "celeba", "resolution": 32},
         "parts": {"backend": "onnx", "path": "saliency.onnx", "groups": {"salient": [0]}, "threshold": 0.5},
         "generator": {"channels": [16] * 4, "z_dim": 512, "mapping_layers": 2, "weights": "stylegan2.pt"},
         "encoder": {"weights": "encoder.pth", "training": {"kimg": 0.05, "batch": 8}},

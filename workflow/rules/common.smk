@@ -70,7 +70,7 @@ def evaluation(*keys):
 
 def images(name):
     """Return every shard of an image set; `name` may be a wildcard in braces."""
-    return [f"{ROOT}/images/{name}/{shard}.parquet" for shard in range(settings["data"]["shards"])]
+    return [f"{ROOT}/images/{name}/{shard}.parquet" for shard in range(settings["jobs"])]
 
 
 def images_of(names):

@@ -18,7 +18,7 @@ use rule timed as evaluate_bias with:
         stage=at_revision("evaluate_bias"),
         targets=rebalance(),
         detectors=settings["detectors"],
-        settings=evaluation("confidence", "resamples"),
+        settings=evaluation("confidence"),
         run=RUN,
         seed=SEED,
 
@@ -224,5 +224,5 @@ use rule on_device as evaluate_utility with:
         stage=at_revision("evaluate_utility"),
         data=settings["data"],
         settings=rebalance("region", "regions"),
-        evaluate=evaluation("confidence", "resamples", "utility"),
+        evaluate=evaluation("confidence", "utility"),
         seed=SEED,
