@@ -5,6 +5,7 @@ CORES ?= $(shell nproc)
 RUN := $(shell awk '$$1 == "run:" {print $$2}' config/config.yaml)
 RESULTS := results/$(RUN)
 VENV := .venv/.installed
+SITE := .venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
 IN_PARALLEL := --numprocesses $(CORES) --dist worksteal
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -64,15 +65,17 @@ bench: $(VENV)  ## measure every documented speed, as a ratio to a named baselin
 gpu-check: $(VENV)  ## check correctness and speed of the GPU path, in up to nine minutes; a second call goes on
 	.venv/bin/python -m benchmarks.gpu --output gpu.json --minutes 9
 
-lint: $(VENV)  ## check the code and the workflow
+lint: $(VENV)  ## check the code, the workflow and the links of the documentation
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
+	$(SITE)
 
-docs: $(VENV)  ## regenerate config/README.md, the conda environment, and what docs/ says of the rules
+docs: $(VENV)  ## regenerate config/README.md, docs/layout.md and the conda environment, and build the site in build/site
 	.venv/bin/python -m pipeline_lib.documentation
+	$(SITE)
 
 clean:  ## remove caches and build leftovers, never results
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

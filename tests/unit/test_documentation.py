@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from graphlib import CycleError
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pipeline_lib.config import Config
 from pipeline_lib.documentation import GENERATED, ROOT, main
 from pipeline_lib.documentation.environment import conda_environment
 from pipeline_lib.documentation.reference import config_reference
-from pipeline_lib.documentation.rules import BEGIN, END, fill, fold, kind_of, reduce_arrows
+from pipeline_lib.documentation.rules import fold, kind_of
 from pipeline_lib.runtime.errors import ConfigError, PipelineError
 
 
@@ -28,16 +27,6 @@ def test_what_make_docs_writes_is_up_to_date(tmp_path: Path) -> None:
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(GENERATED)
     for name in GENERATED:
         assert (ROOT / name).read_text() == (tmp_path / name).read_text(), f"{name} is out of date; run `make docs`"
-
-
-def test_only_what_stands_between_the_markers_is_generated(tmp_path: Path) -> None:
-    document = tmp_path / "document.md"
-    document.write_text(f"before\n{BEGIN}old\n{END}after\n")
-    document.write_text(fill(document, "new"))
-    assert document.read_text() == f"before\n{BEGIN}\nnew\n\n{END}after\n" == fill(document, "new")
-    document.write_text(f"before\n{BEGIN}after\n")
-    with pytest.raises(PipelineError, match=r"document.md: no lines .*; put them back"):
-        fill(document, "new")
 
 
 @pytest.mark.parametrize(
@@ -62,14 +51,6 @@ def test_a_new_file_of_a_run_must_be_described() -> None:
     assert kind_of("swaps/dataset/0.images.parquet") == "image shard of the chosen composites"
     with pytest.raises(PipelineError, match=r"surprise\.npy: made by a rule, but not described"):
         kind_of("surprise.npy")
-
-
-def test_arrows_that_follow_from_others_are_left_out() -> None:
-    chain = {("a", "b"), ("b", "c"), ("c", "d")}
-    branches = {("a", "x"), ("x", "d")}
-    assert reduce_arrows(chain | branches | {("a", "c"), ("a", "d"), ("b", "d")}) == chain | branches
-    with pytest.raises(CycleError):
-        reduce_arrows(chain | {("d", "a")})
 
 
 def sections() -> list[tuple[str, dict[str, Any]]]:
