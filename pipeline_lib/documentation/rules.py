@@ -43,7 +43,7 @@ KINDS = {
     "evaluation/counterfactual.json": "edits that succeeded by truth, and their distances to the ideal edits",
     "evaluation/leakage-*.json": "edited-versus-unedited AUC",
     "evaluation/robustness.json": "gaps of the GANs in samples that are blurred, resampled or compressed",
-    "evaluation/judge-samples.json": "what samples show by the closest clean rendering, and how detectors compare with it",
+    "evaluation/judge-samples.json": "what samples show by the closest clean rendering, and by the detectors",
     "evaluation/utility.json": "accuracies of classifiers of the attribute, by what they were trained on",
     "evaluation/certificate.json": "whether each target is met, by true labels",
     "evaluation/certificate-samples.json": "whether the retrained GAN meets each target, by labels of some samples",

@@ -53,6 +53,16 @@ def test_a_new_file_of_a_run_must_be_described() -> None:
         kind_of("surprise.npy")
 
 
+def test_pages_that_code_and_configs_name_exist() -> None:
+    """Links between pages are checked by the build of the site, `make lint`."""
+    folders = ("pipeline_lib", "workflow", "config", "experiments", "benchmarks", "profiles", "tests")
+    files = [
+        path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.suffix in (".py", ".smk", ".yaml")
+    ]
+    named = {page for path in files for page in re.findall(r"\bdocs/[\w-]+\.md", path.read_text())}
+    assert named and not [page for page in named if not (ROOT / page).exists()]
+
+
 def sections() -> list[tuple[str, dict[str, Any]]]:
     whole = Config.model_json_schema()
     return [("Config", whole), *whole["$defs"].items()]
