@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -66,7 +66,7 @@ def lease_device(requested: int | None = None, allow_cpu: bool = False) -> Itera
             logger.warning("no GPU found on this node; using the CPU")
         yield "cpu"
         return
-    with acquire(pool, lock_folder(), requested or 1) as devices, _visible(devices):
+    with acquire(pool, requested or 1) as devices, _visible(devices):
         _own[:] = devices
         logger.info("leased GPU %s", ", ".join(devices))
         yield "cuda:0"
@@ -77,22 +77,20 @@ def device_pool() -> list[str]:
 
     Physical devices are counted with the driver's management library (NVML), which opens no CUDA context.
     """
-    explicit = os.environ.get("LATENT_REBALANCE_DEVICES")
-    if explicit is not None:
-        return _names(explicit)
+    if (given := _devices_in("LATENT_REBALANCE_DEVICES")) is not None:
+        return given
 
     import torch
 
     count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = _names(visible) if visible is not None else [str(index) for index in range(count)]
+    visible = _devices_in("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(count)] if visible is None else visible
     return names[:count]  # CUDA ignores everything from the first invalid name on
 
 
 def cpu_chosen() -> bool:
     """Return whether LATENT_REBALANCE_DEVICES is set and names no device, which asks for the CPU."""
-    explicit = os.environ.get("LATENT_REBALANCE_DEVICES")
-    return explicit is not None and not _names(explicit)
+    return _devices_in("LATENT_REBALANCE_DEVICES") == []
 
 
 def gpu_in_sight(drivers: Path = Path("/dev")) -> bool:
@@ -102,31 +100,26 @@ def gpu_in_sight(drivers: Path = Path("/dev")) -> bool:
     allows the CPU. Those that are planned for the CPU still share devices by leases.
     """
     for variable in ("LATENT_REBALANCE_DEVICES", "CUDA_VISIBLE_DEVICES"):
-        listing = os.environ.get(variable)
-        if listing is not None:
-            return bool(_names(listing))
+        if (named := _devices_in(variable)) is not None:
+            return bool(named)
     return any(any(drivers.glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg"))  # CUDA, ROCm, and CUDA in Windows
 
 
-def lock_folder() -> Path:
-    """Return the folder of the lock files, one for all runs of this user on this node."""
-    default = Path(tempfile.gettempdir()) / f"latent-rebalance-gpu-{os.getuid()}"
-    return Path(os.environ.get("LATENT_REBALANCE_LOCKS") or default)
-
-
 @contextmanager
-def acquire(pool: Sequence[str], folder: Path, count: int = 1) -> Iterator[list[str]]:
+def acquire(pool: Sequence[str], count: int = 1) -> Iterator[list[str]]:
     """Hold `count` devices of `pool` for the duration of the `with` block, waiting while too few are free.
 
-    A device is held by an exclusive `flock` on a file in `folder` named after node and device. The kernel releases it
-    when the holder ends, even if it crashes. Either all `count` devices are locked or none, so two waiting processes
-    never block each other.
+    A device is held by an exclusive `flock` on a file named after node and device, in one folder for all runs of this
+    user on this node. The kernel releases it when the holder ends, even if it crashes. Either all `count` devices are
+    locked or none, so two waiting processes never block each other.
 
     Raises:
-        ConfigError: `count` exceeds the pool, or `folder` cannot be written to.
+        ConfigError: `count` exceeds the pool, or the folder cannot be written to.
     """
     if count > len(pool):
         raise ConfigError(f"{count} GPUs requested, but only {', '.join(pool)} found; request at most {len(pool)}")
+    default = Path(tempfile.gettempdir()) / f"latent-rebalance-gpu-{os.getuid()}"
+    folder = Path(os.environ.get("LATENT_REBALANCE_LOCKS") or default)
     waiting = False
     while (locks := _try_locks(pool, folder, count)) is None:
         if not waiting:
@@ -155,7 +148,9 @@ def tune_cpu(threads: int) -> None:
     torch.set_flush_denormal(True)
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    _keep_freed_memory()
+    with suppress(AttributeError):  # of a C library without mallopt
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, LARGEST_INT)
 
 
 def compiled(function: Callable[..., T], device: torch.device, wanted: bool | None = None) -> Callable[..., T]:
@@ -202,8 +197,11 @@ def precision_on(device: torch.device) -> str:
     return chosen
 
 
-def _names(listing: str) -> list[str]:
-    names = [name.strip() for name in listing.split(",")]
+def _devices_in(variable: str) -> list[str] | None:
+    """Return the devices that an environment variable names; None if it is not set."""
+    if variable not in os.environ:
+        return None
+    names = [name.strip() for name in os.environ[variable].split(",")]
     return [name for name in names if name and name != "-1"]
 
 
@@ -248,14 +246,3 @@ def _visible(devices: Sequence[str]) -> Iterator[None]:
             del os.environ["CUDA_VISIBLE_DEVICES"]
         else:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
-
-
-def _keep_freed_memory() -> None:
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
-        logger.debug("this C library has no mallopt; freed memory is returned to the kernel")
-        return
-    for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        if not mallopt(parameter, LARGEST_INT):
-            logger.debug("mallopt rejected parameter %d; freed memory may be returned to the kernel", parameter)

@@ -92,40 +92,27 @@ def digest_of_listing(*paths: str | Path, but: str | Path) -> str:
         but: a folder to leave out, should it lie below one of them.
     """
     digest = hashlib.blake2b(digest_size=8)
-    seen = {_place(Path(but))}
+    seen = {os.path.realpath(but)}
     for path in map(Path, paths):
-        found = _list_folder(path, "", seen) if path.is_dir() else [("", path.stat())] if path.exists() else []
-        for name, status in found:
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        for name, file in _list_folder(path, seen) if path.is_dir() else [("", path)]:
+            with suppress(FileNotFoundError):  # a link to nothing
+                status = file.stat()
+                line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _list_folder(folder: Path, within: str, seen: set[tuple[int, int] | None]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of the files in a folder and below it; the folders that are `seen` are left out."""
-    if (place := _place(folder)) in seen:
-        return
-    seen.add(place)
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError:  # such as lost+found, of which no reader can open a file either
-        return
-    for entry in entries:
-        if is_hidden(entry.name):
+def _list_folder(top: Path, seen: set[str]) -> Iterator[tuple[str, Path]]:
+    """Yield names and paths of the files in a folder and below it; the folders that are `seen` are left out."""
+    for place, folders, files in os.walk(top, followlinks=True):  # one that cannot be listed is left out
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
             continue
-        if entry.is_dir():
-            yield from _list_folder(Path(entry.path), f"{within}{entry.name}/", seen)
-            continue
-        with suppress(FileNotFoundError):  # a link to nothing
-            yield f"{within}{entry.name}", entry.stat()
-
-
-def _place(folder: Path) -> tuple[int, int] | None:
-    """Return what a folder is on its disk, whatever the path to it; None if there is none."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(files):
+            if not is_hidden(name):
+                yield os.path.relpath(Path(place, name), top), Path(place, name)
 
 
 def digest_of_files(*paths: str | Path) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline_lib.runtime import errors
 from pipeline_lib.runtime.errors import ConfigError, PipelineError
+from pipeline_lib.runtime.files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +48,13 @@ def count() -> int:
 
 @contextmanager
 def joined() -> Iterator[torch.device]:
-    """Join the other processes; yields the device of this one, or the CPU if torch finds no GPU."""
+    """Join the other processes; yields the device of this one, or the CPU if torch finds no GPU.
+
+    An error is recorded for the process that started them.
+    """
     import torch
     from torch import distributed
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     on_gpu = torch.cuda.is_available()
     device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu")
@@ -58,6 +63,9 @@ def joined() -> Iterator[torch.device]:
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield device
+    except PipelineError as error:
+        get_error_handler().record_exception(error)
+        raise
     finally:
         distributed.destroy_process_group()
 
@@ -152,26 +160,26 @@ def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) 
         threads: total number of CPU threads.
 
     Raises:
-        PipelineError: the error that one of them printed.
+        PipelineError: the error of the one that failed first.
         SystemExit: they were stopped by a signal, or failed otherwise.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "pipeline_lib", "tools", "stage", f"--threads={max(1, threads // processes)}", stage]
     command += [f"{name}={json.dumps(value, default=os.fspath)}" for name, value in values.items()]
-    refused: PipelineError | None = None
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    previous = {number: signal.signal(number, lambda *_: process.terminate()) for number in STOPPING}
-    try:
-        for line in process.stderr or ():
-            logger.info("%s", line.rstrip())
-            kind, colon, message = line.strip().partition(": ")
-            if colon and issubclass(getattr(errors, kind, object), PipelineError):
-                refused = getattr(errors, kind)(message)
-        status = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if refused is not None:
-        raise refused
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = Path(folder) / "error.json"
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ERROR_FILE": str(recorded)}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        previous = {number: signal.signal(number, lambda *_: process.terminate()) for number in STOPPING}
+        try:
+            for line in process.stderr or ():
+                logger.info("%s", line.rstrip())
+            status = process.wait()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if recorded.exists():
+            kind, _, message = read_json(recorded)["message"]["message"].partition(": ")
+            raise getattr(errors, kind, PipelineError)(message)
     if status:
         raise SystemExit(f"{stage}: stopped or failed in one of {processes} processes; see above")
