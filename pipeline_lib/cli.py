@@ -81,13 +81,8 @@ def _add_commands(commands: Any) -> None:
     export.add_argument("results", type=Path, help="results/<run>")
     export.add_argument("name", help="name of the image set, such as dataset_rebalanced")
     export.add_argument("folder", type=Path, help="output folder")
-    formats = "png: PNG files with labels.csv; imagefolder: for Hugging Face datasets; webdataset: tar shards"
-    export.add_argument(
-        "--format",
-        default="png",
-        choices=("png", "imagefolder", "celeba", "webdataset"),
-        help=f"{formats} (default: png)",
-    )
+    formats = "imagefolder: PNG files with a table, as Hugging Face datasets (default); webdataset: tar shards"
+    export.add_argument("--format", default="imagefolder", choices=("imagefolder", "webdataset"), help=formats)
 
     compose = _add(commands, "compose", _compose, "edit single images in a local browser page")
     compose.add_argument("--config", type=Path, default=default, help="config with the weights")

@@ -12,7 +12,6 @@ from pipeline_lib.config.names import readable
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.networks.checkpoints import read_header
-from pipeline_lib.release.formats import Format
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
 from pipeline_lib.report.nearest import gaps_by_drawing
 from pipeline_lib.report.words import groups_text, render
@@ -76,7 +75,7 @@ def front_matter(title: str, images: int, reader: str, edited: str) -> str:
     )
 
 
-def dataset_card(image_set: ImageSet, form: Format) -> str:
+def dataset_card(image_set: ImageSet, form: str, has_croissant: bool) -> str:
     """Return the README of an export as Markdown, with the Hugging Face Hub's front matter.
 
     For the rebalanced dataset it begins with the datasheet of the run.
@@ -96,6 +95,7 @@ def dataset_card(image_set: ImageSet, form: Format) -> str:
     body = render(
         "dataset.md.j2",
         form=form,
+        has_croissant=has_croissant,
         has_model=bool(image_set.retrained),
         edited=edited if has_edits and edited[0] in image_set.attributes else (),
         columns={name: COLUMNS.get(name, ATTRIBUTE) for name in image_set.schema.names},

@@ -6,53 +6,14 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import mlcroissant as mlc
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_lib.release.formats import METADATA
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet, Split
 
-VERSION = "http://mlcommons.org/croissant/1.0"
-#: What the specification asks for, word for word.
-CONTEXT = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
-TYPES = {pa.string(): "sc:Text", pa.bool_(): "sc:Boolean", pa.int64(): "sc:Integer"}
+TYPES = {pa.string(): mlc.DataType.TEXT, pa.bool_(): mlc.DataType.BOOL, pa.int64(): mlc.DataType.INTEGER}
 
 
 def croissant(image_set: ImageSet, folder: Path, title: str, licence: str) -> dict[str, Any]:
@@ -64,75 +25,70 @@ def croissant(image_set: ImageSet, folder: Path, title: str, licence: str) -> di
         title: title of the dataset.
         licence: its licence, by SPDX or in words.
     """
-    config = image_set.config
-    return {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "name": f"{config.run}-{image_set.name}".replace("_", "-"),
-        "description": f"{title}. Edited images are marked in each row; what is unknown of them is null.",
-        "conformsTo": VERSION,
-        "license": licence,
-        "version": image_set.provenance["installation"]["latent-rebalance"],
-        "distribution": [entry for split in image_set.splits for entry in _files(split, folder)],
-        "recordSet": [_records(image_set, split) for split in image_set.splits],
-    }
+    return mlc.Metadata(
+        name=f"{image_set.config.run}-{image_set.name}".replace("_", "-"),
+        description=f"{title}. Edited images are marked in each row; what is unknown of them is null.",
+        license=[licence],
+        version=image_set.provenance["installation"]["latent-rebalance"],
+        distribution=[entry for split in image_set.splits for entry in _files(split, folder)],
+        record_sets=[_records(image_set, split) for split in image_set.splits],
+    ).to_json()
 
 
-def _files(split: Split, folder: Path) -> list[dict[str, Any]]:
+def _files(split: Split, folder: Path) -> list[mlc.FileObject | mlc.FileSet]:
     path = folder / split.name / METADATA
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [
-        {
-            "@type": "cr:FileObject",
-            "@id": f"{split.name}-table",
-            "name": f"{split.name}-table",
-            "description": "A row for each image.",
-            "contentUrl": f"{split.name}/{METADATA}",
-            "contentSize": f"{path.stat().st_size} B",
-            "encodingFormat": "application/x-parquet",
-            "sha256": digest,
-        },
-        {
-            "@type": "cr:FileSet",
-            "@id": f"{split.name}-files",
-            "name": f"{split.name}-files",
-            "description": "The images.",
-            "encodingFormat": "image/png",
-            "includes": [f"{split.name}/*.png", f"{split.name}/**/*.png"],
-        },
+        mlc.FileObject(
+            id=f"{split.name}-table",
+            name=f"{split.name}-table",
+            description="A row for each image.",
+            content_url=f"{split.name}/{METADATA}",
+            content_size=f"{path.stat().st_size} B",
+            encoding_formats=["application/x-parquet"],
+            sha256=digest,
+        ),
+        mlc.FileSet(
+            id=f"{split.name}-files",
+            name=f"{split.name}-files",
+            description="The images.",
+            encoding_formats=["image/png"],
+            includes=[f"{split.name}/*.png", f"{split.name}/**/*.png"],
+        ),
     ]
 
 
-def _records(image_set: ImageSet, split: Split) -> dict[str, Any]:
-    table, files = {"@id": f"{split.name}-table"}, {"@id": f"{split.name}-files"}
+def _records(image_set: ImageSet, split: Split) -> mlc.RecordSet:
+    table, files = f"{split.name}-table", f"{split.name}-files"
     fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"{split.name}/{'_'.join(column.name.split())}",  # which can have no blanks
-            "name": column.name,
-            "description": COLUMNS.get(column.name, ATTRIBUTE),
-            "dataType": TYPES[column.type],
-            "source": {"fileObject": table, "extract": {"column": column.name}},
-        }
+        mlc.Field(
+            id=f"{split.name}/{'_'.join(column.name.split())}",  # which can have no blanks
+            name=column.name,
+            description=COLUMNS.get(column.name, ATTRIBUTE),
+            data_types=[TYPES[column.type]],
+            source=mlc.Source(file_object=table, extract=mlc.Extract(column=column.name)),
+        )
         for column in image_set.schema
     ]
     if not pc.any(pc.match_substring(split.image_ids, "/")).as_py():  # a join can compare the last part of a path alone
-        fields[0]["references"] = {"fileSet": files, "extract": {"fileProperty": "filename"}}
-        fields.append(
-            {
-                "@type": "cr:Field",
-                "@id": f"{split.name}/image",
-                "name": "image",
-                "description": "the image",
-                "dataType": "sc:ImageObject",
-                "source": {"fileSet": files, "extract": {"fileProperty": "content"}},
-            }
+        name, content = (
+            mlc.Source(file_set=files, extract=mlc.Extract(file_property=mlc.FileProperty[part]))
+            for part in ("filename", "content")
         )
-    return {
-        "@type": "cr:RecordSet",
-        "@id": split.name,
-        "name": split.name,
-        "description": f"The images of the split {split.name}, with all that is known of each.",
-        "field": fields,
-    }
+        fields[0].references = name
+        fields.append(
+            mlc.Field(
+                id=f"{split.name}/image",
+                name="image",
+                description="the image",
+                data_types=[mlc.DataType.IMAGE_OBJECT],
+                source=content,
+            )
+        )
+    return mlc.RecordSet(
+        id=split.name,
+        name=split.name,
+        description=f"The images of the split {split.name}, with all that is known of each.",
+        fields=fields,
+    )

@@ -166,13 +166,12 @@ class ImageSet:
         return row
 
 
-def open_image_set(folder: Path, name: str, held_out: bool = True) -> ImageSet:
+def open_image_set(folder: Path, name: str) -> ImageSet:
     """Open an image set of a finished run and check that its files belong together.
 
     Args:
         folder: that of the run, such as results/avatars.
         name: name of the image set, such as dataset_rebalanced.
-        held_out: whether the held-out images belong to a set that was made from the dataset.
 
     Raises:
         DataError: the run is not finished, has no such set, or its files were not made with one config.
@@ -188,7 +187,7 @@ def open_image_set(folder: Path, name: str, held_out: bool = True) -> ImageSet:
     base = name.removesuffix("_rebalanced")
     models = _models(run, config, base) if base != name else {}
     splits = [_open_split(run, config, provenance, name, TEST if name == HELD_OUT else TRAIN)]
-    if base == "dataset" and held_out:
+    if base == "dataset":
         splits.append(_open_split(run, config, provenance, HELD_OUT, TEST))
     return ImageSet(run, name, provenance, config, splits, models)
 

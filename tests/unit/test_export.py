@@ -16,14 +16,13 @@ from PIL import Image
 
 from benchmarks.made_run import TRUTH, VALUES, make_run
 from pipeline_lib.cli import main
-from pipeline_lib.config import CelebAData, FolderData, parse_config
-from pipeline_lib.data.celeba import open_celeba
+from pipeline_lib.config import FolderData, parse_config
 from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.imaging.png import LINEAGE
 from pipeline_lib.release.export import export
-from pipeline_lib.release.formats import FORMATS, check_file_names, file_name
+from pipeline_lib.release.formats import FORMATS, METADATA, check_file_names, file_name
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of_files
 
@@ -84,21 +83,6 @@ def pixels_of(png: Path | bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png) if isinstance(png, bytes) else png))
 
 
-def test_files_and_labels_are_those_of_the_run(run, tmp_path):
-    export(run, "dataset_rebalanced", tmp_path / "out")
-    for name, pixels in zip(("a/1.png", "a/2.v2.png", "b/1.png", "b/2.png", "b/3.png"), AFTER, strict=True):
-        assert np.array_equal(pixels_of(tmp_path / "out" / name), pixels)
-    lines = (tmp_path / "out/labels.csv").read_text().splitlines()
-    assert lines == [
-        "image,edited,target_attribute,target_value,confirmed_by,carried_over,smiling,long_hair",
-        "a/1.png,0,,,,,1,1",
-        'a/2.v2.png,1,smiling,1,drawing,"[""long_hair""]",1,0',
-        "b/1.png,0,,,,,1,0",
-        'b/2.png,1,smiling,1,,"[""long_hair""]",0,1',
-        "b/3.png,0,,,,,1,0",
-    ]
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_can_be_chosen_and_says_what_made_it(run, tmp_path, capsys, form):
     assert main(["export", str(run), "held_out", str(tmp_path / "out"), "--format", form]) == 0
@@ -106,26 +90,13 @@ def test_every_format_can_be_chosen_and_says_what_made_it(run, tmp_path, capsys,
     assert {"README.md", "config.yaml", "provenance.json"} < {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_what_was_exported_can_be_read_as_a_folder(run, tmp_path, capsys):
-    assert main(["export", str(run), "dataset", str(tmp_path / "out")]) == 0
-    assert "out: 5 images (train)\n" in capsys.readouterr().out
-    labels = tmp_path / "out/labels.csv"
-    settings = FolderData(
-        reader="folder", folder=tmp_path / "out", labels=labels, attributes=["smiling"], resolution=32, held_out=0
-    )
-    source = open_folder(settings)
-    items = {item.image_id: item for item in source.train}
-    assert np.array_equal(source.read(items["b/1.png"]).image, PIXELS[2])
-    smiling = {name: item.attributes["smiling"] for name, item in items.items()}
-    assert smiling == {"a/1.png": True, "a/2.v2.png": False, "b/1.png": True, "b/2.png": False, "b/3.png": True}
-
-
-def read_back(out, **settings):
+def read_back(out, table=METADATA, **settings):
     return open_folder(
         FolderData(
             reader="folder",
             folder=out,
-            labels=out / "labels.csv",
+            labels=out / table,
+            id_column="file_name",
             attributes=["smiling", "long_hair"],
             resolution=32,
             held_out=0,
@@ -135,9 +106,9 @@ def read_back(out, **settings):
 
 
 def test_a_rebalanced_export_keeps_its_edited_images_when_it_is_read_as_a_folder(photographs, tmp_path):
-    """Blank labels are unknown, so that these images are read and nothing is said of them."""
+    """What is null is unknown, so that these images are read and nothing is said of them."""
     export(photographs(), "dataset_rebalanced", tmp_path / "out")
-    source = read_back(tmp_path / "out")
+    source = read_back(tmp_path / "out/train")
     assert [item.attributes["smiling"] for item in source.train] == [True, None, True, None, True]
     assert [item.attributes["long_hair"] for item in source.train] == [True, False, False, True, False]
     assert all(np.array_equal(source.read(item).image, AFTER[place]) for place, item in enumerate(source.train))
@@ -146,27 +117,20 @@ def test_a_rebalanced_export_keeps_its_edited_images_when_it_is_read_as_a_folder
 
 def test_a_key_and_a_line_of_code_give_the_label_or_else_the_confirmed_target(photographs, tmp_path):
     expected = [True, True, True, None, True]  # nobody confirms the second edit
-    run = photographs()
-    export(run, "dataset_rebalanced", tmp_path / "png")
-    source = read_back(tmp_path / "png", edited_labels="confirmed")
+    export(photographs(), "dataset_rebalanced", tmp_path / "out")
+    source = read_back(tmp_path / "out/train", edited_labels="confirmed")
     assert [item.attributes["smiling"] for item in source.train] == expected
     assert [item.attributes["long_hair"] for item in source.train] == [True, False, False, True, False]
-    export(run, "dataset_rebalanced", tmp_path / "imagefolder", "imagefolder")
-    tables = {
-        "png": pd.read_csv(tmp_path / "png/labels.csv"),
-        "imagefolder": pd.read_parquet(tmp_path / "imagefolder/train/metadata.parquet"),
-    }
-    for form, table in tables.items():
-        line = (tmp_path / form / "README.md").read_text().split("```python\n")[1].split("```")[0]
-        found = {"table": table}
-        exec(line, found)
-        assert found["labels"].astype("boolean").tolist() == [pd.NA if value is None else value for value in expected]
+    line = (tmp_path / "out/README.md").read_text().split("```python\n")[1].split("```")[0]
+    found = {"table": pd.read_parquet(tmp_path / "out/train/metadata.parquet")}
+    exec(line, found)
+    assert found["labels"].astype("boolean").tolist() == [pd.NA if value is None else value for value in expected]
 
 
 def test_confirmed_targets_are_refused_where_a_table_has_none(tmp_path):
-    (tmp_path / "labels.csv").write_text("image,smiling,long_hair\n1.png,1,0\n")
+    (tmp_path / "labels.csv").write_text("file_name,smiling,long_hair\n1.png,1,0\n")
     with pytest.raises(DataError, match=r"labels\.csv: no column `target_attribute`"):
-        read_back(tmp_path, edited_labels="confirmed")
+        read_back(tmp_path, "labels.csv", edited_labels="confirmed")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +146,7 @@ def test_confirmed_targets_are_refused_where_a_table_has_none(tmp_path):
 def test_a_label_by_eye_is_believed_before_anything_else(
     photographs, tmp_path, said, smiling, long_hair, confirmed_by, carried_over
 ):
-    export(photographs(("a/2.v2", said), ("b/1", "0,1")), "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(photographs(("a/2.v2", said), ("b/1", "0,1")), "dataset_rebalanced", tmp_path / "out")
     rows = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()
     expected = {"smiling": smiling, "long_hair": long_hair, "confirmed_by": confirmed_by, "carried_over": carried_over}
     assert {name: rows[1][name] for name in expected} == expected
@@ -200,7 +164,7 @@ def test_an_audit_that_is_not_the_one_of_the_run_is_refused(photographs, tmp_pat
 
 def test_drawings_that_are_wrong_about_unedited_faces_say_nothing_of_edited_ones(run, tmp_path):
     TRUTH.model_copy(update={"counts": False}).write(run / "evaluation/counterfactual.json")
-    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(run, "dataset_rebalanced", tmp_path / "out")
     rows = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()
     assert [rows[place]["smiling"] for place in EDITED] == [None, None]
     assert [rows[place]["confirmed_by"] for place in EDITED] == ["referee", "referee"]
@@ -208,7 +172,7 @@ def test_drawings_that_are_wrong_about_unedited_faces_say_nothing_of_edited_ones
 
 def test_a_row_of_an_image_folder_says_how_the_image_was_made(run, tmp_path):
     out = tmp_path / "out"
-    export(run, "dataset_rebalanced", out, "imagefolder")
+    export(run, "dataset_rebalanced", out)
     table = pq.read_table(out / "train/metadata.parquet")
     assert table.column_names[0] == "file_name"
     rows = table.to_pylist()
@@ -245,7 +209,7 @@ def test_the_row_of_an_edit_names_the_networks_of_its_editor(tmp_path, kind):
         }
         own = {"editor": [tmp_path / "model/unet.safetensors"]}
     make_run(run, NAMES, HELD_OUT, PIXELS, values, edited=list(EDITED))
-    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(run, "dataset_rebalanced", tmp_path / "out")
     row = pq.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()[min(EDITED)]
     assert row["editor"] == kind
     for role in ("encoder", "generator", "editor"):
@@ -254,7 +218,7 @@ def test_the_row_of_an_edit_names_the_networks_of_its_editor(tmp_path, kind):
 
 def test_splits_stay_apart_and_have_the_same_columns(run, tmp_path):
     out = tmp_path / "out"
-    export(run, "dataset_rebalanced", out, "imagefolder")
+    export(run, "dataset_rebalanced", out)
     train, test = (pq.read_table(out / split / "metadata.parquet") for split in ("train", "test"))
     assert train.schema == test.schema
     assert test.column("file_name").to_pylist() == ["a/1.png", "c.png"]
@@ -270,13 +234,12 @@ def test_a_donor_of_another_split_is_refused(run, tmp_path):
         metadata = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
         write_table(path, "candidates", tried, metadata)
     with pytest.raises(DataError, match="the donor c is not in images/dataset"):
-        export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+        export(run, "dataset_rebalanced", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("form", ["png", "imagefolder", "celeba"])
-def test_the_png_says_whether_it_was_edited_and_of_what(run, tmp_path, form):
-    export(run, "dataset_rebalanced", tmp_path / "out", form)
+def test_the_png_says_whether_it_was_edited_and_of_what(run, tmp_path):
+    export(run, "dataset_rebalanced", tmp_path / "out")
     found = {}
     for path in (tmp_path / "out").rglob("*.png"):
         with Image.open(path) as image:
@@ -301,42 +264,10 @@ def test_the_png_says_whether_it_was_edited_and_of_what(run, tmp_path, form):
 
 
 def test_of_photographs_only_edited_ones_are_synthetic(photographs, tmp_path):
-    export(photographs(), "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(photographs(), "dataset_rebalanced", tmp_path / "out")
     table = pd.read_parquet(tmp_path / "out/train/metadata.parquet")
     assert table["synthetic"].tolist() == table["edited"].tolist() == [False, True, False, True, False]
     assert table["region"].dropna().unique().tolist() == ["box rows 0.65-0.93 columns 0.25-0.75"]
-
-
-def test_celebas_layout_is_read_by_its_reader_and_marks_what_is_unknown(run, photographs, tmp_path):
-    export(run, "dataset", tmp_path / "original", "celeba")
-    settings = CelebAData(
-        reader="celeba",
-        folder=tmp_path / "original",
-        attributes=["smiling", "long_hair"],
-        resolution=32,
-        held_out_from="test",
-    )
-    source = open_celeba(settings)
-    assert [item.image_id for item in source.train] == [f"{number:06d}.png" for number in range(1, 6)]
-    assert [item.image_id for item in source.held_out] == ["000006.png", "000007.png"]
-    for place, item in enumerate(source.train):
-        record = source.read(item)
-        assert np.array_equal(record.image, PIXELS[place])
-        assert item.attributes == {"smiling": place % 2 == 0, "long_hair": place % 3 == 0}
-
-    export(photographs(), "dataset_rebalanced", tmp_path / "edited", "celeba")
-    table = pd.read_parquet(tmp_path / "edited/metadata.parquet")
-    assert table["original_id"].tolist() == NAMES + HELD_OUT
-    assert table["file_name"].tolist() == [f"{number:06d}.png" for number in range(1, 8)]
-    lines = (tmp_path / "edited/list_attr_celeba.txt").read_text().splitlines()
-    assert lines[:4] == ["7", "smiling long_hair", "000001.png 1 1", "000002.png 0 -1"]
-    edited = (tmp_path / "edited/list_edited.txt").read_text().splitlines()
-    assert edited == ["2", "target_attribute target_value", "000002.png smiling 1", "000004.png smiling 1"]
-    settings = settings.model_copy(update={"folder": tmp_path / "edited"})
-    with pytest.raises(DataError, match=r"000002.png: `smiling` is '0', neither 1 nor -1; say in `data.unkn"):
-        open_celeba(settings)
-    source = open_celeba(settings.model_copy(update={"unknown": ["0"]}))
-    assert [item.attributes["smiling"] for item in source.train] == [True, None, True, None, True]
 
 
 def test_tar_shards_hold_image_and_lineage_and_are_the_same_each_time(run, tmp_path, monkeypatch):
@@ -363,13 +294,11 @@ def test_samples_of_a_gan_are_synthetic_and_name_the_gan(run, tmp_path):
         path = run / f"images/samples/{shard}.parquet"
         with shard_writer(path, 32, {"generator_digest": "0123456789abcdef"}) as writer:
             writer.add([name], PIXELS[[shard]])
-    export(run, "samples", tmp_path / "out", "imagefolder")
+    export(run, "samples", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["train"]
     table = pd.read_parquet(tmp_path / "out/train/metadata.parquet")
     assert table["generator_digest"].tolist() == ["0123456789abcdef"] * 2
     assert table["synthetic"].all() and not table["edited"].any()
-    export(run, "samples", tmp_path / "png")
-    assert (tmp_path / "png/labels.csv").read_text().splitlines() == ["image", "samples-0.png", "samples-1.png"]
 
 
 def test_nothing_is_overwritten_and_an_unknown_set_is_named(run, tmp_path):
@@ -384,7 +313,7 @@ def test_nothing_is_overwritten_and_an_unknown_set_is_named(run, tmp_path):
     assert not (tmp_path / "new").exists()
     (tmp_path / "empty").mkdir()
     export(run, "dataset", tmp_path / "empty")
-    assert (tmp_path / "empty/labels.csv").exists()
+    assert (tmp_path / "empty/README.md").exists()
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -430,7 +359,7 @@ def test_two_names_that_are_one_file_are_refused():
 def test_a_bad_name_leaves_nothing_behind_and_is_no_problem_where_files_are_numbered(tmp_path):
     make_run(tmp_path / "run", ["a.jpg", "A.png", "c"], ["d", "e"], PIXELS)
     with pytest.raises(DataError, match="another image would be the file"):
-        export(tmp_path / "run", "dataset", tmp_path / "out", "imagefolder")
+        export(tmp_path / "run", "dataset", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     export(tmp_path / "run", "dataset", tmp_path / "out", "webdataset")
 
@@ -438,6 +367,6 @@ def test_a_bad_name_leaves_nothing_behind_and_is_no_problem_where_files_are_numb
 def test_what_a_killed_export_left_is_removed_by_the_next_one(run, tmp_path):
     left = tmp_path / "release/.out[1].part"
     (left / "train").mkdir(parents=True)
-    export(run, "dataset", tmp_path / "release/out[1]", "imagefolder")
+    export(run, "dataset", tmp_path / "release/out[1]")
     assert [path.name for path in left.parent.iterdir()] == ["out[1]"]
     assert len(list((tmp_path / "release").rglob("*.png"))) == 7

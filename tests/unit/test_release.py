@@ -72,7 +72,7 @@ def write_run_with_gan(tmp_path, truncation, generator):
 def test_datasets_opens_an_image_folder(run, tmp_path):
     from datasets import load_dataset
 
-    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(run, "dataset_rebalanced", tmp_path / "out")
     for name, options in (("imagefolder", {"data_dir": str(tmp_path / "out")}), (str(tmp_path / "out"), {})):
         loaded = load_dataset(name, cache_dir=str(tmp_path / "cache"), **options)
         assert {split: len(rows) for split, rows in loaded.items()} == {"train": 5, "test": 2}
@@ -98,7 +98,7 @@ def test_a_webdataset_loader_reads_the_shards(run, tmp_path):
 def test_croissant_metadata_is_valid_and_leads_to_rows_and_images(run, tmp_path):
     import mlcroissant
 
-    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(run, "dataset_rebalanced", tmp_path / "out")
     described = mlcroissant.Dataset(tmp_path / "out/croissant.json")
     assert not described.metadata.issues.errors
     recommended = {re.search(r'Property "(\S+)"', warning)[1] for warning in described.metadata.issues.warnings}
@@ -114,10 +114,18 @@ def test_croissant_metadata_is_valid_and_leads_to_rows_and_images(run, tmp_path)
     assert len(list(described.records("test"))) == 2
 
 
+def test_without_the_library_an_export_lacks_croissant_metadata_and_says_so(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    export(run, "dataset_rebalanced", tmp_path / "out")
+    assert not (tmp_path / "out/croissant.json").exists()
+    assert "croissant" not in (tmp_path / "out/README.md").read_text()
+    assert "pip install 'latent-rebalance[release]'" in caplog.text
+
+
 def test_the_card_has_front_matter_and_describes_every_column(run, tmp_path):
     for name in ("dataset_rebalanced", "dataset"):
         out = tmp_path / name
-        export(run, name, out, "imagefolder")
+        export(run, name, out)
         text = (out / "README.md").read_text()
         front = yaml.safe_load(text.split("---\n")[1])
         assert front["license"] == "mit" and front["pretty_name"]
@@ -127,7 +135,7 @@ def test_the_card_has_front_matter_and_describes_every_column(run, tmp_path):
 
 
 def test_the_model_card_has_the_figures_of_the_run(with_gan, tmp_path):
-    export(with_gan, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(with_gan, "dataset_rebalanced", tmp_path / "out")
     card = (tmp_path / "out/model/README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "unconditional-image-generation"
     for text in (
@@ -143,7 +151,7 @@ def test_the_model_card_has_the_figures_of_the_run(with_gan, tmp_path):
 
 def test_the_card_of_a_generator_without_truncation_does_not_speak_of_it(tmp_path):
     run = write_run_with_gan(tmp_path, 1.0, ProGANGenerator(32, [8] * 4, z_dim=8))
-    export(run, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+    export(run, "dataset_rebalanced", tmp_path / "out")
     card = (tmp_path / "out/model/README.md").read_text()
     assert "A ProGAN generator" in card
     assert "truncat" not in card
@@ -169,7 +177,7 @@ def test_a_gan_that_the_samples_are_not_of_is_refused(with_gan, tmp_path):
     weights = with_gan / "models/retrained/generator.safetensors"
     save_weights(weights, load_weights(weights), {"another": "header"})
     with pytest.raises(DataError, match=r"retrained/0.parquet: not drawn by .*, so its rates are of another GAN"):
-        export(with_gan, "dataset_rebalanced", tmp_path / "out", "imagefolder")
+        export(with_gan, "dataset_rebalanced", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

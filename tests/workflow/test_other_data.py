@@ -126,7 +126,7 @@ def test_a_folder_of_photographs_is_rebalanced_to_the_end_without_a_gan_or_masks
     unknown = int(read[named].isna().any(axis=1).sum())
     assert all(0 < target["unknown"] <= unknown for target in metrics["edits"]["dataset"]["targets"])
 
-    export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
+    export(results, "dataset_rebalanced", tmp_path / "published")
     rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
     assert rows["edited"].tolist() == rows["synthetic"].tolist() == edited.tolist()
     made = rows[rows["edited"]]
@@ -211,7 +211,7 @@ def test_two_attributes_are_rebalanced_together_each_in_its_region(sources: Run,
     page = (results / "report.html").read_text()
     assert "Rebalancing smiling and eyeglasses" in page
     assert "rectangle (for “smiling”) or rectangle (for “eyeglasses”)" in page
-    export(results, "dataset_rebalanced", tmp_path / "published", "imagefolder")
+    export(results, "dataset_rebalanced", tmp_path / "published")
     rows = pd.read_parquet(tmp_path / "published/train/metadata.parquet")
     rows = rows[rows["edited"]].set_index("original_id")
     aims = plan.set_index("image_id").loc[rows.index]

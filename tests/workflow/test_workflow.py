@@ -115,7 +115,7 @@ def test_the_studies_are_a_target_of_their_own(finished: Run, tmp_path: Path) ->
         assert (run.results / f"report/studies/{study}.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("form", ["png", "imagefolder", "celeba", "webdataset"])
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset"])
 def test_a_finished_run_can_be_published(finished: Run, tmp_path: Path, form: str) -> None:
     export = tmp_path / "export"
     image_set = export_image_set(finished.results, "dataset_rebalanced", export, form)
