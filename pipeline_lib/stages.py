@@ -20,7 +20,6 @@ from pydantic import TypeAdapter
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
 from pipeline_lib.runtime.errors import ConfigError
-from pipeline_lib.studies.catalogue import STUDIES
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +52,7 @@ STAGES = {
     "train_translator": "pipeline_lib.studies.methods.training",
     "train_study_encoder": "pipeline_lib.studies.methods.training",
     "reconstruct_collages": "pipeline_lib.studies.comparison",
-    **{f"study_{name}": f"pipeline_lib.studies.{name}" for name in STUDIES},
-    "plot_study": "pipeline_lib.studies.report",
+    "run_study": "pipeline_lib.studies.study",
     "write_studies": "pipeline_lib.studies.report",
     "plot_before_after": "pipeline_lib.report.figures",
     "write_report": "pipeline_lib.report.page",

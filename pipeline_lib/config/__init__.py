@@ -77,7 +77,7 @@ from pipeline_lib.config.sections import (
     Square,
     Utility,
 )
-from pipeline_lib.config.studies import OptimizationMethod, Studies, TranslationMethod, Variant
+from pipeline_lib.config.studies import OptimizationMethod, Size, Studies, StudyName, TranslationMethod
 from pipeline_lib.config.values import resolve_values
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.runtime.files import SHIPPED
@@ -127,15 +127,16 @@ __all__ = [
     "Rebalance",
     "Retrain",
     "Sample",
+    "Size",
     "Square",
     "Studies",
+    "StudyName",
     "SupervisedTraining",
     "TrainedHere",
     "TransformersNetwork",
     "TransformersParts",
     "TranslationMethod",
     "Utility",
-    "Variant",
     "load_config",
     "named_files",
     "parse_config",

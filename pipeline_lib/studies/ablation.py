@@ -8,31 +8,24 @@ from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.networks.distances import perceptual_distances
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.networks.perceptual import TITLES, load_perceptual
-from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.study import Findings, Study
 
 ALL, NO_LATENT, NO_PERCEPTUAL = ENCODERS = (
     "encoder with all losses", "encoder without latent loss", "encoder without perceptual loss",
 )  # fmt: skip
-L1, PERCEPTUAL = "masked L1", "perceptual distance"
+L1 = "masked L1"
 #: The paper's Table 2, of its ProGAN of churches: masked L1 and LPIPS with AlexNet.
 PAPER = {ALL: (0.194, 0.291), NO_LATENT: (0.194, 0.305), NO_PERCEPTUAL: (0.197, 0.318)}
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_ablation(*, study: Study, device: torch.device) -> None:
-    """Reconstruct masked images with encoders trained alike but for one loss, and measure the errors at known pixels.
+def measure(study: Study, device: torch.device) -> None:
+    """Reconstruct masked held-out images with encoders trained alike but for one loss, and measure the known pixels.
 
     The perceptual distance is by another backbone than the one in the loss, as in the paper. Unknown pixels are grey in
     both images.
-
-    Args:
-        study: with the held-out images, which no encoder has seen, and the encoders.
-        device: where to compute.
     """
     network = load_perceptual("alex" if study.like.training.distance.endswith("vgg") else "vgg").to(device)
-    perceptual = f"{PERCEPTUAL} ({TITLES[network.network]})"
+    perceptual = f"perceptual distance ({TITLES[network.network]})"
     files = dict(zip(ENCODERS, (study.all_losses, study.no_latent, study.no_perceptual), strict=True))
     inverters = {name: Inverter(path, study.generator, device, compile=False) for name, path in files.items()}
     found = Findings(study)

@@ -1,89 +1,118 @@
-"""The studies, what each needs and what its figure shows; rules read it without loading torch."""
+"""The studies, what each needs and how large it is; rules read it without loading torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from pipeline_lib.config import Encoder, Size, StudyName
+from pipeline_lib.config.sections import PLAIN
 
 INVERSION = ("encoder", "generator", "precision")
+Variant = Literal["all_losses", "no_latent", "no_perceptual", "rgb", "pyramid", "in_domain"]
+ENCODER_RATE = 2e-3  # peak learning rate of Adam, of the encoders that are compared
+#: Weights of the losses of each encoder; those of Eq. 3 are all 1.
+WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
+LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_perceptual": {"perceptual": 0.0}}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A study: `study_<name>` in the module of its name takes a `Study` with the inputs that it needs."""
+    """A study: `measure` in the module of its name takes a `Study` with the inputs that it needs."""
 
     title: str  # with the paper's section
-    shows: str  # its figure
     needs: tuple[str, ...]  # fields of `Study`
-    size: int = 0  # images or collages in the paper
+    images: dict[Size, int]  # images, collages, samples or pairs
     in_paper: bool = True  # whether the paper makes its comparisons
 
 
-STUDIES = {
+def _images(toy: int, quick: int, paper: int | None = None) -> dict[Size, int]:
+    return {"toy": toy, "quick": quick, "paper": paper or quick}
+
+
+STUDIES: dict[StudyName, Entry] = {
     "ablation": Entry(
         "An encoder without one of its losses (A.2.3, Table 2)",
-        "reconstructions by encoders without one loss",
         ("held_out", "generator", "all_losses", "no_latent", "no_perceptual"),
+        _images(20, 1000),
     ),
     "adaptation": Entry(
         "An encoder fine-tuned on the image (A.2.4, Fig. 23)",
-        "edits by an encoder fine-tuned on the image",
         ("images", "parts", "encoder", "generator"),
+        _images(3, 30),
     ),
     "comparison": Entry(
-        "One pass against other methods (4.2, Tables 4 and 5)",
-        "the same collages by several methods",
-        ("made", "held_out"),
-        size=200,
+        "One pass against other methods (4.2, Tables 4 and 5)", ("made", "held_out"), _images(10, 16, 200)
     ),
     "completion": Entry(
         "Holes in real images (A.2.1, Fig. 9)",
-        "holes in real images",
         ("images", "held_out", "generator", "rgb", "all_losses"),
+        _images(50, 1000),
     ),
     "composition": Entry(
         "Collages and what is made of them (4.1, Table 3)",
-        "collages and what is made of them",
         ("samples", "sample_parts", "held_out", *INVERSION, "rgb", "all_losses"),
-        size=50_000,
+        _images(50, 1000, 50_000),
     ),
     "direction": Entry(
         "An attribute by composition and by a learned direction (A.2.2, Fig. 15)",
-        "an attribute by composition, blends and a learned direction",
         ("images", "parts", "scores", "referee", *INVERSION),
+        _images(8, 200),
         in_paper=False,
     ),
     "discovery": Entry(
         "Parts found by superpixels (4.4, Fig. 8 and 27)",
-        "what changes with a superpixel",
         ("images", "parts", "samples", *INVERSION),
+        _images(6, 100),
         in_paper=False,
     ),
-    "illumination": Entry(
-        "Less light on one half (A.2.4, Fig. 22)",
-        "less light on one half of an image",
-        ("images", *INVERSION),
-    ),
+    "illumination": Entry("Less light on one half (A.2.4, Fig. 22)", ("images", *INVERSION), _images(6, 200)),
     "independence": Entry(
-        "Independence of parts (4.4, Table 1)",
-        "what changes with a part",
-        ("images", "parts", "samples", *INVERSION),
-        size=100,
+        "Independence of parts (4.4, Table 1)", ("images", "parts", "samples", *INVERSION), _images(4, 100)
     ),
     "interpolation": Entry(
-        "Composition against blends (4.3, Fig. 7)",
-        "composition against blends",
-        ("images", "parts", *INVERSION),
-        size=500,
+        "Composition against blends (4.3, Fig. 7)", ("images", "parts", *INVERSION), _images(6, 500)
     ),
     "multimodal": Entry(
-        "Several examples of a part (A.2.1, Fig. 10)",
-        "several examples of a part for one image",
-        ("images", "parts", *INVERSION),
+        "Several examples of a part (A.2.1, Fig. 10)", ("images", "parts", *INVERSION), _images(3, 100)
     ),
     "regions": Entry(
         "Part against box (A.2.1)",
-        "part against box",
         ("samples", "sample_parts", "plan", "selector", "referee", *INVERSION),
+        _images(8, 96),
         in_paper=False,
     ),
 }
+
+
+class Scale(NamedTuple):
+    """What the size of the studies says besides their numbers of images."""
+
+    encoder_kimg: float  # training of each encoder that is compared, in thousands of images
+    translator_kimg: float  # training of each network without a pretrained generator (4.2), likewise
+    translator_width: int  # channels of the first layers of these networks
+    optimization_steps: int  # for each collage, of the methods that optimise something
+    adaptation_steps: int  # of fine-tuning (A.2.4), 30 in the paper
+    direction_fit: int  # images whose latents the direction is learned from
+    donors: int  # of each image in multimodal
+    replacements: int  # samples that replace each part or superpixel in turn, in independence and discovery
+
+
+SCALES: dict[Size, Scale] = {
+    "toy": Scale(0.3, 0.1, 4, 2, 2, 100, 2, 3),
+    "quick": Scale(10, 5, 16, 200, 30, 2000, 5, 20),
+    "paper": Scale(1000, 1000, 64, 1000, 30, 2000, 5, 20),
+}
+
+
+def encoder_section(like: Encoder, variant: Variant, size: Size) -> Encoder:
+    """Return the section of an encoder that is compared, given that of the run's encoder.
+
+    They have all losses, lack one of two (A.2.3), lack the mask channel (4.1), are a feature pyramid (4.2, pSp), or are
+    trained on real images with a discriminator (4.2, in-domain). All else, such as masks and batch size, is as in
+    `encoder`.
+    """
+    alike = WEIGHTS | {"kimg": SCALES[size].encoder_kimg, "learning_rate": ENCODER_RATE} | PLAIN
+    training = like.training.model_copy(update=alike | LEFT_OUT.get(variant, {}))
+    mask = like.mask.model_copy(update={"kind": "none" if variant == "rgb" else "random"})
+    return like.model_copy(update={"weights": None, "mask": mask, "training": training})

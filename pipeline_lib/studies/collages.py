@@ -28,9 +28,9 @@ class Layers(NamedTuple):
     names: np.ndarray  # of the images, str (n, c)
 
 
-def masks_of_parts(parts: Path, names: Sequence[str], side: int, least: float = LEAST) -> list[PartMasks]:
-    """Return the masks of each part but the background, the first name; `least` is a share of an image's pixels."""
-    return [PartMasks(parts, [name], side, math.ceil(least * side**2)) for name in names[1:]]
+def masks_of_parts(parts: Path, names: Sequence[str], side: int) -> list[PartMasks]:
+    """Return the masks of each part but the background, the first name."""
+    return [PartMasks(parts, [name], side, math.ceil(LEAST * side**2)) for name in names[1:]]
 
 
 def draw_collages(

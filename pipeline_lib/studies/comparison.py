@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -11,29 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, OptimizationMethod, Studies, TranslationMethod
+from pipeline_lib.config import AvatarData, OptimizationMethod, Size, TranslationMethod
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
 from pipeline_lib.data.shards import read_shards
-from pipeline_lib.editing.editor import Editor
-from pipeline_lib.editing.editors import LatentRegressionEditor
 from pipeline_lib.editing.finish import finish
-from pipeline_lib.evaluation.features import extract_features, features_of
-from pipeline_lib.evaluation.frechet import frechet_distance
-from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.inversion import open_inverter
-from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.studies.catalogue import SCALES, STUDIES
 from pipeline_lib.studies.collages import Layers, blend_layers, draw_collages, lay, masks_of_parts
 from pipeline_lib.studies.methods.optimization import OptimizingInverter
 from pipeline_lib.studies.methods.pyramid import PyramidEncoder  # noqa: F401 (weights of one can then be opened)
-from pipeline_lib.studies.methods.translation_editors import open_translation
-from pipeline_lib.studies.study import SHOWN, Metrics, Study, groups_of, write_arrays, write_table_of
+from pipeline_lib.studies.methods.translation import open_translation
+from pipeline_lib.studies.study import DENSITY, FRECHET, Findings, Realism, Study
 
-L1, DENSITY, FRECHET, SECONDS = "masked L1", "density", "Fréchet distance", "seconds an image"
+L1, SECONDS = TABLED = "masked L1", "seconds an image"
 PSNR = "dB to the ideal image"
 RATIO = "seconds, times those of one pass"
 COLLAGES, IDEAL, OURS = "collages", "ideal image", "one pass through the encoder"
@@ -80,7 +75,7 @@ PAPER: dict[str, dict[str, tuple[float, float | None]]] = {
 
 
 @torch.no_grad()
-@stage(revision=3)
+@stage(revision=4)
 def reconstruct_collages(
     *,
     images: list[Path],
@@ -91,7 +86,7 @@ def reconstruct_collages(
     model: list[Path],
     names: list[str],
     method: str,
-    settings: Studies,
+    size: Size,
     seed: int,
     made: Path,
     device: torch.device,
@@ -107,22 +102,38 @@ def reconstruct_collages(
         model: files of a translation's network, see `open_translation`; empty for other methods.
         names: names of the parts from back to front, the background first.
         method: a key of `TITLES`.
-        settings: the config section.
+        size: that of the studies.
         seed: seed of the run.
         made: NPZ to write, with the images, their masked L1, the seconds of each, the collages, and the names of the
             images that their parts come from.
         device: where to compute.
     """
+    count, steps = STUDIES["comparison"].images[size], SCALES[size].optimization_steps
     image_ids, pixels = read_shards(images)
-    reconstruct, used = _opened(method, settings, encoder, generator, precision, model, device)
+    is_optimized = method in get_args(OptimizationMethod)
+    if method in get_args(TranslationMethod):
+        invert = open_translation(method, model, device)
+    elif is_optimized:
+        invert = OptimizingInverter(encoder, generator, method, steps, device)
+    elif method != "poisson":
+        invert = open_inverter(encoder, generator, device, precision, compile=False)
+
+    def reconstruct(layers: Layers, collage: Tensor, known: Tensor) -> Tensor:
+        if method == "poisson":
+            return blend_layers(layers)
+        made = invert(collage, known)
+        if method == "finished":
+            return finish(collage, collage, made, Masks(torch.zeros_like(known), 1 - known), "region")
+        return made
+
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "sources", "l1")}
     seconds = []
     found = masks_of_parts(parts, names, pixels.shape[1])
-    with Progress(f"comparison ({method})", settings.comparison) as progress:
-        for number in range(settings.comparison):
+    with Progress(f"comparison ({method})", count) as progress:
+        for number in range(count):
             layers = draw_collages(image_ids, pixels, found, [number], "comparison", seed, device)
             collage, known = lay(layers)
-            if not seconds and method not in get_args(OptimizationMethod):
+            if not seconds and not is_optimized:
                 reconstruct(layers, collage, known)  # the first call is slower than the others
             start = time.perf_counter()
             output = reconstruct(layers, collage, known)
@@ -132,91 +143,48 @@ def reconstruct_collages(
             rows["collages"].append(as_pixels(collage).cpu().numpy())
             rows["sources"].append(layers.names)
             progress.advance(1)
-    write_arrays(
-        made,
-        seconds=np.array(seconds),
-        precision=np.array(used),
-        **{name: np.concatenate(batches) for name, batches in rows.items()},
-    )
+    arrays = {name: np.concatenate(batches) for name, batches in rows.items()}
+    with atomic_path(made) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, seconds=np.array(seconds), **arrays)
 
 
-def _opened(
-    method: str,
-    settings: Studies,
-    encoder: Path,
-    generator: Path,
-    precision: Path,
-    model: list[Path],
-    device: torch.device,
-) -> tuple[Callable[[Layers, Tensor, Tensor], Tensor], str]:
-    """Return a function from layers, collages and known pixels to whole images (n, 3, H, W), and its precision."""
-    if method == "poisson":
-        return lambda layers, collage, known: blend_layers(layers), "float32"
-    opened: Editor
-    if method in get_args(TranslationMethod):
-        opened = open_translation(method, model, device)
-    elif method in get_args(OptimizationMethod):
-        inverter = OptimizingInverter(encoder, generator, method, settings.optimization_steps, device)
-        opened = LatentRegressionEditor(inverter)
-    else:
-        opened = LatentRegressionEditor(open_inverter(encoder, generator, device, precision, compile=False))
-
-    def reconstruct(_: Layers, collage: Tensor, known: Tensor) -> Tensor:
-        masks = Masks(torch.zeros_like(known), 1 - known)
-        composite = opened(collage, collage, masks)
-        return finish(collage, collage, composite, masks, "region" if method == "finished" else "none")
-
-    return reconstruct, opened.precision
-
-
-@stage(revision=4)
-def study_comparison(*, study: Study, device: torch.device) -> None:
-    """Compare what the methods made of the same collages.
+def measure(study: Study, device: torch.device) -> None:
+    """Compare what `reconstruct_collages` made of the same collages by each method, whose names its files have.
 
     Density is the mean over groups of a fifth of the collages, masked L1 and seconds over collages. The Fréchet
     distance of so few images has no interval, and can be compared between rows alone. Of avatars it is known which
     image a collage should become, and the PSNR to it is the mean over the collages that have one.
-
-    Args:
-        study: with what `reconstruct_collages` made by each method, whose names the files have, and held-out images.
-        device: where to compute.
     """
-    extractor = load_perceptual("alex")
-    reference = extract_features(study.held_out, extractor, device, limit=study.evaluate.images, cache=study.cache)
-    found = {path.stem: dict(np.load(path)) for path in study.made}
-    one_pass = found["latent-regression"]
-    stored = {COLLAGES: one_pass["collages"]} | {TITLES[name]: arrays["pixels"] for name, arrays in found.items()}
-    metrics: Metrics = {}
+    by_method = {path.stem: dict(np.load(path)) for path in study.made}
+    one_pass = by_method["latent-regression"]
+    stored = {COLLAGES: one_pass["collages"]} | {TITLES[name]: made["pixels"] for name, made in by_method.items()}
+    found, realism = Findings(study), Realism(study, device)
     for title, pixels in stored.items():
-        features = features_of(pixels, extractor, device)
-        groups = [density_and_coverage(reference, group, device=device) for group in groups_of(features)]
-        metrics[title, DENSITY] = np.array([group.density for group in groups])
-        metrics[title, FRECHET] = np.array([frechet_distance(reference, features)])
+        realism.add(title, pixels)
+        found.values[title, FRECHET].append(realism.of_all(title))
+    found.values |= realism.by_group(DENSITY)
     if ideal := _ideal_images(one_pass["sources"], study.names, study.data):
         for title, pixels in stored.items():
             pairs = [[torch.tensor(each) / 127.5 - 1 for each in (pixels[n], ideal[n])] for n in ideal]
-            metrics[title, PSNR] = np.array([peak_signal_to_noise(*pair) for pair in pairs])
+            found.values[title, PSNR].append(np.array([peak_signal_to_noise(*pair) for pair in pairs]))
         blank = np.full_like(stored[COLLAGES][0], 255)
         stored[IDEAL] = np.stack([ideal.get(number, blank) for number in range(len(stored[COLLAGES]))])
-    for method, arrays in found.items():
-        metrics[TITLES[method], L1] = arrays["l1"]
-        metrics[TITLES[method], SECONDS] = arrays["seconds"]
+    for method, made in by_method.items():
+        found.values[TITLES[method], L1].append(made["l1"])
+        found.values[TITLES[method], SECONDS].append(made["seconds"])
         if method in get_args(OptimizationMethod):
-            metrics[TITLES[method], RATIO] = arrays["seconds"] / float(np.median(one_pass["seconds"]))
-    figures = {TITLES[method]: both for method, both in PAPER.get(study.published or "", {}).items()}
+            found.values[TITLES[method], RATIO].append(made["seconds"] / float(np.median(one_pass["seconds"])))
+    for row in zip(*stored.values(), strict=True):
+        found.show_pixels(row)
     # the paper finds that optimisation fits the collage better than one pass, and is less realistic
-    optimised = [TITLES[name] for name in ("lbfgs", "encode-lbfgs") if name in found]
-    write_table_of(
-        study,
-        metrics,
+    optimised = [TITLES[name] for name in ("lbfgs", "encode-lbfgs") if name in by_method]
+    quoted = PAPER.get(study.published or "", {})
+    found.write(
+        list(stored),
         differences=[(OURS, title, L1) for title in optimised] + [(title, OURS, DENSITY) for title in optimised],
-        paper={(title, L1): l1 for title, (l1, _) in figures.items()}
-        | {(title, SECONDS): seconds for title, (_, seconds) in figures.items()},
-        lacking=[(name, L1) for name in (*LACKING, *(TITLES[method] for method in TITLES if method not in found))],
-        precision=str(one_pass["precision"]),
+        paper={(TITLES[name], metric): of[place] for name, of in quoted.items() for place, metric in enumerate(TABLED)},
+        lacking=[(name, L1) for name in (*LACKING, *(TITLES[method] for method in TITLES if method not in by_method))],
     )
-    shown = np.stack([pixels[:SHOWN] for pixels in stored.values()], axis=1)
-    write_arrays(study.pictures, columns=np.array(list(stored)), pixels=shown)
 
 
 def _ideal_images(sources: np.ndarray, names: list[str], data: AvatarData | None) -> dict[int, np.ndarray]:

@@ -17,7 +17,6 @@ from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.distances import open_distance, perceptual_distances
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.interpolation import COMPOSITION, LATENT, PIXEL, blend
 from pipeline_lib.studies.study import Findings, Study
 
@@ -30,19 +29,13 @@ ATTRIBUTE, GROUP, L1, PERCEPTUAL = METRICS = (
 WEIGHT = 0.3  # of the donor in a blend, as in A.2.2, since that by the area of a mouth changes nearly nothing
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_direction(*, study: Study, device: torch.device) -> None:
+def measure(study: Study, device: torch.device) -> None:
     """Give images the attribute of the first target, and measure whether they have it and what else has changed.
 
     Each image gets the region of a donor with the attribute, by composition and by the two blends of 4.3. The learned
     direction is the difference of the mean latents of images with and without the attribute, by the selector. The
     difference of one example is that between the latents of the first image with and without its donor's region. Both
-    are added to the latent of each image (A.2.1).
-
-    Args:
-        study: with real images, the selector's scores of them, and the referee, which scores the results.
-        device: where to compute.
+    are added to the latent of each image (A.2.1). The referee scores the results.
     """
     region, target = study.rebalance.edit.region, study.rebalance.targets[0]
     image_set = ImageSet(study.images, study.parts, parts_of(region))
@@ -80,7 +73,6 @@ def study_direction(*, study: Study, device: torch.device) -> None:
     found.write(
         ["image", "donor", *METHODS],
         differences=[(other, COMPOSITION, metric) for other in (LATENT, PIXEL, LEARNED) for metric in METRICS],
-        precision=inverter.precision,
     )
 
 
@@ -88,21 +80,19 @@ def _draw(study: Study, with_part: np.ndarray, has: np.ndarray) -> tuple[np.ndar
     """Draw images without the attribute, and a donor with it for each, as positions of images with the part."""
     random = study.random()
     without, having = with_part[~has[with_part]], with_part[has[with_part]]
-    if len(without) < study.count or not len(having):
-        raise DataError(
-            f"`studies.direction`: {study.count}, but of the images with the part {len(without)} lack the attribute "
-            f"and {len(having)} have it, by the selector; use fewer images"
-        )
-    return random.choice(without, study.count, replace=False), random.choice(having, study.count)
+    if not len(having):
+        raise DataError("study direction: no image with the part has the attribute, by the selector")
+    count = study.count(len(without))
+    return random.choice(without, count, replace=False), random.choice(having, count)
 
 
 def _learn(study: Study, inverter: Inverter, image_set: ImageSet, has: np.ndarray, device: torch.device) -> Tensor:
     """Return the difference of the mean latents of images with and without the attribute, (1, *latent_shape)."""
-    drawn = np.sort(study.random("fit").permutation(len(has))[: study.settings.direction_fit])
+    drawn = np.sort(study.random("fit").permutation(len(has))[: study.scale.direction_fit])
     if has[drawn].all() or not has[drawn].any():
         raise DataError(
-            f"`studies.direction_fit`: of {len(drawn)} images {int(has[drawn].sum())} have the attribute by the "
-            "selector, and some with and some without are needed; use more"
+            f"study direction: of {len(drawn)} images {int(has[drawn].sum())} have the attribute by the selector, and "
+            "some with and some without are needed"
         )
     latents = []
     for chunk in np.array_split(drawn, max(1, len(drawn) // at_once(image_set.pixels.shape[1]))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 import numpy as np
@@ -11,13 +10,12 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import distance_transform_edt
 
 from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.shards import read_shards
 from pipeline_lib.evaluation.leakage import area_under_curve
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.revisions import stage
-from pipeline_lib.studies.independence import part_masks, replace_parts
-from pipeline_lib.studies.study import SHOWN, Findings, Study, as_images
-
-logger = logging.getLogger(__name__)
+from pipeline_lib.studies.independence import deviation, draw_samples, part_masks, replace_parts
+from pipeline_lib.studies.pictures import heat_map, outline
+from pipeline_lib.studies.study import Findings, Study, as_images
 
 METRIC = "area under the curve for the part of the superpixel"
 VARIATION, NEARNESS = "variation with the superpixel", "nearness to the superpixel"
@@ -25,53 +23,39 @@ SUPERPIXELS = 36  # a square number
 COLOUR = 4.0  # weight of a colour difference of the whole range against one of the side of a superpixel
 LEAST = 0.02  # of the image's pixels that a part has outside of the superpixel, and that are in no part of it
 PURE = 0.8  # share of a superpixel that is one part
-STRUCK = (230, 40, 40)  # colour of the superpixel in the figure
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_discovery(*, study: Study, device: torch.device) -> None:
+def measure(study: Study, device: torch.device) -> None:
     """Replace one superpixel of each image by several samples, and ask whether its part varies with it.
 
     Each pixel outside of the superpixel is scored by its standard deviation over the replacements, and by its nearness
     to the superpixel for comparison. The area under the curve says how well a score tells the pixels of the same part,
-    which the segmenter found, from the others.
-
-    Args:
-        study: with images, their parts, which are only the truth to compare with, and samples of the generator.
-        device: where to compute.
+    which the segmenter found and which are only the truth to compare with, from the others.
     """
-    image_ids, pixels = study.read(study.images)
-    _, replacing = study.read(study.samples, study.settings.replacements, "replacements")
+    (image_ids, pixels), (_, samples) = read_shards(study.images), read_shards(study.samples)
     side = pixels.shape[1]
     parts = {name: PartMasks(study.parts, [name], side) for name in study.names[1:]}
     inverter = study.inverter(device)
     found = Findings(study)
-    made = 0
-    for (place,) in study.progress(study.random().permutation(len(image_ids))[: study.count]):
+    for (place,) in study.progress(study.random().permutation(len(image_ids))[: study.count(len(image_ids))]):
         random = study.random(image_ids[place])
         masks = part_masks(image_ids[place], study.names, parts, side)
         chosen = draw_superpixel(superpixels(pixels[place], SUPERPIXELS), masks, random)
         if chosen is None:
             continue
         superpixel, part = chosen
-        drawn = np.sort(random.choice(len(replacing), study.settings.replacements, replace=False))
-        image, donors = as_images(pixels[[place]], device), as_images(replacing[drawn], device)
-        replaced = replace_parts(inverter, image, donors, torch.from_numpy(superpixel)[None].to(device))[0]
-        variation = replaced.double().var(dim=0, correction=0).mean(dim=0).sqrt().cpu().numpy()
+        image, donors = as_images(pixels[[place]], device), draw_samples(study, samples, random, device)
+        replaced = replace_parts(inverter, image, donors, torch.from_numpy(superpixel)[None].to(device))
+        variation = deviation(replaced)[0].cpu().numpy()
         for name, score in ((VARIATION, variation), (NEARNESS, -distance_transform_edt(~superpixel))):
             found.values[name, METRIC].append(np.array([area_outside(score, superpixel, part)]))
-        if made < SHOWN:
-            found.show_pixels(_row(pixels[place], superpixel, variation, part)[None], [""])
-        made += 1
-    if made < study.count:
-        logger.warning(
-            "study_discovery: %d of the %d images that were asked for have such a superpixel", made, study.count
-        )
-    if not made:
+        heat = heat_map(variation / max(np.quantile(variation, 0.98), 1e-12), superpixel)  # few edges vary much more
+        shown = np.repeat(255 * part[..., None].astype(np.uint8), 3, axis=2)
+        found.show_pixels([outline(pixels[place], superpixel), heat, shown])
+    if not found.values:
         raise DataError(f"{study.parts}: no image has a superpixel in a part that is larger than that")
     columns = ["image and superpixel", "variation", "its part"]
-    found.write(columns, differences=[(NEARNESS, VARIATION, METRIC)], precision=inverter.precision)
+    found.write(columns, differences=[(NEARNESS, VARIATION, METRIC)])
 
 
 def superpixels(image: np.ndarray, count: int) -> np.ndarray:
@@ -116,14 +100,3 @@ def draw_superpixel(
 def area_outside(score: np.ndarray, superpixel: np.ndarray, part: np.ndarray) -> float:
     """Return how well a score (H, W) tells the pixels of a part from others, outside of a superpixel; 0.5 is chance."""
     return area_under_curve(score[~superpixel], part[~superpixel])
-
-
-def _row(image: np.ndarray, superpixel: np.ndarray, variation: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Return an image with its superpixel in red, the variation and the part in grey, uint8 (3, H, W, 3).
-
-    The brightest fiftieth of the pixels is white, since a few edges vary much more than all else.
-    """
-    marked = np.where(superpixel[..., None], np.array(STRUCK, np.uint8), image)
-    grey = np.round(255 * np.minimum(1, variation / max(np.quantile(variation, 0.98), 1e-12))).astype(np.uint8)
-    grey, of_part = (np.repeat(plane[..., None], 3, axis=2) for plane in (grey, 255 * part.astype(np.uint8)))
-    return np.stack([marked, grey, of_part])

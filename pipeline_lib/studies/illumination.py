@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.transfer import at_once
-from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.study import Findings, Study, as_images
 
 DARKER = 0.6  # factor of the light on the left half
@@ -15,20 +15,14 @@ METRICS = "share of the change, lit half", "share of the change, other half"
 MASKED, WHOLE = "composition, other half unknown", "composition"
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_illumination(*, study: Study, device: torch.device) -> None:
+def measure(study: Study, device: torch.device) -> None:
     """Darken the left half of real images, and measure how much of the change each half of the result shows.
 
     A result is compared with the reconstruction of the image itself. A share of 1 in both halves means that the
     whole image has become darker, and of 1 in the left and 0 in the right half that the result is as the collage.
-
-    Args:
-        study: with real images.
-        device: where to compute.
     """
-    _, pixels = study.read(study.images)
-    chosen = np.sort(study.random().choice(len(pixels), study.count, replace=False))
+    _, pixels = read_shards(study.images)
+    chosen = np.sort(study.random().choice(len(pixels), study.count(len(pixels)), replace=False))
     inverter = study.inverter(device)
     found = Findings(study)
     for rows in study.progress(chosen, at_once(pixels.shape[1])):
@@ -41,7 +35,7 @@ def study_illumination(*, study: Study, device: torch.device) -> None:
             halves = shares(results - rebuilt, darker(image, everywhere) - image, left)
             found.add(name, dict(zip(METRICS, halves.unbind(1), strict=True)))
         found.show([image, lit, rebuilt, *made.values()])
-    found.write(["image", "darker on the left", "reconstruction", WHOLE, MASKED], precision=inverter.precision)
+    found.write(["image", "darker on the left", "reconstruction", WHOLE, MASKED])
 
 
 def left_half(images: Tensor) -> Tensor:

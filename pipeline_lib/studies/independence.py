@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,14 +9,12 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.networks.inversion import Inverter
-from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.collages import masks_of_parts
-from pipeline_lib.studies.study import Study, as_images, write_arrays, write_table_of
-
-logger = logging.getLogger(__name__)
+from pipeline_lib.studies.pictures import heat_map
+from pipeline_lib.studies.study import Findings, Study, as_images
 
 METRIC, AVERAGE = "variation outside the part", "average"
 SHOWN = 4  # images in the figure
@@ -35,47 +31,36 @@ PAPER = {
 }  # fmt: skip
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_independence(*, study: Study, device: torch.device) -> None:
-    """Replace each part of some images by that of several samples, and measure the variation outside the part.
-
-    Args:
-        study: with images, their parts, and samples of the generator, which parts come from.
-        device: where to compute.
-    """
-    image_ids, pixels = study.read(study.images, least=0)
-    _, replacing = study.read(study.samples, study.settings.replacements, "replacements")
+def measure(study: Study, device: torch.device) -> None:
+    """Replace each part of some images by that of several samples, and measure the variation outside the part."""
+    (image_ids, pixels), (_, samples) = read_shards(study.images), read_shards(study.samples)
     side = pixels.shape[1]
-    found = dict(zip(study.names[1:], masks_of_parts(study.parts, study.names, side), strict=True))
+    parts = dict(zip(study.names[1:], masks_of_parts(study.parts, study.names, side), strict=True))
     order = study.random().permutation(len(image_ids))
-    having = [int(place) for place in order if any(image_ids[place] in masks for masks in found.values())]
-    if not having:
-        raise DataError(f"{study.parts}: no image has a part, so none can be replaced")
-    if len(having) < study.count:
-        logger.warning("study_independence: %d images have a part, of %d that were asked for", len(having), study.count)
+    having = [int(place) for place in order if any(image_ids[place] in masks for masks in parts.values())]
     inverter = study.inverter(device)
-    scores: dict[str, list[float]] = {name: [] for name in (*study.names, AVERAGE)}
-    shown: dict[str, list[np.ndarray]] = defaultdict(list)
-    for (place,) in study.progress(having[: study.count]):
-        masks = part_masks(image_ids[place], study.names, found, side)
-        drawn = study.random(image_ids[place]).choice(len(replacing), study.settings.replacements, replace=False)
-        image, donors = as_images(pixels[[place]], device), as_images(replacing[np.sort(drawn)], device)
+    found = Findings(study, SHOWN)
+    for (place,) in study.progress(having[: study.count(len(having))]):
+        masks = part_masks(image_ids[place], study.names, parts, side)
+        image = as_images(pixels[[place]], device)
+        donors = draw_samples(study, samples, study.random(image_ids[place]), device)
         stack = torch.from_numpy(np.stack(list(masks.values()))).to(device)
         variation = variation_maps(replace_parts(inverter, image, donors, stack))
         outside = variation_outside(variation, stack)
-        for name, value in zip(masks, outside.tolist(), strict=True):
-            scores[name].append(value)
-        scores[AVERAGE].append(float(outside.mean()))
-        if len(shown["images"]) < SHOWN:
-            empty, maps = np.zeros((side, side)), dict(zip(masks, variation.cpu().numpy(), strict=True))
-            shown["images"].append(pixels[place])
-            shown["maps"].append(np.stack([maps.get(name, empty) for name in study.names]).astype(np.float32))
-            shown["masks"].append(np.stack([masks.get(name, empty > 0) for name in study.names]))
-    metrics = {(name, METRIC): np.array(values) for name, values in scores.items() if values}
-    paper = {(name, METRIC): value for name, value in PAPER.get(study.published or "", {}).items()}
-    write_table_of(study, metrics, paper=paper, precision=inverter.precision)
-    write_arrays(study.pictures, names=np.array(study.names), **{key: np.stack(rows) for key, rows in shown.items()})
+        for name, value in zip((*masks, AVERAGE), (*outside.tolist(), float(outside.mean())), strict=True):
+            found.values[name, METRIC].append(np.array([value]))
+        maps = {name: heat_map(each, masks[name]) for name, each in zip(masks, variation.cpu().numpy(), strict=True)}
+        found.show_pixels([pixels[place], *(maps.get(name, np.full_like(pixels[0], 255)) for name in study.names)])
+    found.write(
+        ["image", *study.names],
+        paper={(name, METRIC): value for name, value in PAPER.get(study.published or "", {}).items()},
+    )
+
+
+def draw_samples(study: Study, samples: np.ndarray, random: np.random.Generator, device: torch.device) -> Tensor:
+    """Draw the samples that replace a part of one image, (n, 3, H, W), in the order of `samples`, uint8."""
+    drawn = random.choice(len(samples), min(study.scale.replacements, len(samples)), replace=False)
+    return as_images(samples[np.sort(drawn)], device)
 
 
 def part_masks(
@@ -105,19 +90,22 @@ def replace_parts(inverter: Inverter, image: Tensor, donors: Tensor, masks: Tens
     return composites.unflatten(0, (len(masks), len(donors)))
 
 
-def variation_maps(composites: Tensor) -> Tensor:
-    """Return v_c, the standard deviation of a pixel over the replacements of a part, as a share of that of all parts.
+def deviation(composites: Tensor) -> Tensor:
+    """Return the standard deviation of each pixel of (c, n, 3, H, W) over n, from the mean variance of its channels."""
+    return composites.double().var(dim=1, correction=0).mean(dim=1).sqrt()
 
-    A pixel's variance is the mean of those of its three channels. Where no part changes a pixel, all shares are 0.
+
+def variation_maps(composites: Tensor) -> Tensor:
+    """Return v_c, the deviation of a pixel over the replacements of a part, as a share of that of all parts.
 
     Args:
         composites: (c, n, 3, H, W).
 
     Returns:
-        (c, H, W) in [0, 1], with a sum over c of 1 or 0.
+        (c, H, W) in [0, 1], with a sum over c of 1, or 0 where no part changes a pixel.
     """
-    deviation = composites.double().var(dim=1, correction=0).mean(dim=1).sqrt()
-    return deviation / deviation.sum(dim=0).clamp(min=1e-12)
+    found = deviation(composites)
+    return found / found.sum(dim=0).clamp(min=1e-12)
 
 
 def variation_outside(variation: Tensor, masks: Tensor) -> Tensor:

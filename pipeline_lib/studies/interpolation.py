@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.imaging.transfer import as_pixels, at_once
+from pipeline_lib.imaging.transfer import at_once
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.revisions import stage
-from pipeline_lib.studies.study import SHOWN, Findings, Study, as_images
+from pipeline_lib.studies.study import Findings, Study, as_images
 
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
-DISTANCES = ("context", "target", "collage")
+METRICS = ("distance to the context", "distance to the target", "distance to the collage")
 LEAST = 0.005  # of an image's pixels, which a part must have
 
 
@@ -31,21 +31,15 @@ class Pair(NamedTuple):
     part: str
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_interpolation(*, study: Study, device: torch.device) -> None:
+def measure(study: Study, device: torch.device) -> None:
     """Give images a part of another one by composition and by blends, and compare their distances to what was wanted.
 
     The figure shows the first pair of each part, of those with the largest parts.
-
-    Args:
-        study: with images and their parts.
-        device: where to compute.
     """
-    image_ids, pixels = study.read(study.images, least=0)
+    image_ids, pixels = read_shards(study.images)
     side = pixels.shape[1]
     parts = {name: PartMasks(study.parts, [name], side, round(LEAST * side**2)) for name in study.names[1:]}
-    pairs = draw_pairs(image_ids, parts, study.count, study.random())
+    pairs = draw_pairs(image_ids, parts, study.count(len(image_ids)), study.random())
     if not pairs:
         raise DataError(f"{study.parts}: no image has a part that could be given to another one")
     inverter = study.inverter(device)
@@ -60,20 +54,16 @@ def study_interpolation(*, study: Study, device: torch.device) -> None:
         blends = blend(inverter, context, target, taken)
         for method, outputs in blends.items():
             distances = distances_of(outputs, context, target, taken)
-            found.add(method, dict(zip([f"distance to the {name}" for name in DISTANCES], distances, strict=True)))
+            found.add(method, dict(zip(METRICS, distances, strict=True)))
         rows = torch.stack([context, target, make_collage(context, target, taken), *blends.values()], dim=1)
         for pair, row in zip(batch, rows, strict=True):
             made.setdefault(pair.part, row)
     first = {pair.part: pair for pair in reversed(pairs)}
-    area = {part: int(parts[part][image_ids[pair.target]].sum()) for part, pair in first.items()}
-    for part in sorted(area, key=area.__getitem__, reverse=True)[:SHOWN]:
-        found.show_pixels(as_pixels(made[part])[None].cpu().numpy(), [part])
+    for part in sorted(first, key=lambda part: -parts[part][image_ids[first[part].target]].sum()):
+        found.show([image[None] for image in made[part]], part)
     found.write(
-        [*DISTANCES, *METHODS],
-        differences=[
-            (other, COMPOSITION, f"distance to the {name}") for other in (LATENT, PIXEL) for name in DISTANCES
-        ],
-        precision=inverter.precision,
+        ["context", "target", "collage", *METHODS],
+        differences=[(other, COMPOSITION, metric) for other in (LATENT, PIXEL) for metric in METRICS],
     )
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1
-from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.study import Findings, Study
 
 COLLAGES, EDITS, FINISHED = METHODS = "collages", "composition", "composition, finished"
@@ -19,20 +18,14 @@ METRICS = "difference of two results, inside the region", "difference of two res
 SHOWN = 3  # images in the figure
 
 
-@torch.no_grad()
-@stage(revision=2)
-def study_multimodal(*, study: Study, device: torch.device) -> None:
+def measure(study: Study, device: torch.device) -> None:
     """Edit each image with several donors, and measure how much its results differ in the region and elsewhere.
 
     The region of a pair is what either donor covers. In collages nothing else differs. The edits are finished as
     `edit.finish` says.
-
-    Args:
-        study: with real images.
-        device: where to compute.
     """
-    edit, donors = study.rebalance.edit, study.settings.donors
-    image_set, chosen = study.image_set(more=donors)
+    edit, donors = study.rebalance.edit, study.scale.donors
+    image_set, chosen = study.image_set()
     inverter = study.inverter(device)
     found = Findings(study, shown=SHOWN * len(METHODS))
     for (position,) in study.progress(chosen):
@@ -46,8 +39,7 @@ def study_multimodal(*, study: Study, device: torch.device) -> None:
         for name, results in made.items():
             found.add(name, dict(zip(METRICS, differences(results, masks.region)[:, None], strict=True)))
             found.show([image[:1], *results.split(1)], name)
-    columns = ["image", *(f"donor {number}" for number in range(1, donors + 1))]
-    found.write(columns, precision=inverter.precision)
+    found.write(["image", *(f"donor {number}" for number in range(1, donors + 1))])
 
 
 def differences(results: Tensor, region: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,6 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.distances import open_distance, perceptual_distances
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.study import Findings, Study
 
 logger = logging.getLogger(__name__)
@@ -32,18 +29,8 @@ L1, OUTSIDE, BY_SELECTOR, BY_REFEREE = METRICS = (
 )  # fmt: skip
 
 
-@torch.no_grad()
-@stage(revision=1)
-def study_regions(*, study: Study, device: torch.device) -> None:
-    """Swap the same donors into the same samples by part and by the paper's box, and compare the edits.
-
-    Args:
-        study: with samples, their parts, the plan of their edits, of which the first are made, and both detectors.
-        device: where to compute.
-
-    Raises:
-        DataError: no edit of the samples is planned.
-    """
+def measure(study: Study, device: torch.device) -> None:
+    """Make the first planned edits of samples by part and by the paper's box, with the same donors."""
     edit = study.rebalance.edit
     names = parts_of(edit.region)
     part = edit.region if isinstance(edit.region, PartRegion) else PartRegion(name=list(names))
@@ -51,9 +38,8 @@ def study_regions(*, study: Study, device: torch.device) -> None:
     image_set = ImageSet(study.samples, study.sample_parts, names)
     attribute = study.rebalance.targets[0].attribute
     planned = read_table(study.plan, "plan")
-    edits = planned[planned["attribute"] == attribute].head(study.count)
-    if edits.empty:
-        raise DataError(f"{study.plan}: no edit of the samples is planned, so there is nothing to compare")
+    edits = planned[planned["attribute"] == attribute]
+    edits = edits.head(study.count(len(edits)))
     inverter = study.inverter(device)
     editor = LatentRegressionEditor(inverter)
     files = {BY_SELECTOR: study.selector, BY_REFEREE: study.referee}
@@ -78,8 +64,7 @@ def study_regions(*, study: Study, device: torch.device) -> None:
         found.add(kind, figures)
         shown += [done.collage * done.masks.known, done.finished]
     found.show([done.context, done.donor, *shown])
-    columns = ["context", "donor", "collage of the part", "its edit", "collage of the box", "its edit"]
-    found.write(columns, precision=inverter.precision)
+    found.write(["context", "donor", "collage of the part", "its edit", "collage of the box", "its edit"])
 
 
 def _positions_with(attribute: str, image_set: ImageSet, selector: Detector, device: torch.device) -> np.ndarray:
@@ -90,12 +75,12 @@ def _positions_with(attribute: str, image_set: ImageSet, selector: Detector, dev
     return (probabilities[:, selector.index(attribute)] > 0.5).cpu().numpy()
 
 
-def _draw_donors(wanted: list[bool], has: np.ndarray, pool: np.ndarray, seed: int) -> Any:
+def _draw_donors(wanted: list[bool], has: np.ndarray, pool: np.ndarray, seed: int) -> np.ndarray:
     """Draw one donor for each edit that has the target value, or any where the selector finds none."""
     donors = {value: pool[has == value] for value in (True, False)}
     for value in set(wanted):
         if not len(donors[value]):
-            logger.warning("study_regions: the selector finds no donor with the value %s; any is used", value)
+            logger.warning("study regions: the selector finds no donor with the value %s; any is used", value)
             donors[value] = pool
     random = seeding.numpy_generator(seed, "region donors")
     return np.array([random.choice(donors[value]) for value in wanted])

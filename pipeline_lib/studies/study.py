@@ -1,7 +1,9 @@
-"""What all studies share: their files and settings, the images that they take, and the rows that they write."""
+"""What all studies share: their files, the images that they take, and the rows and pictures that they write."""
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,32 +16,42 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, Encoder, Evaluate, Rebalance, Studies
+from pipeline_lib.config import AvatarData, Encoder, Evaluate, Rebalance, Size, StudyName
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.donors import ImageSet
+from pipeline_lib.evaluation.features import extract_features, features_of
+from pipeline_lib.evaluation.frechet import frechet_distance
+from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.imaging.masks import random_masks
 from pipeline_lib.imaging.transfer import as_pixels, at_once, to_float
 from pipeline_lib.networks.inversion import Inverter, open_inverter
+from pipeline_lib.networks.perceptual import load_perceptual
+from pipeline_lib.report.figures import save_figure
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import atomic_path, digest_of, digest_of_files
+from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
+from pipeline_lib.runtime.revisions import stage
+from pipeline_lib.studies.catalogue import SCALES, STUDIES, Scale
+from pipeline_lib.studies.pictures import picture_grid
 
+logger = logging.getLogger(__name__)
+
+FRECHET, DENSITY, COVERAGE = "Fréchet distance", "density", "coverage"
 GROUPS = 5  # disjoint groups of images, on each of which a distance between sets is measured
+LEAST = 2  # images of a study
 OVER = " over "  # between the names of two methods, in a row of their differences
 SHOWN = 6  # rows of a figure
-
-Metrics = dict[tuple[str, str], np.ndarray]  # independent values by method and metric
 
 
 @dataclass(kw_only=True, frozen=True)
 class Study:
     """Inputs, settings and outputs of one study; of the inputs those that it needs, see `catalogue`."""
 
-    study: str
-    settings: Studies
+    study: StudyName
+    size: Size
     evaluate: Evaluate
     rebalance: Rebalance  # of the first attribute alone
     like: Encoder  # the run's encoder
@@ -50,7 +62,7 @@ class Study:
     seed: int
     cache: Path
     table: Path
-    pictures: Path
+    figure: Path
     images: list[Path] = field(default_factory=list)  # shards of real images, from the dataset
     held_out: list[Path] = field(default_factory=list)
     samples: list[Path] = field(default_factory=list)
@@ -70,44 +82,31 @@ class Study:
     no_perceptual: Path | None = None
 
     @property
-    def count(self) -> int:
-        """Images, collages or pairs of the study."""
-        return getattr(self.settings, self.study)
+    def scale(self) -> Scale:
+        """What the size of the studies says besides their numbers of images."""
+        return SCALES[self.size]
+
+    def count(self, available: int) -> int:
+        """Return how many images, collages or pairs the study takes: those of its size, or all `available`.
+
+        Raises:
+            DataError: there are fewer than `LEAST`.
+        """
+        wanted = STUDIES[self.study].images[self.size]
+        if available < LEAST:
+            raise DataError(f"study {self.study}: {available} of the images serve, and it needs {LEAST} at least")
+        if available < wanted:
+            logger.warning("study %s: takes %d images, since no more serve of %d", self.study, available, wanted)
+        return min(wanted, available)
 
     def inverter(self, device: torch.device) -> Inverter:
         """Open the run's encoder and generator, in the run's precision."""
         return open_inverter(self.encoder, self.generator, device, self.precision, compile=False)
 
-    def read(
-        self, shards: list[Path], least: int | None = None, key: str | None = None
-    ) -> tuple[list[str], np.ndarray]:
-        """Return names and pixels, uint8 (n, H, W, 3), of an image set.
-
-        Raises:
-            DataError: there are fewer images than the study wants, or than `least`, the value of the config's `key`.
-        """
-        names, pixels = read_shards(shards)
-        least = self.count if least is None else least
-        if len(names) < least:
-            raise DataError(
-                f"`studies.{key or self.study}`: {least}, but there are only {len(names)} images in "
-                f"{shards[0].parent}; use fewer"
-            )
-        return names, pixels
-
-    def image_set(self, more: int = 0) -> tuple[ImageSet, np.ndarray]:
-        """Return the images with the parts of the region, and positions of those that are drawn for the study.
-
-        Raises:
-            DataError: fewer images have the part than are to be drawn, or `more` than one.
-        """
+    def image_set(self) -> tuple[ImageSet, np.ndarray]:
+        """Return the images with the parts of the region, and positions of those that are drawn for the study."""
         found = ImageSet(self.images, self.parts, parts_of(self.rebalance.edit.region))
-        if len(found.with_part) < max(self.count, more + 1):
-            raise DataError(
-                f"`studies.{self.study}`: {max(self.count, more + 1)}, but only {len(found.with_part)} images have the "
-                "part; use fewer"
-            )
-        return found, self.random().choice(found.with_part, self.count, replace=False)
+        return found, self.random().choice(found.with_part, self.count(len(found.with_part)), replace=False)
 
     def random(self, *names: str | int) -> np.random.Generator:
         """Return random numbers that depend on the seed, the study and the names alone."""
@@ -115,7 +114,7 @@ class Study:
 
     def progress(self, items: Sequence[Any], together: int = 1) -> Iterator[Sequence[Any]]:
         """Yield items in batches, and log how many are done."""
-        with Progress(f"study_{self.study}", len(items)) as progress:
+        with Progress(f"study {self.study}", len(items)) as progress:
             for start in range(0, len(items), together):
                 batch = items[start : start + together]
                 yield batch
@@ -123,10 +122,10 @@ class Study:
 
     def masked(self, shards: list[Path], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the first images with a mask of known pixels each, drawn as in the training of encoders (paper 3.2)."""
-        _, pixels = self.read(shards)
+        _, pixels = read_shards(shards)
         random = seeding.torch_generator(self.seed, "masks of studies")
-        masks = random_masks(self.like.mask, self.count, pixels.shape[1], random)
-        for rows in self.progress(range(self.count), at_once(pixels.shape[1])):
+        masks = random_masks(self.like.mask, self.count(len(pixels)), pixels.shape[1], random)
+        for rows in self.progress(range(len(masks)), at_once(pixels.shape[1])):
             yield as_images(pixels[rows], device), masks[rows].to(device)
 
 
@@ -135,8 +134,8 @@ class Findings:
 
     def __init__(self, study: Study, shown: int = SHOWN):
         self._study, self._shown = study, shown
-        self.values: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
-        self._pixels: list[np.ndarray] = []
+        self.values: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)  # by method and metric
+        self._rows: list[np.ndarray] = []
         self._labels: list[str] = []
 
     def add(self, method: str, figures: Mapping[str, Tensor]) -> None:
@@ -148,62 +147,88 @@ class Findings:
 
     def show(self, columns: Sequence[Tensor], label: str = "") -> None:
         """Add images (n, 3, H, W) of each column to the figure, as long as there is room."""
-        room = self._shown - len(self._labels)
-        if room > 0:
-            rows = np.stack([as_pixels(column[:room]).cpu().numpy() for column in columns], axis=1)
-            self.show_pixels(rows, [label] * len(rows))
+        room = self._shown - len(self._rows)
+        for row in zip(*(as_pixels(column[: max(0, room)]).cpu().numpy() for column in columns), strict=True):
+            self.show_pixels(row, label)
 
-    def show_pixels(self, rows: np.ndarray, labels: Sequence[str]) -> None:
-        """Add rows of images to the figure, uint8 (n, columns, H, W, 3), each with its label."""
-        self._pixels.append(rows)
-        self._labels += labels
+    def show_pixels(self, row: Sequence[np.ndarray], label: str = "") -> None:
+        """Add a row of images to the figure, uint8 (H, W, 3) each, as long as there is room."""
+        if len(self._rows) < self._shown:
+            self._rows.append(np.stack(row))
+            self._labels.append(label)
 
-    @property
-    def metrics(self) -> Metrics:
-        """The values on all images."""
-        return {key: np.concatenate(values) for key, values in self.values.items()}
+    def write(
+        self,
+        columns: Sequence[str],
+        differences: Iterable[tuple[str, str, str]] = (),
+        paper: Mapping[tuple[str, str], float | None] | None = None,
+        lacking: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Write the table and the figure.
 
-    def write(self, columns: Sequence[str], metrics: Metrics | None = None, **rows: Any) -> None:
-        """Write the table, and the pictures with the titles of their columns; see `write_table_of` for `rows`."""
-        write_table_of(self._study, self.metrics if metrics is None else metrics, **rows)
-        labels = {"parts": np.array(self._labels)} if any(self._labels) else {}
-        write_arrays(self._study.pictures, columns=np.array(columns), pixels=np.concatenate(self._pixels), **labels)
+        Args:
+            columns: titles of the figure's columns.
+            differences: (other, ours, metric), of which a row says how much larger the figure is for the other method.
+            paper: what the paper reports, by method and metric, where its domain is the same.
+            lacking: methods and metrics that the paper has and this study lacks.
+        """
+        study, quoted = self._study, paper or {}
+        metrics = {key: np.concatenate(batches) for key, batches in self.values.items()}
+        over = {
+            (f"{other}{OVER}{ours}", metric): metrics[other, metric] - metrics[ours, metric]
+            for other, ours, metric in differences
+        }
+        every = metrics | dict.fromkeys(lacking, np.empty(0)) | over
+        rows = [mean_row(*key, values, study.evaluate.confidence, quoted.get(key)) for key, values in every.items()]
+        given = [getattr(study, each.name) for each in fields(study)]
+        models = [path for path in given if isinstance(path, Path) and path.suffix == ".safetensors"]
+        metadata = {"run": study.run, "size": study.size, "models_digest": digest_of_files(*models, *study.made)}
+        write_table(study.table, "studies", pd.DataFrame(rows).assign(study=study.study), metadata)
+        save_figure(picture_grid(columns, self._labels, np.stack(self._rows)), study.figure)
 
 
-def write_table_of(
-    study: Study,
-    metrics: Metrics,
-    differences: Iterable[tuple[str, str, str]] = (),
-    paper: Mapping[tuple[str, str], float | None] | None = None,
-    lacking: Iterable[tuple[str, str]] = (),
-    precision: str = "float32",
-) -> None:
-    """Write the table of one study.
+class Realism:
+    """How near sets of images are to held-out real ones, by the features that the run's image quality uses."""
+
+    def __init__(self, study: Study, device: torch.device):
+        self.extractor, self._device = load_perceptual("alex").to(device), device
+        self.reference = extract_features(
+            study.held_out, self.extractor, device, limit=study.evaluate.images, cache=study.cache
+        )
+        self._features: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def add(self, name: str, pixels: np.ndarray) -> None:
+        """Add images, uint8 (n, H, W, 3), to the set of that name."""
+        self._features[name].append(features_of(pixels, self.extractor, self._device))
+
+    def by_group(self, *metrics: str) -> dict[tuple[str, str], list[np.ndarray]]:
+        """Return Fréchet distance, density or coverage of the groups of each set, (GROUPS,), by name and metric."""
+        found = {}
+        for name, batches in self._features.items():
+            groups, dense = groups_of(np.concatenate(batches)), []
+            if set(metrics) - {FRECHET}:
+                dense = [density_and_coverage(self.reference, group, device=self._device) for group in groups]
+            for metric in metrics:
+                distances = (frechet_distance(self.reference, group) for group in groups)
+                values = distances if metric == FRECHET else (getattr(each, metric) for each in dense)
+                found[name, metric] = [np.array(list(values))]
+        return found
+
+    def of_all(self, name: str) -> np.ndarray:
+        """Return the Fréchet distance of a whole set, (1,)."""
+        return np.array([frechet_distance(self.reference, np.concatenate(self._features[name]))])
+
+
+@stage(revision=1)
+def run_study(*, study: Study, device: torch.device) -> None:
+    """Run one study, and write its table and figure.
 
     Args:
-        study: the study.
-        metrics: independent values by method and metric.
-        differences: (other, ours, metric), of which a row says how much larger the figure is for the other method.
-        paper: what the paper reports, by method and metric, where its domain is the same.
-        lacking: methods and metrics that the paper has and this study lacks.
-        precision: of the inversion.
+        study: its name, inputs, settings and outputs.
+        device: where to compute.
     """
-    confidence, quoted = study.evaluate.confidence, paper or {}
-    rows = [mean_row(*key, values, confidence, quoted.get(key)) for key, values in metrics.items()]
-    rows += [mean_row(*key, np.empty(0), confidence) for key in lacking]
-    rows += [
-        mean_row(f"{other}{OVER}{ours}", metric, metrics[other, metric] - metrics[ours, metric], confidence)
-        for other, ours, metric in differences
-    ]
-    given = [getattr(study, each.name) for each in fields(study)]
-    models = [path for path in given if isinstance(path, Path) and path.suffix == ".safetensors"]
-    metadata = {
-        "run": study.run,
-        "config_digest": digest_of(study.settings.model_dump()),
-        "models_digest": digest_of_files(*models, *study.made),
-        "precision": precision,
-    }
-    write_table(study.table, "studies", pd.DataFrame(rows).assign(study=study.study), metadata)
+    with torch.no_grad():
+        importlib.import_module(f"pipeline_lib.studies.{study.study}").measure(study, device)
 
 
 def mean_row(
@@ -213,15 +238,8 @@ def mean_row(
     n, mean = len(values), float(np.mean(values)) if len(values) else float("nan")
     error = float(scipy.stats.sem(values)) if n > 1 else float("nan")
     reach = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * error if n > 1 else float("nan")
-    return {
-        "row": row,
-        "metric": metric,
-        "value": mean,
-        "ci_low": mean - reach,
-        "ci_high": mean + reach,
-        "n": n,
-        "paper": paper,
-    }
+    found = {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": n, "paper": paper}
+    return {"row": row, "metric": metric, **found}
 
 
 def groups_of(features: np.ndarray) -> list[np.ndarray]:
@@ -232,9 +250,3 @@ def groups_of(features: np.ndarray) -> list[np.ndarray]:
 def as_images(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Return images (n, 3, H, W) in [-1, 1] of pixels, uint8 (n, H, W, 3)."""
     return to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2), device)
-
-
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write what a figure is drawn from, atomically, as NPZ."""
-    with atomic_path(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)

@@ -9,11 +9,9 @@ from pipeline_lib.studies.discovery import area_outside, draw_superpixel, superp
 from pipeline_lib.studies.illumination import darker, left_half, shares
 from pipeline_lib.studies.multimodal import differences
 
-SIDE, COUNT = 32, 12
-NAMES = ["background", "mouth"]
+SIDE = 32
 CODES = np.zeros((SIDE, SIDE), np.int64)
 CODES[16:30, 4:28] = 1
-TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
 
 
 def test_two_results_differ_where_they_do():

@@ -13,7 +13,6 @@ from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.studies.collages import Layers, as_rectangles, blend_layers, fill, gather_layers, lay
 
 SIDE = 32
-FILES = "encoder", "rgb", "alike", "generator", "precision"
 NAMES = ["background", "skin", "mouth"]
 CODES = np.zeros((SIDE, SIDE), np.int64)
 CODES[8:24, 8:24] = 1

@@ -10,12 +10,7 @@ import torch
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.studies.interpolation import (
-    METHODS,
-    blend,
-    distances_of,
-    draw_pairs,
-)
+from pipeline_lib.studies.interpolation import METHODS, blend, distances_of, draw_pairs
 from pipeline_lib.studies.report import studies_page
 
 SIDE = 16
@@ -95,7 +90,7 @@ def test_a_pair_is_two_images_and_a_part_that_the_second_has(parts):
     [
         ("distance", 0.1, 0.3, "As in the paper, composition has a smaller distance than latent blend, by 0.2 "),
         ("distance", -0.3, -0.1, "Unlike in the paper, composition has a larger distance than latent blend, by 0.2 "),
-        ("distance", -0.1, 0.5, "Whether composition or latent blend has a smaller distance cannot be told."),
+        ("distance", -0.1, 0.5, "Whether composition or latent blend has a smaller distance could not be determined."),
         ("density", -0.3, -0.1, "As in the paper, composition has a larger density than latent blend, by 0.2 "),
         ("density", 0.1, 0.3, "Unlike in the paper, composition has a smaller density than latent blend, by 0.2 "),
     ],
@@ -112,16 +107,8 @@ def test_the_page_says_whether_an_ordering_holds(metric, low, high, said):
 
 def test_the_page_has_the_papers_figure_beside_ours_where_there_is_one():
     rows = [
-        {
-            "study": "independence",
-            "row": name,
-            "metric": "variation",
-            "value": 0.1,
-            "ci_low": 0.0,
-            "ci_high": 0.2,
-            "n": 5,
-            "paper": paper,
-        }
+        {"study": "independence", "row": name, "metric": "variation", "value": 0.1, "ci_low": 0.0, "ci_high": 0.2}
+        | {"n": 5, "paper": paper}
         for name, paper in (("skin", 0.177), ("hat", None))
     ]
     rows.append(rows[1] | {"metric": "masked L1", "value": 0.00042, "ci_low": 0.0004, "ci_high": 0.0005, "n": 300})

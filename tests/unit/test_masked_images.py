@@ -6,15 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
-from pipeline_lib.config import Encoder, Studies, parse_config
-from pipeline_lib.runtime.errors import ConfigError
+from pipeline_lib.config import Encoder
+from pipeline_lib.studies.catalogue import encoder_section
 from pipeline_lib.studies.study import GROUPS, groups_of
-
-SIDE, COUNT = 32, 60
-CPU = torch.device("cpu")
-LIKE = Encoder(width=8, training={"kimg": 1})
 
 
 def test_groups_are_equal_and_disjoint():
@@ -37,15 +32,10 @@ def test_encoders_of_the_studies_differ_in_one_thing_alone(variant, weights, kin
     own = Encoder(
         weights="given.pth", mask={"least": 0.5}, training={"kimg": 2, "mse": 3, "local": square, "collages": 0.5}
     )
-    section = Studies(encoder_kimg=7).encoder(own, variant)
+    section = encoder_section(own, variant, "quick")
     training = section.training
     assert (training.mse, training.perceptual, training.latent, section.mask.kind) == (*weights, kind)
     assert (section.weights, section.mask.least, training.kimg, training.local, training.collages) == (
-        None, 0.5, 7, None, 0,
+        None, 0.5, 10, None, 0,
     )  # fmt: skip
     assert math.isclose(own.training.mse, 3)  # the run's own is left as it is
-
-
-def test_encoders_without_a_length_are_refused():
-    with pytest.raises(ConfigError, match=r"`studies.encoder_kimg`"):
-        parse_config({"rebalance": {"targets": []}, "retrain": None, "studies": {"encoder_kimg": 0}})

@@ -21,7 +21,6 @@ from pipeline_lib.studies.methods.optimization import OptimizingInverter, ramp
 SIDE = 32
 CPU = torch.device("cpu")
 METHODS = get_args(OptimizationMethod)
-TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
 
 
 @pytest.fixture(scope="module")

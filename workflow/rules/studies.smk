@@ -2,9 +2,11 @@
 
 from typing import get_args
 
-from pipeline_lib.config import TranslationMethod, Variant
-from pipeline_lib.studies.catalogue import STUDIES
+from pipeline_lib.config import TranslationMethod
+from pipeline_lib.studies.catalogue import SCALES, STUDIES, Variant, encoder_section
 
+SIZE = checked.studies.size
+CHOSEN = checked.studies.only or list(STUDIES)
 VARIANTS = get_args(Variant)
 COMPARED = checked.studies.compared(checked.source_family)
 PICTURES = f"{ROOT}/evaluation/studies"
@@ -59,8 +61,8 @@ use rule training as train_study_encoder with:
     params:
         stage=at_revision("train_study_encoder"),
         variant="{variant}",
-        settings=lambda wildcards: checked.studies.encoder(checked.encoder, wildcards.variant).model_dump(mode="json"),
-        width=checked.studies.translator_width,
+        settings=lambda wildcards: encoder_section(checked.encoder, wildcards.variant, SIZE).model_dump(mode="json"),
+        width=SCALES[SIZE].translator_width,
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
 
@@ -79,8 +81,8 @@ use rule training as train_translator with:
         stage=at_revision("train_translator"),
         method="{method}",
         names=list(checked.part_names),
-        kimg=checked.studies.translator_kimg,
-        width=checked.studies.translator_width,
+        kimg=SCALES[SIZE].translator_kimg,
+        width=SCALES[SIZE].translator_width,
         masks=lambda wildcards: settings["encoder"]["mask"] if wildcards.method != "cyclegan" else {},
         seed=SEED,
         checkpoints=f"{ROOT}/checkpoints",
@@ -107,70 +109,43 @@ use rule timed as reconstruct_collages with:
         stage=at_revision("reconstruct_collages"),
         method="{method}",
         names=list(checked.part_names),
-        settings=settings["studies"],
+        size=SIZE,
         seed=SEED,
 
 
-for study, entry in STUDIES.items():
-
-    rule:
-        name:
-            f"study_{study}"
-        input:
-            **{name: FILES_OF_STUDIES[name] for name in entry.needs},
-        output:
-            table=f"{PICTURES}/{study}.parquet",
-            pictures=f"{PICTURES}/{study}.npz",
-        log:
-            f"{ROOT}/logs/study_{study}.log",
-        benchmark:
-            f"{ROOT}/benchmarks/study_{study}.tsv"
-        conda:
-            "../../envs/pipeline.yaml"
-        threads: HALF_OF_CORES
-        resources:
-            gpu=GPU,
-        params:
-            stage=at_revision(f"study_{study}"),
-            study=study,
-            settings=settings["studies"],
-            evaluate=evaluation("confidence", "images", "distance"),
-            rebalance=FIRST,
-            like=settings["encoder"],
-            names=list(checked.part_names),
-            data=settings["data"] if checked.knows_ideal_collages else None,
-            published=f"{checked.published.family} {checked.published.domain}" if checked.published else None,
-            run=RUN,
-            seed=SEED,
-            cache=f"{ROOT}/cache/features",
-        script:
-            "../scripts/stage.py"
-
-    rule:
-        name:
-            f"plot_{study}"
-        input:
-            pictures=f"{PICTURES}/{study}.npz",
-        output:
-            figure=report(
-                f"{ROOT}/report/studies/{study}.png",
-                caption=f"../report/{study}.rst",
-                category="Studies",
-                labels={"figure": entry.shows},
-            ),
-        log:
-            f"{ROOT}/logs/plot_{study}.log",
-        conda:
-            "../../envs/pipeline.yaml"
-        params:
-            stage=at_revision("plot_study"),
-        script:
-            "../scripts/stage.py"
+use rule on_device as run_study with:
+    input:
+        unpack(lambda wildcards: {name: FILES_OF_STUDIES[name] for name in STUDIES[wildcards.study].needs}),
+    output:
+        table=f"{PICTURES}/{{study}}.parquet",
+        figure=report(
+            f"{ROOT}/report/studies/{{study}}.png",
+            caption="../report/study.rst",
+            category="Studies",
+            labels={"figure": "{study}"},
+        ),
+    pathvars:
+        job="study_{study}",
+    wildcard_constraints:
+        study="|".join(STUDIES),
+    params:
+        stage=at_revision("run_study"),
+        study="{study}",
+        size=SIZE,
+        evaluate=evaluation("confidence", "images", "distance"),
+        rebalance=FIRST,
+        like=settings["encoder"],
+        names=list(checked.part_names),
+        data=settings["data"] if checked.knows_ideal_collages else None,
+        published=f"{checked.published.family} {checked.published.domain}" if checked.published else None,
+        run=RUN,
+        seed=SEED,
+        cache=f"{ROOT}/cache/features",
 
 
 use rule stage as write_studies with:
     input:
-        studies=expand(f"{PICTURES}/{{study}}.parquet", study=STUDIES),
+        studies=expand(f"{PICTURES}/{{study}}.parquet", study=CHOSEN),
     output:
         table=f"{ROOT}/evaluation/studies.parquet",
         page=report(
@@ -189,4 +164,4 @@ use rule stage as write_studies with:
 rule studies:
     input:
         rules.write_studies.output,
-        expand(f"{ROOT}/report/studies/{{study}}.png", study=STUDIES),
+        expand(f"{ROOT}/report/studies/{{study}}.png", study=CHOSEN),

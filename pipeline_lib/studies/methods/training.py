@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config import Encoder as EncoderSection
-from pipeline_lib.config import MaskSampling, TranslationMethod, Variant
+from pipeline_lib.config import MaskSampling, TranslationMethod
 from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.transfer import as_pixels
@@ -18,17 +18,11 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.revisions import key_of, stage
+from pipeline_lib.studies.catalogue import Variant
 from pipeline_lib.studies.collages import draw_collages, lay, masks_of_parts
 from pipeline_lib.studies.methods.pyramid import PyramidEncoder
 from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator
-from pipeline_lib.studies.methods.translation_tasks import (
-    AdversarialTask,
-    Autoencoder,
-    CycleTask,
-    Inpainter,
-    LayoutTask,
-    ReconstructionTask,
-)
+from pipeline_lib.studies.methods.translation_tasks import AdversarialTask, CycleTask, LayoutTask, ReconstructionTask
 from pipeline_lib.training.encoder import fit_encoder, new_encoder
 from pipeline_lib.training.loop import run
 
@@ -82,7 +76,7 @@ def train_translator(
         task = LayoutTask(network, real, _codes(image_ids, parts[0], names, side), masks, width, **options)
     else:
         network = ResNetTranslator(4, width)
-        task = ReconstructionTask(Inpainter(network), real, masks, width, **options)
+        task = ReconstructionTask(network, network.fill, real, masks, width, **options)
     described = {"batch": BATCH, "kimg": kimg, "learning_rate": RATE, "width": width}
     if method != "cyclegan":
         described |= {"masks": masks.model_dump(mode="json")}
@@ -119,33 +113,30 @@ def train_study_encoder(
     key = key_of(train_study_encoder, locals(), without=("checkpoints", "encoder", "device"))
     frozen = load_weights(generator, Generator, device)
     network = new_encoder(frozen, settings, seed, PyramidEncoder if variant == "pyramid" else ResNetEncoder)
-    if variant != "in_domain":
+    if variant == "in_domain":
+
+        def reconstruct(masked: Tensor, known: Tensor) -> Tensor:
+            return frozen.synthesize(network(masked, known if network.masked else None))
+
+        real = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
+        options = settings.training.model_dump(include={"batch", "kimg", "learning_rate"})
+        options |= {"seed": seed, "device": device, "name": "train_in_domain_encoder"}
+        torch.manual_seed(seeding.derive(seed, "in-domain discriminator"))
+        task = ReconstructionTask(network, reconstruct, real, settings.mask, width, **options)
+        run(task, checkpoints / f"{task.name}-{key}")
+    else:
         fit_encoder(network, frozen, settings, seed, checkpoints, key, device)
-        save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
-        return
-    real = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
-    options = dict(
-        settings.training.model_dump(include={"batch", "kimg", "learning_rate"}),
-        seed=seed,
-        device=device,
-        name="train_in_domain_encoder",
-    )
-    torch.manual_seed(seeding.derive(seed, "in-domain discriminator"))
-    task = ReconstructionTask(Autoencoder(network, frozen), real, settings.mask, width, **options)
-    run(task, checkpoints / f"{task.name}-{key}")
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
 
 
 def _collages(image_ids: list[str], pixels: np.ndarray, parts: Path, names: list[str], count: int, seed: int) -> Tensor:
     """Return collages of random parts, uint8 (count, 3, H, W), grey in their holes."""
     found = masks_of_parts(parts, names, pixels.shape[1])
-    drawn = [
-        draw_collages(
-            image_ids, pixels, found, range(start, min(start + 64, count)), "cyclegan", seed, torch.device("cpu")
-        )
-        for start in range(0, count, 64)
-    ]
-    return torch.from_numpy(np.concatenate([as_pixels(lay(layers)[0]).numpy() for layers in drawn])).permute(0, 3, 1, 2)
+    made = []
+    for numbers in torch.arange(count).split(64):
+        layers = draw_collages(image_ids, pixels, found, numbers.tolist(), "cyclegan", seed, torch.device("cpu"))
+        made.append(as_pixels(lay(layers)[0]))
+    return torch.cat(made).permute(0, 3, 1, 2)
 
 
 def _codes(image_ids: list[str], parts: Path, names: list[str], side: int) -> Tensor:

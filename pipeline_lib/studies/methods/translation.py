@@ -1,15 +1,18 @@
-"""Networks that are trained as whole autoencoders, without a pretrained generator (paper 4.2), for small images."""
+"""Networks that make whole images of collages without a pretrained generator (paper 4.2), for small images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pipeline_lib.networks.checkpoints import register
+from pipeline_lib.config import TranslationMethod
+from pipeline_lib.networks.checkpoints import load_weights, register
+from pipeline_lib.networks.segmenter import Segmenter
 
 LEAST = 4  # pixels at which a layout generator starts
 HIDDEN = 32  # channels between a layout and the scale and shift that it predicts
@@ -53,6 +56,10 @@ class ResNetTranslator(nn.Module):
         for block in self.blocks:
             features = features + block(features)
         return torch.tanh(self.up(features))
+
+    def fill(self, masked: Tensor, known: Tensor) -> Tensor:
+        """Map masked images (n, 3, H, W) and their known pixels (n, 1, H, W) to whole images."""
+        return self(torch.cat([masked, known], dim=1))
 
 
 @register
@@ -162,3 +169,28 @@ class _LayoutNorm(nn.Module):
     def forward(self, x: Tensor, layout: Tensor) -> Tensor:
         hidden = self.shared(layout)
         return self.norm(x) * (1 + self.scale(hidden)) + self.shift(hidden)
+
+
+def open_translation(
+    method: TranslationMethod, model: Sequence[Path], device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function from collages (n, 3, H, W) and known pixels (n, 1, H, W) to whole images.
+
+    cyclegan translates the collage, grey where it is unknown (Zhu et al. 2017). spade segments it, and draws an image
+    from its parts alone (Park et al. 2019). inpainting-network keeps what is known, and fills the rest.
+
+    Args:
+        method: one of these.
+        model: its weight file, and for spade that of the segmenter after it.
+        device: where to compute.
+    """
+    if method == "spade":
+        generator = load_weights(model[0], LayoutGenerator, device)
+        segmenter = load_weights(model[1], Segmenter, device)
+        own = [generator.parts.index(part) if part in generator.parts else 0 for part in segmenter.parts]
+        codes = torch.tensor(own, device=device)
+        return lambda collage, known: generator(layout_of(codes[segmenter(collage)], known, len(generator.parts)))
+    translator = load_weights(model[0], ResNetTranslator, device)
+    if method == "cyclegan":
+        return lambda collage, known: translator(collage * known)
+    return lambda collage, known: torch.where(known.bool(), collage, translator.fill(collage * known, known))

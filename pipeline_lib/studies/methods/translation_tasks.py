@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from pipeline_lib.config import MaskSampling
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.imaging.masks import random_masks
 from pipeline_lib.imaging.transfer import to_float
-from pipeline_lib.networks.encoder import ResNetEncoder
-from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.devices import precision_on
@@ -30,6 +28,9 @@ SHOWN = 12  # images in a snapshot
 
 class AdversarialTask:
     """Steps of Adam for networks and for the discriminators against them, with a rate that falls in the second half.
+
+    A task has `draw`, which returns the examples of a step by kind, `make`, what the networks make of them and their
+    weighted losses, `discriminate`, the loss of the discriminators, and `shown`, rows of a snapshot.
 
     Args:
         networks: trained in place.
@@ -78,28 +79,12 @@ class AdversarialTask:
         self._update("networks", losses.values())
         self.discriminators.requires_grad_(True)
         with self._autocast():
-            against = self.judge(batch, made)
+            against = self.discriminate(batch, made)
         self._update("discriminators", [against])
         return losses | {"loss_discriminator": against}
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
-
-    def draw(self, index: int) -> dict[str, Tensor]:
-        """Return the examples of a step."""
-        raise NotImplementedError
-
-    def make(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what the networks make of a batch, and their weighted losses by name."""
-        raise NotImplementedError
-
-    def judge(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
-        """Return the loss of the discriminators."""
-        raise NotImplementedError
-
-    def shown(self) -> list[Tensor]:
-        """Return rows of images (`SHOWN`, 3, H, W) for a snapshot."""
-        raise NotImplementedError
 
     def positions(self, kind: str, index: int) -> Tensor:
         """Return which examples of a kind a step uses."""
@@ -136,9 +121,9 @@ class CycleTask(AdversarialTask):
 
     def __init__(self, images: Tensor, collages: Tensor, width: int, **options: Any):
         networks = nn.ModuleDict({"to_images": ResNetTranslator(3, width), "to_collages": ResNetTranslator(3, width)})
-        judges = nn.ModuleDict({"of_images": PatchDiscriminator(3, width), "of_collages": PatchDiscriminator(3, width)})
+        against = nn.ModuleDict({f"of_{kind}": PatchDiscriminator(3, width) for kind in ("images", "collages")})
         self.images, self.collages = images, collages
-        super().__init__(networks, judges, {"images": len(images), "collages": len(collages)}, **options)
+        super().__init__(networks, against, {"images": len(images), "collages": len(collages)}, **options)
 
     def draw(self, index: int) -> dict[str, Tensor]:
         return {
@@ -157,7 +142,7 @@ class CycleTask(AdversarialTask):
             "loss_identity": IDENTITY * sum(F.l1_loss(same[kind], batch[kind]) for kind in made),
         }
 
-    def judge(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
+    def discriminate(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
         losses = [
             (self._scores(kind, batch[kind]) - 1).square().mean() + self._scores(kind, fake.detach()).square().mean()
             for kind, fake in made.items()
@@ -179,8 +164,8 @@ class LayoutTask(AdversarialTask):
         self, network: LayoutGenerator, images: Tensor, codes: Tensor, masks: MaskSampling, width: int, **options: Any
     ):
         self.images, self.codes, self.masks = images, codes, masks
-        judge = PatchDiscriminator(3 + len(network.parts) + 1, width)
-        super().__init__(network, judge, {"images": len(images)}, **options)
+        discriminator = PatchDiscriminator(3 + len(network.parts) + 1, width)
+        super().__init__(network, discriminator, {"images": len(images)}, **options)
         self.perceptual = load_perceptual("alex").to(self.device)
 
     def draw(self, index: int) -> dict[str, Tensor]:
@@ -203,7 +188,7 @@ class LayoutTask(AdversarialTask):
             "loss_perceptual": PERCEPTUAL * self.perceptual(made, batch["images"]).mean(),
         }
 
-    def judge(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
+    def discriminate(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
         real, fake = self._features(batch, batch["images"])[-1], self._features(batch, made["images"].detach())[-1]
         return hinge_loss(real, fake)
 
@@ -219,15 +204,24 @@ class ReconstructionTask(AdversarialTask):
     """Reconstructs real images from their known pixels, with pixel, perceptual and adversarial losses.
 
     Args:
-        network: maps masked images (n, 3, H, W) and known pixels (n, 1, H, W) to images.
+        network: what is trained.
+        reconstruct: how the network maps masked images (n, 3, H, W) and known pixels (n, 1, H, W) to images.
         images: uint8 (n, 3, H, W).
         masks: how known pixels are drawn.
         width: channels of the first layer of the discriminator.
         options: those of `AdversarialTask`.
     """
 
-    def __init__(self, network: nn.Module, images: Tensor, masks: MaskSampling, width: int, **options: Any):
-        self.images, self.masks = images, masks
+    def __init__(
+        self,
+        network: nn.Module,
+        reconstruct: Callable[[Tensor, Tensor], Tensor],
+        images: Tensor,
+        masks: MaskSampling,
+        width: int,
+        **options: Any,
+    ):
+        self.images, self.masks, self._reconstruct = images, masks, reconstruct
         super().__init__(network, PatchDiscriminator(3, width), {"images": len(images)}, **options)
         self.perceptual = load_perceptual("alex").to(self.device)
 
@@ -237,44 +231,21 @@ class ReconstructionTask(AdversarialTask):
 
     def make(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         images, known = batch["images"], batch["known"]
-        made = self.networks(images * known, known)
+        made = self._reconstruct(images * known, known)
         return {"images": made}, {
             "loss_pixels": PIXELS * F.l1_loss(made, images),
             "loss_perceptual": self.perceptual(made, images).mean(),
             "loss_adversarial": -ADVERSARIAL * self.discriminators(made)[-1].mean(),
         }
 
-    def judge(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
+    def discriminate(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
         real, fake = (self.discriminators(images)[-1] for images in (batch["images"], made["images"].detach()))
         return hinge_loss(real, fake)
 
     def shown(self) -> list[Tensor]:
         images = to_float(self.images[:SHOWN], self.device)
         known = _random_known(self, images, self.masks, "snapshot")
-        return [images, images * known, self.networks(images * known, known)]
-
-
-class Inpainter(nn.Module):
-    """A translator that sees which pixels are known, as `ReconstructionTask` calls it."""
-
-    def __init__(self, translator: ResNetTranslator):
-        super().__init__()
-        self.translator = translator
-
-    def forward(self, masked: Tensor, known: Tensor) -> Tensor:
-        return self.translator(torch.cat([masked, known], dim=1))
-
-
-class Autoencoder(nn.Module):
-    """An encoder and a frozen generator, as `ReconstructionTask` calls them."""
-
-    def __init__(self, encoder: ResNetEncoder, generator: Generator):
-        super().__init__()
-        self.encoder = encoder
-        self._generator = [generator]  # not a submodule, so that it is neither trained nor saved
-
-    def forward(self, masked: Tensor, known: Tensor) -> Tensor:
-        return self._generator[0].synthesize(self.encoder(masked, known if self.encoder.masked else None))
+        return [images, images * known, self._reconstruct(images * known, known)]
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
