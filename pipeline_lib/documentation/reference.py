@@ -39,59 +39,55 @@ class Row(NamedTuple):
 def config_reference() -> str:
     """Return the Markdown of `config/README.md`: a table of keys for each part of the config."""
     root = Config.model_json_schema()
-    top = [key for key, node in root["properties"].items() if not list(_references(node))]
-    if unlisted := root["properties"].keys() - {*top, *ORDER}:
-        raise ValueError(f"config reference: {', '.join(unlisted)} have no place in ORDER; add them")
+    sections = {key for key, node in root["properties"].items() if any(_references(node))}
+    if sections != set(ORDER):
+        raise ValueError(f"config reference: ORDER and the sections differ in {', '.join(sections ^ set(ORDER))}")
     shown: dict[str, str] = {}  # where each section has its rows
-    lines = [INTRODUCTION, "", *_table([_joined(key, [root["properties"][key]], {}) for key in top])]
+    lines = [
+        INTRODUCTION,
+        "",
+        *_table([_row(key, node, {}) for key, node in root["properties"].items() if key not in sections]),
+    ]
     for section in ORDER:
         node = root["properties"][section]
-        kinds = node.get("discriminator", {})
-        chosen = (
-            f" Its `{kinds['propertyName']}` is {', '.join(f'`{kind}`' for kind in kinds['mapping'])}." if kinds else ""
-        )
-        lines += ["", f"## `{section}`: {node['description']}", *([chosen.strip()] if chosen else []), ""]
-        lines += _table(list(_rows(node, "", section, root["$defs"], shown)))
+        lines += ["", f"## `{section}`: {node['description']}", ""]
+        if kinds := node.get("discriminator"):
+            lines += [f"Its `{kinds['propertyName']}` is {', '.join(f'`{kind}`' for kind in kinds['mapping'])}.", ""]
+        lines += _table(_rows(node, "", section, root["$defs"], shown))
     return "\n".join(lines) + "\n"
 
 
 def _rows(
     node: dict[str, Any], place: str, section: str, definitions: dict[str, Any], shown: dict[str, str]
-) -> Iterator[Row]:
-    """Yield a row for each key below a node; a key that several kinds of a section have is one row."""
+) -> list[Row]:
+    """Return a row for each key below a node; rows that differ between kinds of a section name the kinds."""
     names = list(_references(node))
-    found: dict[str, dict[str, dict[str, Any]]] = {}  # key, kind, schema
+    kinds_of: dict[Row, list[str]] = {}
     for name in names:
         shown[name] = f"{section}.{place}".rstrip(".")
         properties = definitions[name]["properties"]
         kind = next((str(inner["const"]) for inner in properties.values() if "const" in inner), "")
         for key, inner in properties.items():
-            if "const" not in inner:
-                found.setdefault(key, {})[kind] = inner
-    for key, by_kind in found.items():
-        label = f"{place}{key}" + (f" [{', '.join(by_kind)}]" if len(by_kind) < len(names) else "")
-        below = [name for inner in by_kind.values() for name in _references(inner)]
-        row = _joined(label, list(by_kind.values()), definitions)
-        if not below:
-            yield row
-        elif below[0] in shown:
-            yield row._replace(values=f"as `{shown[below[0]]}`")
-        else:
-            inside = list(_rows(next(iter(by_kind.values())), f"{place}{key}.", section, definitions, shown))
-            if len(inside) > 1:
-                yield row
-                yield from inside
-            else:  # a section of one key needs no row of its own
-                yield from (only._replace(meaning=f"{row.meaning}: {only.meaning}") for only in inside)
+            if "const" in inner:
+                continue
+            row, below = _row(f"{place}{key}", inner, definitions), next(_references(inner), None)
+            rows = [row]
+            if below in shown:
+                rows = [row._replace(values=f"as `{shown[below]}`")]
+            elif below:
+                rows += _rows(inner, f"{place}{key}.", section, definitions, shown)
+            for found in rows:
+                kinds_of.setdefault(found, []).append(kind)
+    order = list(dict.fromkeys(row.key for row in kinds_of))
+    return [
+        row._replace(key=row.key if len(kinds) == len(names) else f"{row.key} [{', '.join(kinds)}]")
+        for row, kinds in sorted(kinds_of.items(), key=lambda item: order.index(item[0].key))
+    ]
 
 
-def _joined(key: str, nodes: list[dict[str, Any]], definitions: dict[str, Any]) -> Row:
-    """Return the row of a key of one or more kinds, whose values, defaults and meanings may differ."""
-    values = "section" if list(_references(nodes[0])) else "; ".join(dict.fromkeys(map(_values, nodes)))
-    defaults = dict.fromkeys(_default(node, definitions) for node in nodes)
-    return Row(
-        key, values, "; ".join(filter(None, defaults)), "; ".join(dict.fromkeys(n["description"] for n in nodes))
-    )
+def _row(key: str, node: dict[str, Any], definitions: dict[str, Any]) -> Row:
+    values = "section" if any(_references(node)) else _values(node)
+    return Row(key, values, _default(node, definitions), node["description"])
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -107,48 +103,36 @@ def _references(node: dict[str, Any]) -> Iterator[str]:
     """Yield the names of the definitions that a schema node leads to."""
     if "$ref" in node:
         yield node["$ref"].rsplit("/", 1)[-1]
-    items = [node["items"]] if isinstance(node.get("items"), dict) else []
-    mapped = [node["additionalProperties"]] if isinstance(node.get("additionalProperties"), dict) else []
-    for option in (*node.get("anyOf", ()), *node.get("oneOf", ()), *items, *mapped):
-        yield from _references(option)
+    inner = (*node.get("anyOf", ()), *node.get("oneOf", ()), node.get("items"), node.get("additionalProperties"))
+    for option in inner:
+        if isinstance(option, dict):  # not a bare true or false
+            yield from _references(option)
 
 
 def _values(node: dict[str, Any]) -> str:
     """Describe in words what a schema node admits."""
-    if "anyOf" in node:
-        return " or ".join(dict.fromkeys(_values(option) for option in node["anyOf"]))
-    if "const" in node:
-        return f"`{node['const']}`"
-    if "enum" in node:
-        return ", ".join(f"`{value}`" for value in node["enum"])
-    return _TYPES[node["type"]](node)
-
-
-def _array(node: dict[str, Any]) -> str:
-    if "prefixItems" in node:
-        return "list: " + ", ".join(_values(item) for item in node["prefixItems"])
-    return f"list of {_values(node['items'])}"
-
-
-def _string(node: dict[str, Any]) -> str:
-    return {"path": "file", FOLDER: "folder"}.get(node.get("format", ""), "text")
-
-
-def _number(node: dict[str, Any]) -> str:
+    match node:
+        case {"anyOf": options}:
+            return " or ".join(dict.fromkeys(map(_values, options)))
+        case {"const": value}:
+            return f"`{value}`"
+        case {"enum": values}:
+            return ", ".join(f"`{value}`" for value in values)
+        case {"type": "array", "prefixItems": items}:
+            return "list: " + ", ".join(map(_values, items))
+        case {"type": "array", "items": item}:
+            return f"list of {_values(item)}"
+        case {"type": "object", "additionalProperties": value}:
+            return f"names to {_values(value)}"
+        case {"type": "string"}:
+            return {"path": "file", FOLDER: "folder"}.get(node.get("format", ""), "text")
+        case {"type": "boolean"}:
+            return "`true`, `false`"
+        case {"type": "null"}:
+            return "`null`"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {node[bound]}" for bound, sign in bounds.items() if bound in node]
     return f"{node['type']} {' and '.join(limits)}".strip()
-
-
-_TYPES = {
-    "array": _array,
-    "boolean": lambda _: "`true`, `false`",
-    "integer": _number,
-    "null": lambda _: "`null`",
-    "number": _number,
-    "object": lambda node: f"names to {_values(node['additionalProperties'])}",
-    "string": _string,
-}
 
 
 def _default(node: dict[str, Any], definitions: dict[str, Any]) -> str:
