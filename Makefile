@@ -76,6 +76,7 @@ lint: $(VENV)  ## check the code, the workflow and the links of the documentatio
 docs: $(VENV)  ## regenerate config/README.md, docs/layout.md and the conda environment, and build the site in build/site
 	.venv/bin/python -m pipeline_lib.documentation
 	$(SITE)
+	@echo build/site/docs/index.html
 
 clean:  ## remove caches and build leftovers, never results
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
