@@ -24,7 +24,7 @@ from rich.table import Table
 
 from experiments.accept import Check, at_least, at_most
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.edits import EditedDataset, edited_strata
+from pipeline_lib.audit.dataset import EditedDataset, edited_strata
 from pipeline_lib.audit.estimate import Verdict, decide
 from pipeline_lib.config import RateRule, load_config
 from pipeline_lib.data.shards import shards_in

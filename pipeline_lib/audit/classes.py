@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
+import pandas as pd
 
 from pipeline_lib.config import RateRule
 from pipeline_lib.rebalance.groups import any_unknown, attributes_of, members
@@ -51,12 +52,12 @@ class Classes:
             place = place * len(self._values) + digit
         return self._class_of[place]
 
-    def possible(self, shown: np.ndarray) -> np.ndarray:
-        """Return which classes each image can be of, bool (n, classes); those of unknown values are none.
+    def possible(self, labels: pd.DataFrame) -> np.ndarray:
+        """Return which classes each image can be of by nullable bool labels, (n, classes).
 
-        Args:
-            shown: whether each image has each of `attributes`, float (n, attributes), NaN where it is unknown.
+        Of an image that could not be determined these are several; classes of unknown values are none of them.
         """
+        shown = labels[self.attributes].to_numpy(float, na_value=np.nan)
         fits = (np.isnan(shown)[:, None] | (shown[:, None] == self._combinations)).all(axis=2)
         fits &= ~np.isnan(self._combinations).any(axis=1)
         return fits @ (self._class_of[:, None] == np.arange(len(self)))

@@ -54,7 +54,7 @@ class Interval(Result):
 
 
 class Evidence(Protocol):
-    """What labels by eye and counts of images say of one rate; see `audit.edits` and `audit.samples`."""
+    """What labels by eye and counts of images say of one rate; see `audit.dataset` and `audit.samples`."""
 
     @property
     def labels(self) -> int:
@@ -63,6 +63,10 @@ class Evidence(Protocol):
     @property
     def size(self) -> int:
         """Number of images that could be labelled."""
+
+    @property
+    def informs(self) -> bool:
+        """Whether anything is known of the rate."""
 
     def estimate(self, confidence: float, rng: np.random.Generator) -> Estimate:
         """Return the rate with its interval."""
@@ -82,6 +86,14 @@ class Needed(NamedTuple):
 
     labels: int | None
     size: int
+
+
+class Finding(NamedTuple):
+    """The rate of a target (None: nothing is known), whether it is met, and what would decide it if it is open."""
+
+    rate: Estimate | None
+    verdict: Verdict
+    needed: Needed | None
 
 
 def wilson_rate(positives: int, n: int, confidence: float) -> Estimate:
@@ -171,3 +183,11 @@ def labels_needed(
         labels *= GROWTH
     larger = evidence.larger()
     return labels_needed(larger, target, tolerance, confidence, rng) if larger else Needed(None, evidence.size)
+
+
+def assess(evidence: Evidence, target: float, tolerance: float, confidence: float, rng: np.random.Generator) -> Finding:
+    """Estimate the rate of a target and decide on it, or say how many labels would; see `labels_needed`."""
+    rate = evidence.estimate(confidence, rng) if evidence.informs else None
+    verdict = decide(rate, target, tolerance) if rate else Verdict.UNKNOWN
+    is_open = verdict is Verdict.UNKNOWN
+    return Finding(rate, verdict, labels_needed(evidence, target, tolerance, confidence, rng) if is_open else None)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.edits import EditedDataset, Stratum
-from pipeline_lib.audit.estimate import Estimate, Verdict, decide, labels_needed
+from pipeline_lib.audit.dataset import EditedDataset, Stratum
+from pipeline_lib.audit.estimate import Estimate, Verdict, assess, decide
 from pipeline_lib.audit.labels import count_successes
 from pipeline_lib.config import Config, RateRule
 from pipeline_lib.config.names import readable
@@ -84,15 +84,15 @@ def forecast(
     for number, (target, tolerance) in enumerate(zip(targets, tolerances, strict=True)):
         evidence = EditedDataset(classes, kept, strata, np.arange(len(targets)) == number)
         random = seeding.numpy_generator(seed, "forecast", number)
-        asked = target.rate, tolerance
-        is_known = decide(evidence.estimate(confidence, random), *asked) is not Verdict.UNKNOWN
-        needed = 0 if is_known else labels_needed(evidence, *asked, confidence, random).labels
+        now = assess(evidence, target.rate, tolerance, confidence, random)
+        needed = now.needed.labels if now.needed else 0
         after = evidence.expected(min(labels, evidence.size)).estimate(confidence, random)
+        verdict = decide(after, target.rate, tolerance)
         count = counts[number]
         found.append(
             Forecast(
                 *(str(count["group"]), target.attribute, int(count["size"]), float(count["rate_before"]), target.rate),
-                *(int(count["edits"]), after, decide(after, *asked), needed, int(count.get("unknown", 0))),
+                *(int(count["edits"]), after, verdict, needed, int(count.get("unknown", 0))),
             )
         )
     return found

@@ -84,16 +84,16 @@ def read_sheets(paths: Sequence[Path], image_set: str, names: set[str], attribut
 
 
 def read_present_labels(
-    paths: Sequence[Path], image_set: str, names: set[str], attributes: Sequence[str], digest: str
+    paths: Sequence[Path], image_set: str, names: set[str], attributes: Sequence[str], shards: Sequence[Path]
 ) -> dict[str, pd.DataFrame]:
     """Read labels of the present images of a set, by file; see `read_sheets`.
 
     Raises:
-        DataError: as there, or an audit is of other images than those with this digest.
+        DataError: as there, or an audit is of other images than those in these shards.
     """
     sheets = read_sheets(paths, image_set, names, attributes)
     for sheet in sheets:
-        if (sheet.digests != digest).any():
+        if (sheet.digests != digest_of_set(image_set, shards)).any():
             raise DataError(
                 f"{sheet.path}: an audit of other images, since the {readable(image_set)} has changed; draw a new one"
             )
@@ -133,9 +133,9 @@ def read_edits(paths: Sequence[Path], names: set[str], settings: Rebalance) -> t
     attributes = attributes_of(settings.targets)
     digests = {settings.edits_digest(attribute): attribute for attribute in settings.edited}
     read = [sheet.of_edits(digests) for sheet in read_sheets(paths, "dataset_rebalanced", names, attributes)]
+    known = combine_labels([labels for labels, _ in read], attributes)
     if not read:
-        return pd.DataFrame(columns=attributes, dtype="boolean"), pd.Series(dtype=str)
-    known = combine_labels([labels for labels, _ in read])
+        return known, pd.Series(dtype=str)
     return known, pd.concat([edited for _, edited in read]).groupby(level=0).first().loc[known.index]
 
 
@@ -150,8 +150,10 @@ def check_fresh(audit: Sequence[Path], planned_with: Sequence[Path]) -> None:
             )
 
 
-def combine_labels(sheets: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def combine_labels(sheets: Sequence[pd.DataFrame], attributes: Sequence[str]) -> pd.DataFrame:
     """Return one row for each image of several sheets; where two differ, the image could not be determined."""
+    if not sheets:
+        return pd.DataFrame(columns=list(attributes), dtype="boolean")
     rows = pd.concat(sheets)
     names = rows.index
     same = (rows.groupby(names).nunique(dropna=False) == 1).loc[names]

@@ -8,20 +8,25 @@ are normal ones, which cover too seldom where a detector errs rarely; these here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate
-from pipeline_lib.config import RateRule
-from pipeline_lib.rebalance.groups import in_group
+from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate, Finding, Interval, wilson_rate
+from pipeline_lib.audit.labels import agreement_of, combine_labels, read_present_labels, sealed_name
+from pipeline_lib.config import RateRule, Rebalance
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.rebalance.groups import attributes_of, in_group
 from pipeline_lib.runtime.errors import DataError
 
 #: What a sample is to a target: in its group with the attribute, in its group without it, or in another group.
 POSITIVE, NEGATIVE, OTHER = range(3)
 CLASSES = 3
+RAISING, LOWERING = (2, 0, 1), (0, 2, 1)  # order in which the classes raise the rate, and lower it
 CAUTION = 0.5  # observations that a limit adds on its side
 MORE_SAMPLES = 10  # times as many samples as there are, if labels of all of these would not do
 
@@ -60,26 +65,33 @@ class LabelledSamples:
             labels: labels of samples that were drawn from these with the same probability, nullable bool columns.
             target: the target, of which the rate is not used.
         """
-        inside, value = (_holds(opinions, target)[key].to_numpy(bool) for key in ("inside", "value"))
-        by_detector = pd.Series(_class_of(inside, value), opinions.index)
-        shown = _holds(labels, target)
-        is_clear = shown["inside"].notna() & ((~shown["inside"]).fillna(False) | shown["value"].notna())
+        classes = Classes([target])
+        kind = np.where(classes.inside[0], np.where(classes.positive[0], POSITIVE, NEGATIVE), OTHER)
+        is_of = kind[:, None] == np.arange(CLASSES)
+        by_detector = pd.Series((classes.possible(opinions) @ is_of).argmax(axis=1), opinions.index)
+        possible, rows = classes.possible(labels) @ is_of, by_detector.loc[labels.index].to_numpy()
+        is_clear = possible.sum(axis=1) == 1
 
-        def table(rows: pd.DataFrame, fill: bool) -> np.ndarray:
-            value = rows["value"].fillna(fill)
-            inside = rows["inside"].fillna(value if fill else ~value)
-            by_eye = _class_of(inside.to_numpy(bool), value.to_numpy(bool))
+        def table(which: np.ndarray, gain: Sequence[int]) -> np.ndarray:
+            """Count samples as the class, of those that each can be of, that gains the most."""
+            by_eye = np.where(possible[which], gain, -1).argmax(axis=1)
             counts = np.zeros((CLASSES, CLASSES), int)
-            np.add.at(counts, (by_detector.loc[rows.index].to_numpy(), by_eye), 1)
+            np.add.at(counts, (rows[which], by_eye), 1)
             return counts
 
+        everyone = np.full(len(rows), True)
         said = np.bincount(by_detector, minlength=CLASSES)
-        return cls(said, table(shown[is_clear], True), table(shown, False), table(shown, True))
+        return cls(said, table(is_clear, RAISING), table(everyone, LOWERING), table(everyone, RAISING))
 
     @property
     def labels(self) -> int:
         """Number of labelled samples."""
         return int(self.most.sum())
+
+    @property
+    def informs(self) -> bool:
+        """Whether anything is known of the rate; without labels there are only opinions of it."""
+        return self.labels > 0
 
     @property
     def size(self) -> int:
@@ -149,17 +161,70 @@ class LabelledSamples:
         return replace(self, said=self.said * MORE_SAMPLES, can_grow=False) if self.can_grow else None
 
 
-def _holds(rows: pd.DataFrame, target: RateRule) -> pd.DataFrame:
-    """Return which rows are in a target's group and have its attribute, nullable where neither yes nor no follows."""
-    holds: Mapping[str, pd.Series] = {name: rows[name].astype("boolean") for name in (target.attribute, *target.where)}
-    return pd.DataFrame({"inside": in_group(holds, target.where), "value": holds[target.attribute]})
-
-
-def _class_of(inside: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return np.where(inside, np.where(value, POSITIVE, NEGATIVE), OTHER)
-
-
 def _dirichlet(counts: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw shares with these counts as parameters, (draws, classes); a class of which none was counted has none."""
     gamma = np.maximum(rng.standard_gamma(counts, (draws, len(counts))), np.finfo(float).tiny * (counts > 0))
     return gamma / gamma.sum(axis=1, keepdims=True)
+
+
+class RetrainedSamples:
+    """All samples that the retrained GAN could make; see `audit.certificate.Population`.
+
+    Args:
+        retrained: the referee's scores of its samples.
+        control: those of the control GAN's samples, of which some are among those of an audit.
+        images: shards of the retrained GAN's samples.
+        audit: CSVs of labels by eye; without any of samples, no rate is known.
+        targets: the config section of the target rates.
+    """
+
+    stream = "certificate of samples"
+
+    def __init__(
+        self, retrained: Path, control: Path, images: Sequence[Path], audit: Sequence[Path], targets: Rebalance
+    ):
+        self._rules = targets.targets
+        attributes = attributes_of(self._rules)
+        scores = read_table(retrained, "scores").set_index("image_id")
+        self._opinions = (scores[attributes] > 0.5).rename(index=sealed_name)
+        names = {*self._opinions.index, *map(sealed_name, read_table(control, "scores")["image_id"])}
+        read = read_present_labels(audit, "retrained", names, attributes, images)
+        self._sheets = {file: labels[labels.index.isin(self._opinions.index)] for file, labels in read.items()}
+        self._labels = combine_labels(list(self._sheets.values()), attributes)
+
+    def evidence(self, number: int) -> LabelledSamples:
+        """Return what is known of the rate of a target, by its number."""
+        return LabelledSamples.count(self._opinions, self._labels, self._rules[number])
+
+    def details(self, number: int, evidence: LabelledSamples, found: Finding, confidence: float) -> dict[str, object]:
+        """Return the fields of a target's certificate that samples alone have."""
+        positive, negative = (int(evidence.said[of]) for of in (POSITIVE, NEGATIVE))
+        return {
+            "by_referee": Interval.of(wilson_rate(positive, positive + negative, confidence)),
+            "told": int(evidence.seen.sum()),
+            "agree": int(evidence.seen.trace()),
+            "errors": self._errors(self._rules[number]),
+            "samples_needed": found.needed and found.needed.size,
+        }
+
+    def summary(self) -> dict[str, object]:
+        """Return likewise those of the whole certificate."""
+        return {
+            "source": "audit" if self._sheets else None,
+            "samples": len(self._opinions),
+            "labels": len(self._labels),
+            "unclear": int(self._labels.isna().any(axis=1).sum()),
+            "assumed_errors": ASSUMED_ERRORS,
+            "agreement": agreement_of(self._sheets),
+        }
+
+    def _errors(self, target: RateRule) -> dict[str, dict[str, int]]:
+        """Count labelled samples of a group with and without the attribute, and about how many the referee is wrong."""
+        clear = self._labels[[*target.where, target.attribute]].dropna().astype(bool)
+        clear = clear[in_group({name: clear[name].to_numpy() for name in clear}, target.where)]
+        shows = clear[target.attribute].to_numpy()
+        wrong = self._opinions.loc[clear.index, target.attribute].to_numpy(bool) != shows
+        return {
+            name: {"n": int(value.sum()), "wrong": int((wrong & value).sum())}
+            for name, value in (("with", shows), ("without", ~shows))
+        }

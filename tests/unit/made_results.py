@@ -133,7 +133,6 @@ def results_of(rates=RATES, n=2000, certified=("met", "met")):
         "certificate": {
             "source": None,
             "confidence": 0.95,
-            "unknown": None,
             "targets": [
                 CERTIFIED | {"group": group, "verdict": verdict}
                 for group, verdict in zip(GROUPS, certified, strict=True)

@@ -8,12 +8,12 @@ import pytest
 
 from pipeline_lib.audit.certificate import (
     DatasetCertificate,
+    Files,
     FoundInSamples,
     SamplesCertificate,
-    _check_labels,
-    certify_samples,
-    certify_targets,
+    certify,
 )
+from pipeline_lib.audit.dataset import check_labels
 from pipeline_lib.audit.estimate import Interval
 from pipeline_lib.audit.labels import digest_of_set, sealed_name
 from pipeline_lib.audit.pages import say_basis, say_targets
@@ -47,7 +47,7 @@ def write_sheets(folder, rows, image_set, digest, edit="", differing=0):
 
 
 @pytest.fixture
-def certify(tmp_path, write_shards):
+def certify_edits(tmp_path, write_shards):
     """Return a function that certifies a dataset in which some edits failed, by truth, by an audit or without."""
     names = [f"image-{number:03d}" for number in range(2 * COUNT)]
     long_hair = np.arange(2 * COUNT) < COUNT
@@ -64,28 +64,26 @@ def certify(tmp_path, write_shards):
     unedited.loc[edited, ATTRIBUTES] = pd.NA
     shards = write_shards(np.zeros((2 * COUNT, 4, 4, 3), np.uint8), names)
 
-    def run(failed=0, audited=0, by_truth=None, assembled=unedited, tolerance=0.03, unclear=None, differing=0):
+    def run(failed=0, audited=0, by_truth=None, tolerance=0.03, unclear=None, differing=0):
         true = labels.assign(smiling=np.where(edited, ~smiling, smiling), split="train")
         true.loc[np.array(places)[:failed], "smiling"] = True  # these kept their smile
-        given = {"truth": [], "checked": [], "audit": []}
+        given, audit = {}, []
         if by_truth is not None:
             write_table(tmp_path / "true.parquet", "labels", true)
             write_json(tmp_path / "checked.json", {"counts": by_truth})
-            given |= {"truth": [tmp_path / "true.parquet"], "checked": [tmp_path / "checked.json"]}
+            given = {"truth": tmp_path / "true.parquet", "checked": tmp_path / "checked.json"}
         if audited:
             drawn = np.random.default_rng(0).choice(places, audited, replace=False)
             sheet = true.loc[drawn, ["image_id", *ATTRIBUTES]].replace({True: "1", False: "0"})
             for column, count in (unclear or {}).items():
                 sheet.iloc[:count, sheet.columns.get_loc(column)] = "?"
             digest = digest_of_set("dataset_rebalanced", shards)
-            given["audit"] = write_sheets(tmp_path, sheet, "dataset_rebalanced", digest, "x", differing)
-        write_table(tmp_path / "assembled.parquet", "assembled", assembled)
-        certify_targets(
-            rebalanced=shards,
-            labels=tmp_path / "labels.parquet",
-            assembled=tmp_path / "assembled.parquet",
-            plan=tmp_path / "plan.parquet",
-            **given,
+            audit = write_sheets(tmp_path, sheet, "dataset_rebalanced", digest, "x", differing)
+        write_table(tmp_path / "assembled.parquet", "assembled", unedited)
+        tables = {name: tmp_path / f"{name}.parquet" for name in ("labels", "assembled", "plan")}
+        certify(
+            files=Files(shards, **tables, **given),
+            audit=audit,
             targets=TARGETS,
             settings=Certify(tolerance=tolerance),
             confidence=0.95,
@@ -94,12 +92,11 @@ def certify(tmp_path, write_shards):
         )
         return DatasetCertificate.model_validate(read_json(tmp_path / "certificate.json"))
 
-    run.unedited = unedited
     return run
 
 
-def test_where_the_truth_is_known_there_is_no_doubt(certify):
-    found = certify(failed=6, by_truth=True)
+def test_where_the_truth_is_known_there_is_no_doubt(certify_edits):
+    found = certify_edits(failed=6, by_truth=True)
     first, second = found.targets
     assert (found.source, first.group, first.edited, first.audited) == ("truth", "long_hair", 120, 120)
     assert first.rate == Interval(value=0.515, ci=(0.515, 0.515))  # 200 of 400, and 6 whose edit failed
@@ -107,49 +104,45 @@ def test_where_the_truth_is_known_there_is_no_doubt(certify):
     assert first.verdict == second.verdict == "met"
     asked = "Of images with “long hair”, 50.0 % were to have “smiling”, give or take 3 points."
     assert say_targets(found)[0] == f"{asked} 51.5 % do. The target is met."
-    assert [target.verdict for target in certify(failed=40, by_truth=True).targets] == ["missed", "met"]
-    apart = certify(failed=6, by_truth=True, tolerance=[0.01, 0.03])
+    assert [target.verdict for target in certify_edits(failed=40, by_truth=True).targets] == ["missed", "met"]
+    apart = certify_edits(failed=6, by_truth=True, tolerance=[0.01, 0.03])
     assert [target.verdict for target in apart.targets] == ["missed", "met"]
 
 
-def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify):
-    found = certify()
+def test_without_an_audit_nothing_is_certain_and_the_labels_that_would_do_are_said(certify_edits):
+    found = certify_edits()
     assert [target.verdict for target in found.targets] == ["not enough evidence"] * 2
     assert 10 < found.targets[0].labels_needed <= 240
     assert "labels of edited images are likely to be enough; there are 0." in say_targets(found)[0]
-    unchecked = certify(by_truth=False)  # a truth that is wrong about known edits
+    unchecked = certify_edits(by_truth=False)  # a truth that is wrong about known edits
     assert (unchecked.source, unchecked.targets[0].verdict) == (None, "not enough evidence")
 
 
-def test_an_audit_stands_for_the_edits_that_were_not_audited(certify):
-    found = certify(failed=12, audited=150)
+def test_an_audit_stands_for_the_edits_that_were_not_audited(certify_edits):
+    found = certify_edits(failed=12, audited=150)
     first = found.targets[0]
     assert first.rate.estimate.low < 0.53 < first.rate.estimate.high
     assert (found.source, first.labels_there) == ("audit", 150)
-    assert certify(audited=200).targets[0].verdict == "met"
-    assert certify(by_truth=True, audited=200).source == "audit"  # it was made to be used
+    assert certify_edits(audited=200).targets[0].verdict == "met"
+    assert certify_edits(by_truth=True, audited=200).source == "audit"  # it was made to be used
 
 
-def test_edits_that_could_not_be_determined_widen_the_interval_and_leave_the_rate(certify):
-    sure, unsure = (certify(audited=200, failed=12, unclear=dict.fromkeys(ATTRIBUTES, count)) for count in (0, 40))
+def test_edits_that_could_not_be_determined_widen_the_interval_and_leave_the_rate(certify_edits):
+    sure, unsure = (
+        certify_edits(audited=200, failed=12, unclear=dict.fromkeys(ATTRIBUTES, count)) for count in (0, 40)
+    )
     rates = [found.targets[0].rate for found in (sure, unsure)]
     assert rates[1].estimate.low < rates[0].estimate.low and rates[1].estimate.high > rates[0].estimate.high + 0.02
     assert rates[1].value == pytest.approx(rates[0].value, abs=0.01)
     assert (sure.unclear, unsure.unclear) == (0, 40)
     assert "40 audited edits could not be determined." in say_basis(unsure)
     # if all of 240 edits are audited, and of 60 only the group is known, the rate of that group is open by as much
-    limits = [target.rate for target in certify(audited=240, unclear={"smiling": 60}).targets]
+    limits = [target.rate for target in certify_edits(audited=240, unclear={"smiling": 60}).targets]
     assert sum(rate.estimate.high - rate.estimate.low for rate in limits) == pytest.approx(60 / COUNT)
 
 
-def test_unedited_images_without_labels_give_no_rate(certify):
-    found = certify(by_truth=True, assembled=certify.unedited[["image_id", "edited"]])
-    assert found.targets[0].rate is None
-    assert "The dataset has no labels of these attributes." in say_targets(found)[0]
-
-
-def test_a_second_opinion_is_counted_and_said(certify):
-    found, alone = certify(audited=200, differing=20), certify(audited=200)
+def test_a_second_opinion_is_counted_and_said(certify_edits):
+    found, alone = certify_edits(audited=200, differing=20), certify_edits(audited=200)
     rates = [certified.targets[0].rate.estimate for certified in (alone, found)]
     assert rates[1].low <= rates[0].low and rates[1].high > rates[0].high + 0.01  # 20 edits to no smile
     assert next(pair for pair in found.agreement if pair.attribute == "smiling").agree == 180
@@ -159,9 +152,9 @@ def test_a_second_opinion_is_counted_and_said(certify):
 
 
 def test_what_two_people_differ_on_does_not_vanish_from_the_check_of_the_labels():
-    kept = pd.DataFrame({"image_id": list("abcd"), "smiling": True})
+    kept = pd.DataFrame({"smiling": True}, index=list("abcd"))
     known = pd.DataFrame({"smiling": pd.array([True, None, False], "boolean")}, index=list("abc"))
-    assert _check_labels(kept, known, TARGETS.targets) == {"audited": 3, "agree": 1, "unclear": 1}
+    assert check_labels(kept, known, ["smiling"]) == {"audited": 3, "agree": 1, "unclear": 1}
 
 
 def test_the_config_names_tolerances_and_labels_that_fit(tmp_path):
@@ -207,10 +200,9 @@ def certify_gan(tmp_path):
             called = [sealed_name(of[place >= labels][number]) for place, number in enumerate(sheet.index)]
             sheet.iloc[:unclear] = "?"
             audit = write_sheets(tmp_path, sheet.assign(image_id=called), image_set, digest, differing=differing)
-        certify_samples(
-            retrained=tmp_path / "retrained.parquet",
-            control=tmp_path / "control.parquet",
-            images=[tmp_path / "0.parquet"],
+        scores = {name: tmp_path / f"{name}.parquet" for name in names}
+        certify(
+            files=Files([tmp_path / "0.parquet"], **scores),
             audit=audit,
             targets=TARGETS,
             settings=Certify(tolerance=tolerance),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.edits import EditedDataset, Stratum
+from pipeline_lib.audit.dataset import EditedDataset, Stratum
 from pipeline_lib.audit.estimate import ASSUMED_ERRORS, Estimate, Verdict, chances, decide, labels_needed
 from pipeline_lib.config import RateRule
 from pipeline_lib.runtime.errors import DataError
@@ -48,8 +49,7 @@ KEPT = kept((1600, 1170), (1950, 600))
 def audited(group, wanted, values, groups=None, size=SIZE, unclear=()):
     """Return a stratum with these labels, and images known in part: (hair, hat, smiling), None where it is unknown."""
     found = class_of(group if groups is None else groups, values) if len(values) else np.empty(0, int)
-    order = [("hair", "hat", "smiling").index(name) for name in CLASSES.attributes]
-    possible = CLASSES.possible(np.array([*unclear], float).reshape(-1, 3)[:, order])
+    possible = CLASSES.possible(pd.DataFrame([*unclear], columns=["hair", "hat", "smiling"], dtype="boolean"))
     return Stratum(int(class_of(group, not wanted)), int(class_of(group, wanted)), size, found, possible)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.edits import EditedDataset, Stratum
+from pipeline_lib.audit.dataset import EditedDataset, Stratum
 from pipeline_lib.audit.estimate import Verdict, decide
 from pipeline_lib.audit.forecast import forecast, print_forecast
 from pipeline_lib.cli import main

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from pipeline_lib.audit import labels
 from pipeline_lib.audit.labels import (
     agreement_of,
     check_fresh,
@@ -34,10 +35,11 @@ OF = "dataset_rebalanced,x,e"
         (f"{HEAD}a,pictures,x,e,1,1", "`image_set` is pictures; it must be one of dataset_rebalanced, retrained"),
     ],
 )
-def test_labels_that_cannot_be_used_are_named(text, message, tmp_path):
+def test_labels_that_cannot_be_used_are_named(text, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(labels, "digest_of_set", lambda image_set, shards: "x")
     (tmp_path / "audit.csv").write_text(text)
     with pytest.raises(DataError, match=message) as refused:
-        read_present_labels([tmp_path / "audit.csv"], "dataset_rebalanced", {"a", "b"}, ["smiling", "long_hair"], "x")
+        read_present_labels([tmp_path / "audit.csv"], "dataset_rebalanced", {"a", "b"}, ["smiling", "long_hair"], [])
     assert str(refused.value).startswith(str(tmp_path / "audit.csv"))
 
 
@@ -71,16 +73,16 @@ def test_labels_that_the_edits_were_planned_by_cannot_certify_them(tmp_path):
             check_fresh([fresh, used], [plan])
 
 
-def sheet_of(labels):
-    return pd.DataFrame({"smiling": pd.array(list(labels.values()), "boolean")}, index=list(labels))
+def sheet_of(answers):
+    return pd.DataFrame({"smiling": pd.array(list(answers.values()), "boolean")}, index=list(answers))
 
 
 def test_where_two_people_differ_an_image_could_not_be_determined():
     one, other = sheet_of({"a": True, "b": False, "c": None}), sheet_of({"b": True, "a": True, "c": None, "d": False})
-    combined = combine_labels([one, other])["smiling"]
+    combined = combine_labels([one, other], ["smiling"])["smiling"]
     assert list(combined.index) == ["a", "b", "c", "d"]
     assert combined.dropna().to_dict() == {"a": True, "d": False}
-    assert combine_labels([one]).equals(one)
+    assert combine_labels([one], ["smiling"]).equals(one)
 
 
 def test_agreement_of_two_people_is_cohens_kappa():

@@ -88,9 +88,9 @@ def started(monkeypatch, tmp_path):
 
 
 def test_run_makes_a_run_for_each_seed(started, capsys):
-    assert main(["run", "my.yaml", "--seeds", "2", "--cores", "2", "certify_targets"]) == 0
+    assert main(["run", "my.yaml", "--seeds", "2", "--cores", "2", "certify"]) == 0
     for seed, arguments in enumerate(started, 1):
-        assert arguments[2:-2] == ["--configfile=my.yaml", "--cores", "2", "certify_targets"]
+        assert arguments[2:-2] == ["--configfile=my.yaml", "--cores", "2", "certify"]
         own = Path(arguments[-1])
         assert own == Path.cwd() / f"results/avatars-run-{seed}/config.yaml"
         assert yaml.safe_load(own.read_text())["seed"] == seed
@@ -98,8 +98,8 @@ def test_run_makes_a_run_for_each_seed(started, capsys):
 
 
 def test_rules_after_the_end_of_the_options_stay_rules(started):
-    main(["run", "my.yaml", "--seeds", "1", "--", "certify_targets"])
-    assert started[0][-2:] == ["--", "certify_targets"]
+    main(["run", "my.yaml", "--seeds", "1", "--", "certify"])
+    assert started[0][-2:] == ["--", "certify"]
 
 
 def test_a_second_call_keeps_the_labels_that_a_run_names(started, tmp_path):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline_lib.audit.certificate import DatasetCertificate, _check_labels, certify_targets
+from pipeline_lib.audit.certificate import DatasetCertificate, Files, certify
 from pipeline_lib.audit.classes import Classes
+from pipeline_lib.audit.dataset import check_labels
 from pipeline_lib.audit.forecast import forecast
 from pipeline_lib.audit.pages import say_targets
 from pipeline_lib.config import Certify, Detectors, Evaluate, PartRegion, RateRule, Rebalance, SupervisedTraining
@@ -172,7 +173,7 @@ def test_a_class_of_partly_unknown_images_counts_for_the_targets_that_name_what_
 
 
 @pytest.fixture
-def certify(tmp_path):
+def certify_edits(tmp_path):
     """Return a function that certifies the plan of a label table, all of whose edits succeeded."""
 
     def run(labels, targets=TARGETS):
@@ -187,13 +188,9 @@ def certify(tmp_path):
         write_table(tmp_path / "assembled.parquet", "assembled", assembled.reset_index())
         write_table(tmp_path / "true.parquet", "labels", true.reset_index())
         write_json(tmp_path / "checked.json", {"counts": True})
-        certify_targets(
-            labels=tmp_path / "labels.parquet",
-            assembled=tmp_path / "assembled.parquet",
-            plan=tmp_path / "plan.parquet",
-            truth=[tmp_path / "true.parquet"],
-            checked=[tmp_path / "checked.json"],
-            rebalanced=[],
+        tables = {name: tmp_path / f"{name}.parquet" for name in ("labels", "assembled", "plan")}
+        certify(
+            files=Files([], **tables, truth=tmp_path / "true.parquet", checked=tmp_path / "checked.json"),
             audit=[],
             targets=Rebalance(targets=targets),
             settings=Certify(),
@@ -206,9 +203,8 @@ def certify(tmp_path):
     return run
 
 
-def test_a_certificate_is_that_of_the_known_images_and_says_how_many_do_not_count(certify):
-    found, expected = certify(LABELS), certify(KNOWN.assign(hat=True))
-    assert found.unknown is None
+def test_a_certificate_is_that_of_the_known_images_and_says_how_many_do_not_count(certify_edits):
+    found, expected = certify_edits(LABELS), certify_edits(KNOWN.assign(hat=True))
     for target, known, said in zip(found.targets, expected.targets, say_targets(found), strict=True):
         assert target.not_counted and target.model_copy(update={"not_counted": 0}) == known
         assert target.verdict == "met" and target.edited > 20
@@ -216,9 +212,9 @@ def test_a_certificate_is_that_of_the_known_images_and_says_how_many_do_not_coun
 
 
 def test_an_audit_is_compared_with_known_labels_alone():
-    kept = pd.DataFrame({"image_id": ["a", "b", "c"], "smiling": pd.array([True, None, False], "boolean")})
+    kept = pd.DataFrame({"smiling": pd.array([True, None, False], "boolean")}, index=["a", "b", "c"])
     audited = pd.DataFrame({"smiling": pd.array([True] * 3, "boolean")}, index=["a", "b", "c"])
-    assert _check_labels(kept, audited, TARGETS) == {"audited": 2, "agree": 1, "unclear": 0}
+    assert check_labels(kept, audited, ["smiling"]) == {"audited": 2, "agree": 1, "unclear": 0}
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ WANTED = [
 AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
-    *("evaluate_utility", "evaluate_robustness", "certify_targets", "certify_samples"),
+    *("evaluate_utility", "evaluate_robustness", "certify"),
     *("judge_samples", "collect_metrics", "record_provenance"),
     *("plot_before_after", "write_report", "write_datasheet", "all"),
 }

@@ -55,45 +55,39 @@ use rule timed as evaluate_edits with:
         settings=rebalance(),
 
 
-use rule stage as certify_targets with:
+CERTIFIED = {
+    "certificate": {
+        "images": images("dataset_rebalanced"),
+        "labels": f"{ROOT}/labels/dataset.parquet",
+        "assembled": f"{ROOT}/labels/dataset_rebalanced.parquet",
+        "plan": f"{ROOT}/plan/dataset.parquet",
+        "truth": f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
+        "checked": f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
+    },
+    "certificate-samples": {
+        "images": images("retrained"),
+        "retrained": f"{ROOT}/scores/referee/retrained.parquet",
+        "control": f"{ROOT}/scores/referee/control.parquet",
+    },
+}
+
+
+use rule stage as certify with:
     input:
-        labels=f"{ROOT}/labels/dataset.parquet",
-        assembled=f"{ROOT}/labels/dataset_rebalanced.parquet",
-        plan=f"{ROOT}/plan/dataset.parquet",
-        truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
-        checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
-        rebalanced=images("dataset_rebalanced"),
+        unpack(lambda wildcards: CERTIFIED[wildcards.certificate]),
         audit=given(*(checked.certify.labels or [])),
     output:
-        certificate=f"{ROOT}/evaluation/certificate.json",
+        certificate=f"{ROOT}/evaluation/{{certificate}}.json",
+    wildcard_constraints:
+        certificate="|".join(CERTIFIED),
     pathvars:
-        job="certify_targets",
+        job="certify/{certificate}",
     params:
-        stage=at_revision("certify_targets"),
+        stage=at_revision("certify"),
         targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
         settings=settings["certify"],
         confidence=settings["evaluate"]["confidence"],
         seed=SEED,
-
-
-if checked.retrain:
-
-    use rule stage as certify_samples with:
-        input:
-            retrained=f"{ROOT}/scores/referee/retrained.parquet",
-            control=f"{ROOT}/scores/referee/control.parquet",
-            images=images("retrained"),
-            audit=given(*(checked.certify.labels or [])),
-        output:
-            certificate=f"{ROOT}/evaluation/certificate-samples.json",
-        pathvars:
-            job="certify_samples",
-        params:
-            stage=at_revision("certify_samples"),
-            targets=rebalance(),
-            settings=settings["certify"],
-            confidence=settings["evaluate"]["confidence"],
-            seed=SEED,
 
 
 use rule stage as collect_metrics with:

@@ -10,14 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate
-from pipeline_lib.rebalance.groups import holds_of
+from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate, Evidence, Finding
+from pipeline_lib.audit.labels import agreement_of, check_fresh, combine_labels, read_present_labels
+from pipeline_lib.config import Rebalance
+from pipeline_lib.data.tables import read_table
+from pipeline_lib.rebalance.groups import any_unknown, attributes_of, holds_of, not_counted
 from pipeline_lib.runtime.errors import DataError
+from pipeline_lib.runtime.files import read_json
 
 PRIOR = 0.5  # Jeffreys' prior of a share
 NEARLY_NONE = 1e-9  # in place of 0, at which a beta distribution is undefined
@@ -109,6 +114,7 @@ class EditedDataset:
     kept: np.ndarray
     strata: Sequence[Stratum]
     of: Sequence[float] | np.ndarray
+    informs: bool = True  # of what was not edited
 
     @property
     def labels(self) -> int:
@@ -219,10 +225,93 @@ def edited_strata(
     if known is None:
         return [Stratum(*pair, size) for pair, size in sizes.items()]
     labelled = rows.loc[known.index.intersection(rows.index)]
-    possible = classes.possible(known.loc[labelled.index, classes.attributes].to_numpy(float, na_value=np.nan))
+    possible = classes.possible(known.loc[labelled.index])
     is_clear = possible.sum(axis=1) == 1
     strata = []
     for pair, size in sizes.items():
         own = ((labelled["origin"] == pair[0]) & (labelled["planned"] == pair[1])).to_numpy()
         strata.append(Stratum(*pair, size, possible[own & is_clear].argmax(axis=1), possible[own & ~is_clear]))
     return strata
+
+
+class RebalancedDataset:
+    """The rebalanced dataset, of which unedited images count by their labels; see `audit.certificate.Population`.
+
+    Edited images count by their truth where it is known, as of avatars, and else by labels by eye, which stand for
+    those not labelled. An image of which a label is unknown does not count for a target that needs it.
+
+    Args:
+        labels: label table of the dataset before it was edited.
+        assembled: label table of the rebalanced dataset.
+        plan: table of its edits.
+        truth: label table with the truth of edited images too, and JSON that says whether it counts; None: unknown.
+        images: shards.
+        audit: CSVs of labels by eye; those of edited images are taken instead of the truth.
+        targets: the config section of the target rates.
+    """
+
+    stream = "certificate"
+
+    def __init__(
+        self,
+        labels: Path,
+        assembled: Path,
+        plan: Path,
+        truth: tuple[Path, Path] | None,
+        images: Sequence[Path],
+        audit: Sequence[Path],
+        targets: Rebalance,
+    ):
+        self._rules = targets.targets
+        attributes = attributes_of(self._rules)
+        before, table = read_table(labels, "labels").set_index("image_id"), read_table(assembled, "assembled")
+        edits = read_table(plan, "plan").set_index("image_id").loc[table.loc[table["edited"], "image_id"]]
+        self._sheets = read_present_labels(audit, "dataset_rebalanced", set(table["image_id"]), attributes, images)
+        self._source, self._known = None, None
+        if self._sheets:
+            self._source, self._known = "audit", combine_labels(list(self._sheets.values()), attributes)
+            check_fresh([Path(file) for file in self._sheets], targets.labels or [])
+        elif truth and read_json(truth[1])["counts"]:
+            self._source = "truth"
+            known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes]
+            self._known = known.astype("boolean")
+        self._kept = table[~table["edited"]].set_index("image_id")
+        self._holds = holds_of(self._kept, attributes)
+        self._classes = Classes(self._rules, any_unknown(holds_of(before, attributes)))
+        self._counts = self._classes.count(self._holds)
+        self._strata = edited_strata(self._classes, before, edits, self._known)
+
+    def evidence(self, number: int) -> EditedDataset:
+        """Return what is known of the rate of a target, by its number."""
+        return EditedDataset(self._classes, self._counts, self._strata, np.arange(len(self._rules)) == number)
+
+    def details(self, number: int, evidence: Evidence, found: Finding, confidence: float) -> dict[str, object]:
+        """Return the fields of a target's certificate that the dataset alone has."""
+        own = [stratum for stratum in self._strata if self._classes.inside[number, stratum.origin]]
+        uncounted = not_counted(self._holds, self._rules[number])
+        return {
+            "edited": sum(stratum.size for stratum in own),
+            "audited": sum(stratum.audited for stratum in own),
+            "labels_there": evidence.labels,
+            **({"not_counted": uncounted} if uncounted else {}),
+        }
+
+    def summary(self) -> dict[str, object]:
+        """Return likewise those of the whole certificate."""
+        if self._source != "audit":
+            return {"source": self._source}
+        return {
+            "source": "audit",
+            "unclear": sum(len(stratum.unclear) for stratum in self._strata),
+            "labels": check_labels(self._kept, self._known, [rule.attribute for rule in self._rules]),
+            "agreement": agreement_of(self._sheets),
+        }
+
+
+def check_labels(kept: pd.DataFrame, audited: pd.DataFrame, attributes: Sequence[str]) -> dict[str, int]:
+    """Compare the known labels of unedited images with those of an audit; returns the fields of `CheckedLabels`."""
+    labels = kept[list(dict.fromkeys(attributes))].dropna()
+    seen = audited.loc[audited.index.intersection(labels.index), list(labels)]
+    clear = seen.dropna()
+    agree = int((clear.astype(bool) == labels.loc[clear.index].astype(bool)).all(axis=1).sum())
+    return {"audited": len(seen), "agree": agree, "unclear": len(seen) - len(clear)}
