@@ -78,10 +78,10 @@ use rule stage as certify with:
         audit=given(*(checked.certify.labels or [])),
     output:
         certificate=f"{ROOT}/evaluation/{{certificate}}.json",
-    wildcard_constraints:
-        certificate="|".join(CERTIFIED),
     pathvars:
         job="certify/{certificate}",
+    wildcard_constraints:
+        certificate="|".join(CERTIFIED),
     params:
         stage=at_revision("certify"),
         targets=rebalance(*HOW) | {"labels": settings["rebalance"]["labels"]},
