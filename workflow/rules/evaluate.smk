@@ -57,7 +57,6 @@ use rule timed as evaluate_edits with:
 
 CERTIFIED = {
     "certificate": {
-        "images": images("dataset_rebalanced"),
         "labels": f"{ROOT}/labels/dataset.parquet",
         "assembled": f"{ROOT}/labels/dataset_rebalanced.parquet",
         "plan": f"{ROOT}/plan/dataset.parquet",
@@ -65,7 +64,6 @@ CERTIFIED = {
         "checked": f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
     },
     "certificate-samples": {
-        "images": images("retrained"),
         "retrained": f"{ROOT}/scores/referee/retrained.parquet",
         "control": f"{ROOT}/scores/referee/control.parquet",
     },
@@ -75,6 +73,9 @@ CERTIFIED = {
 use rule stage as certify with:
     input:
         unpack(lambda wildcards: CERTIFIED[wildcards.certificate]),
+        images=lambda wildcards: images(
+            "retrained" if wildcards.certificate == "certificate-samples" else "dataset_rebalanced"
+        ),
         audit=given(*(checked.certify.labels or [])),
     output:
         certificate=f"{ROOT}/evaluation/{{certificate}}.json",
