@@ -101,7 +101,7 @@ def _encoded(image_set: ImageSet, split: Split) -> Iterator[tuple[Rows, list[byt
 
     title = f"export ({image_set.name}, {split.name})"
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(title, len(split)) as progress:
-        for rows, pixels in image_set.iterate(split):
+        for rows, pixels in split.iterate():
             pngs = list(pool.map(encode, rows, pixels))
             progress.advance(len(rows))
             yield rows, pngs

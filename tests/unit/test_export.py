@@ -335,13 +335,17 @@ def test_a_run_that_is_not_finished_is_refused(run, tmp_path, form, lacking):
 
 def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
     (run / "models/selector.safetensors").write_text("another")
-    with pytest.raises(DataError, match="made by other networks than are in"):
+    with pytest.raises(DataError, match=r"selector.safetensors: not the file that provenance.json records"):
         export(run, "dataset_rebalanced", tmp_path / "out")
-    provenance = json.loads((run / "provenance.json").read_text())
-    provenance["config"]["data"]["seed"] = 9
-    (run / "provenance.json").write_text(json.dumps(provenance))
-    with pytest.raises(DataError, match=r"dataset/0.parquet: made with another config than provenance.json says"):
+    with shard_writer(run / "images/dataset/1.parquet", 32) as writer:
+        writer.add(NAMES[3:], PIXELS[:2])
+    with pytest.raises(DataError, match=r"dataset/1.parquet: not the file that provenance.json records"):
         export(run, "dataset", tmp_path / "out")
+    provenance = json.loads((run / "provenance.json").read_text())
+    provenance["config"]["rebalance"]["edit"]["candidates"] = 9
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(DataError, match=r"0.candidates.parquet: made with another config than provenance.json says"):
+        export(run, "dataset_rebalanced", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../1", "/1", "a/../../b"])
