@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from packaging.requirements import Requirement
 from pipeline_lib.config import Config
 from pipeline_lib.documentation import GENERATED, ROOT, main
 from pipeline_lib.documentation.environment import conda_environment
-from pipeline_lib.documentation.reference import config_reference
+from pipeline_lib.documentation.reference import ORDER, config_reference
 from pipeline_lib.documentation.rules import fold, kind_of
 from pipeline_lib.runtime.errors import PipelineError
 
@@ -96,6 +97,34 @@ def test_the_reference_has_every_key_of_the_config_with_its_range_default_and_ki
     assert "| `edit.region.top` [box] | number ≥ 0 and ≤ 1 | `0.65` |" in reference
     assert "| `referee` | as `detectors.selector` | `{width: 16}` |" in reference
     assert "| `masks` [folder] | folder or `null` |" in reference
+
+
+def documented_keys() -> set[str]:
+    keys, section = set(), ""
+    for heading, key in re.findall(r"^(?:## `(\w+)`|\| `([\w.]+)`)", config_reference(), re.MULTILINE):
+        section = f"{heading}." if heading else section
+        keys.add(heading or section + key)
+    return keys
+
+
+def keys_below(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted path of every key of a config; a list stands for its items."""
+    for item in node if isinstance(node, list) else ():
+        yield from keys_below(item, path)
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{path}{key}"
+        yield from keys_below(value, f"{path}{key}.")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_pages_name_no_key_that_the_config_lacks(page: Path) -> None:
+    keys, text = documented_keys(), page.read_text()
+    named = set(re.findall(rf"`((?:{'|'.join(ORDER)})\.[a-z_.]+)[`:]", text))
+    for block in re.findall(r"^ *```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL):
+        named |= set(keys_below(yaml.safe_load(block)))
+    sections = {key.rpartition(".")[0] for key in keys} - {""}  # whose keys are listed
+    kinds = ("reader", "kind", "backend")
+    assert not {key for key in named - keys if key.rpartition(".")[0] in sections and not key.endswith(kinds)}
 
 
 def test_the_environment_holds_the_direct_dependencies_alone() -> None:
