@@ -73,7 +73,7 @@ lint: $(VENV)  ## check the code, the workflow and the links of the documentatio
 	.venv/bin/snakemake --lint
 	$(SITE)
 
-docs: $(VENV)  ## regenerate config/README.md, docs/layout.md and the conda environment, and build the site in build/site
+docs: $(VENV)  ## regenerate config/README.md and the conda environment, and build the site in build/site
 	.venv/bin/python -m pipeline_lib.documentation
 	$(SITE)
 	@echo build/site/docs/index.html

@@ -1,4 +1,4 @@
-"""What is generated: config reference, conda environment, table of a run's files."""
+"""What is generated: the config reference and the conda environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline_lib.documentation.environment import conda_environment
 from pipeline_lib.documentation.reference import config_reference
-from pipeline_lib.documentation.rules import layout
 from pipeline_lib.runtime.files import atomic_path
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 #: Every generated file, relative to the root of the repository, and what returns its text for that root.
 GENERATED: dict[str, Callable[[Path], str]] = {
     "config/README.md": lambda _: config_reference(),
-    "docs/layout.md": layout,
     "envs/pipeline.yaml": conda_environment,
 }
 

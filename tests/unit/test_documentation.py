@@ -1,12 +1,14 @@
-"""Generated files are those that the code would generate now."""
+"""Generated files are up to date, and pages name files, commands and keys that there are."""
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,8 @@ from pipeline_lib.config import Config
 from pipeline_lib.documentation import GENERATED, ROOT, main
 from pipeline_lib.documentation.environment import conda_environment
 from pipeline_lib.documentation.reference import ORDER, config_reference
-from pipeline_lib.documentation.rules import fold, kind_of
-from pipeline_lib.runtime.errors import PipelineError
 
 
-@pytest.mark.workflow
 def test_what_make_docs_writes_is_up_to_date(tmp_path: Path) -> None:
     main(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(GENERATED)
@@ -30,28 +29,22 @@ def test_what_make_docs_writes_is_up_to_date(tmp_path: Path) -> None:
         assert (ROOT / name).read_text() == (tmp_path / name).read_text(), f"{name} is out of date; run `make docs`"
 
 
-@pytest.mark.parametrize(
-    ("paths", "pattern"),
-    [
-        (["plan/samples.json"], "plan/samples.json"),
-        (["a/x/0.parquet", "a/y/0.parquet", "a/x/1.parquet", "a/y/1.parquet"], "a/{x,y}/{shard}.parquet"),
-        (["report/edits-held_out.png", "report/edits-dataset.png"], "report/edits-{dataset,held_out}.png"),
-    ],
-)
-def test_paths_are_folded_to_one_pattern(paths: list[str], pattern: str) -> None:
-    assert fold(paths) == pattern
+def expanded(pattern: str) -> Iterator[str]:
+    """Yield what a pattern such as `{a,b}/{c,d}.json` stands for."""
+    parts = re.split(r"[{}]", pattern)  # every second one lists names
+    yield from map("".join, product(*(part.split(",") for part in parts)))
 
 
-@pytest.mark.parametrize("paths", [["a/x/0.json", "a/y/1.json"], ["a/x.json", "a/b/x.json"]])
-def test_a_pattern_stands_for_no_path_that_is_not_there(paths: list[str]) -> None:
-    with pytest.raises(PipelineError, match="no pattern stands for a/"):
-        fold(paths)
-
-
-def test_a_new_file_of_a_run_must_be_described() -> None:
-    assert kind_of("swaps/dataset/0.images.parquet") == "image shard of the chosen composites"
-    with pytest.raises(PipelineError, match=r"surprise\.npy: made by a rule, but not described"):
-        kind_of("surprise.npy")
+def test_the_layout_has_a_row_for_each_file_of_the_default_config() -> None:
+    """A test of the workflow compares the same table with what a run has left."""
+    command = [sys.executable, "-m", "snakemake", "--summary"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    jobs = csv.DictReader(done.stdout.splitlines(), delimiter="\t")
+    made = {(job["output_file"].split("/", 2)[2], job["rule"]) for job in jobs}
+    table = (ROOT / "docs/layout.md").read_text().partition("## What else is there")[0]
+    rows = re.findall(r"^\| `(.+?)` \| .+ \| `(\w+)` \|$", table, re.MULTILINE)
+    documented = {(path, rule) for row, rule in rows for path in expanded(row.replace("{shard}", "{0,1}"))}
+    assert not made ^ documented, f"docs/layout.md: missing {made - documented}; too much {documented - made}"
 
 
 def test_pages_that_code_and_configs_name_exist() -> None:
