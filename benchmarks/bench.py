@@ -60,7 +60,7 @@ from pipeline_lib.release.formats import FORMATS
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.training.encoder import EncoderTask
-from pipeline_lib.training.gan import GanTask
+from pipeline_lib.training.gan import GanTask, Networks
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "resources/avatars-64"
@@ -294,7 +294,7 @@ def gan_step(device: torch.device, folder: Path, steps: int = 16) -> list[Row]:
         discriminator = load_weights(WEIGHTS / "discriminator.safetensors", Discriminator).requires_grad_(True)
         with way():
             training = GanTraining(kimg=100, batch=batch, penalty_every=every)
-            task = GanTask(generator, discriminator, images, training, 0, device, "bench")
+            task = GanTask(Networks(generator, discriminator), images, training, 0, device, "bench")
         calls[name] = lambda task=task, way=way: steps_of(task, steps, way())
     return compare("GAN training, 64 px", "img/s", batch * steps, calls.pop(""), **calls)
 

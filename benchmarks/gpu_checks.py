@@ -39,7 +39,7 @@ from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.training.encoder import EncoderTask
-from pipeline_lib.training.gan import GanTask
+from pipeline_lib.training.gan import GanTask, Networks
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "resources/avatars-64"
@@ -225,7 +225,7 @@ def _gan(setting: Setting) -> GanTask:
     generator = load_weights(WEIGHTS / "generator.safetensors", Generator).requires_grad_(True)
     discriminator = load_weights(WEIGHTS / "discriminator.safetensors", Discriminator).requires_grad_(True)
     training = GanTraining(kimg=100, batch=setting.size(64, 4), penalty_every=4)
-    return GanTask(generator, discriminator, images, training, 0, setting.device, "gpu")
+    return GanTask(Networks(generator, discriminator), images, training, 0, setting.device, "gpu")
 
 
 def _encoder(setting: Setting) -> EncoderTask:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import bench
@@ -31,8 +30,10 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.networks.segmenter import UNetSegmenter
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.training.gan import GanTask
-from pipeline_lib.training.supervised import SupervisedTask, distort
+from pipeline_lib.training.detector import DetectorTask
+from pipeline_lib.training.gan import GanTask, Networks
+from pipeline_lib.training.loop import Task
+from pipeline_lib.training.segmenter import SegmenterTask
 
 ROOT = Path(__file__).parents[1]
 LEAST_INVERSIONS = {"ProGAN and ResNet-18": 12_000, "StyleGAN2 and ResNet-34": 2_500}  # images of 256 pixels a second
@@ -182,25 +183,16 @@ def supervised(setting: Setting) -> list[Found]:
     parts = torch.randint(0, 2, (2 * batch, side, side), dtype=torch.uint8)
     settings = SupervisedTraining(kimg=100, batch=batch)
     kinds = {
-        "detector": (
-            partial(_detector, setting),
-            torch.ones(2 * batch, 1),
-            lambda net, x, y: F.binary_cross_entropy_with_logits(net.logits(x), y),
-        ),
-        "segmenter": (
-            lambda: UNetSegmenter(["background", "mouth"], 24),
-            parts,
-            lambda net, x, y: F.cross_entropy(net.logits(x), y.long()),
-        ),
+        "detector": (DetectorTask, partial(_detector, setting), torch.ones(2 * batch, 2, 1)),
+        "segmenter": (SegmenterTask, lambda: UNetSegmenter(["background", "mouth"], 24), parts),
     }
     found = []
-    for name, (make, targets, loss) in kinds.items():
-        varied = partial(distort, blur=0.7, noise=0.1, color=0.2)
+    for name, (kind, make, targets) in kinds.items():
         tasks = {
-            precision: SupervisedTask(make(), images, targets, loss, varied, settings, 0, setting.device, name, None)
+            precision: kind(make(), images, targets, settings, 0, setting.device, name)
             for precision in ("float32", "as trained")
         }
-        tasks["float32"]._precision = "float32"
+        tasks["float32"].precision = "float32"
         calls = {way: partial(_steps, task, steps) for way, task in tasks.items()}
         rates = bench.rates(dict.fromkeys(calls, batch * steps), calls)
         found += _found(rates, f"{name} training, {side} px", "img/s", "float32")
@@ -262,10 +254,10 @@ def _gan(setting: Setting, side: int, batch: int) -> GanTask:
     generator, discriminator = StyleGAN2Generator(side, WIDTHS[side]), Discriminator(side, WIDTHS[side])
     images = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
     training = GanTraining(kimg=100, batch=batch, penalty_every=16)
-    return GanTask(generator, discriminator, images, training, 0, setting.device, "gpu")
+    return GanTask(Networks(generator, discriminator), images, training, 0, setting.device, "gpu")
 
 
-def _steps(task: GanTask | SupervisedTask, count: int) -> None:
+def _steps(task: Task, count: int) -> None:
     for index in range(count):
         task.step(index)
 

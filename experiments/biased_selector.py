@@ -27,7 +27,8 @@ from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime.files import read_json, write_json
-from pipeline_lib.training.detector import train_detector
+from pipeline_lib.training.detector import HeldOut, Known, Learning, train_detector
+from pipeline_lib.training.supervised import Written
 
 CONFIG = Path("config/config.yaml")
 ANSWER = 4.0  # logit of a yes
@@ -69,22 +70,12 @@ def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
         results / "biased/labels.parquet", "labels", mislabel(read_table(results / "labels/dataset.parquet", "labels"))
     )
     shards = {name: shards_in(results / "images" / name) for name in ("dataset", "held_out")}
+    settings = config.detectors.model_copy(update={"least_cell_accuracy": 0.0})
     train_detector(
-        images=shards["dataset"],
-        labels=results / "biased/labels.parquet",
-        held_out=shards["held_out"],
-        held_out_labels=results / "labels/held_out.parquet",
-        parts=[],
-        other=[],
-        network=config.detectors.selector,
-        settings=config.detectors.model_copy(update={"least_cell_accuracy": 0.0}),
-        related=["long_hair", "smiling"],
-        regions=None,
-        role="selector",
-        seed=config.seed,
-        checkpoints=results / "biased/checkpoints",
-        weights=results / "biased/selector.safetensors",
-        report=results / "biased/selector.json",
+        known=Known(shards["dataset"], results / "biased/labels.parquet", None),
+        held_out=HeldOut(shards["held_out"], results / "labels/held_out.parquet", None),
+        learning=Learning("selector", settings.selector, settings, ["long_hair", "smiling"], None, config.seed),
+        made=Written(*(results / "biased" / name for name in ("checkpoints", "selector.safetensors", "selector.json"))),
         device=torch.device("cpu"),
     )
     detector = load_weights(results / "biased/selector.safetensors", Detector, torch.device("cpu"))

@@ -21,7 +21,7 @@ from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime.devices import lease_device, tune_cpu
-from pipeline_lib.training.gan import GanTask
+from pipeline_lib.training.gan import GanTask, Networks
 
 SAMPLES, BATCH = 1000, 50
 
@@ -64,7 +64,7 @@ def _task(results: Path, images: str, training: GanTraining, seed: int, device: 
     generator = load_weights(source / "generator.safetensors", Generator).requires_grad_(True)
     discriminator = load_weights(source / "discriminator.safetensors", Discriminator).requires_grad_(True)
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return GanTask(generator, discriminator, tensor, training, seed, device, "retrain_generator")
+    return GanTask(Networks(generator, discriminator), tensor, training, seed, device, "retrain_generator")
 
 
 @torch.no_grad()

@@ -157,10 +157,11 @@ def _gather(values: Mapping[str, Any], group: type) -> Any:
 
 
 def _convert(value: Any, wanted: Any) -> Any:
+    parts = typing.get_args(wanted)
     if typing.get_origin(wanted) is list and (isinstance(value, str | Path) or not isinstance(value, Iterable)):
         value = [value]
-    elif type(None) in typing.get_args(wanted) and isinstance(value, list) and not value:
-        value = None
+    elif type(None) in parts and isinstance(value, list) and (not value or Path in parts):
+        value = value[0] if value else None
     elif typing.get_origin(wanted) is list:
         value = [str(item) if isinstance(item, Path) else item for item in value]
     return TypeAdapter(wanted).validate_python(value)

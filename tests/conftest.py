@@ -6,18 +6,22 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
 
+from pipeline_lib.config import Detectors
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.networks.checkpoints import save_weights
 from pipeline_lib.networks.classifier import PlainClassifier
 from pipeline_lib.networks.discriminator import Discriminator
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
+from pipeline_lib.runtime.files import read_json
+from pipeline_lib.stages import call_stage
 
 SIDE = 16
 WriteShards = Callable[..., list[Path]]
@@ -76,6 +80,35 @@ def _settle(network: torch.nn.Module, images: torch.Tensor) -> None:
     with torch.no_grad():
         network(images)
     network.eval()
+
+
+@pytest.fixture
+def train_small_detector(tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that trains a small selector and returns its report, with changes of the stage's values."""
+
+    def train(images: list[Path], labels: Path, settings: Detectors, **changes: Any) -> Any:
+        role = changes.get("role", "selector")
+        values = {
+            "images": images,
+            "labels": labels,
+            "parts": None,
+            "held_out": images,
+            "held_out_labels": labels,
+            "other": None,
+            "role": role,
+            "network": getattr(settings, role).model_copy(update={"width": 4}),
+            "settings": settings,
+            "related": settings.attributes,
+            "regions": None,
+            "seed": 0,
+            "checkpoints": tmp_path / "checkpoints",
+            "weights": tmp_path / "weights.safetensors",
+            "report": tmp_path / "report.json",
+        }
+        call_stage("train_detector", values | changes)
+        return read_json(tmp_path / "report.json")
+
+    return train
 
 
 @pytest.fixture

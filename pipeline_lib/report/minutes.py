@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_lib.config import Config, GanTraining, Parts, TrainedHere
 from pipeline_lib.networks.distances import open_distance
 from pipeline_lib.networks.segmenter import UNetSegmenter
-from pipeline_lib.training.detector import new_detector
+from pipeline_lib.training.detector import DetectorTask, new_detector
 from pipeline_lib.training.encoder import EncoderTask, new_encoder
 from pipeline_lib.training.gan import GanTask
 from pipeline_lib.training.generator import new_networks
 from pipeline_lib.training.loop import Task
-from pipeline_lib.training.supervised import SupervisedTask
+from pipeline_lib.training.segmenter import SegmenterTask
 
 IMAGES = 64
 MOST_AT_ONCE = 8  # images of a step on a CPU, where the time for an image hardly depends on the batch
@@ -35,31 +34,19 @@ def minutes_of_trainings(config: Config, device: torch.device) -> dict[str, floa
 def _supervised(config: Config, images: Tensor, device: torch.device) -> Iterator[tuple[str, float, Task, int]]:
     """Yield name, thousands of images and task of each training of detectors and segmenter, whose steps are alike."""
 
-    def task(network: torch.nn.Module, targets: Tensor, loss: Any, training: Any) -> Task:
-        given = (network, images, targets, loss, lambda batch, random: batch)
-        return SupervisedTask(*given, _small(training, device), 0, device, "check")
-
     settings = config.detectors
     for name in ("selector", "referee"):
         if isinstance(network := getattr(settings, name), TrainedHere):
-            truth = torch.zeros(IMAGES, len(settings.attributes))
-            loss = F.binary_cross_entropy_with_logits
-            by_logits = task(
-                new_detector(network, settings, name),
-                truth,
-                lambda net, batch, wanted, loss=loss: loss(net.view_logits(batch), wanted),
-                settings.training,
-            )
-            yield f"the {name}", settings.training.kimg, by_logits, 1
+            targets = torch.ones(IMAGES, 2, len(settings.attributes))
+            given = new_detector(network, settings, name), images, targets
+            task = DetectorTask(*given, _small(settings.training, device), 0, device, "check")
+            yield f"the {name}", settings.training.kimg, task, 1
     if isinstance(config.parts, Parts) and config.rebalance.parts:
         codes = torch.zeros(IMAGES, *images.shape[2:], dtype=torch.uint8)
-        by_codes = task(
-            UNetSegmenter(config.part_names, config.parts.width),
-            codes,
-            lambda net, batch, wanted: F.cross_entropy(net.logits(batch), wanted.long()),
-            config.parts.training,
-        )
-        yield "the segmenter", config.parts.training.kimg, by_codes, 1
+        training = config.parts.training
+        given = UNetSegmenter(config.part_names, config.parts.width), images, codes
+        task = SegmenterTask(*given, _small(training, device), 0, device, "check")
+        yield "the segmenter", training.kimg, task, 1
 
 
 def _adversarial(config: Config, images: Tensor, device: torch.device) -> Iterator[tuple[str, float, Task, int]]:
@@ -69,12 +56,12 @@ def _adversarial(config: Config, images: Tensor, device: torch.device) -> Iterat
 
     def gan(training: GanTraining) -> Task:
         networks = new_networks(config.generator, images.shape[-1], 0)
-        return GanTask(*networks, images, _small(training, device), 0, device, "check")
+        return GanTask(networks, images, _small(training, device), 0, device, "check")
 
     if (training := config.generator.training) is not None:
         yield "the source GAN", training.kimg, gan(training), training.penalty_every
     if config.encoder is not None and (training := config.encoder.training).kimg:
-        generator, _ = new_networks(config.generator, images.shape[-1], 0)
+        generator = new_networks(config.generator, images.shape[-1], 0).generator
         settings = config.encoder.model_copy(update={"training": _small(training, device)})
         distance = open_distance(training.distance)
         encoder = new_encoder(generator, settings, 0)

@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -148,6 +149,26 @@ def scratch_file(fill: Callable[[BinaryIO], None]) -> Iterator[BinaryIO]:
             yield file
 
 
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """Yield an event that is set on a SIGTERM or SIGUSR1, which then does not end the process."""
+    requested = threading.Event()
+    with _on_signal(requested.set):
+        yield requested
+
+
+@contextmanager
+def _on_signal(act: Callable[[], None]) -> Iterator[None]:
+    previous = {}
+    with suppress(ValueError):  # Python allows handlers only in the main thread
+        previous = {number: signal.signal(number, lambda *_: act()) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) -> None:
     """Run a stage in several processes on this node and wait for them.
 
@@ -170,14 +191,10 @@ def launch(stage: str, values: Mapping[str, Any], processes: int, threads: int) 
         recorded = Path(folder) / "error.json"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ERROR_FILE": str(recorded)}
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        previous = {number: signal.signal(number, lambda *_: process.terminate()) for number in STOPPING}
-        try:
+        with _on_signal(process.terminate):
             for line in process.stderr or ():
                 logger.info("%s", line.rstrip())
             status = process.wait()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
         if recorded.exists():
             kind, _, message = read_json(recorded)["message"]["message"].partition(": ")
             raise getattr(errors, kind, PipelineError)(message)

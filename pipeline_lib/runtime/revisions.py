@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
@@ -42,7 +43,7 @@ def made_by() -> dict[str, str]:
     return {} if running is None else {"made_by": running}
 
 
-def key_of(stage: Callable[..., None], arguments: Mapping[str, Any], *, without: Collection[str]) -> str:
+def key_of(stage: Callable[..., None], arguments: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
     """Return 16 hexadecimal digits that change with all that the training of a stage depends on.
 
     These are the stage, its revision and its arguments. Of files and folders the contents count, and not their paths.
@@ -60,6 +61,8 @@ def _by_contents(value: Any) -> Any:
     """Return a value, or a config section as a dict, in which digests stand for files."""
     if hasattr(value, "model_dump"):
         return _by_contents(value.model_dump())
+    if dataclasses.is_dataclass(value):
+        return _by_contents(vars(value))
     if isinstance(value, Path):
         return digest_of_contents(value)
     if isinstance(value, Mapping):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.networks.classifier import Detector
 from pipeline_lib.runtime import ranks, seeding
+from pipeline_lib.training.loop import descend
 
 WIDTH = 64  # of its two hidden layers
 LEARNING_RATE, GAMMA = 2e-3, 0.1  # of Adam; weight of both its gradient penalties
@@ -76,10 +77,7 @@ class AttributeDiscriminator:
         for score, seen in zip(scores, (real, fake), strict=True):
             (gradient,) = torch.autograd.grad(score.sum(), seen, create_graph=True)
             penalty = penalty + gradient.square().sum(dim=1).mean()
-        self._optimiser.zero_grad(set_to_none=True)
-        (loss + GAMMA / 2 * penalty).backward()
-        ranks.average(weight.grad for weight in self.network.parameters())  # alike but for rounding
-        self._optimiser.step()
+        descend(self._optimiser, loss + GAMMA / 2 * penalty)
         return loss.detach()
 
     def against(self, real: Tensor, fake: Tensor) -> Tensor:

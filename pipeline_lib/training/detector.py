@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,11 +45,10 @@ from pipeline_lib.training.calibration import fit_temperatures
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import cell_accuracies, detector_report
 from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
-from pipeline_lib.training.supervised import SupervisedTask, distort
+from pipeline_lib.training.supervised import SupervisedTask, Written, distort
 
 MOST_ALIKE = 0.999  # correlation of the logits of two detectors
-MEASURED_ON = ("held_out", "held_out_labels", "other")  # parameters on which the training does not depend
-NOT_LEARNT = {"least_cell_accuracy", "selector", "referee"}  # settings, likewise
+NOT_LEARNT = {"least_cell_accuracy", "selector", "referee"}  # settings on which the training does not depend
 BLUR, NOISE, COLOR = 1.5, 0.2, 0.2  # largest sigma in pixels, deviation of noise and shift of a channel in training
 SEEDS_APART = 1000  # between a detector's seeds in two runs, so that none is that of the other detector
 LEAST_IN_CELL = 20  # held-out images of a cell, with fewer of which its accuracy does not count
@@ -65,85 +65,85 @@ class Role(NamedTuple):
 ROLES = {"selector": Role(1, 0, PlainClassifier), "referee": Role(2, 1, ResidualClassifier)}
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a detector is trained on."""
+
+    images: list[Path]  # shards of the training set
+    labels: Path
+    parts: Path | None  # table of its parts; None without collages
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a detector is calibrated and evaluated on."""
+
+    held_out: list[Path]  # shards
+    held_out_labels: Path
+    other: Path | None  # weight file of the selector, which the referee must not be; None if both are trained here
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a detector is made."""
+
+    role: str  # selector or referee
+    network: TrainedHere | GivenNetwork  # the one that is trained, or the file of one that is given
+    settings: Detectors  # config section of both
+    related: list[str]  # attributes of the targets and of their conditions, whose association the weights remove
+    regions: dict[str, PartRegion | BoxRegion] | None  # that show each edited attribute; None without collages
+    seed: int
+
+
 @stage(revision=3)
-def train_detector(
-    *,
-    images: list[Path],
-    labels: Path,
-    held_out: list[Path],
-    held_out_labels: Path,
-    parts: list[Path],
-    other: list[Path],
-    network: TrainedHere | GivenNetwork,
-    settings: Detectors,
-    related: list[str],
-    regions: dict[str, PartRegion | BoxRegion] | None,
-    role: str,
-    seed: int,
-    checkpoints: Path,
-    weights: Path,
-    report: Path,
-    device: torch.device,
-) -> None:
+def train_detector(*, known: Known, held_out: HeldOut, learning: Learning, made: Written, device: torch.device) -> None:
     """Train, calibrate and evaluate one detector.
 
     Unless given, it is trained on one half of the training images (split by identity if known), weighted so that it
     does not learn the dataset's bias. It is calibrated on one half of the held-out images and evaluated on the other,
     by `is_for_calibration`. Unknown labels take part in none of this.
 
-    Args:
-        images: shards of the training set.
-        labels: table of its labels.
-        held_out: shards of the held-out set.
-        held_out_labels: table of its labels.
-        parts: table of the parts of the training set; empty without collages.
-        other: weight file of the selector, which the referee must not be; empty if both are trained here.
-        network: the network that is trained, or the file of one that is given.
-        settings: the config section of both detectors.
-        related: attributes of the targets and of their conditions, whose association is removed by the weights.
-        regions: config section of the region that shows each edited attribute; None without collages.
-        role: selector or referee.
-        seed: random seed of the run.
-        checkpoints: folder of resumable checkpoints.
-        weights: weight file to write.
-        report: JSON of accuracy, error counts and expected calibration error by attribute to write, and for related
-            ones of the accuracy in every cell.
-        device: where to train.
+    The report has accuracy, error counts and expected calibration error by attribute, and for related ones the accuracy
+    in every cell.
 
     Raises:
         ConfigError: collages are wanted without parts or regions.
         DataError: an attribute is missing or nowhere known, no image of this half has the part that collages need, the
             detector is right too seldom in a cell of the related attributes, or it is the other one.
     """
-    if isinstance(network, GivenNetwork):
-        detector, provenance = _given_detector(network, settings, resolution_of(held_out[0]))
+    settings, role = learning.settings, learning.role
+    if isinstance(learning.network, GivenNetwork):
+        detector, provenance = _given_detector(learning.network, settings, resolution_of(held_out.held_out[0]))
     else:
-        made_of = locals() | {"settings": settings.model_dump(exclude=NOT_LEARNT)}
-        key = key_of(train_detector, made_of, without=(*MEASURED_ON, "checkpoints", "weights", "report", "device"))
-        if settings.collages and not (parts and regions):
-            raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
-        swapped = _Swapped(parts[0], regions) if settings.collages else None
-        folder = checkpoints / f"train_{role}-{key}"
-        detector = _trained_detector(images, labels, swapped, network, settings, related, role, seed, folder, device)
+        learnt = vars(learning) | {"settings": settings.model_dump(exclude=NOT_LEARNT)}
+        key = key_of(train_detector, {"known": known, "learning": learnt})
+        detector = _trained_detector(known, learning, made.checkpoints / f"train_{role}-{key}", device)
         provenance = {"key": key, "kimg": settings.training.kimg}
     detector = detector.to(device).requires_grad_(False).eval()
+    report = _calibrate(detector, held_out, learning, device)
+    save_weights(made.weights, detector, {"role": role, **provenance})
+    write_json(made.report, report)
 
-    test_names, test_pixels, test_truth, _ = _images_with_truth(held_out, held_out_labels, settings.attributes)
-    calibrates = torch.from_numpy(is_for_calibration(test_names))
-    for half in (test_truth[calibrates], test_truth[~calibrates]):
-        _refuse_nowhere_known(half, settings.attributes, held_out_labels, "half of the held-out images")
-    logits = _logits_of(detector, test_pixels, device)
-    for path in other:
-        refuse_same(logits, _logits_of(load_weights(path, Detector, device), test_pixels, device), settings.attributes)
-    detector.temperature.copy_(fit_temperatures(logits[calibrates], test_truth[calibrates]))
-    calibrated = one_value_of_each_column(logits[~calibrates] / detector.temperature.cpu(), settings.attributes)
-    probabilities = calibrated.sigmoid().numpy()
-    truth = test_truth[~calibrates].numpy()
-    cells = cell_accuracies(probabilities, truth, settings.attributes, related)
-    refuse_shortcuts(cells, settings.least_cell_accuracy, role)
-    found = detector_report(probabilities, truth, settings.attributes)
-    save_weights(weights, detector, {"role": role, **provenance})
-    write_json(report, {name: figures | {"cells": cells.get(name, {})} for name, figures in found.items()})
+
+def _calibrate(detector: Detector, held_out: HeldOut, learning: Learning, device: torch.device) -> dict[str, Any]:
+    """Fit the temperatures on one half of the held-out images; return the report on the other."""
+    attributes = learning.settings.attributes
+    labelled = _read_labelled(held_out.held_out, held_out.held_out_labels, attributes)
+    calibrates = torch.from_numpy(is_for_calibration(labelled.names))
+    for half in (calibrates, ~calibrates):
+        where = "half of the held-out images"
+        _refuse_nowhere_known(labelled.truth[half], attributes, held_out.held_out_labels, where)
+    logits = _logits_of(detector, labelled.pixels, device)
+    if held_out.other is not None:
+        other = load_weights(held_out.other, Detector, device)
+        refuse_same(logits, _logits_of(other, labelled.pixels, device), attributes)
+    detector.temperature.copy_(fit_temperatures(logits[calibrates], labelled.truth[calibrates]))
+    calibrated = one_value_of_each_column(logits[~calibrates] / detector.temperature.cpu(), attributes)
+    probabilities, truth = calibrated.sigmoid().numpy(), labelled.truth[~calibrates].numpy()
+    cells = cell_accuracies(probabilities, truth, attributes, learning.related)
+    refuse_shortcuts(cells, learning.settings.least_cell_accuracy, learning.role)
+    found = detector_report(probabilities, truth, attributes)
+    return {name: figures | {"cells": cells.get(name, {})} for name, figures in found.items()}
 
 
 def _logits_of(detector: Detector, pixels: Tensor, device: torch.device) -> Tensor:
@@ -207,14 +207,7 @@ def refuse_shortcuts(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], least
         )
 
 
-class _Swapped(NamedTuple):
-    """What collages for training are made of."""
-
-    parts: Path
-    regions: dict[str, PartRegion | BoxRegion]
-
-
-class _DetectorTask(SupervisedTask):
+class DetectorTask(SupervisedTask):
     """Trains a detector on images, of which a share are collages; targets are truth and weights (n, 2, attributes)."""
 
     collages: RegionCollages | None = None
@@ -225,6 +218,17 @@ class _DetectorTask(SupervisedTask):
         random = seeding.torch_generator(self.seed, self.name, "collages", index)
         images, truth, weights = self.collages(chosen, self.targets[chosen, 1], random)
         return images, torch.stack([truth, weights], dim=1)
+
+    def vary(self, images: Tensor, random: torch.Generator) -> Tensor:
+        if self.network.mirror:
+            mirrored = torch.rand(len(images), 1, 1, 1, generator=random).to(images.device) < 0.5
+            images = torch.where(mirrored, images.flip(-1), images)
+        return distort(images, random, blur=BLUR, noise=NOISE, color=COLOR)
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        truth, weights = targets.unbind(dim=1)
+        weights = weights.masked_fill(truth.isnan(), 0)
+        return F.binary_cross_entropy_with_logits(self.network.view_logits(images), truth.nan_to_num(), weights)
 
 
 def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int) -> tuple[Detector, dict[str, Any]]:
@@ -239,61 +243,42 @@ def _given_detector(network: GivenNetwork, settings: Detectors, resolution: int)
     return detector, origin_of(network.path)
 
 
-def _trained_detector(
-    images: list[Path],
-    labels: Path,
-    swapped: _Swapped | None,
-    network: TrainedHere,
-    settings: Detectors,
-    related: list[str],
-    role: str,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-) -> Detector:
-    names, pixels, targets, numbers = _images_with_truth(images, labels, settings.attributes)
-    own = torch.nonzero(numbers % 2 == ROLES[role].half).flatten()
-    _refuse_nowhere_known(targets[own], settings.attributes, labels, f"the {role}'s half of the training images")
-    balance = torch.zeros_like(targets)
-    columns = [settings.attributes.index(name) for name in related]
-    balance[own] = independence_weights(targets[own], columns, settings.attributes)
-    own_seed = ROLES[role].seed + SEEDS_APART * seed
-    torch.manual_seed(seeding.derive(own_seed, role, "weights"))
-    detector = new_detector(network, settings, role)
-    task = _DetectorTask(
-        detector,
-        pixels,
-        torch.stack([targets, balance], dim=1),
-        _weighted_loss,
-        lambda batch, random: _vary(batch, random, settings),
-        settings.training,
-        own_seed,
-        device,
-        f"train_{role}",
-        own,
-    )
-    if swapped is not None:
-        regions = [
-            SwappedRegion(
-                region,
-                _packed_masks(swapped.parts, region, names, pixels.shape[-1]),
-                settings.attributes.index(attribute),
-            )
-            for attribute, region in swapped.regions.items()
-        ]
-        task.collages = RegionCollages(pixels, targets, regions, own, columns, settings.collages)
+def _trained_detector(known: Known, learning: Learning, folder: Path, device: torch.device) -> Detector:
+    settings, role = learning.settings, ROLES[learning.role]
+    labelled = _read_labelled(known.images, known.labels, settings.attributes)
+    own = torch.nonzero(labelled.people % 2 == role.half).flatten()
+    where = f"the {learning.role}'s half of the training images"
+    _refuse_nowhere_known(labelled.truth[own], settings.attributes, known.labels, where)
+    related = [settings.attributes.index(name) for name in learning.related]
+    balance = torch.zeros_like(labelled.truth)
+    balance[own] = independence_weights(labelled.truth[own], related, settings.attributes)
+    seed = role.seed + SEEDS_APART * learning.seed
+    torch.manual_seed(seeding.derive(seed, learning.role, "weights"))
+    detector = new_detector(learning.network, settings, learning.role)
+    targets = torch.stack([labelled.truth, balance], dim=1)
+    name = f"train_{learning.role}"
+    task = DetectorTask(detector, labelled.pixels, targets, settings.training, seed, device, name)
+    task.positions = own
+    if settings.collages:
+        swapped = _swapped_regions(known, learning, labelled)
+        task.collages = RegionCollages(labelled.pixels, labelled.truth, swapped, own, related, settings.collages)
         if not task.collages.have_donors:
             raise DataError(
-                f"{swapped.parts}: no labelled image has the part that is swapped; set `detectors.collages: 0`"
+                f"{known.parts}: no labelled image has the part that is swapped; set `detectors.collages: 0`"
             )
     run(task, folder)
     return detector
 
 
-def _packed_masks(parts: Path, region: PartRegion | BoxRegion, names: list[str], side: int) -> Tensor:
-    """Return the masks of the region's parts, as packed bits, uint8 (n, bytes); empty where an image has none."""
-    masks = PartMasks(parts, parts_of(region), side)
-    return torch.from_numpy(masks.packed[masks.rows(names)])
+def _swapped_regions(known: Known, learning: Learning, labelled: _Labelled) -> list[SwappedRegion]:
+    if not (known.parts and learning.regions):
+        raise ConfigError("train_detector: `detectors.collages` needs the table of parts and regions; give both")
+    found = []
+    for attribute, region in learning.regions.items():
+        masks = PartMasks(known.parts, parts_of(region), labelled.pixels.shape[-1])
+        packed = torch.from_numpy(masks.packed[masks.rows(labelled.names)])  # empty where an image has none
+        found.append(SwappedRegion(region, packed, learning.settings.attributes.index(attribute)))
+    return found
 
 
 def new_detector(network: TrainedHere, settings: Detectors, role: str) -> Detector:
@@ -304,19 +289,6 @@ def new_detector(network: TrainedHere, settings: Detectors, role: str) -> Detect
             detector.load_pretrained(network.weights)
         return detector
     return ROLES[role].kind(settings.attributes, network.width, settings.mirror)
-
-
-def _vary(images: Tensor, random: torch.Generator, settings: Detectors) -> Tensor:
-    if settings.mirror:
-        mirrored = torch.rand(len(images), 1, 1, 1, generator=random).to(images.device) < 0.5
-        images = torch.where(mirrored, images.flip(-1), images)
-    return distort(images, random, blur=BLUR, noise=NOISE, color=COLOR)
-
-
-def _weighted_loss(detector: torch.nn.Module, images: Tensor, truth_and_weights: Tensor) -> Tensor:
-    truth, weights = truth_and_weights.unbind(dim=1)
-    weights = weights.masked_fill(truth.isnan(), 0)
-    return F.binary_cross_entropy_with_logits(detector.view_logits(images), truth.nan_to_num(), weights)
 
 
 def independence_weights(truth: Tensor, related: list[int], attributes: Sequence[str]) -> Tensor:
@@ -360,13 +332,14 @@ def _refuse_nowhere_known(truth: Tensor, attributes: Sequence[str], labels: Path
             )
 
 
-def _images_with_truth(
-    images: list[Path], labels: Path, attributes: list[str]
-) -> tuple[list[str], Tensor, Tensor, Tensor]:
-    """Return names, pixels, ground truth and a number for each person; an image of an unknown person has its own.
+class _Labelled(NamedTuple):
+    names: list[str]
+    pixels: Tensor  # uint8 (n, 3, H, W)
+    truth: Tensor  # 0 or 1, NaN where unknown, (n, attributes)
+    people: Tensor  # a number for each person, int64 (n,); an image of an unknown person has its own
 
-    The truth is 0 or 1, and NaN where it is unknown.
-    """
+
+def _read_labelled(images: list[Path], labels: Path, attributes: list[str]) -> _Labelled:
     names, pixels = read_shards(images)
     table = read_table(labels, "labels").set_index("image_id")
     missing = [attribute for attribute in attributes if attribute not in table.columns]
@@ -376,4 +349,4 @@ def _images_with_truth(
     truth = torch.tensor(table[attributes].to_numpy(np.float32))
     people = table["person"].fillna(table.index.to_series()) if "person" in table else table.index
     numbers = torch.from_numpy(pd.factorize(people)[0])
-    return names, torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers
+    return _Labelled(names, torch.from_numpy(pixels).permute(0, 3, 1, 2), truth, numbers)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.config import Encoder as EncoderSection
-from pipeline_lib.config import EncoderTraining, LocalLoss
+from pipeline_lib.config import LocalLoss
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.imaging.masks import grow, random_masks
@@ -22,18 +20,18 @@ from pipeline_lib.networks.encoder import SMALL_BELOW, ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.inversion import probe_precision
 from pipeline_lib.runtime import ranks, seeding
-from pipeline_lib.runtime.devices import compiled, precision_on
+from pipeline_lib.runtime.devices import compiled
 from pipeline_lib.runtime.errors import ConfigError, WeightsError
 from pipeline_lib.runtime.files import write_json
 from pipeline_lib.runtime.revisions import key_of, stage
-from pipeline_lib.training.loop import run
+from pipeline_lib.training.loop import Task, descend, run
 
 MIXING = 0.9  # share of images with style mixing from a second latent (W+ alone)
 GRID_IMAGES = 12
 PROBED = 64  # images on which both precisions are measured
 
 
-class EncoderTask:
+class EncoderTask(Task):
     """Trains `encoder` to regress the latents of generated images from part of their pixels.
 
     Args:
@@ -41,9 +39,9 @@ class EncoderTask:
         generator: the generator, frozen.
         perceptual: the perceptual distance in the loss.
         settings: the config section.
-        seed: seed of the run; every draw of step i depends only on (seed, name, i).
+        seed: seed of the run.
         device: where to train.
-        name: name of the training, in its log.
+        name: name of the training, for logs and random streams.
 
     Raises:
         ConfigError: collages are wanted, and a process has fewer than two images of a batch.
@@ -64,35 +62,31 @@ class EncoderTask:
                 f"{name}: a batch of {settings.training.batch} over {ranks.count()} processes leaves no two images for "
                 f"a collage; set `batch` to at least {2 * ranks.count()}, or use fewer processes"
             )
-        self.name = name
-        self.settings = settings
-        self.seed = seed
-        self.device = device
-        self.images_per_step = settings.training.batch
-        self.total_steps = round(settings.training.kimg * 1000 / settings.training.batch)
+        super().__init__(settings.training, seed, device, name)
+        self.masks = settings.mask
         self.encoder = encoder.to(device).train()
         if ranks.count() > 1 and device.type == "cuda":  # torch does not support it on the CPU
             self.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)
         self.generator = generator.to(device)
         self.perceptual = perceptual.to(device)
-        self._precision = precision_on(device)
         self._encode, self._synthesize, self._distance = (
             compiled(network, device) for network in (self.encoder, self.generator.synthesize, self.perceptual)
         )
-        self._weights = _weights_of(settings.training)
-        self._optimiser = torch.optim.Adam(self.encoder.parameters(), settings.training.learning_rate, fused=True)
+        weights = self.training.model_dump(include={"mse", "perceptual", "latent"})
+        weights |= {"local": self.training.local.weight if self.training.local else 0.0}
+        self._weights = {name: weight for name, weight in weights.items() if weight}  # of the losses that are used
+        self._optimiser = torch.optim.Adam(self.encoder.parameters(), self.training.learning_rate, fused=True)
+        self.stateful = {"encoder": self.encoder, "optimiser": self._optimiser}
 
     def step(self, index: int) -> dict[str, Tensor]:
-        training = self.settings.training
-        for group in self._optimiser.param_groups:  # cosine decay to zero
-            group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
+        training = self.training
         latents, images, mask = self.draw(training.batch, "step", index, shared=True)
         in_all = round(training.collages * training.batch)
         collages = len(range(ranks.rank(), in_all, ranks.count()))  # in the own rows of the batch
         seam = torch.zeros_like(images[:, :1])
         if collages:
             images, mask, seam = self._make_collages(images, mask, in_all, collages, index)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+        with self.autocast():
             predicted = self._encode(images, mask).float()
             rebuilt = self._synthesize(predicted).float() if self._weights.keys() - {"latent"} else None
         losses = {}
@@ -101,10 +95,7 @@ class EncoderTask:
         if rebuilt is not None:
             losses |= self._image_losses(rebuilt, images, seam, index)
         objective = sum(weight * losses[name].float() for name, weight in self._weights.items())
-        self._optimiser.zero_grad(set_to_none=True)
-        objective.backward()
-        ranks.average(weight.grad for weight in self.encoder.parameters())
-        self._optimiser.step()
+        descend(self._optimiser, objective, self.falling_rate(index))
         return losses
 
     def _share_of_latent_loss(self, predicted: Tensor, latents: Tensor, collages: int) -> Tensor:
@@ -114,7 +105,7 @@ class EncoderTask:
         """
         if not len(latents):
             return 0 * predicted.sum()
-        share = len(latents) * ranks.count() / (self.settings.training.batch - collages)
+        share = len(latents) * ranks.count() / (self.training.batch - collages)
         return share * latent_loss(predicted, latents)
 
     def _image_losses(self, rebuilt: Tensor, images: Tensor, seam: Tensor, index: int) -> dict[str, Tensor]:
@@ -125,8 +116,8 @@ class EncoderTask:
             losses["mse"] = F.mse_loss(rebuilt, images)
         if "perceptual" in self._weights:
             losses["perceptual"] = self._distance(*self._crop(rebuilt, images, index)).mean()
-        if self.settings.training.local is not None:
-            losses["local"] = self._local_loss(rebuilt, images, self.settings.training.local)
+        if self.training.local is not None:
+            losses["local"] = self._local_loss(rebuilt, images, self.training.local)
         return losses
 
     def _make_collages(
@@ -146,7 +137,7 @@ class EncoderTask:
             index: of the step.
         """
         size = images.shape[-1]
-        rows, columns = self.settings.training.local.window(size)
+        rows, columns = self.training.local.window(size)
         most = (rows.stop - rows.start) * 7 // 16  # so that boxes can be as small as a mouth
         random = self._random("collage", index)
         boxes = torch.randint(0, most + 1, (4, in_all, 1), generator=random, device=self.device)
@@ -167,7 +158,7 @@ class EncoderTask:
 
     def _crop(self, rebuilt: Tensor, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Return the same random crop of both, because the perceptual loss dominates the time of a step on a CPU."""
-        side = round(images.shape[-1] * self.settings.training.perceptual_crop)
+        side = round(images.shape[-1] * self.training.perceptual_crop)
         random = seeding.torch_generator(self.seed, self.name, "crop", index)
         top, left = torch.randint(0, images.shape[-1] - side + 1, (2,), generator=random).tolist()
         window = (..., slice(top, top + side), slice(left, left + side))
@@ -190,15 +181,12 @@ class EncoderTask:
             latents = _mix_layers(latents, self.generator.map_latents(z[1]), MIXING, random)
         latents = own_rows(latents)
         images = self.generator.decode(latents)
-        if self.settings.mask.kind == "none":
+        if self.masks.kind == "none":
             return latents, images, None
-        return latents, images, own_rows(random_masks(self.settings.mask, count, images.shape[-1], random))
+        return latents, images, own_rows(random_masks(self.masks, count, images.shape[-1], random))
 
     def _random(self, *stream: str | int) -> torch.Generator:
         return seeding.torch_generator(self.seed, self.name, *stream, device=self.device)
-
-    def diagnose(self, metrics: dict[str, float]) -> str | None:
-        return None
 
     @torch.no_grad()
     def snapshot(self, path: Path) -> None:
@@ -208,20 +196,6 @@ class EncoderTask:
         shown = images if mask is None else images * mask
         save_grid(path, torch.cat([images, shown, rebuilt]), columns=GRID_IMAGES)
         self.encoder.train()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"encoder": self.encoder.state_dict(), "optimiser": self._optimiser.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.encoder.load_state_dict(state["encoder"])
-        self._optimiser.load_state_dict(state["optimiser"])
-
-
-def _weights_of(training: EncoderTraining) -> dict[str, float]:
-    """Return the weight of each loss that is used."""
-    weights = training.model_dump(include={"mse", "perceptual", "latent"})
-    weights |= {"local": training.local.weight if training.local else 0.0}
-    return {name: weight for name, weight in weights.items() if weight}
 
 
 def latent_loss(predicted: Tensor, latents: Tensor) -> Tensor:
@@ -246,7 +220,7 @@ def train_encoder(
     *,
     generator: Path,
     settings: EncoderSection,
-    source: list[Path],
+    source: Path | None,
     seed: int,
     checkpoints: Path,
     encoder: Path,
@@ -258,7 +232,7 @@ def train_encoder(
     Args:
         generator: weight file of the generator.
         settings: the config section.
-        source: initial encoder weights; if empty, training starts from scratch.
+        source: initial encoder weights; if None, training starts from scratch.
         seed: seed of the run.
         checkpoints: folder of resumable checkpoints.
         encoder: weight file to write.
@@ -267,13 +241,14 @@ def train_encoder(
     """
     key = key_of(train_encoder, locals(), without=("checkpoints", "encoder", "report", "device"))
     frozen = load_weights(generator, Generator)
-    if source:
-        network, _ = load_given(source[0], ResNetEncoder, frozen.resolution)
+    if source is not None:
+        network, _ = load_given(source, ResNetEncoder, frozen.resolution)
         network.requires_grad_(True)
-        _check_fit(network, source[0], frozen, settings)
+        _check_fit(network, source, frozen, settings)
     else:
         network = new_encoder(frozen, settings, seed)
-    task = fit_encoder(network, frozen, settings, seed, checkpoints, key, device)
+    task = EncoderTask(network, frozen, open_distance(settings.training.distance), settings, seed, device)
+    fit_encoder(task, settings, checkpoints, key)
     if ranks.rank():
         return
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
@@ -281,25 +256,15 @@ def train_encoder(
     write_json(report, {"inversion": probe_precision(network.eval(), frozen, images, known, device)})
 
 
-def fit_encoder(
-    network: ResNetEncoder,
-    generator: Generator,
-    settings: EncoderSection,
-    seed: int,
-    checkpoints: Path,
-    key: str,
-    device: torch.device,
-) -> EncoderTask:
-    """Train an encoder in place, on latents alone first if the config says so; returns the task of the training."""
-    distance = open_distance(settings.training.distance)
+def fit_encoder(task: EncoderTask, settings: EncoderSection, checkpoints: Path, key: str) -> None:
+    """Train the encoder of a task in place, on latents alone first if the config says so."""
     if first := settings.training.of_latents():
         alone = settings.model_copy(update={"training": first})
-        task = EncoderTask(network, generator, distance, alone, seed, device, name="train_encoder_latents")
+        networks = task.encoder, task.generator, task.perceptual
+        latents = EncoderTask(*networks, alone, task.seed, task.device, name="train_encoder_latents")
+        run(latents, checkpoints / f"{latents.name}-{key}")
+    if settings.training.kimg:
         run(task, checkpoints / f"{task.name}-{key}")
-    task = EncoderTask(network, generator, distance, settings, seed, device)
-    if task.total_steps:
-        run(task, checkpoints / f"{task.name}-{key}")
-    return task
 
 
 def _check_fit(encoder: ResNetEncoder, path: Path, generator: Generator, settings: EncoderSection) -> None:

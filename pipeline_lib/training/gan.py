@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,12 @@ from pipeline_lib.imaging.transfer import batch_for, to_float
 from pipeline_lib.networks.discriminator import DEVIATION_GROUP, Discriminator
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import ranks, seeding
-from pipeline_lib.runtime.devices import compiled, precision_on
+from pipeline_lib.runtime.devices import compiled
 from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.training.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from pipeline_lib.training.attributes import AttributeDiscriminator
 from pipeline_lib.training.batches import batch_positions
+from pipeline_lib.training.loop import Task, descend
 from pipeline_lib.training.schedule import averaging_weight, growth, learning_rate
 from pipeline_lib.training.view import View
 
@@ -28,19 +29,25 @@ COLLAPSED = 0.02  # loss of a discriminator that has won; after ten log rows wit
 GRID_IMAGES = 48  # images in a snapshot, always from the same latents
 
 
-class GanTask:
-    """Trains `generator` against `discriminator` on `images`; the averaged generator is `self.average`.
+class Networks(NamedTuple):
+    """The two networks of a GAN."""
+
+    generator: Generator
+    discriminator: Discriminator
+    fresh: bool = False  # whether their weights are random, and not those of an earlier training
+
+
+class GanTask(Task):
+    """Trains a generator against a discriminator on `images`; the averaged generator is `self.average`.
 
     Args:
-        generator: any `Generator`, trained in place.
-        discriminator: the discriminator, trained in place.
+        networks: the two, trained in place.
         images: uint8 tensor (n, 3, resolution, resolution) on the CPU.
-        settings: the config section.
-        seed: seed of the run; every draw of step i depends only on (seed, name, i).
+        training: the config section.
+        seed: seed of the run.
         device: where to train.
-        name: name of the stage, for logs and random streams.
+        name: name of the training, for logs and random streams.
         attributes: a second discriminator, on a detector's logits; used only at full resolution.
-        fresh: whether the weights are random, and not those of an earlier training.
 
     Raises:
         ConfigError: several processes train, and the batch has no whole groups of images for each of them.
@@ -48,44 +55,38 @@ class GanTask:
 
     def __init__(
         self,
-        generator: Generator,
-        discriminator: Discriminator,
+        networks: Networks,
         images: Tensor,
-        settings: GanTraining,
+        training: GanTraining,
         seed: int,
         device: torch.device,
         name: str,
         attributes: AttributeDiscriminator | None = None,
-        fresh: bool = False,
     ):
-        if ranks.count() > 1 and settings.batch % (DEVIATION_GROUP * ranks.count()):
+        if ranks.count() > 1 and training.batch % (DEVIATION_GROUP * ranks.count()):
             raise ConfigError(
-                f"{name}: a batch of {settings.batch} over {ranks.count()} processes is no multiple of "
+                f"{name}: a batch of {training.batch} over {ranks.count()} processes is no multiple of "
                 f"{DEVIATION_GROUP} images each, in groups of which the discriminator takes their deviation; "
                 f"set `batch` to a multiple of {DEVIATION_GROUP * ranks.count()}, or use fewer processes"
             )
-        self.attributes, self.fresh = attributes, fresh
-        self.name = name
-        self.settings = settings
-        self.seed = seed
-        self.device = device
-        self.images = images
-        self.images_per_step = settings.batch
-        self.total_steps = max(1, round(settings.kimg * 1000 / settings.batch))
+        super().__init__(training, seed, device, name)
+        generator, discriminator, self.fresh = networks
+        self.images, self.attributes = images, attributes
         self.generator = generator.to(device).train()
         self.discriminator = discriminator.to(device).train()
         self.average = copy.deepcopy(generator).requires_grad_(False).eval()
-        rates = dict(lr=settings.learning_rate, betas=(0.0, 0.99), eps=1e-8, fused=True)
+        rates = dict(lr=training.learning_rate, betas=(0.0, 0.99), eps=1e-8, fused=True)
         mapping = list(generator.mapping_parameters())
         others = [weight for weight in generator.parameters() if all(weight is not one for one in mapping)]
-        groups = [{"params": others, "factor": 1.0}, {"params": mapping, "factor": settings.mapping_rate}]
-        self._optimisers = {
-            "generator": torch.optim.Adam(groups, **rates),
-            "discriminator": torch.optim.Adam([{"params": discriminator.parameters(), "factor": 1.0}], **rates),
-        }
+        groups = [{"params": others}, {"params": mapping, "factor": training.mapping_rate}]
+        self._of_generator = torch.optim.Adam(groups, **rates)
+        self._of_discriminator = torch.optim.Adam(discriminator.parameters(), **rates)
+        self.stateful = {name: getattr(self, name) for name in ("generator", "discriminator", "average")}
+        self.stateful |= {"of_generator": self._of_generator, "of_discriminator": self._of_discriminator}
+        if attributes is not None:
+            self.stateful["attributes"] = attributes
         local = discriminator.arguments.get("local")
         self._shares = [1.0] if local is None else [1.0, local["side"] ** 2]
-        self._precision = precision_on(device)
         self._synthesize, self._discriminate = (
             compiled(network, device) for network in (self.generator.synthesize, self.discriminator)
         )
@@ -94,51 +95,51 @@ class GanTask:
 
     def step(self, index: int) -> dict[str, Tensor]:
         self._index = index
-        size, fade = growth(self.settings, self.generator.resolution, index)
-        self._set_learning_rate(index)
+        size, fade = growth(self.training, self.generator.resolution, index)
         random = seeding.torch_generator(self.seed, self.name, index, device=self.device)
-        z = torch.randn(self.settings.batch, self.generator.z_dim, generator=random, device=self.device)
+        z = torch.randn(self.training.batch, self.generator.z_dim, generator=random, device=self.device)
         real = self._batch(index, size, fade)
         of_offsets = seeding.torch_generator(self.seed, self.name, index, "offsets")  # on the CPU, for slicing
-        view = View(self.settings, index / self.total_steps, size, random, of_offsets)
+        view = View(self.training, index / self.total_steps, size, random, of_offsets)
 
         fake = self._generate(ranks.own_rows(z), size, fade)
-        losses = self._train_discriminator(real, fake.detach(), view, index, fade)
+        losses = self._train_discriminator(real, fake.detach(), view, fade)
         losses |= self._train_generator(real, fake, view, fade)
         self._average_weights(index)
         return losses
 
-    def _train_discriminator(
-        self, real: Tensor, fake: Tensor, view: View, index: int, fade: float
-    ) -> dict[str, Tensor]:
-        settings = self.settings
-        losses = discriminator_loss(self._judge(view(real), fade), self._judge(view(fake), fade))
+    def _train_discriminator(self, real: Tensor, fake: Tensor, view: View, fade: float) -> dict[str, Tensor]:
+        training = self.training
+        losses = discriminator_loss(self._score(view(real), fade), self._score(view(fake), fade))
         objective = losses.sum()
-        if index % settings.penalty_every == 0:
+        if self._index % training.penalty_every == 0:
 
             def scores(images: Tensor) -> Tensor:
                 return self.discriminator(view(images), fade)
 
             penalty = gradient_penalty(scores, real, self._shares) + gradient_penalty(scores, fake, self._shares)
-            gamma = settings.gamma * (real.shape[-1] / self.generator.resolution) ** 2
-            objective = objective + settings.penalty_every * gamma / 2 * penalty
-        self._update("discriminator", objective)
+            gamma = training.gamma * (real.shape[-1] / self.generator.resolution) ** 2
+            objective = objective + training.penalty_every * gamma / 2 * penalty
+        descend(self._of_discriminator, objective, self._rate())
         return _named("loss_discriminator", losses)
 
     def _train_generator(self, real: Tensor, fake: Tensor, view: View, fade: float) -> dict[str, Tensor]:
         with torch.no_grad():
-            score_real = self._judge(view(real), fade)
+            score_real = self._score(view(real), fade)
         self.discriminator.requires_grad_(False)
-        losses = generator_loss(score_real, self._judge(view(fake), fade))
+        losses = generator_loss(score_real, self._score(view(fake), fade))
         objective, named = losses.sum(), _named("loss_generator", losses)
         if self.attributes is not None and real.shape[-1] == self.generator.resolution:
-            with self._autocast():
+            with self.autocast():
                 seen_real, seen_fake = self.attributes.look(real), self.attributes.look(fake)
             named["loss_attributes"] = self.attributes.learn(seen_real, seen_fake)
             objective = objective + self.attributes.against(seen_real, seen_fake)
-        self._update("generator", objective)
+        descend(self._of_generator, objective, self._rate())
         self.discriminator.requires_grad_(True)
         return named
+
+    def _rate(self) -> float:
+        return learning_rate(self.training, self._index, self.total_steps, self.fresh)
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         """Report a collapse, when the discriminator loss stays below the threshold for ten checks."""
@@ -149,7 +150,7 @@ class GanTask:
         return f"training collapsed (discriminator loss {metrics['loss_discriminator']:.4f} after ten low checks)"
 
     def snapshot(self, path: Path) -> None:
-        size, fade = growth(self.settings, self.generator.resolution, self._index)
+        size, fade = growth(self.training, self.generator.resolution, self._index)
         with torch.no_grad():
             latents = self.average.sample_latents(range(GRID_IMAGES), self.seed)
             batches = latents.split(batch_for(size, GRID_IMAGES))
@@ -157,27 +158,15 @@ class GanTask:
             save_grid(path, shown.clamp(-1, 1), columns=12)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "average": self.average.state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
-            "easy_checks": self._easy_checks,
-            **({"attributes": self.attributes.state_dict()} if self.attributes else {}),
-        }
+        return super().state_dict() | {"easy_checks": self._easy_checks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("generator", "discriminator", "average"):
-            getattr(self, name).load_state_dict(state[name])
-        for name, optimiser in self._optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        super().load_state_dict(state)
         self._easy_checks = state["easy_checks"]
-        if self.attributes:
-            self.attributes.load_state_dict(state["attributes"])
 
     def _batch(self, index: int, size: int, fade: float) -> Tensor:
         """Return real images in [-1, 1] at the resolution and fade of this step."""
-        chosen = batch_positions(index, self.settings.batch, len(self.images), self.seed, self.name)
+        chosen = batch_positions(index, self.training.batch, len(self.images), self.seed, self.name)
         images = to_float(self.images[ranks.own_rows(chosen)], self.device)
         images = F.interpolate(images, size=(size, size), mode="area") if size < images.shape[-1] else images
         if fade < 1.0:
@@ -188,32 +177,17 @@ class GanTask:
     def _generate(self, z: Tensor, size: int, fade: float) -> Tensor:
         latents = self.generator.map_latents(z)
         synthesize = self._synthesize if fade == 1.0 else self.generator.synthesize  # else compiled at each step
-        with self._autocast():
+        with self.autocast():
             return synthesize(latents, size, fade).float()
 
-    def _judge(self, images: Tensor, fade: float) -> Tensor:
+    def _score(self, images: Tensor, fade: float) -> Tensor:
         discriminate = self._discriminate if fade == 1.0 else self.discriminator
-        with self._autocast():
+        with self.autocast():
             return discriminate(images, fade).float()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        self._optimisers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        ranks.average(weight.grad for group in self._optimisers[name].param_groups for weight in group["params"])
-        self._optimisers[name].step()
-
-    def _set_learning_rate(self, index: int) -> None:
-        rate = learning_rate(self.settings, index, self.total_steps, self.fresh)
-        for optimiser in self._optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group["factor"]
 
     @torch.no_grad()
     def _average_weights(self, index: int) -> None:
-        weight = averaging_weight(self.settings, index, self.fresh)
+        weight = averaging_weight(self.training, index, self.fresh)
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,82 +20,81 @@ from pipeline_lib.runtime import ranks, seeding
 from pipeline_lib.runtime.errors import WeightsError
 from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.training.attributes import AttributeDiscriminator
-from pipeline_lib.training.gan import GanTask
+from pipeline_lib.training.gan import GanTask, Networks
 from pipeline_lib.training.loop import run
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights that a training starts from."""
+
+    init: str  # "source" for those in `source`, "scratch" for random ones
+    source: list[Path]  # generator and discriminator, in this order; may be empty for "scratch"
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the stage writes."""
+
+    checkpoints: Path  # folder of resumable checkpoints
+    generator: Path  # the averaged generator
+    discriminator: Path | None  # None if a given generator has no discriminator
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a generator is trained."""
+
+    settings: GeneratorSection  # config section of the architecture
+    training: GanTraining | None  # config section of the training; None copies the weights of the start
+    attributes: AttributeLoss | None  # config section of the discriminator on the selector's logits, if there is one
+    selector: Path | None  # weight file; None without `attributes`
+    name: str  # for logs and random streams; the retrained and the control GAN share it, and so their random draws
+    seed: int
 
 
 @stage(revision=2)
 def train_generator(
-    *,
-    images: list[Path],
-    settings: GeneratorSection,
-    training: GanTraining | None,
-    attributes: AttributeLoss | None,
-    selector: list[Path],
-    init: str,
-    source: list[Path],
-    name: str,
-    seed: int,
-    checkpoints: Path,
-    generator: Path,
-    discriminator: list[Path],
-    device: torch.device,
+    *, images: list[Path], start: Start, learning: Learning, made: Written, device: torch.device
 ) -> None:
-    """Train a generator and its discriminator, or copy given weights into the run.
-
-    Args:
-        images: shards of the training set.
-        settings: config section of the architecture.
-        training: config section of the training; None copies the `source` weights.
-        attributes: config section of the discriminator on the selector's logits; None disables it.
-        selector: weight file of the selector; empty without `attributes`.
-        init: "source" starts from the weights in `source`, "scratch" from random ones.
-        source: generator and discriminator weights, in this order; may be empty for "scratch".
-        name: name of the training, for logs and random streams. The retrained and the control GAN share it, so that
-            they use the same random draws.
-        seed: seed of the run.
-        checkpoints: folder of resumable checkpoints, with a subfolder named by all that the result depends on.
-        generator: weight file of the averaged generator to write.
-        discriminator: weight file to write; empty if a given generator has no discriminator.
-        device: where to train.
-    """
-    if training is None:
-        _bring_in(images, source, generator, discriminator)
+    """Train a generator and its discriminator on image shards, or copy given weights into the run."""
+    if learning.training is None:
+        _bring_in(images, start.source, made)
         return
-    key = key_of(
-        train_generator,
-        locals() | {"settings": settings.model_dump(exclude={"weights", "discriminator", "training"})},
-        without=("checkpoints", "generator", "discriminator", "device"),
-    )
+    settings, training, seed = learning.settings, learning.training, learning.seed
+    learnt = vars(learning) | {"settings": settings.model_dump(exclude={"weights", "discriminator", "training"})}
+    key = key_of(train_generator, {"images": images, "start": start, "learning": learnt})
     pixels = torch.from_numpy(read_shards(images)[1]).permute(0, 3, 1, 2)
-    if init == "source":
-        network = _load_source(source[0], settings).requires_grad_(True)
-        critic = load_weights(source[1], Discriminator).requires_grad_(True)
+    if start.init == "source":
+        generator = _load_source(start.source[0], settings).requires_grad_(True)
+        networks = Networks(generator, load_weights(start.source[1], Discriminator).requires_grad_(True))
     else:
-        network, critic = new_networks(settings, pixels.shape[-1], seed)
+        networks = new_networks(settings, pixels.shape[-1], seed)
     if training.local is not None:
-        _add_local(critic, training.local, seed, source)
+        _add_local(networks.discriminator, training.local, seed, start.source)
     by_attributes = None
-    if attributes is not None:
-        by_attributes = AttributeDiscriminator(load_weights(selector[0], Detector), attributes.weight, seed, device)
-    task = GanTask(network, critic, pixels, training, seed, device, name, by_attributes, init == "scratch")
-    run(task, checkpoints / f"{name}-{key}")
+    if learning.attributes is not None:
+        selector = load_weights(learning.selector, Detector)
+        by_attributes = AttributeDiscriminator(selector, learning.attributes.weight, seed, device)
+    task = GanTask(networks, pixels, training, seed, device, learning.name, by_attributes)
+    run(task, made.checkpoints / f"{learning.name}-{key}")
     if ranks.rank():
         return
     _remember_mean_latent(task.average, seed)
     provenance = {"kimg": training.kimg, "training": training.model_dump(), "key": key, "images": len(pixels)}
-    save_weights(*discriminator, task.discriminator, provenance)
-    save_weights(generator, task.average, provenance)
+    save_weights(made.discriminator, task.discriminator, provenance)
+    save_weights(made.generator, task.average, provenance)
 
 
-def new_networks(settings: GeneratorSection, resolution: int, seed: int) -> tuple[Generator, Discriminator]:
+def new_networks(settings: GeneratorSection, resolution: int, seed: int) -> Networks:
     """Return an untrained generator and discriminator for images of `resolution` pixels."""
     torch.manual_seed(seeding.derive(seed, "weights"))
     discriminator = Discriminator(resolution, settings.channels)
     if settings.architecture == "progan":
-        return ProGANGenerator(resolution, settings.channels, settings.z_dim), discriminator
+        return Networks(ProGANGenerator(resolution, settings.channels, settings.z_dim), discriminator, fresh=True)
     mapping = settings.mapping_layers
-    return StyleGAN2Generator(resolution, settings.channels, settings.z_dim, mapping, noise=False), discriminator
+    generator = StyleGAN2Generator(resolution, settings.channels, settings.z_dim, mapping, noise=False)
+    return Networks(generator, discriminator, fresh=True)
 
 
 def _add_local(discriminator: Discriminator, local: LocalDiscriminator, seed: int, source: list[Path]) -> None:
@@ -119,9 +119,11 @@ def _load_source(path: Path, settings: GeneratorSection) -> Generator:
     return network
 
 
-def _bring_in(images: list[Path], source: list[Path], generator: Path, discriminator: list[Path]) -> None:
+def _bring_in(images: list[Path], source: list[Path], made: Written) -> None:
     side = resolution_of(images[0])
-    for path, target, kind in zip(source, [generator, *discriminator], (Generator, Discriminator), strict=False):
+    for path, target, kind in zip(
+        source, [made.generator, made.discriminator], (Generator, Discriminator), strict=False
+    ):
         network, provenance = load_given(path, kind)
         if network.resolution != side:
             raise WeightsError(

@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from pipeline_lib.config import EncoderTraining, GanTraining, SupervisedTraining
 from pipeline_lib.runtime import ranks, seeding
+from pipeline_lib.runtime.devices import precision_on
 from pipeline_lib.runtime.errors import DivergenceError, WeightsError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
@@ -25,38 +27,68 @@ from pipeline_lib.runtime.progress import Progress
 logger = logging.getLogger(__name__)
 
 
-class Task(Protocol):
-    """A training task, whose steps depend only on the state and the step's index, so that resuming is exact.
+class Task:
+    """A training, whose steps depend only on the state and the step's index, so that resuming is exact.
 
     The global random generators, from which dropout draws, are seeded before each step.
+
+    Args:
+        training: the config section, with the images of a step in all processes together, and of all steps.
+        seed: seed of the run; every draw of step i depends only on (seed, name, i).
+        device: where to train.
+        name: name of the training, for logs and random streams.
     """
 
-    name: str
-    seed: int
-    total_steps: int
-    images_per_step: int  # in all processes together
+    rounds_on_cpu = True  # whether bfloat16 is used on a CPU too
 
-    def step(self, index: int) -> dict[str, torch.Tensor]:
+    def __init__(
+        self, training: GanTraining | EncoderTraining | SupervisedTraining, seed: int, device: torch.device, name: str
+    ):
+        self.training, self.seed, self.device, self.name = training, seed, device, name
+        self.images_per_step = training.batch
+        self.total_steps = max(1, round(training.kimg * 1000 / training.batch))
+        self.precision = precision_on(device) if self.rounds_on_cpu or device.type == "cuda" else "float32"
+        self.stateful: dict[str, Any] = {}  # networks and optimisers by name, as in a checkpoint
+
+    def step(self, index: int) -> dict[str, Tensor]:
         """Take optimiser step number `index`; return scalar metrics on the device."""
+        raise NotImplementedError
 
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         """Return the problem if the averaged metrics show that training diverged or collapsed, else None."""
+        return None
 
     def snapshot(self, path: Path) -> None:
         """Write a picture of the current state of training; may do nothing."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.stateful.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.stateful.items():
+            part.load_state_dict(state[name])
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def falling_rate(self, index: int) -> float:
+        """Return the learning rate of a step, which falls to zero by half a cosine."""
+        return self.training.learning_rate * 0.5 * (1 + math.cos(math.pi * index / self.total_steps))
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float | None = None) -> None:
+    """Take an optimiser's step along the gradient of a loss, averaged over all processes, at a given learning rate."""
+    for group in optimiser.param_groups:
+        if rate is not None:
+            group["lr"] = rate * group.get("factor", 1.0)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    ranks.average(weight.grad for group in optimiser.param_groups for weight in group["params"])
+    optimiser.step()
 
 
 def run(
-    task: Task,
-    folder: Path,
-    *,
-    log_every: int = 50,
-    snapshots: int = 20,
-    checkpoint_seconds: float = 60.0,
+    task: Task, folder: Path, *, log_every: int = 50, snapshots: int = 20, checkpoint_seconds: float = 60.0
 ) -> None:
     """Train `task` to its last step, from the checkpoint in `folder` if there is one.
 
@@ -77,19 +109,19 @@ def run(
     if start >= task.total_steps:
         return
     snapshot_every = max(1, task.total_steps // max(1, snapshots))
-    totals: dict[str, torch.Tensor] = {}  # since the last log row
+    totals: dict[str, Tensor] = {}  # since the last log row
     summed = 0  # number of steps in `totals`
     saved_at = time.monotonic()
     with ExitStack() as stack:
         record = stack.enter_context(_Record(task, folder, start)) if ranks.rank() == 0 else None
-        stop = stack.enter_context(_StopSignal())
+        stop = stack.enter_context(ranks.stop_signal())
         for index in range(start, task.total_steps):
             torch.manual_seed(seeding.derive(task.seed, task.name, "layers", index, ranks.rank()))
             for name, value in task.step(index).items():
                 totals[name] = totals.get(name, 0) + value.detach()
-            done, summed, stopping = index + 1, summed + 1, ranks.any_of(stop.requested)
+            done, summed, stopping = index + 1, summed + 1, ranks.any_of(stop.is_set())
             if record:
-                record.advance(task.images_per_step)
+                record.progress.advance(task.images_per_step)
             if done % log_every == 0 or done == task.total_steps or stopping:
                 means = _means(totals, summed)
                 totals.clear()
@@ -108,44 +140,33 @@ def run(
         _save(task, checkpoint, task.total_steps)
 
 
-def _means(totals: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
+def _means(totals: dict[str, Tensor], steps: int) -> dict[str, float]:
     """Return the mean of each metric over the steps and all processes."""
     means = torch.tensor([float(total) / steps for total in totals.values()])
     ranks.average([means])
     return dict(zip(totals, means.tolist(), strict=True))
 
 
-class _Record:
+class _Record(ExitStack):
     """Records a training's metrics as progress lines, JSON rows and TensorBoard scalars."""
 
     def __init__(self, task: Task, folder: Path, start: int):
         from torch.utils.tensorboard import SummaryWriter
 
+        super().__init__()
         folder.mkdir(parents=True, exist_ok=True)
         _drop_rows_after(start, folder / "log.jsonl")
         self._name, self._images = task.name, task.images_per_step
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-        self._log = (folder / "log.jsonl").open("a")
-        self._progress = Progress(task.name, task.total_steps * self._images, start * self._images)
-
-    def __enter__(self) -> _Record:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.__exit__()
-        self._log.close()
-        self._board.close()
-
-    def advance(self, images: int) -> None:
-        self._progress.advance(images)
+        self._board = self.enter_context(SummaryWriter(str(folder / "tensorboard"), purge_step=start))
+        self._log = self.enter_context((folder / "log.jsonl").open("a"))
+        self.progress = self.enter_context(Progress(task.name, task.total_steps * self._images, start * self._images))
 
     def write(self, step: int, means: dict[str, float]) -> None:
         self._log.write(json.dumps({"step": step, "images": step * self._images, **means}) + "\n")
         self._log.flush()
         for name, value in means.items():
             self._board.add_scalar(f"{self._name}/{name}", value, step)
-        self._progress.show(means)
+        self.progress.show(means)
 
 
 def _check(task: Task, means: dict[str, float], step: int, checkpoint: Path) -> None:
@@ -182,24 +203,3 @@ def _drop_rows_after(step: int, log: Path) -> None:
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     with atomic_path(log) as beside:
         beside.write_text("".join(kept))
-
-
-class _StopSignal:
-    """Records a SIGTERM or SIGUSR1 (a scheduler's warning) instead of stopping in the middle of a step."""
-
-    def __enter__(self) -> _StopSignal:
-        self.requested = False
-        self._previous = {}
-        for number in ranks.STOPPING:
-            try:
-                self._previous[number] = signal.signal(number, self._request)
-            except ValueError:  # Python allows handlers only in the main thread
-                logger.debug("signal %s is not handled outside the main thread", number)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, *_: object) -> None:
-        self.requested = True

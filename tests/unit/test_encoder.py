@@ -207,7 +207,7 @@ def test_mixed_latents_change_once_between_their_layers(share, monkeypatch):
 def train(networks, folder, settings, **changes):
     given = {
         "generator": networks.generator,
-        "source": [],
+        "source": None,
         "checkpoints": folder / "checkpoints",
         "seed": 0,
     }
@@ -218,7 +218,7 @@ def train(networks, folder, settings, **changes):
 
 def test_without_training_given_weights_are_taken_as_they_are(networks, tmp_path):
     given = section(weights=networks.encoder, training={"kimg": 0, "latents_kimg": 1})
-    taken = load_weights(train(networks, tmp_path, given, source=[networks.encoder]))
+    taken = load_weights(train(networks, tmp_path, given, source=networks.encoder))
     for name, value in load_weights(networks.encoder).state_dict().items():
         assert value.equal(taken.state_dict()[name]), name
     assert not (tmp_path / "checkpoints").exists()
@@ -230,7 +230,7 @@ def test_a_published_encoder_is_trained_further(networks, tmp_path):
     published = tmp_path / "encoder.pth"
     torch.save({"state_dict": ResNetEncoder((8,), width=4).state_dict()}, published)
     settings = section(weights=published, training={"kimg": 0})
-    given = {"generator": tmp_path / "progan.safetensors", "source": [published]}
+    given = {"generator": tmp_path / "progan.safetensors", "source": published}
     taken = load_weights(train(networks, tmp_path, settings, **given))
     assert (taken.small, taken.mask_offset, taken.arguments["width"]) == (True, 0.5, 4)
     longer = load_weights(train(networks, tmp_path, section(weights=published), **given))

@@ -22,10 +22,10 @@ from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime.devices import compiled
 from pipeline_lib.runtime.errors import DivergenceError, WeightsError
-from pipeline_lib.training import gan
+from pipeline_lib.stages import call_stage
+from pipeline_lib.training import gan, schedule
 from pipeline_lib.training.attributes import AttributeDiscriminator
-from pipeline_lib.training.gan import GanTask
-from pipeline_lib.training.generator import train_generator
+from pipeline_lib.training.gan import GanTask, Networks
 from pipeline_lib.training.loop import run
 
 CPU = torch.device("cpu")
@@ -48,7 +48,8 @@ def make_task(settings=GROWING, kind="stylegan2", local=None, attributes=False, 
         generator = StyleGAN2Generator(8, [6, 4], style_dim=6, mapping_layers=1, noise=False)
     discriminator = Discriminator(8, [6, 4], local)
     seen = AttributeDiscriminator(PlainClassifier(["smiling", "long_hair"], 4), 3.0, 0, CPU)
-    return GanTask(generator, discriminator, IMAGES, settings, 0, CPU, "train", seen if attributes else None, fresh)
+    networks = Networks(generator, discriminator, fresh)
+    return GanTask(networks, IMAGES, settings, 0, CPU, "train", seen if attributes else None)
 
 
 def weights_of(task):
@@ -149,11 +150,6 @@ def test_a_real_image_fades_as_the_generated_one_does():
     torch.testing.assert_close(task._batch(0, 8, 0.25), 0.25 * whole + 0.75 * blocky)
 
 
-def test_a_local_score_weighs_in_the_penalty_by_the_pixels_it_sees():
-    assert make_task()._shares == [1.0]
-    assert make_task(local=LOCAL.model_dump())._shares == [1.0, 0.25]
-
-
 def test_both_scores_are_trained_and_logged():
     task = make_task(GROWING.model_copy(update={"growth": []}), local=LOCAL.model_dump())
     before = {name: value.clone() for name, value in task.discriminator.named_parameters() if name.endswith("weight")}
@@ -166,11 +162,8 @@ def test_both_scores_are_trained_and_logged():
 
 
 def test_the_learning_rate_rises_and_then_falls_once(monkeypatch):
-    monkeypatch.setattr("pipeline_lib.training.schedule.WARMUP", 3)
-    task, rates = make_task(), []
-    for index in range(task.total_steps):
-        task._set_learning_rate(index)
-        rates.append(task._optimisers["generator"].param_groups[0]["lr"] / task.settings.learning_rate)
+    monkeypatch.setattr(schedule, "WARMUP", 3)
+    rates = [schedule.learning_rate(GROWING, index, 12, fresh=True) / GROWING.learning_rate for index in range(12)]
     assert rates == pytest.approx([1 / 3, 2 / 3] + [1] * 7 + [0.3] * 3)
 
 
@@ -259,9 +252,8 @@ def train(folder, write_shards, **changes):
         "checkpoints": folder / "checkpoints",
         "generator": folder / "generator.safetensors",
         "discriminator": [folder / "discriminator.safetensors"],
-        "device": CPU,
     }
-    train_generator(**(given | changes))
+    call_stage("train_generator", given | changes)
     return [folder / "generator.safetensors", folder / "discriminator.safetensors"]
 
 

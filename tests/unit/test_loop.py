@@ -96,12 +96,6 @@ def test_a_run_killed_between_checkpoints_repeats_the_steps_since_the_last(tmp_p
     assert [row["step"] for row in rows_of(tmp_path)] == [10, 20, 30, 40]
 
 
-def test_signal_handlers_are_as_they_were_before(tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    run(Descent(3), tmp_path)
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
-
-
 def test_a_finished_training_is_not_trained_again(tmp_path, undisturbed):
     run(Descent(), tmp_path)
     again = Descent()
@@ -181,14 +175,6 @@ def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(count, batch):
     orders = stream[: epochs * count].view(epochs, count)
     assert orders.sort(dim=1).values.equal(torch.arange(count).expand(epochs, count))
     assert len(orders.unique(dim=0)) > 1
-
-
-def test_an_epoch_is_shuffled_once(monkeypatch):
-    shuffled, shuffle = [], torch.randperm
-    monkeypatch.setattr(torch, "randperm", lambda *args, **options: shuffled.append(args) or shuffle(*args, **options))
-    for step in range(10):
-        batch_positions(step, 8, 40, 0, "shuffled once")
-    assert len(shuffled) == 2  # epochs of five batches
 
 
 def test_the_batch_of_a_step_is_a_function_of_seed_name_and_step():

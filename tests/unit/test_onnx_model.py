@@ -20,8 +20,6 @@ from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import load_weights, read_header, save_weights
 from pipeline_lib.networks.onnx_model import OnnxClassifier, OnnxSegmenter
 from pipeline_lib.runtime.errors import DataError, WeightsError
-from pipeline_lib.runtime.files import read_json
-from pipeline_lib.training.detector import train_detector
 
 IMAGES = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -165,34 +163,17 @@ def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def detector(tmp_path, write_shards):
+def detector(tmp_path, write_shards, train_small_detector):
     """Return a function that runs the detector's stage on images with one true attribute and gives its report."""
 
-    def run_stage(pixels, attribute, truth, network, other=(), **options):
+    def run_stage(pixels, attribute, truth, network, other=None, **options):
         names = [f"image-{number:02d}" for number in range(len(pixels))]
         labels = pd.DataFrame({"image_id": names, "split": "train", attribute: truth})
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, names)
         settings = Detectors(attributes=[attribute], selector=network, least_cell_accuracy=0, **options)
-        train_detector(
-            images=images,
-            labels=tmp_path / "labels.parquet",
-            held_out=images,
-            held_out_labels=tmp_path / "labels.parquet",
-            parts=[],
-            other=list(other),
-            network=settings.selector,
-            settings=settings,
-            related=[attribute],
-            regions=None,
-            role="selector",
-            seed=0,
-            checkpoints=tmp_path / "checkpoints",
-            weights=tmp_path / "weights.safetensors",
-            report=tmp_path / "report.json",
-            device=torch.device("cpu"),
-        )
-        return read_json(tmp_path / "report.json")[attribute]
+        given = {"network": settings.selector, "other": other}
+        return train_small_detector(images, tmp_path / "labels.parquet", settings, **given)[attribute]
 
     return run_stage
 
@@ -222,7 +203,7 @@ def test_a_referee_that_is_the_selector_is_refused(tmp_path, detector, column, r
     (tmp_path / "weights.safetensors").rename(tmp_path / "selector.safetensors")
     # the same file with colours in other units, as another format may want them
     network = {"backend": "onnx", "path": model, "columns": {"smiling": column}, "mean": [0.2] * 3, "std": [0.3] * 3}
-    again = partial(detector, pixels, "smiling", smiling, network, other=[tmp_path / "selector.safetensors"])
+    again = partial(detector, pixels, "smiling", smiling, network, other=tmp_path / "selector.safetensors")
     if not refused:
         assert again()["n"] == 20
         return

@@ -23,7 +23,7 @@ from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
 from pipeline_lib.runtime import ranks
 from pipeline_lib.runtime.errors import ConfigError, DivergenceError
 from pipeline_lib.stages import call_stage
-from pipeline_lib.training.gan import GanTask
+from pipeline_lib.training.gan import GanTask, Networks
 
 ROOT = Path(__file__).parents[2]
 TRAINING = {"batch": 16, "penalty_every": 2, "ema_kimg": 0.01}
@@ -140,9 +140,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
 def test_a_share_without_whole_groups_of_the_minibatch_deviation_is_refused(monkeypatch):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    networks = StyleGAN2Generator(16, [8, 8, 8], 8, 1), Discriminator(16, [8, 8, 8])
+    networks = Networks(StyleGAN2Generator(16, [8, 8, 8], 8, 1), Discriminator(16, [8, 8, 8]))
     with pytest.raises(ConfigError, match=r"a batch of 24 over 4 processes .* set `batch` to a multiple of 16"):
-        GanTask(*networks, torch.zeros(8, 3, 16, 16), GanTraining(kimg=1, batch=24), 0, torch.device("cpu"), "train")
+        GanTask(networks, torch.zeros(8, 3, 16, 16), GanTraining(kimg=1, batch=24), 0, torch.device("cpu"), "train")
 
 
 TOGETHER = """

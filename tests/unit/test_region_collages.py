@@ -11,9 +11,7 @@ from pipeline_lib.config import BoxRegion, Detectors, PartRegion, SupervisedTrai
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.runtime.errors import ConfigError, DataError
-from pipeline_lib.runtime.files import read_json
 from pipeline_lib.training import detector
-from pipeline_lib.training.detector import train_detector
 from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 
 SIDE = 16
@@ -86,7 +84,7 @@ def test_of_several_regions_each_collage_has_one_with_what_that_shows():
 
 
 @pytest.fixture
-def accuracy(tmp_path, write_shards, monkeypatch):
+def accuracy(tmp_path, write_shards, train_small_detector, monkeypatch):
     """Return a function that trains a detector where brightness goes with smiles, and tests it where it does not."""
 
     for constant, value in {"BLUR": 0.3, "NOISE": 0.0, "COLOR": 0.0}.items():
@@ -116,25 +114,18 @@ def accuracy(tmp_path, write_shards, monkeypatch):
             mirror=False,
             collages=share,
         )
-        train_detector(
-            images=write_shards(drawn(smiling, smiling), names, "train"),
-            labels=tmp_path / "train.parquet",
+        report = train_small_detector(
+            write_shards(drawn(smiling, smiling), names, "train"),
+            tmp_path / "train.parquet",
+            settings,
             held_out=write_shards(drawn(smiling, ~smiling), names, "held_out"),
             held_out_labels=tmp_path / "held_out.parquet",
-            parts=[tmp_path / "parts.parquet"] if share else [],
-            other=[],
+            parts=tmp_path / "parts.parquet" if share else None,
             network=settings.selector.model_copy(update={"width": 8}),
-            settings=settings,
             related=["bright", "smiling"],
             regions={"smiling": region} if share and region else None,
-            role="selector",
-            seed=0,
-            checkpoints=tmp_path / "checkpoints",
-            weights=tmp_path / "weights.safetensors",
-            report=tmp_path / "report.json",
-            device=torch.device("cpu"),
         )
-        return read_json(tmp_path / "report.json")["smiling"]["accuracy"]
+        return report["smiling"]["accuracy"]
 
     return train
 

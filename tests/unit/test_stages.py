@@ -21,13 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
-def test_every_stage_takes_named_and_typed_values_and_documents_each(name):
-    stage = find_stage(name)
-    documentation = inspect.getdoc(stage)
-    for parameter in inspect.signature(stage).parameters.values():
+def test_every_stage_takes_named_and_typed_values(name):
+    for parameter in inspect.signature(find_stage(name)).parameters.values():
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.annotation is not parameter.empty
-        assert f"{parameter.name}:" in documentation
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 
 from pipeline_lib.config import Detectors, Parts, SupervisedTraining
 from pipeline_lib.data.tables import write_table
@@ -20,7 +19,7 @@ from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json
 from pipeline_lib.training import detector as detector_module
 from pipeline_lib.training.calibration import fit_temperatures
-from pipeline_lib.training.detector import LEAST_IN_CELL, independence_weights, refuse_shortcuts, train_detector
+from pipeline_lib.training.detector import LEAST_IN_CELL, DetectorTask, independence_weights, refuse_shortcuts
 from pipeline_lib.training.loop import run
 from pipeline_lib.training.measures import (
     cell_accuracies,
@@ -28,8 +27,8 @@ from pipeline_lib.training.measures import (
     expected_calibration_error,
     intersection_over_union,
 )
-from pipeline_lib.training.segmenter import part_weights, train_segmenter
-from pipeline_lib.training.supervised import SupervisedTask, distort
+from pipeline_lib.training.segmenter import HeldOut, Masked, part_weights, train_segmenter
+from pipeline_lib.training.supervised import Written, distort
 
 CPU = torch.device("cpu")
 COUNT = 24
@@ -108,12 +107,11 @@ def test_distortion_follows_its_stream_and_can_be_none():
 
 def make_task(stop=None):
     torch.manual_seed(0)
-    task = SupervisedTask(
+    truth = torch.from_numpy(SMILING.astype(np.float32))
+    task = DetectorTask(
         PlainClassifier(["smiling"], 4),
         torch.from_numpy(PIXELS).permute(0, 3, 1, 2),
-        torch.from_numpy(SMILING.astype(np.float32))[:, None],
-        lambda network, images, truth: F.binary_cross_entropy_with_logits(network.raw_logits(images), truth),
-        lambda images, random: distort(images, random, blur=1, noise=0.1, color=0.1),
+        torch.stack([truth, torch.ones(COUNT)], dim=1)[..., None],
         SupervisedTraining(kimg=0.08, batch=8),
         0,
         CPU,
@@ -181,7 +179,7 @@ def test_weights_make_a_column_independent_of_others_but_not_of_its_own_values()
 
 
 @pytest.fixture
-def train(tmp_path, write_shards):
+def train(tmp_path, write_shards, train_small_detector):
     """Return a function that trains one detector on given pixels and returns its weights and report."""
 
     def run_stage(name, pixels, role="selector", settings=SETTINGS, people=None, related=(), order=None):
@@ -190,25 +188,16 @@ def train(tmp_path, write_shards):
         write_table(tmp_path / "labels.parquet", "labels", labels)
         images = write_shards(pixels, NAMES, name, 2)
         order = np.arange(len(NAMES)) if order is None else order
-        train_detector(
-            images=images,
-            labels=tmp_path / "labels.parquet",
+        report = train_small_detector(
+            images,
+            tmp_path / "labels.parquet",
+            settings,
             held_out=write_shards(pixels[order], np.array(NAMES)[order], f"{name}-held-out", 2),
-            held_out_labels=tmp_path / "labels.parquet",
-            parts=[],
-            other=[],
-            network=getattr(settings, role).model_copy(update={"width": 4}),
-            settings=settings,
             related=list(related),
-            regions=None,
             role=role,
-            seed=0,
-            checkpoints=tmp_path / "checkpoints",
             weights=tmp_path / name / "weights.safetensors",
-            report=tmp_path / name / "report.json",
-            device=CPU,
         )
-        return load_weights(tmp_path / name / "weights.safetensors"), read_json(tmp_path / name / "report.json")
+        return load_weights(tmp_path / name / "weights.safetensors"), report
 
     return run_stage
 
@@ -316,16 +305,12 @@ def test_a_segmenter_is_measured_against_the_true_masks(tmp_path, write_shards):
     masks = pd.DataFrame({"image_id": NAMES, "codes": [image.tobytes() for image in codes]})
     write_table(tmp_path / "masks.parquet", "masks", masks)
     train_segmenter(
-        images=images,
-        masks=tmp_path / "masks.parquet",
-        held_out=images,
-        held_out_masks=tmp_path / "masks.parquet",
+        masked=Masked(images, tmp_path / "masks.parquet"),
+        held_out=HeldOut(images, tmp_path / "masks.parquet"),
         part_names=["background", "skin", "hat"],
         settings=Parts(width=4, training=SupervisedTraining(kimg=0.24, batch=8, learning_rate=1e-2)),
         seed=0,
-        checkpoints=tmp_path / "checkpoints",
-        weights=tmp_path / "segmenter.safetensors",
-        report=tmp_path / "segmenter.json",
+        made=Written(*(tmp_path / name for name in ("checkpoints", "segmenter.safetensors", "segmenter.json"))),
         device=CPU,
     )
     report = read_json(tmp_path / "segmenter.json")

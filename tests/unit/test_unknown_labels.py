@@ -28,7 +28,7 @@ from pipeline_lib.rebalance.resample import draw_at_rates
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.training.calibration import fit_temperatures
-from pipeline_lib.training.detector import _weighted_loss, independence_weights, train_detector
+from pipeline_lib.training.detector import DetectorTask, independence_weights
 from pipeline_lib.training.measures import cell_accuracies, detector_report
 from pipeline_lib.training.region_collages import RegionCollages, SwappedRegion
 
@@ -289,8 +289,8 @@ def test_an_unknown_cell_never_influences_the_loss():
     logits = torch.randn(6, 3, requires_grad=True)
     truth = torch.tensor([[1, 0, 1], [0, 1, NAN], [NAN, 1, 0], [1, NAN, NAN], [0, 0, 1], [NAN, NAN, NAN]])
     weights = torch.rand(6, 3)
-    detector = SimpleNamespace(view_logits=lambda images: logits)
-    loss = _weighted_loss(detector, None, torch.stack([truth, weights], dim=1))
+    task = SimpleNamespace(network=SimpleNamespace(view_logits=lambda images: logits))
+    loss = DetectorTask.loss(task, None, torch.stack([truth, weights], dim=1))
     loss.backward()
     assert ((logits.grad == 0) == truth.isnan()).all()
     known = ~truth.isnan()
@@ -331,7 +331,7 @@ def test_no_region_for_a_collage_comes_from_an_image_of_which_its_attribute_is_u
 
 
 @pytest.fixture
-def train(tmp_path, write_shards):
+def train(tmp_path, write_shards, train_small_detector):
     """Return a function that trains a small selector on labels that may be unknown, and returns its report."""
 
     def run(smiling, hat):
@@ -344,25 +344,7 @@ def train(tmp_path, write_shards):
         settings = Detectors(
             attributes=["smiling", "hat"], training=SupervisedTraining(kimg=0.032, batch=8), least_cell_accuracy=0
         )
-        train_detector(
-            images=images,
-            labels=tmp_path / "labels.parquet",
-            held_out=images,
-            held_out_labels=tmp_path / "labels.parquet",
-            parts=[],
-            other=[],
-            network=settings.selector.model_copy(update={"width": 4}),
-            settings=settings,
-            related=["smiling", "hat"],
-            regions=None,
-            role="selector",
-            seed=0,
-            checkpoints=tmp_path / "checkpoints",
-            weights=tmp_path / "weights.safetensors",
-            report=tmp_path / "report.json",
-            device=CPU,
-        )
-        return read_json(tmp_path / "report.json")
+        return train_small_detector(images, tmp_path / "labels.parquet", settings)
 
     return run
 

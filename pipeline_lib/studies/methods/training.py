@@ -14,6 +14,7 @@ from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
+from pipeline_lib.networks.distances import open_distance
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import seeding
@@ -23,7 +24,7 @@ from pipeline_lib.studies.collages import draw_collages, lay, masks_of_parts
 from pipeline_lib.studies.methods.pyramid import PyramidEncoder
 from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.studies.methods.translation_tasks import AdversarialTask, CycleTask, LayoutTask, ReconstructionTask
-from pipeline_lib.training.encoder import fit_encoder, new_encoder
+from pipeline_lib.training.encoder import EncoderTask, fit_encoder, new_encoder
 from pipeline_lib.training.loop import run
 
 BATCH, RATE = 8, 2e-4  # images in a step, and rate of Adam, which falls to zero in the second half
@@ -125,7 +126,8 @@ def train_study_encoder(
         task = ReconstructionTask(network, reconstruct, real, settings.mask, width, **options)
         run(task, checkpoints / f"{task.name}-{key}")
     else:
-        fit_encoder(network, frozen, settings, seed, checkpoints, key, device)
+        distance = open_distance(settings.training.distance)
+        fit_encoder(EncoderTask(network, frozen, distance, settings, seed, device), settings, checkpoints, key)
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
 
 
