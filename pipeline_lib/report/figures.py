@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.rebalance.plan import needed_edits
 from pipeline_lib.report.tables import METHODS, in_table_order
 from pipeline_lib.report.verdicts import denied_edits
-from pipeline_lib.report.words import gap_text, groups_text, share_text
+from pipeline_lib.report.words import gap_text, share_text
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
@@ -38,9 +38,9 @@ SMALL, NORMAL = 6.5, 8.0  # sizes of type in points, for a figure as wide as a p
 # Okabe and Ito's colours, which colour-blind readers tell apart; in grey they differ in lightness.
 GROUP_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442")
 HATCHES = ("", "////", "....", "xxxx")  # of the groups for which there are no other colours
-TARGET_COLOR, STRUCK_COLOR, INK, PALE = "#000000", "#D55E00", "#222222", "#E4E4E4"
+STRUCK_COLOR, INK, PALE = "#D55E00", "#222222", "#E4E4E4"
 PLAIN, EDITED, BOUND = "#0072B2", "#D55E00", "#777777"  # of classifiers without edits, with them, with ideal ones
-KEY = "key"  # the place of the legend
+IN_A_ROW = 4  # panels
 IN_A_COLUMN = 4  # edits
 
 
@@ -49,20 +49,18 @@ class Panel(NamedTuple):
 
     title: str
     name: str
-    source: str
+    source: str = "referee"
 
 
-#: Panels of the upper row, which is the paper's Fig. 12, and of the lower one, the control below the retrained GAN.
-UPPER = (
-    Panel("Original dataset,\nby the referee", "dataset", "referee"),
+#: The paper's Fig. 12, then what it lacks.
+PANELS = (
+    Panel("Original dataset,\nby the referee", "dataset"),
     Panel("Original dataset,\nground truth", "dataset", "truth"),
-    Panel("Samples of the\nsource GAN", "samples", "referee"),
-    Panel("Rebalanced\nsamples", "samples_rebalanced", "referee"),
-    Panel("Retrained GAN", "retrained", "referee"),
-)
-LOWER = (
-    Panel("Rebalanced\ndataset", "dataset_rebalanced", "referee"),
-    Panel("Control: trained on\nthe original dataset", "control", "referee"),
+    Panel("Samples of the\nsource GAN", "samples"),
+    Panel("Rebalanced\nsamples", "samples_rebalanced"),
+    Panel("Retrained GAN", "retrained"),
+    Panel("Rebalanced\ndataset", "dataset_rebalanced"),
+    Panel("Control: trained on\nthe original dataset", "control"),
 )
 
 
@@ -78,48 +76,53 @@ def rates_figure(metrics: Metrics, targets: Rebalance, least_agreement: float) -
         least_agreement: a panel is crossed out if the detectors agree on less, or the referee confirms a lower share of
             the edits of a group.
     """
-    upper, lower = ([panel for panel in row if panel.name in metrics.agreement] for row in (UPPER, LOWER))
-    if "retrained" not in metrics.agreement or "samples" not in metrics.agreement:
-        upper, lower = [*upper, *lower], []
-    width = max(len(upper), 3)
-    places = [[*upper, *[KEY] * (width - len(upper))], [*[KEY] * (width - len(lower)), *lower]]
-    most = max(len(targets.alone(attribute).targets) for attribute in targets.edited)
-    height = (4.1 if lower else 3.1) + 0.07 * most
-    figure = Figure(figsize=(WIDTH, height * len(targets.edited)), layout="constrained")
+    panels = [panel for panel in PANELS if panel.name in metrics.agreement]
+    rows = math.ceil((len(panels) + 1) / IN_A_ROW)
+    figure = Figure(figsize=(WIDTH, 2.1 * rows * len(targets.edited)), layout="constrained")
     blocks = figure.subfigures(len(targets.edited), squeeze=False)[:, 0]
     for block, attribute in zip(blocks, targets.edited, strict=True):
-        ratios = [1, 1] if lower else [2, 1]
-        names = [[place if place == KEY else " ".join(place[1:]) for place in row] for row in places]
-        if len(upper) < width:
-            names[0] = [place if place != KEY else "." for place in names[0]]
-        axes = block.subplot_mosaic(names, height_ratios=ratios)
-        _draw_attribute(axes, [*upper, *lower], metrics, targets.alone(attribute), least_agreement)
+        axes = block.subplots(rows, IN_A_ROW, sharey=True).flat
+        wanted = {group_name(target.where): target.rate for target in targets.alone(attribute).targets}
+        for panel, panel_axes in zip(panels, axes, strict=False):
+            _draw_panel(panel_axes, panel, metrics, attribute, wanted, least_agreement)
+        for row in range(rows):
+            axes[row * IN_A_ROW].set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
+        for free in axes[len(panels) :]:
+            free.set_axis_off()
+        _draw_key(axes[len(panels)], list(wanted))
     return figure
 
 
-def _draw_attribute(
-    axes: Mapping[str, Axes], panels: Sequence[Panel], metrics: Metrics, targets: Rebalance, least_agreement: float
+def _draw_panel(
+    axes: Axes, panel: Panel, metrics: Metrics, attribute: str, wanted: Mapping[str, float], least_agreement: float
 ) -> None:
-    """Draw the panels of a section with one attribute, and their key."""
-    (attribute,) = targets.edited
-    wanted = {group_name(target.where): target.rate for target in targets.targets}
-    for number, panel in enumerate(panels):
-        panel_axes = axes[" ".join(panel[1:])]
-        panel_axes.set_title(panel.title, fontsize=NORMAL, linespacing=1.1, color=INK)
-        _draw_rates(panel_axes, metrics.rate[attribute][panel.name], panel.source, wanted)
-        struck = panel.source != "truth" and _reason_to_strike(metrics, panel.name, attribute, least_agreement)
-        if struck:
-            _strike(panel_axes, struck)
-        if attribute in metrics.gap:
-            gap = gap_text(metrics.gap[attribute][panel.name][panel.source]).replace(" ", "\n", 1)
-            color = "#999999" if struck else INK
-            at_top = {"ha": "center", "va": "top", "transform": panel_axes.transAxes}
-            panel_axes.text(0.5, 0.985, f"gap {gap}", fontsize=SMALL, color=color, **at_top)
-        if number == 0 or (panel is LOWER[0] and len(panels) > len(UPPER)):
-            panel_axes.set_ylabel(f"rate of {readable(attribute)}", fontsize=NORMAL)
+    """Draw the rates of one source of labels; for the referee, also marks for the selector and the corrected rates."""
+    rates = metrics.rate[attribute][panel.name]
+    axes.set_title(panel.title, fontsize=NORMAL, color=INK)
+    for position, (group, rate_wanted) in enumerate(wanted.items()):
+        rate = rates[panel.source][group]
+        if rate.value is None:
+            axes.text(position, 0.02, "no image", ha="center", va="bottom", rotation=90, fontsize=SMALL, color=INK)
         else:
-            panel_axes.set_yticklabels([])
-    _draw_key(axes[KEY], list(wanted), groups_text(targets))
+            axes.bar(position, rate.value, width=0.76, **_style(position))
+            _mark(axes, position, rate, "", INK)
+            if panel.source == "referee":
+                _mark(axes, position - 0.23, rates["selector"][group], "o", "white")
+                _mark(axes, position + 0.23, rates["corrected"][group], "D", INK)
+        axes.hlines(rate_wanted, position - 0.5, position + 0.5, "black", "dashed", linewidth=0.9, zorder=3)
+    axes.set_xlim(-0.55, len(wanted) - 0.45)
+    axes.set_ylim(0, 1.36)  # the gap is written above 1
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    names = [textwrap.fill(readable(group), 9) for group in wanted]
+    if len(names) > 2 or max(name.count("\n") for name in names) > 2:  # they would overlap; the legend has them too
+        names = [""] * len(names)
+    axes.set_xticks(range(len(wanted)), names)
+    _tidy(axes)
+    if attribute in metrics.gap:
+        gap = gap_text(metrics.gap[attribute][panel.name][panel.source]).replace(" ", "\n", 1)
+        axes.text(0.5, 0.985, f"gap {gap}", ha="center", va="top", transform=axes.transAxes, fontsize=SMALL, color=INK)
+    if panel.source != "truth" and (reason := _reason_to_strike(metrics, panel.name, attribute, least_agreement)):
+        _strike(axes, reason)
 
 
 def _reason_to_strike(metrics: Metrics, name: str, attribute: str, least_agreement: float) -> str:
@@ -132,47 +135,24 @@ def _reason_to_strike(metrics: Metrics, name: str, attribute: str, least_agreeme
     return f"{share_text(min(shares))} of\na group's edits" if shares else ""
 
 
-def _draw_rates(
-    axes: Axes, rates: Mapping[str, Mapping[str, Interval]], source: str, wanted: Mapping[str, float]
-) -> None:
-    """Draw the bars of one source of labels; for the referee, also marks for the selector and the corrected rates."""
-    for position, (group, rate_wanted) in enumerate(wanted.items()):
-        rate = rates[source][group]
-        if rate.value is None:
-            axes.text(position, 0.02, "no image", ha="center", va="bottom", rotation=90, fontsize=SMALL, color=INK)
-        else:
-            axes.bar(position, rate.value, width=0.76, **_style(position))
-            _whisker(axes, position, rate)
-            if source == "referee":
-                _mark(axes, position - 0.23, rates["selector"][group], "o", "white")
-                _mark(axes, position + 0.23, rates["corrected"][group], "D", INK)
-        axes.hlines(rate_wanted, position - 0.5, position + 0.5, TARGET_COLOR, "dashed", linewidth=0.9, zorder=3)
-    axes.set_xlim(-0.55, len(wanted) - 0.45)
-    axes.set_ylim(0, 1.36)  # the gap is written above 1
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    names = [textwrap.fill(readable(group), 9) for group in wanted]
-    if len(names) > 2 or max(name.count("\n") for name in names) > 2:  # they would overlap; the legend has them too
-        names = [""] * len(names)
-    axes.set_xticks(range(len(wanted)), names)
-    axes.tick_params(labelsize=SMALL, length=2, pad=2)
-    axes.tick_params(axis="x", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _style(number: int) -> dict[str, Any]:
     """Return colour, hatching and edge of a group's bar, by its number."""
     hatch = HATCHES[number // len(GROUP_COLORS) % len(HATCHES)]
     return {"facecolor": GROUP_COLORS[number % len(GROUP_COLORS)], "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
 
 
+def _tidy(axes: Axes) -> None:
+    """Leave away what every figure of the report does without."""
+    axes.tick_params(labelsize=SMALL, length=2, pad=2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _mark(axes: Axes, position: float, rate: Interval, marker: str, fill: str) -> None:
+    """Draw a rate as a mark with its interval."""
     if rate.value is not None:
-        _whisker(axes, position, rate, width=0.5)
+        width = 0.5 if marker else 1.0
+        axes.plot([position, position], rate.ci, "-_", color=INK, linewidth=width, markersize=3 * width, zorder=4)
         axes.plot(position, rate.value, marker, color=fill, markeredgecolor=INK, markersize=3.2, mew=0.6, zorder=5)
-
-
-def _whisker(axes: Axes, position: float, rate: Interval, width: float = 1.0) -> None:
-    axes.plot([position, position], rate.ci, "-_", color=INK, linewidth=width, markersize=3 * width, zorder=4)
 
 
 def _strike(axes: Axes, share: str) -> None:
@@ -181,57 +161,26 @@ def _strike(axes: Axes, share: str) -> None:
         bar.set_facecolor(PALE)
     for line in ([0, 1], [1, 0]):
         axes.plot([0, 1], line, color=STRUCK_COLOR, linewidth=1.6, transform=axes.transAxes, zorder=6)
-    axes.text(
-        0.5,
-        0.42,
-        f"detectors agree\non {share}:\nno gap counts",
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=SMALL,
-        fontweight="bold",
-        color=STRUCK_COLOR,
-        bbox={"facecolor": "white", "edgecolor": STRUCK_COLOR, "boxstyle": "round,pad=0.3"},
-        zorder=7,
-    )
+    box = {"facecolor": "white", "edgecolor": STRUCK_COLOR, "boxstyle": "round,pad=0.3"}
+    text = f"detectors agree\non {share}:\nno gap counts"
+    centre = {"ha": "center", "va": "center", "transform": axes.transAxes, "zorder": 7}
+    axes.text(0.5, 0.42, text, fontsize=SMALL, fontweight="bold", color=STRUCK_COLOR, bbox=box, **centre)
 
 
-def _draw_key(axes: Axes, groups: Sequence[str], between: str) -> None:
+def _draw_key(axes: Axes, groups: Sequence[str]) -> None:
     """Draw the legend of an attribute."""
     bars = [Patch(**_style(number), label=readable(group)) for number, group in enumerate(groups)]
     point = {"linestyle": "", "markersize": 4}
     marks = [
-        Line2D([], [], color=TARGET_COLOR, linestyle="dashed", linewidth=0.9, label="target rate"),
+        Line2D([], [], color="black", linestyle="dashed", linewidth=0.9, label="target rate"),
         Line2D([], [], color=INK, marker="|", linestyle="", markersize=7, label="confidence interval"),
-        Line2D([], [], marker="o", color="white", markeredgecolor=INK, **point, label="rate by the selector"),
-        Line2D([], [], marker="D", color=INK, **point, label="rate by the referee, corrected"),
+        Line2D([], [], marker="o", color="white", markeredgecolor=INK, **point, label="by the selector"),
+        Line2D([], [], marker="D", color=INK, **point, label="by the referee, corrected"),
     ]
-    axes.set_axis_off()
-    axes.legend(
-        handles=[*bars, *marks],
-        title="Bars: rate by the referee, or by ground truth" + (f"\nGroup gap: {between}" if groups[1:] else ""),
-        alignment="left",
-        loc="center left",
-        ncols=2,
-        fontsize=SMALL,
-        title_fontsize=SMALL,
-        frameon=False,
-        columnspacing=1.2,
-    )
+    axes.legend(handles=[*bars, *marks], loc="center left", fontsize=SMALL, frameon=False)
 
 
-@dataclass(frozen=True)
-class Edit:
-    """A planned edit in uint8 images (H, W, 3); only the context if no candidate succeeded."""
-
-    label: str
-    context: np.ndarray
-    donor: np.ndarray | None = None
-    collage: np.ndarray | None = None
-    composite: np.ndarray | None = None
-
-
-@stage(revision=3)
+@stage(revision=4)
 def plot_before_after(
     *,
     images: list[Path],
@@ -269,15 +218,13 @@ def plot_before_after(
         of_attribute = donor_of[donor_of.index.isin(rows["image_id"])]
         if len(of_attribute):
             collages |= _collages(contexts, of_attribute, parts, settings.edit.region_of(attribute))
-    edits = []
+    rows = []
     for row in shown.itertuples():
-        label = f"target:\n{'' if row.wanted else 'not '}{readable(row.attribute)}"
-        name = row.image_id
+        name, pictures = row.image_id, [contexts[row.image_id]]
         if name in donor_of:
-            edits.append(Edit(label, contexts[name], contexts[donor_of[name]], collages[name], results[name]))
-        else:
-            edits.append(Edit(label, contexts[name]))
-    save_figure(gallery_figure(edits), gallery)
+            pictures += [contexts[donor_of[name]], collages[name], results[name]]
+        rows.append((f"target:\n{'' if row.wanted else 'not '}{readable(row.attribute)}", pictures))
+    save_figure(gallery_figure(rows), gallery)
 
 
 def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -292,40 +239,35 @@ def choose_examples(plan: pd.DataFrame, count: int) -> pd.DataFrame:
     return pd.concat(shown) if shown else plan
 
 
-def gallery_figure(edits: Sequence[Edit]) -> Figure:
-    """Return pictures of each edit in a row, more than `IN_A_COLUMN` in two columns; pixels are enlarged alike."""
+def gallery_figure(edits: Sequence[tuple[str, list[np.ndarray]]]) -> Figure:
+    """Return a row for each edit, more than `IN_A_COLUMN` in two columns.
+
+    Args:
+        edits: what each is to show, with the image before (context), donor, collage and image after (composite), uint8
+            (H, W, 3); only the context if no candidate succeeded.
+    """
     if not edits:
         figure = Figure(figsize=(4, 1))
         figure.text(0.5, 0.5, "No edits are planned. The target rates already hold.", ha="center", fontsize=NORMAL)
         return figure
-    side = edits[0].context.shape[0]
-    cell = side * max(1, round(1.15 * DOTS_PER_INCH / side))  # in dots
-    gutter, head, margin = round(0.05 * DOTS_PER_INCH), round(0.25 * DOTS_PER_INCH), round(0.95 * DOTS_PER_INCH)
     headings = ("before", "donor", "collage", "after")
     rows = len(edits) if len(edits) <= IN_A_COLUMN else (len(edits) + 1) // 2
-    block = margin + len(headings) * (cell + gutter)
-    width, height = (1 + (rows < len(edits))) * block, head + rows * (cell + gutter)
-    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH))
-
-    def write(x: float, y: float, text: str, **style: Any) -> None:
-        figure.text(x / width, 1 - y / height, text, va="center", fontsize=NORMAL, color=INK, **style)
-
-    for number, edit in enumerate(edits):
-        start, row = number // rows * block, number % rows
-        top = head + row * (cell + gutter)
-        write(start + 0.9 * margin, top + cell / 2, edit.label, ha="right")
-        for column, picture in enumerate((edit.context, edit.donor, edit.collage, edit.composite)):
-            left = start + margin + column * (cell + gutter)
-            if row == 0:
-                write(left + cell / 2, head / 2, headings[column], ha="center", fontweight="bold")
-            if picture is not None:
-                place = (left / width, 1 - (top + cell) / height, cell / width, cell / height)
-                axes = figure.add_axes(place)
-                axes.imshow(picture, interpolation="nearest")
-                axes.set_axis_off()
-        if edit.composite is None:
-            beside = start + margin + cell + 2 * gutter
-            write(beside, top + cell / 2, "unchanged: no candidate succeeded", style="italic")
+    columns = math.ceil(len(edits) / rows)
+    figure = Figure(figsize=(5.4 * columns, 1.15 * rows + 0.25), layout="constrained")
+    blocks = figure.subfigures(1, columns, squeeze=False)[0]
+    for number, block in enumerate(blocks):
+        axes = block.subplots(rows, len(headings), squeeze=False)
+        for cell in axes.flat:
+            cell.set(xticks=[], yticks=[], frame_on=False, box_aspect=1)
+        for cell, heading in zip(axes[0], headings, strict=True):
+            cell.set_title(heading, fontsize=NORMAL, fontweight="bold", color=INK)
+        for row, (label, pictures) in zip(axes, edits[number * rows : (number + 1) * rows], strict=False):
+            row[0].set_ylabel(label, fontsize=NORMAL, color=INK, rotation=0, ha="right", va="center")
+            for cell, picture in zip(row, pictures, strict=False):
+                cell.imshow(picture, interpolation="nearest")
+            if len(pictures) == 1:
+                kept = "unchanged: no candidate succeeded"
+                row[1].text(0, 0.5, kept, fontsize=NORMAL, style="italic", color=INK, in_layout=False)
     return figure
 
 
@@ -386,14 +328,12 @@ def utility_figure(utility: Utility) -> Figure:
             axes.plot(worst.ci, [row, row], color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
             axes.plot(worst.value, row, "o", color=color, markersize=5.5, zorder=3)
     lows = (utility.methods[method].worst_group.ci[0] for method in methods)
-    axes.set_yticks(range(len(methods)), [METHODS[method] for method in methods], fontsize=SMALL)
+    axes.set_yticks(range(len(methods)), [METHODS[method] for method in methods])
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.set_xlim(min([0.5, *(low for low in lows if low is not None)]) - 0.02, 1.0)
-    axes.tick_params(axis="x", labelsize=SMALL, length=2)
-    axes.tick_params(axis="y", length=0)
+    _tidy(axes)
     axes.grid(axis="x", color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
     said = f"accuracy for {readable(utility.attribute)}: worst group with interval (dot), every cell (stroke)"
     axes.set_xlabel(said, fontsize=SMALL, color=INK)
     return figure

@@ -71,6 +71,10 @@ def render_page(
     retrain: Retrain | None,
 ) -> str:
     """Return the page as HTML, with pictures given as data URLs."""
+
+    def doubtful(attribute: str) -> list[str]:
+        return [name for name in metrics.image_sets if metrics.agreement[name][attribute] < least_agreement]
+
     samples = metrics.certificate_samples
     return render(
         "report.html.j2",
@@ -81,13 +85,8 @@ def render_page(
         gallery=gallery,
         figures=figures,
         verdicts=conclude(metrics, targets, least_agreement),
-        doubtful=[
-            (attribute, name, metrics.agreement[name][attribute])
-            for attribute in targets.edited
-            for name in metrics.image_sets
-            if metrics.agreement[name][attribute] < least_agreement
-        ],
-        denied=[(*which, share) for which, share in denied_edits(metrics.edits["dataset"], least_agreement).items()],
+        doubtful={attribute: names for attribute in targets.edited if (names := doubtful(attribute))},
+        denied=denied_edits(metrics.edits["dataset"], least_agreement),
         kappas=[
             low
             for low in low_kappas(metrics)

@@ -25,8 +25,8 @@ METHODS = {
     "resampled": "original, balanced sampling",
     "group_dro": "original, group DRO",
     "rebalanced": "rebalanced dataset",
-    "rebalanced_confirmed": "rebalanced, edits that the referee confirms",
-    "rebalanced_reweighted": "rebalanced, weights",
+    "rebalanced_confirmed": "rebalanced dataset, confirmed edits alone",
+    "rebalanced_reweighted": "rebalanced dataset, weights",
     "ideal": "ideal edits",
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import PartRegion, RateRule, Rebalance
@@ -92,10 +93,9 @@ def regions_text(targets: Rebalance) -> str:
     return " or ".join(f"{region} (for “{readable(attribute)}”)" for attribute, region in named.items())
 
 
-def markdown_table(table: pd.DataFrame) -> str:
-    """Return a table as Markdown."""
-    lines = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def code_text(text: str) -> Markup:
+    """Escape plain text for HTML, and set what stands between backticks as code."""
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))
 
 
 _PAGES = Environment(
@@ -106,6 +106,7 @@ _PAGES = Environment(
 )
 _PAGES.filters |= {
     "cell": cell_text,
+    "code": code_text,
     "digits": digits_text,
     "distance": distance_text,
     "gap": gap_text,

