@@ -10,7 +10,7 @@ from pipeline_lib.config.base import Section
 
 StudyName = Literal[
     "ablation", "adaptation", "comparison", "completion", "composition", "direction", "discovery", "illumination",
-    "independence", "interpolation", "multimodal", "regions",
+    "independence", "interpolation", "multimodal",
 ]  # fmt: skip
 Size = Literal["toy", "quick", "paper"]
 OptimizationMethod = Literal[

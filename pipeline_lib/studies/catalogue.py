@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from pipeline_lib.config import Encoder, Size, StudyName
 from pipeline_lib.config.sections import PLAIN
@@ -16,73 +15,58 @@ WEIGHTS = dict.fromkeys(("mse", "perceptual", "latent"), 1.0)
 LEFT_OUT: dict[Variant, dict[str, float]] = {"no_latent": {"latent": 0.0}, "no_perceptual": {"perceptual": 0.0}}
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A study: `measure` in the module of its name takes a `Study` with the inputs that it needs."""
 
     title: str  # with the paper's section
+    images: tuple[int, int, int]  # images, collages or pairs at the sizes toy, quick and paper
     needs: tuple[str, ...]  # fields of `Study`
-    images: dict[Size, int]  # images, collages, samples or pairs
     in_paper: bool = True  # whether the paper makes its comparisons
 
-
-def _images(toy: int, quick: int, paper: int | None = None) -> dict[Size, int]:
-    return {"toy": toy, "quick": quick, "paper": paper or quick}
+    def count(self, size: Size) -> int:
+        """Return the number of images at a size."""
+        return self.images[get_args(Size).index(size)]
 
 
 STUDIES: dict[StudyName, Entry] = {
     "ablation": Entry(
-        "An encoder without one of its losses (A.2.3, Table 2)",
+        "An encoder without one of its losses (A.2.3, Table 2)", (20, 1000, 1000),
         ("held_out", "generator", "all_losses", "no_latent", "no_perceptual"),
-        _images(20, 1000),
     ),
     "adaptation": Entry(
-        "An encoder fine-tuned on the image (A.2.4, Fig. 23)",
+        "An encoder fine-tuned on the image (A.2.4, Fig. 23)", (3, 30, 30),
         ("images", "parts", "encoder", "generator"),
-        _images(3, 30),
     ),
     "comparison": Entry(
-        "One pass against other methods (4.2, Tables 4 and 5)", ("made", "held_out"), _images(10, 16, 200)
+        "One pass against other methods (4.2, Tables 4 and 5)", (10, 16, 200), ("made", "held_out"),
     ),
     "completion": Entry(
-        "Holes in real images (A.2.1, Fig. 9)",
+        "Holes in real images (A.2.1, Fig. 9)", (50, 1000, 1000),
         ("images", "held_out", "generator", "rgb", "all_losses"),
-        _images(50, 1000),
     ),
     "composition": Entry(
-        "Collages and what is made of them (4.1, Table 3)",
+        "Collages and what is made of them (4.1, Table 3)", (50, 1000, 50_000),
         ("samples", "sample_parts", "held_out", *INVERSION, "rgb", "all_losses"),
-        _images(50, 1000, 50_000),
     ),
     "direction": Entry(
-        "An attribute by composition and by a learned direction (A.2.2, Fig. 15)",
-        ("images", "parts", "scores", "referee", *INVERSION),
-        _images(8, 200),
-        in_paper=False,
+        "An attribute by composition and by a learned direction (A.2.2, Fig. 15)", (8, 200, 200),
+        ("images", "parts", "scores", "referee", *INVERSION), in_paper=False,
     ),
     "discovery": Entry(
-        "Parts found by superpixels (4.4, Fig. 8 and 27)",
-        ("images", "parts", "samples", *INVERSION),
-        _images(6, 100),
-        in_paper=False,
+        "Parts found by superpixels (4.4, Fig. 8 and 27)", (6, 100, 100),
+        ("images", "parts", "samples", *INVERSION), in_paper=False,
     ),
-    "illumination": Entry("Less light on one half (A.2.4, Fig. 22)", ("images", *INVERSION), _images(6, 200)),
+    "illumination": Entry("Less light on one half (A.2.4, Fig. 22)", (6, 200, 200), ("images", *INVERSION)),
     "independence": Entry(
-        "Independence of parts (4.4, Table 1)", ("images", "parts", "samples", *INVERSION), _images(4, 100)
+        "Independence of parts (4.4, Table 1)", (4, 100, 100), ("images", "parts", "samples", *INVERSION),
     ),
     "interpolation": Entry(
-        "Composition against blends (4.3, Fig. 7)", ("images", "parts", *INVERSION), _images(6, 500)
+        "Composition against blends (4.3, Fig. 7)", (6, 500, 500), ("images", "parts", *INVERSION),
     ),
     "multimodal": Entry(
-        "Several examples of a part (A.2.1, Fig. 10)", ("images", "parts", *INVERSION), _images(3, 100)
+        "Several examples of a part (A.2.1, Fig. 10)", (3, 100, 100), ("images", "parts", *INVERSION),
     ),
-    "regions": Entry(
-        "Part against box (A.2.1)",
-        ("samples", "sample_parts", "plan", "selector", "referee", *INVERSION),
-        _images(8, 96),
-        in_paper=False,
-    ),
-}
+}  # fmt: skip
 
 
 class Scale(NamedTuple):

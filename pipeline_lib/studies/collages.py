@@ -1,4 +1,4 @@
-"""Collages of one part of each of several images, from back to front (paper 4.1, A.1.2)."""
+"""Images with their parts, and collages of one part of each of several, from back to front (paper 4.1, A.1.2)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.data.part_masks import PartMasks
+from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.membrane import spread_inwards
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.runtime import seeding
 
-LEAST = 0.001  # of an image's pixels; a smaller part is a mistake of the segmenter
+LEAST = 0.001  # of an image's pixels; a smaller part is usually a mistake of the segmenter
 
 
 class Layers(NamedTuple):
@@ -28,60 +29,47 @@ class Layers(NamedTuple):
     names: np.ndarray  # of the images, str (n, c)
 
 
-def masks_of_parts(parts: Path, names: Sequence[str], side: int) -> list[PartMasks]:
-    """Return the masks of each part but the background, the first name."""
-    return [PartMasks(parts, [name], side, math.ceil(LEAST * side**2)) for name in names[1:]]
-
-
-def draw_collages(
-    image_ids: Sequence[str],
-    pixels: np.ndarray,
-    found: Sequence[PartMasks],
-    numbers: Sequence[int],
-    study: str,
-    seed: int,
-    device: torch.device,
-) -> Layers:
-    """Return the layers of collages, each part from an image drawn at random.
+class PartImages:
+    """Images with the masks of their parts.
 
     Args:
-        image_ids: names of the images.
-        pixels: the images, uint8 (m, H, W, 3).
-        found: masks of each part from back to front, but for the background.
-        numbers: of the collages; what is drawn depends on the number, the seed and the study.
-        study: name of the study.
-        seed: seed of the run.
-        device: where the layers are wanted.
+        images: shards.
+        parts: their table of parts; None: nothing but the background is known.
+        names: names of the parts from back to front, the background first.
+        least: share of an image's pixels, below which a part does not count.
     """
-    randoms = [seeding.numpy_generator(seed, study, number) for number in numbers]
-    drawn = np.stack([random.integers(0, len(image_ids), len(found) + 1) for random in randoms])
-    return gather_layers(image_ids, pixels, found, drawn, device)
 
+    def __init__(self, images: list[Path], parts: Path | None, names: Sequence[str], least: float = LEAST):
+        self.image_ids, self.pixels = read_shards(images)
+        self.names, self.side = names, self.pixels.shape[1]
+        pixels = max(1, math.ceil(least * self.side**2))
+        self.found = {name: PartMasks(parts, [name], self.side, pixels) for name in names[1:] if parts}
 
-def gather_layers(
-    image_ids: Sequence[str], pixels: np.ndarray, found: Sequence[PartMasks], drawn: np.ndarray, device: torch.device
-) -> Layers:
-    """Return the layers of collages.
+    def masks(self, place: int) -> dict[str, np.ndarray]:
+        """Return the masks, bool (H, W), of the parts of an image; the background is what they leave."""
+        image_id = self.image_ids[place]
+        masks = {name: masks[image_id] for name, masks in self.found.items() if image_id in masks}
+        background = ~np.logical_or.reduce([np.zeros((self.side, self.side), bool), *masks.values()])
+        return ({self.names[0]: background} if background.any() else {}) | masks
 
-    Args:
-        image_ids: names of the images.
-        pixels: the images, uint8 (m, H, W, 3).
-        found: masks of each part but the background.
-        drawn: which image gives each part, int (n, c), the background first.
-        device: where the layers are wanted.
-    """
-    side = pixels.shape[1]
-    empty = np.zeros((side, side), bool)
+    def images(self, places: np.ndarray | Sequence[int], device: torch.device) -> Tensor:
+        """Return images (n, 3, H, W) in [-1, 1]."""
+        return as_images(self.pixels[places], device)
 
-    def mask_of(place: int, part: int) -> np.ndarray:
-        of_image = [masks.get(image_ids[place], empty) for masks in found]
-        return of_image[part - 1] if part else ~np.logical_or.reduce(of_image)
+    def layers(self, drawn: np.ndarray, device: torch.device) -> Layers:
+        """Return the layers of collages, given which image gives each part, int (n, c), the background first."""
+        empty = np.zeros((self.side, self.side), bool)
+        masks = [
+            [self.masks(place).get(name, empty) for name, place in zip(self.names, row, strict=True)] for row in drawn
+        ]
+        images = self.images(drawn.flatten(), device).unflatten(0, drawn.shape)
+        return Layers(images, torch.from_numpy(np.array(masks)[:, :, None]).to(device), np.array(self.image_ids)[drawn])
 
-    masks = np.stack([[mask_of(int(place), part) for part, place in enumerate(row)] for row in drawn])
-    images = to_float(torch.from_numpy(pixels[drawn.flatten()]).permute(0, 3, 1, 2), device)
-    return Layers(
-        images.unflatten(0, drawn.shape), torch.from_numpy(masks[:, :, None]).to(device), np.array(image_ids)[drawn]
-    )
+    def draw(self, numbers: Sequence[int], study: str, seed: int, device: torch.device) -> Layers:
+        """Return the layers of collages, each part from an image drawn at random by (seed, study, number)."""
+        randoms = [seeding.numpy_generator(seed, study, number) for number in numbers]
+        drawn = [random.integers(0, len(self.image_ids), len(self.names)) for random in randoms]
+        return self.layers(np.stack(drawn), device)
 
 
 def as_rectangles(layers: Layers) -> Layers:
@@ -121,3 +109,8 @@ def blend_layers(layers: Layers) -> Tensor:
         cloned = image + spread_inwards(blended - image, mask.float())
         blended = torch.where(mask, cloned.clamp(-1, 1), blended)
     return blended
+
+
+def as_images(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Return images (n, 3, H, W) in [-1, 1] of pixels, uint8 (n, H, W, 3)."""
+    return to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2), device)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipeline_lib.config import AvatarData, OptimizationMethod, Size, TranslationMethod
 from pipeline_lib.data.avatars import combine_faces, face_of, render_image
-from pipeline_lib.data.shards import read_shards
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise
@@ -22,7 +21,7 @@ from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.catalogue import SCALES, STUDIES
-from pipeline_lib.studies.collages import Layers, blend_layers, draw_collages, lay, masks_of_parts
+from pipeline_lib.studies.collages import Layers, PartImages, blend_layers, lay
 from pipeline_lib.studies.methods.optimization import OptimizingInverter
 from pipeline_lib.studies.methods.pyramid import PyramidEncoder  # noqa: F401 (weights of one can then be opened)
 from pipeline_lib.studies.methods.translation import open_translation
@@ -108,8 +107,8 @@ def reconstruct_collages(
             images that their parts come from.
         device: where to compute.
     """
-    count, steps = STUDIES["comparison"].images[size], SCALES[size].optimization_steps
-    image_ids, pixels = read_shards(images)
+    count, steps = STUDIES["comparison"].count(size), SCALES[size].optimization_steps
+    found = PartImages(images, parts, names)
     is_optimized = method in get_args(OptimizationMethod)
     if method in get_args(TranslationMethod):
         invert = open_translation(method, model, device)
@@ -128,10 +127,9 @@ def reconstruct_collages(
 
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", "collages", "sources", "l1")}
     seconds = []
-    found = masks_of_parts(parts, names, pixels.shape[1])
     with Progress(f"comparison ({method})", count) as progress:
         for number in range(count):
-            layers = draw_collages(image_ids, pixels, found, [number], "comparison", seed, device)
+            layers = found.draw([number], "comparison", seed, device)
             collage, known = lay(layers)
             if not seconds and not is_optimized:
                 reconstruct(layers, collage, known)  # the first call is slower than the others

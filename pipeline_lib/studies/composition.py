@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.transfer import as_pixels, at_once
 from pipeline_lib.networks.inversion import Inverter
-from pipeline_lib.studies.collages import as_rectangles, blend_layers, draw_collages, fill, lay, masks_of_parts
-from pipeline_lib.studies.study import COVERAGE, DENSITY, FRECHET, Findings, Realism, Study, as_images
+from pipeline_lib.studies.collages import PartImages, as_rectangles, blend_layers, fill, lay
+from pipeline_lib.studies.study import COVERAGE, DENSITY, FRECHET, Findings, Realism, Study
 
 SAMPLES, RECONSTRUCTIONS, COLLAGE, FILLED, POISSON, RGB, RGB_FILLED, ALIKE, RGBM, BOXES, OF_BOXES = METHODS = (
     "samples", "reconstructions of samples", "collages", "collages, filled", "Poisson blending",
@@ -28,18 +27,17 @@ def measure(study: Study, device: torch.device) -> None:
     Every figure but the masked L1 is the mean over `GROUPS` disjoint groups, since a distance belongs to a set. It
     depends on the size of the group, which is the same for all rows.
     """
-    image_ids, pixels = read_shards(study.samples)
+    samples = PartImages(study.samples, study.sample_parts, study.names)
     inverter = study.inverter(device)
     rgb, alike = (
         Inverter(path, study.generator, device, inverter.precision, compile=False)
         for path in (study.rgb, study.all_losses)
     )
     found, realism = Findings(study), Realism(study, device)
-    masks = masks_of_parts(study.sample_parts, study.names, pixels.shape[1])
-    for numbers in study.progress(range(study.count(len(pixels))), at_once(pixels.shape[1])):
-        layers = draw_collages(image_ids, pixels, masks, numbers, study.study, study.seed, device)
+    for numbers in study.progress(range(study.count(len(samples.image_ids))), at_once(samples.side)):
+        layers = samples.draw(numbers, study.study, study.seed, device)
         collage, known = lay(layers)
-        whole, everywhere = as_images(pixels[numbers], device), torch.ones_like(known)
+        whole, everywhere = samples.images(numbers, device), torch.ones_like(known)
         filled = fill(collage, known, layers)
         boxes, of_boxes = lay(as_rectangles(layers))
         images = {

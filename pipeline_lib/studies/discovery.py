@@ -9,13 +9,13 @@ import torch
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import distance_transform_edt
 
-from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.evaluation.leakage import area_under_curve
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.studies.independence import deviation, draw_samples, part_masks, replace_parts
+from pipeline_lib.studies.collages import PartImages
+from pipeline_lib.studies.independence import deviation, draw_samples, replace_parts
 from pipeline_lib.studies.pictures import heat_map, outline
-from pipeline_lib.studies.study import Findings, Study, as_images
+from pipeline_lib.studies.study import Findings, Study
 
 METRIC = "area under the curve for the part of the superpixel"
 VARIATION, NEARNESS = "variation with the superpixel", "nearness to the superpixel"
@@ -32,26 +32,24 @@ def measure(study: Study, device: torch.device) -> None:
     to the superpixel for comparison. The area under the curve says how well a score tells the pixels of the same part,
     which the segmenter found and which are only the truth to compare with, from the others.
     """
-    (image_ids, pixels), (_, samples) = read_shards(study.images), read_shards(study.samples)
-    side = pixels.shape[1]
-    parts = {name: PartMasks(study.parts, [name], side) for name in study.names[1:]}
+    images, (_, samples) = PartImages(study.images, study.parts, study.names, least=0), read_shards(study.samples)
+    count = len(images.image_ids)
     inverter = study.inverter(device)
     found = Findings(study)
-    for (place,) in study.progress(study.random().permutation(len(image_ids))[: study.count(len(image_ids))]):
-        random = study.random(image_ids[place])
-        masks = part_masks(image_ids[place], study.names, parts, side)
-        chosen = draw_superpixel(superpixels(pixels[place], SUPERPIXELS), masks, random)
+    for (place,) in study.progress(study.random().permutation(count)[: study.count(count)]):
+        random, pixels = study.random(images.image_ids[place]), images.pixels[place]
+        chosen = draw_superpixel(superpixels(pixels, SUPERPIXELS), images.masks(place), random)
         if chosen is None:
             continue
         superpixel, part = chosen
-        image, donors = as_images(pixels[[place]], device), draw_samples(study, samples, random, device)
+        image, donors = images.images([place], device), draw_samples(study, samples, random, device)
         replaced = replace_parts(inverter, image, donors, torch.from_numpy(superpixel)[None].to(device))
         variation = deviation(replaced)[0].cpu().numpy()
         for name, score in ((VARIATION, variation), (NEARNESS, -distance_transform_edt(~superpixel))):
             found.values[name, METRIC].append(np.array([area_outside(score, superpixel, part)]))
         heat = heat_map(variation / max(np.quantile(variation, 0.98), 1e-12), superpixel)  # few edges vary much more
         shown = np.repeat(255 * part[..., None].astype(np.uint8), 3, axis=2)
-        found.show_pixels([outline(pixels[place], superpixel), heat, shown])
+        found.show_pixels([outline(pixels, superpixel), heat, shown])
     if not found.values:
         raise DataError(f"{study.parts}: no image has a superpixel in a part that is larger than that")
     columns = ["image and superpixel", "variation", "its part"]

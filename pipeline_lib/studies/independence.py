@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.networks.inversion import Inverter
-from pipeline_lib.studies.collages import masks_of_parts
+from pipeline_lib.studies.collages import PartImages, as_images
 from pipeline_lib.studies.pictures import heat_map
-from pipeline_lib.studies.study import Findings, Study, as_images
+from pipeline_lib.studies.study import Findings, Study
 
 METRIC, AVERAGE = "variation outside the part", "average"
 SHOWN = 4  # images in the figure
@@ -33,24 +30,23 @@ PAPER = {
 
 def measure(study: Study, device: torch.device) -> None:
     """Replace each part of some images by that of several samples, and measure the variation outside the part."""
-    (image_ids, pixels), (_, samples) = read_shards(study.images), read_shards(study.samples)
-    side = pixels.shape[1]
-    parts = dict(zip(study.names[1:], masks_of_parts(study.parts, study.names, side), strict=True))
-    order = study.random().permutation(len(image_ids))
-    having = [int(place) for place in order if any(image_ids[place] in masks for masks in parts.values())]
+    images, (_, samples) = PartImages(study.images, study.parts, study.names), read_shards(study.samples)
+    having_some = {name for masks in images.found.values() for name in masks}
+    order = study.random().permutation(len(images.image_ids))
+    having = [int(place) for place in order if images.image_ids[place] in having_some]
     inverter = study.inverter(device)
     found = Findings(study, SHOWN)
     for (place,) in study.progress(having[: study.count(len(having))]):
-        masks = part_masks(image_ids[place], study.names, parts, side)
-        image = as_images(pixels[[place]], device)
-        donors = draw_samples(study, samples, study.random(image_ids[place]), device)
+        masks, image = images.masks(place), images.images([place], device)
+        donors = draw_samples(study, samples, study.random(images.image_ids[place]), device)
         stack = torch.from_numpy(np.stack(list(masks.values()))).to(device)
         variation = variation_maps(replace_parts(inverter, image, donors, stack))
         outside = variation_outside(variation, stack)
         for name, value in zip((*masks, AVERAGE), (*outside.tolist(), float(outside.mean())), strict=True):
             found.values[name, METRIC].append(np.array([value]))
         maps = {name: heat_map(each, masks[name]) for name, each in zip(masks, variation.cpu().numpy(), strict=True)}
-        found.show_pixels([pixels[place], *(maps.get(name, np.full_like(pixels[0], 255)) for name in study.names)])
+        blank = np.full_like(images.pixels[place], 255)
+        found.show_pixels([images.pixels[place], *(maps.get(name, blank) for name in study.names)])
     found.write(
         ["image", *study.names],
         paper={(name, METRIC): value for name, value in PAPER.get(study.published or "", {}).items()},
@@ -61,15 +57,6 @@ def draw_samples(study: Study, samples: np.ndarray, random: np.random.Generator,
     """Draw the samples that replace a part of one image, (n, 3, H, W), in the order of `samples`, uint8."""
     drawn = random.choice(len(samples), min(study.scale.replacements, len(samples)), replace=False)
     return as_images(samples[np.sort(drawn)], device)
-
-
-def part_masks(
-    image_id: str, names: Sequence[str], found: Mapping[str, PartMasks], resolution: int
-) -> dict[str, np.ndarray]:
-    """Return the masks, bool (H, W), of an image's parts; the background, the first name, is what they leave."""
-    masks = {name: found[name][image_id] for name in names[1:] if image_id in found[name]}
-    background = ~np.logical_or.reduce([np.zeros((resolution, resolution), bool), *masks.values()])
-    return ({names[0]: background} if background.any() else {}) | masks
 
 
 def replace_parts(inverter: Inverter, image: Tensor, donors: Tensor, masks: Tensor) -> Tensor:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.data.part_masks import PartMasks
-from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.collages import make_collage
 from pipeline_lib.imaging.distances import masked_l1
 from pipeline_lib.imaging.transfer import at_once
 from pipeline_lib.networks.inversion import Inverter
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.studies.study import Findings, Study, as_images
+from pipeline_lib.studies.collages import PartImages
+from pipeline_lib.studies.study import Findings, Study
 
 COMPOSITION, LATENT, PIXEL = METHODS = ("composition", "latent blend", "pixel blend")
 METRICS = ("distance to the context", "distance to the target", "distance to the collage")
-LEAST = 0.005  # of an image's pixels, which a part must have
+LEAST = 20 / 64**2  # of an image's pixels, which a part must have
 
 
 class Pair(NamedTuple):
@@ -36,20 +34,16 @@ def measure(study: Study, device: torch.device) -> None:
 
     The figure shows the first pair of each part, of those with the largest parts.
     """
-    image_ids, pixels = read_shards(study.images)
-    side = pixels.shape[1]
-    parts = {name: PartMasks(study.parts, [name], side, round(LEAST * side**2)) for name in study.names[1:]}
-    pairs = draw_pairs(image_ids, parts, study.count(len(image_ids)), study.random())
+    images = PartImages(study.images, study.parts, study.names, LEAST)
+    pairs = draw_pairs(images, study.count(len(images.image_ids)), study.random())
     if not pairs:
         raise DataError(f"{study.parts}: no image has a part that could be given to another one")
     inverter = study.inverter(device)
     found = Findings(study)
     made: dict[str, Tensor] = {}  # the row of the figure for each part
-    for batch in study.progress(pairs, at_once(side)):
-        context, target = (
-            as_images(pixels[[getattr(pair, role) for pair in batch]], device) for role in ("context", "target")
-        )
-        masks = np.stack([parts[pair.part][image_ids[pair.target]] for pair in batch])
+    for batch in study.progress(pairs, at_once(images.side)):
+        context, target = (images.images([pair[role] for pair in batch], device) for role in (0, 1))
+        masks = np.stack([images.masks(pair.target)[pair.part] for pair in batch])
         taken = torch.from_numpy(masks[:, None]).to(device)
         blends = blend(inverter, context, target, taken)
         for method, outputs in blends.items():
@@ -59,7 +53,7 @@ def measure(study: Study, device: torch.device) -> None:
         for pair, row in zip(batch, rows, strict=True):
             made.setdefault(pair.part, row)
     first = {pair.part: pair for pair in reversed(pairs)}
-    for part in sorted(first, key=lambda part: -parts[part][image_ids[first[part].target]].sum()):
+    for part in sorted(first, key=lambda part: -images.masks(first[part].target)[part].sum()):
         found.show([image[None] for image in made[part]], part)
     found.write(
         ["context", "target", "collage", *METHODS],
@@ -100,16 +94,14 @@ def distances_of(outputs: Tensor, context: Tensor, target: Tensor, taken: Tensor
     return [masked_l1(images, outputs, mask) for images, mask in wanted]
 
 
-def draw_pairs(
-    image_ids: Sequence[str], found: Mapping[str, PartMasks], count: int, random: np.random.Generator
-) -> list[Pair]:
+def draw_pairs(images: PartImages, count: int, random: np.random.Generator) -> list[Pair]:
     """Draw pairs of different images and a part of the second.
 
     Every part that an image has is as likely as the others. Fewer pairs are drawn if too few images have a part.
     """
-    pairs = []
+    pairs, image_ids = [], images.image_ids
     for target in random.permutation(len(image_ids)).tolist():
-        having = [name for name, masks in found.items() if image_ids[target] in masks]
+        having = [name for name, masks in images.found.items() if image_ids[target] in masks]
         if len(pairs) == count or len(image_ids) < 2:
             break
         if having:

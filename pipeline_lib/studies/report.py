@@ -44,7 +44,7 @@ def studies_page(rows: pd.DataFrame) -> str:
     for study, found in rows.groupby("study", sort=True):
         entry, differences = STUDIES[str(study)], found["row"].str.contains(OVER)
         blocks.append(f"## {entry.title}")
-        if found["n"].max() < (most := entry.images["paper"]):
+        if found["n"].max() < (most := entry.count("paper")):
             blocks.append(f"With at most {found['n'].max():,}; at `size: paper` up to {most:,}.")
         blocks.append(_markdown(found[~differences]))
         said = [say_ordering(row) for row in found[differences].itertuples()]

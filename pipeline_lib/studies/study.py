@@ -25,7 +25,7 @@ from pipeline_lib.evaluation.features import extract_features, features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
 from pipeline_lib.evaluation.prdc import density_and_coverage
 from pipeline_lib.imaging.masks import random_masks
-from pipeline_lib.imaging.transfer import as_pixels, at_once, to_float
+from pipeline_lib.imaging.transfer import as_pixels, at_once
 from pipeline_lib.networks.inversion import Inverter, open_inverter
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.report.figures import save_figure
@@ -35,6 +35,7 @@ from pipeline_lib.runtime.files import digest_of_files
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
 from pipeline_lib.studies.catalogue import SCALES, STUDIES, Scale
+from pipeline_lib.studies.collages import as_images
 from pipeline_lib.studies.pictures import picture_grid
 
 logger = logging.getLogger(__name__)
@@ -68,13 +69,11 @@ class Study:
     samples: list[Path] = field(default_factory=list)
     parts: Path | None = None
     sample_parts: Path | None = None
-    plan: Path | None = None  # of the samples
     scores: Path | None = None  # of the images, by the selector
     made: list[Path] = field(default_factory=list)  # what the methods of the comparison made
     generator: Path | None = None
     encoder: Path | None = None
     precision: Path | None = None
-    selector: Path | None = None
     referee: Path | None = None
     rgb: Path | None = None
     all_losses: Path | None = None
@@ -92,7 +91,7 @@ class Study:
         Raises:
             DataError: there are fewer than `LEAST`.
         """
-        wanted = STUDIES[self.study].images[self.size]
+        wanted = STUDIES[self.study].count(self.size)
         if available < LEAST:
             raise DataError(f"study {self.study}: {available} of the images serve, and it needs {LEAST} at least")
         if available < wanted:
@@ -245,8 +244,3 @@ def mean_row(
 def groups_of(features: np.ndarray) -> list[np.ndarray]:
     """Return `GROUPS` equal groups of features (n, d); the last n % GROUPS are in none."""
     return np.split(features[: len(features) // GROUPS * GROUPS], GROUPS)
-
-
-def as_images(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """Return images (n, 3, H, W) in [-1, 1] of pixels, uint8 (n, H, W, 3)."""
-    return to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2), device)

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
-from pipeline_lib.studies.collages import Layers, as_rectangles, blend_layers, fill, gather_layers, lay
+from pipeline_lib.studies.collages import Layers, PartImages, as_rectangles, blend_layers, fill, lay
 
 SIDE = 32
 NAMES = ["background", "skin", "mouth"]
@@ -73,13 +72,12 @@ def samples(tmp_path, write_shards):
     codes = [np.minimum(CODES, 1)] + [CODES] * 59
     rows = [row for name, code in zip(names, codes, strict=True) for row in part_rows(name, code, NAMES)]
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
-    return names, pixels, write_shards(pixels, names), tmp_path / "parts.parquet"
+    return pixels, write_shards(pixels, names), tmp_path / "parts.parquet"
 
 
 def test_each_layer_is_the_part_of_the_image_that_was_drawn_for_it(samples):
-    names, pixels, _, parts = samples
-    found = [PartMasks(parts, [name], SIDE) for name in NAMES[1:]]
-    layers = gather_layers(names, pixels, found, np.array([[3, 5, 7], [1, 2, 0]]), torch.device("cpu"))
+    pixels, shards, parts = samples
+    layers = PartImages(shards, parts, NAMES).layers(np.array([[3, 5, 7], [1, 2, 0]]), torch.device("cpu"))
     assert layers.images.shape == (2, 3, 3, SIDE, SIDE)
     for part, place in enumerate([3, 5, 7]):
         restored = ((layers.images[0, part] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()

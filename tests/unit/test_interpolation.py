@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.parts import part_rows
+from pipeline_lib.studies.collages import PartImages
 from pipeline_lib.studies.interpolation import METHODS, blend, distances_of, draw_pairs
 from pipeline_lib.studies.report import studies_page
 
@@ -64,25 +64,24 @@ def test_distances_are_taken_where_each_image_is_wanted():
 
 
 @pytest.fixture
-def parts(tmp_path):
+def images(tmp_path, write_shards):
     names = [f"image-{number}" for number in range(8)]
     codes = [CODES] * 4 + [np.minimum(CODES, 1)] * 3 + [np.zeros_like(CODES)]
     rows = [row for name, code in zip(names, codes, strict=True) for row in part_rows(name, code, NAMES)]
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
-    return names, tmp_path / "parts.parquet"
+    shards = write_shards(np.zeros((8, SIDE, SIDE, 3), np.uint8), names)
+    return PartImages(shards, tmp_path / "parts.parquet", NAMES)
 
 
-def test_a_pair_is_two_images_and_a_part_that_the_second_has(parts):
-    names, table = parts
-    found = {name: PartMasks(table, [name], SIDE) for name in NAMES[1:]}
-    pairs = draw_pairs(names, found, 20, np.random.default_rng(0))
+def test_a_pair_is_two_images_and_a_part_that_the_second_has(images):
+    pairs = draw_pairs(images, 20, np.random.default_rng(0))
     assert len(pairs) == 7  # the last image has no part
     assert len({pair.target for pair in pairs}) == 7
     for pair in pairs:
         assert pair.context != pair.target
-        assert names[pair.target] in found[pair.part]
-    assert draw_pairs(names, found, 3, np.random.default_rng(0)) == pairs[:3]
-    assert draw_pairs(names, found, 20, np.random.default_rng(1)) != pairs
+        assert pair.part in images.masks(pair.target)
+    assert draw_pairs(images, 3, np.random.default_rng(0)) == pairs[:3]
+    assert draw_pairs(images, 20, np.random.default_rng(1)) != pairs
 
 
 @pytest.mark.parametrize(

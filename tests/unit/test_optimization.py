@@ -15,7 +15,6 @@ from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.networks.stylegan2 import StyleGAN2Generator
-from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.studies.methods.optimization import OptimizingInverter, ramp
 
 SIDE = 32
@@ -92,17 +91,6 @@ def test_lbfgs_starts_from_the_sample_that_fits_best(models, task):
 @pytest.mark.parametrize("method", ["lbfgs", "encode-lbfgs", "in-domain", "deep-image-prior"])
 def test_a_generator_without_w_has_the_other_methods(method, models, task):
     assert inverter(models, method, 2, "progan")(*task).shape == task[0].shape
-
-
-@pytest.mark.parametrize("method", ["im2stylegan", "stylegan-projection"])
-def test_methods_for_w_are_refused_for_a_generator_without(method, models):
-    with pytest.raises(ConfigError, match=f"{method}: it optimises w, which a progan has not; use lbfgs"):
-        inverter(models, method, 2, "progan")
-
-
-def test_composed_features_are_for_a_progan_alone(models):
-    with pytest.raises(ConfigError, match="multi-code: it composes features of several z, as only a progan has"):
-        inverter(models, "multi-code", 2, "stylegan2")
 
 
 @pytest.mark.parametrize("size", [4, 16, 32])

@@ -182,7 +182,7 @@ def test_each_is_trained_on_shards_and_parts(method, faces, tmp_path, write_shar
     write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
     train_translator(
         images=write_shards(images.permute(0, 2, 3, 1).numpy(), ids),
-        parts=[tmp_path / "parts.parquet"] * (method != "inpainting-network"),
+        parts=tmp_path / "parts.parquet" if method != "inpainting-network" else None,
         names=NAMES,
         method=method,
         kimg=0.01,

@@ -38,12 +38,11 @@ FILES_OF_STUDIES = {
     "samples": images("samples"),
     "parts": f"{ROOT}/parts/dataset.parquet",
     "sample_parts": f"{ROOT}/parts/samples.parquet",
-    "plan": f"{ROOT}/plan/samples.parquet",
     "scores": f"{ROOT}/scores/selector/dataset.parquet",
     "made": expand(f"{PICTURES}/comparison/{{method}}.npz", method=COMPARED),
     "generator": f"{ROOT}/models/source/generator.safetensors",
     "precision": f"{ROOT}/models/encoder.json",
-    **{model: f"{ROOT}/models/{model}.safetensors" for model in ("encoder", "selector", "referee")},
+    **{model: f"{ROOT}/models/{model}.safetensors" for model in ("encoder", "referee")},
     **{variant: study_encoder(variant) for variant in VARIANTS},
 }
 

@@ -19,9 +19,7 @@ from pipeline_lib.networks.checkpoints import load_weights
 from pipeline_lib.networks.encoder import ResNetEncoder
 from pipeline_lib.networks.generator import Generator
 from pipeline_lib.networks.perceptual import load_perceptual
-from pipeline_lib.networks.progan import ProGANGenerator
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.errors import ConfigError
 from pipeline_lib.studies.methods.deep_image_prior import NOISE_CHANNELS, DeepImagePrior
 
 SEED = 0  # of all random numbers, which are the same for every image
@@ -64,34 +62,20 @@ class OptimizingInverter:
         method: one of the above.
         steps: steps for each image, or evaluations of the loss in L-BFGS.
         device: where to compute.
-
-    Raises:
-        ConfigError: the method optimises w or z, and the generator has none.
     """
-
-    precision = "float32"
 
     def __init__(self, encoder: Path, generator: Path, method: OptimizationMethod, steps: int, device: torch.device):
         self.method, self.steps, self.device = method, steps, device
         self.encoder = load_weights(encoder, ResNetEncoder, device)
         self.generator = load_weights(generator, Generator, device)
         self.perceptual = load_perceptual("alex").to(device)
-        if method in ("im2stylegan", "stylegan-projection") and len(self.generator.latent_shape) == 1:
-            raise ConfigError(
-                f"{method}: it optimises w, which a {self.generator.architecture} has not; use lbfgs or encode-lbfgs"
-            )
-        if method == "multi-code" and not isinstance(self.generator, ProGANGenerator):
-            raise ConfigError(
-                f"{method}: it composes features of several z, as only a progan has; use another method with a "
-                f"{self.generator.architecture}"
-            )
         self._samples: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, images: Tensor, known: Tensor) -> Tensor:
         """Reconstruct images (n, 3, H, W) in [-1, 1] from the pixels whose `known` (n, 1, H, W) is 1."""
         invert = {
             "lbfgs": self._from_best_sample,
-            "encode-lbfgs": self._from_encoder,
+            "encode-lbfgs": lambda image, known: self._by_lbfgs(self._encoded(image, known), image, known),
             "in-domain": self._in_domain,
             "im2stylegan": self._in_w_plus,
             "stylegan-projection": self._in_w,
@@ -106,9 +90,6 @@ class OptimizingInverter:
         latents, decoded = self._sampled()
         errors = ((decoded - _reduced(image)).square() * _reduced(known)).mean(dim=(1, 2, 3))
         return self._by_lbfgs(latents[errors.argmin()][None], image, known)
-
-    def _from_encoder(self, image: Tensor, known: Tensor) -> Tensor:
-        return self._by_lbfgs(self._encoded(image, known), image, known)
 
     @torch.no_grad()
     def _encoded(self, image: Tensor, known: Tensor) -> Tensor:
@@ -144,17 +125,22 @@ class OptimizingInverter:
         return self.generator.synthesize(latent)
 
     def _in_w(self, image: Tensor, known: Tensor) -> Tensor:
+        with torch.no_grad():
+            sampled = self.generator.sample_latents(range(FOR_MEAN), SEED)[:, 0]
+            deviation = (sampled - sampled.mean(dim=0)).square().sum(dim=1).mean().sqrt()
         w = self.generator.latent_avg[None].clone().requires_grad_()
-        deviation = self._deviation_of_w()
+
+        def in_all_layers(w: Tensor) -> Tensor:
+            return self.generator.synthesize(w[:, None].expand(-1, *self.generator.latent_shape))
 
         def objective(step: int) -> Tensor:
             fade = max(0.0, 1 - step / (NOISE_UNTIL * self.steps)) ** 2
             noise = torch.randn(w.shape, generator=seeding.torch_generator(SEED, "projection", step)).to(self.device)
-            made = self.generator.synthesize(self._for_all_layers(w + NOISE * deviation * fade * noise))
+            made = in_all_layers(w + NOISE * deviation * fade * noise)
             return self.perceptual(made * known, image * known).sum()
 
         self._by_adam([w], objective)
-        return self.generator.synthesize(self._for_all_layers(w))
+        return in_all_layers(w)
 
     def _of_several_codes(self, image: Tensor, known: Tensor) -> Tensor:
         size = min(COMPOSED_AT, self.generator.resolution // 2)
@@ -206,15 +192,6 @@ class OptimizingInverter:
             batches = latents.split(at_once(self.generator.resolution))
             self._samples = latents, torch.cat([_reduced(self.generator.decode(batch)) for batch in batches])
         return self._samples
-
-    @torch.no_grad()
-    def _deviation_of_w(self) -> Tensor:
-        """Return the root mean square distance of w from its mean, a scalar."""
-        w = self.generator.sample_latents(range(FOR_MEAN), SEED)[:, 0]
-        return (w - w.mean(dim=0)).square().sum(dim=1).mean().sqrt()
-
-    def _for_all_layers(self, w: Tensor) -> Tensor:
-        return w[:, None].expand(-1, *self.generator.latent_shape)
 
 
 def _reduced(images: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pipeline_lib.config import Encoder as EncoderSection
 from pipeline_lib.config import MaskSampling, TranslationMethod
-from pipeline_lib.data.part_masks import PartMasks
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
@@ -20,7 +19,7 @@ from pipeline_lib.networks.generator import Generator
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.revisions import key_of, stage
 from pipeline_lib.studies.catalogue import Variant
-from pipeline_lib.studies.collages import draw_collages, lay, masks_of_parts
+from pipeline_lib.studies.collages import PartImages, lay
 from pipeline_lib.studies.methods.pyramid import PyramidEncoder
 from pipeline_lib.studies.methods.translation import LayoutGenerator, ResNetTranslator
 from pipeline_lib.studies.methods.translation_tasks import AdversarialTask, CycleTask, LayoutTask, ReconstructionTask
@@ -35,7 +34,7 @@ COLLAGES = 4000  # collages that CycleGAN learns from
 def train_translator(
     *,
     images: list[Path],
-    parts: list[Path],
+    parts: Path | None,
     names: list[str],
     method: TranslationMethod,
     kimg: float,
@@ -50,7 +49,7 @@ def train_translator(
 
     Args:
         images: shards of real images.
-        parts: their table of parts, from which collages and layouts are made; empty for inpainting-network.
+        parts: their table of parts, from which collages and layouts are made; None for inpainting-network.
         names: names of the parts from back to front, the background first.
         method: cyclegan, spade or inpainting-network.
         kimg: length of the training in thousands of images.
@@ -62,19 +61,18 @@ def train_translator(
         device: where to train.
     """
     key = key_of(train_translator, locals(), without=("checkpoints", "weights", "device"))
-    image_ids, pixels = read_shards(images)
-    side = pixels.shape[1]
-    real = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    found = PartImages(images, parts, names)
+    real = torch.from_numpy(found.pixels).permute(0, 3, 1, 2)
     options = {"batch": BATCH, "kimg": kimg, "learning_rate": RATE, "seed": seed, "device": device}
     options["name"] = f"train_{method}"
     torch.manual_seed(seeding.derive(seed, method, "weights"))
     if method == "cyclegan":
-        collages = _collages(image_ids, pixels, parts[0], names, min(COLLAGES, len(real)), seed)
+        collages = _collages(found, min(COLLAGES, len(real)), seed)
         task: AdversarialTask = CycleTask(real, collages, width, **options)
         network = task.networks["to_images"]
     elif method == "spade":
-        network = LayoutGenerator(names, side, width // 2)
-        task = LayoutTask(network, real, _codes(image_ids, parts[0], names, side), masks, width, **options)
+        network = LayoutGenerator(names, found.side, width // 2)
+        task = LayoutTask(network, real, _codes(PartImages(images, parts, names, least=0)), masks, width, **options)
     else:
         network = ResNetTranslator(4, width)
         task = ReconstructionTask(network, network.fill, real, masks, width, **options)
@@ -131,22 +129,19 @@ def train_study_encoder(
     save_weights(encoder, network, {"training": settings.model_dump(mode="json"), "key": key})
 
 
-def _collages(image_ids: list[str], pixels: np.ndarray, parts: Path, names: list[str], count: int, seed: int) -> Tensor:
+def _collages(images: PartImages, count: int, seed: int) -> Tensor:
     """Return collages of random parts, uint8 (count, 3, H, W), grey in their holes."""
-    found = masks_of_parts(parts, names, pixels.shape[1])
     made = []
     for numbers in torch.arange(count).split(64):
-        layers = draw_collages(image_ids, pixels, found, numbers.tolist(), "cyclegan", seed, torch.device("cpu"))
+        layers = images.draw(numbers.tolist(), "cyclegan", seed, torch.device("cpu"))
         made.append(as_pixels(lay(layers)[0]))
     return torch.cat(made).permute(0, 3, 1, 2)
 
 
-def _codes(image_ids: list[str], parts: Path, names: list[str], side: int) -> Tensor:
+def _codes(images: PartImages) -> Tensor:
     """Return the part of each pixel, uint8 (n, H, W), with the background where no part is."""
-    codes = np.zeros((len(image_ids), side, side), np.uint8)
-    for code, name in enumerate(names[1:], start=1):
-        masks = PartMasks(parts, [name], side)
-        for place, image_id in enumerate(image_ids):
-            if image_id in masks:
-                codes[place][masks[image_id]] = code
+    codes = np.zeros(images.pixels.shape[:3], np.uint8)
+    for place, code in enumerate(codes):
+        for name, mask in images.masks(place).items():
+            code[mask] = images.names.index(name)
     return torch.from_numpy(codes)
