@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.config import MaskSampling
-from pipeline_lib.imaging.grids import save_grid
 from pipeline_lib.imaging.masks import random_masks
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.perceptual import load_perceptual
@@ -23,14 +22,13 @@ from pipeline_lib.training.batches import batch_positions
 CYCLE, IDENTITY = 10.0, 5.0  # weights of L1 after a cycle and of leaving real images alone (Zhu et al. 2017)
 FEATURES, PERCEPTUAL = 10.0, 10.0  # weights of feature matching and of the perceptual loss (Park et al. 2019)
 PIXELS, ADVERSARIAL = 10.0, 0.1  # weights of L1 and of the discriminator in reconstructions of masked images
-SHOWN = 12  # images in a snapshot
 
 
 class AdversarialTask:
     """Steps of Adam for networks and for the discriminators against them, with a rate that falls in the second half.
 
-    A task has `draw`, which returns the examples of a step by kind, `make`, what the networks make of them and their
-    weighted losses, `discriminate`, the loss of the discriminators, and `shown`, rows of a snapshot.
+    A task has `draw`, which returns the examples of a step by kind, and `make`, which returns what the networks make of
+    them and their weighted losses.
 
     Args:
         networks: trained in place.
@@ -90,6 +88,19 @@ class AdversarialTask:
         """Return which examples of a kind a step uses."""
         return batch_positions(index, self.images_per_step, self.counts[kind], self.seed, f"{self.name} {kind}")
 
+    def known(self, images: Tensor, masks: MaskSampling, index: int) -> Tensor:
+        """Draw the known pixels of images (n, 3, H, W) in a step, (n, 1, H, W)."""
+        random = seeding.torch_generator(self.seed, self.name, "masks", index)
+        return random_masks(masks, len(images), images.shape[-1], random).to(images.device)
+
+    def features(self, batch: dict[str, Tensor], images: Tensor) -> list[Tensor]:
+        """Return the discriminator's features of real or made images, of which the last are scores."""
+        return self.discriminators(images)
+
+    def discriminate(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
+        """Return the hinge loss of the discriminator."""
+        return hinge_loss(*(self.features(batch, each)[-1] for each in (batch["images"], made["images"].detach())))
+
     def _update(self, kind: str, losses: Iterable[Tensor]) -> None:
         self._optimisers[kind].zero_grad(set_to_none=True)
         sum(losses).backward()
@@ -98,11 +109,8 @@ class AdversarialTask:
     def diagnose(self, metrics: dict[str, float]) -> str | None:
         return None
 
-    @torch.no_grad()
     def snapshot(self, path: Path) -> None:
-        self.networks.eval()
-        save_grid(path, torch.cat(self.shown()), columns=SHOWN)
-        self.networks.train()
+        """Write nothing, since the figure of the comparison shows what they make."""
 
     def state_dict(self) -> dict[str, Any]:
         optimisers = {kind: optimiser.state_dict() for kind, optimiser in self._optimisers.items()}
@@ -152,10 +160,6 @@ class CycleTask(AdversarialTask):
     def _scores(self, kind: str, images: Tensor) -> Tensor:
         return self.discriminators[f"of_{kind}"](images)[-1]
 
-    def shown(self) -> list[Tensor]:
-        collages = to_float(self.collages[:SHOWN], self.device)
-        return [collages, self.networks["to_images"](collages)]
-
 
 class LayoutTask(AdversarialTask):
     """Draws images from their parts, some of which are unknown (Park et al. 2019)."""
@@ -169,35 +173,25 @@ class LayoutTask(AdversarialTask):
         self.perceptual = load_perceptual("alex").to(self.device)
 
     def draw(self, index: int) -> dict[str, Tensor]:
-        return self._examples(self.positions("images", index), index)
-
-    def _examples(self, chosen: Tensor, stream: int | str) -> dict[str, Tensor]:
+        chosen = self.positions("images", index)
         images = to_float(self.images[chosen], self.device)
-        known = _random_known(self, images, self.masks, stream)
+        known = self.known(images, self.masks, index)
         codes = self.codes[chosen].long().to(self.device)
         return {"images": images, "layout": layout_of(codes, known, len(self.networks.parts))}
 
     def make(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         made = self.networks(batch["layout"])
         with torch.no_grad():
-            real = self._features(batch, batch["images"])
-        fake = self._features(batch, made)
+            real = self.features(batch, batch["images"])
+        fake = self.features(batch, made)
         return {"images": made}, {
             "loss_adversarial": -fake[-1].mean(),
             "loss_features": FEATURES * sum(map(F.l1_loss, fake[:-1], real[:-1])),
             "loss_perceptual": PERCEPTUAL * self.perceptual(made, batch["images"]).mean(),
         }
 
-    def discriminate(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
-        real, fake = self._features(batch, batch["images"])[-1], self._features(batch, made["images"].detach())[-1]
-        return hinge_loss(real, fake)
-
-    def _features(self, batch: dict[str, Tensor], images: Tensor) -> list[Tensor]:
+    def features(self, batch: dict[str, Tensor], images: Tensor) -> list[Tensor]:
         return self.discriminators(torch.cat([images, batch["layout"]], dim=1))
-
-    def shown(self) -> list[Tensor]:
-        batch = self._examples(torch.arange(SHOWN), "snapshot")
-        return [batch["images"], self.networks(batch["layout"])]
 
 
 class ReconstructionTask(AdversarialTask):
@@ -227,7 +221,7 @@ class ReconstructionTask(AdversarialTask):
 
     def draw(self, index: int) -> dict[str, Tensor]:
         images = to_float(self.images[self.positions("images", index)], self.device)
-        return {"images": images, "known": _random_known(self, images, self.masks, index)}
+        return {"images": images, "known": self.known(images, self.masks, index)}
 
     def make(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         images, known = batch["images"], batch["known"]
@@ -238,21 +232,7 @@ class ReconstructionTask(AdversarialTask):
             "loss_adversarial": -ADVERSARIAL * self.discriminators(made)[-1].mean(),
         }
 
-    def discriminate(self, batch: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
-        real, fake = (self.discriminators(images)[-1] for images in (batch["images"], made["images"].detach()))
-        return hinge_loss(real, fake)
-
-    def shown(self) -> list[Tensor]:
-        images = to_float(self.images[:SHOWN], self.device)
-        known = _random_known(self, images, self.masks, "snapshot")
-        return [images, images * known, self._reconstruct(images * known, known)]
-
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Return the hinge loss of a discriminator with these scores."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-
-
-def _random_known(task: AdversarialTask, images: Tensor, masks: MaskSampling, stream: int | str) -> Tensor:
-    random = seeding.torch_generator(task.seed, task.name, "masks", stream)
-    return random_masks(masks, len(images), images.shape[-1], random).to(images.device)
