@@ -9,7 +9,6 @@ checks what the docs say of it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from experiments.accept import Check, at_least, at_most
-from experiments.runs import answer_by_truth, run_workflow
-from pipeline_lib.config import load_config, parse_config
+from experiments import runs
+from experiments.runs import Check, at_least, at_most, default_config, failures_of, options_of
+from pipeline_lib.config import parse_config
 from pipeline_lib.data.shards import shards_in
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.networks.checkpoints import load_weights
@@ -30,7 +29,6 @@ from pipeline_lib.runtime.files import read_json, write_json
 from pipeline_lib.training.detector import HeldOut, Known, Learning, train_detector
 from pipeline_lib.training.supervised import Written
 
-CONFIG = Path("config/config.yaml")
 ANSWER = 4.0  # logit of a yes
 AUDITED = 400  # edits that are labelled in each round
 CERTIFICATE = "evaluation/certificate.json"
@@ -38,13 +36,11 @@ CERTIFICATE = "evaluation/certificate.json"
 
 def config_of(seed: int) -> dict[str, Any]:
     """Return the config of a run with a fair selector: the default one without any GAN, with donors of any kind."""
-    values = load_config(CONFIG).model_dump(mode="json")
-    for section in ("preset", "generator", "encoder", "sample"):
-        values.pop(section, None)
+    without = ("preset", "generator", "encoder", "sample")
+    values = default_config(f"biased-selector-seed-{seed}", seed, without)
     values["rebalance"] |= {"spares": 0.1}
     values["rebalance"]["edit"] |= {"editor": "poisson", "donors": "any"}
-    values["evaluate"] = {"utility": None}
-    return values | {"run": f"biased-selector-seed-{seed}", "seed": seed, "retrain": None}
+    return values | {"evaluate": {"utility": None}, "retrain": None}
 
 
 def mislabel(labels: pd.DataFrame) -> pd.DataFrame:
@@ -86,13 +82,6 @@ def train_biased(values: dict[str, Any], results: Path, model: Path) -> None:
     )  # fmt: skip
 
 
-def label_by_truth(values: dict[str, Any], results: Path, sheet: int) -> str:
-    """Draw an audit of the present edits, and answer it by the truth; returns its CSV."""
-    path = results / f"biased/audit-{sheet}.csv"
-    answer_by_truth(parse_config(values), results, AUDITED, sheet).to_csv(path, index=False)
-    return str(path)
-
-
 def run_one(seed: int, cores: int) -> dict[str, Any]:
     """Run both rounds of one seed; returns the rates of both groups and the verdicts on them."""
     values = config_of(seed)
@@ -103,10 +92,16 @@ def run_one(seed: int, cores: int) -> dict[str, Any]:
 
     def run(target: str, **sections: dict[str, Any]) -> dict[str, Any]:
         merged = values | {name: values.get(name, {}) | section for name, section in sections.items()}
-        run_workflow(merged, cores, target)
+        runs.run_workflow(merged, cores, target)
         return merged
 
     run("labels/dataset.parquet")
+
+    def audit(values: dict[str, Any], sheet: int) -> str:
+        path = results / f"biased/audit-{sheet}.csv"
+        runs.answer_by_truth(parse_config(values), results, AUDITED, sheet).to_csv(path, index=False)
+        return str(path)
+
     model = results / "biased/selector.onnx"
     if not model.exists():
         train_biased(values, results, model)
@@ -114,12 +109,12 @@ def run_one(seed: int, cores: int) -> dict[str, Any]:
     selector = {"backend": "onnx", "path": str(model), "columns": columns}
     values["detectors"] = {"selector": selector, "least_cell_accuracy": 0.0}
     found = {"first": _say(run(CERTIFICATE), results)}
-    audit = label_by_truth(values, results, 1)
-    found["first, by an audit"] = _say(run(CERTIFICATE, certify={"labels": [audit]}), results)
-    planned = run(CERTIFICATE, rebalance={"labels": [audit]})
+    first = audit(values, 1)
+    found["first, by an audit"] = _say(run(CERTIFICATE, certify={"labels": [first]}), results)
+    planned = run(CERTIFICATE, rebalance={"labels": [first]})
     found["planned again"] = _say(planned, results)
-    fresh = label_by_truth(planned, results, 2)
-    certified = run(CERTIFICATE, rebalance={"labels": [audit]}, certify={"labels": [fresh]})
+    fresh = audit(planned, 2)
+    certified = run(CERTIFICATE, rebalance={"labels": [first]}, certify={"labels": [fresh]})
     found["planned again, by a fresh audit"] = _say(certified, results)
     write_json(results / "biased/found.json", found)
     return found
@@ -168,17 +163,10 @@ def check_found(runs: Sequence[dict[str, Any]]) -> list[Check]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every seed, and write the JSON; returns 1 if what is said of them is untrue."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("biased-selector.json"))
-    options = parser.parse_args(arguments)
-    runs = [run_one(seed, options.cores) for seed in options.seeds]
-    write_json(options.output, {"seeds": options.seeds, "runs": runs})
-    checks = check_found(runs)
-    for check in checks:
-        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.value:.3f}")
-    return int(not all(check.passed for check in checks))
+    options = options_of(__doc__, 5, "biased-selector.json").parse_args(arguments)
+    found = [run_one(seed, options.cores) for seed in options.seeds]
+    write_json(options.output, {"seeds": options.seeds, "runs": found})
+    return int(failures_of(check_found(found)) > 0)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments.accept import Check, at_least, at_most
+from experiments.runs import Check, at_least, at_most
 from pipeline_lib.audit.classes import Classes
 from pipeline_lib.audit.dataset import EditedDataset, edited_strata
 from pipeline_lib.audit.estimate import Verdict, decide

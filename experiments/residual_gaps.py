@@ -9,7 +9,6 @@ from the one that was asked for, with the 95 % interval of the mean over seeds. 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.runs import answer_by_truth, run_workflow
+from experiments.runs import CONFIG, answer_by_truth, options_of, run_workflow
 from pipeline_lib.audit.recipe import OverRuns
 from pipeline_lib.config import parse_config, read_config
 from pipeline_lib.config.names import readable
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import digest_of, read_json, write_json
 
-CONFIG = Path("config/config.yaml")
 CERTIFICATE = "evaluation/certificate.json"
 ROUNDS = ("as planned", "planned again by an audit")
 
@@ -72,12 +70,9 @@ def distances(runs: Sequence[Targets]) -> dict[str, list[float]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every seed and print the table; returns 0 if every target is met in every run, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__, 8, "residual-gaps.json")
     parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
     parser.add_argument("--audited", type=int, default=400)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("residual-gaps.json"))
     options = parser.parse_args(arguments)
     values = read_config(options.config)
     runs = [run_seed(values, seed, options.audited, options.cores) for seed in options.seeds]

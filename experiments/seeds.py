@@ -7,28 +7,16 @@ median and best value, and writes them to a JSON file. It exits with 1 if a seed
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from experiments.accept import Check, check_run
-from experiments.runs import run_workflow
-from pipeline_lib.config import load_config
+from experiments.accept import check_run
+from experiments.runs import Check, default_config, options_of, run_workflow
 from pipeline_lib.runtime.files import write_json
-
-CONFIG = Path("config/config.yaml")
-
-
-def run_seed(seed: int, cores: int) -> list[Check]:
-    """Run the default config with a seed, under a run name of its own, and check it."""
-    values = load_config(CONFIG).model_dump(mode="json")
-    values |= {"run": f"{values['run']}-seed-{seed}", "seed": seed}
-    return check_run(run_workflow(values, cores))
 
 
 def spread(checks: Sequence[Check]) -> dict[str, object]:
@@ -46,12 +34,9 @@ def spread(checks: Sequence[Check]) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every seed and print the table; returns 0 if every seed meets every criterion, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("seeds.json"))
-    options = parser.parse_args(arguments)
-    by_seed = [run_seed(seed, options.cores) for seed in options.seeds]
+    options = options_of(__doc__, 5, "seeds.json").parse_args(arguments)
+    configs = [default_config(f"avatars-seed-{seed}", seed) for seed in options.seeds]
+    by_seed = [check_run(run_workflow(values, options.cores)) for values in configs]
     found = {checks[0].promise: spread(checks) for checks in zip(*by_seed, strict=True)}
     write_json(options.output, {"seeds": options.seeds, "criteria": found})
     table = Table("criterion", "worst", "median", "best", "missed by")

@@ -2,29 +2,24 @@
 
 `python -m experiments.severity --seeds 0 1 2` runs the pipeline once for each strength of the bias and each seed, with
 the classical editor, so that no GAN is needed and detectors see the biased data alone. Held-out images have even rates.
-A run that was stopped is resumed, and a finished one is only read. It writes `severity.json`, with the accuracy of the
+It writes `severity.json`, with the accuracy of the
 worst group for each method, and a figure beside it, and checks what README and docs say of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.accept import Check, at_least, at_most
-from experiments.runs import run_workflow
-from pipeline_lib.config import load_config
+from experiments.runs import Check, at_least, at_most, default_config, failures_of, options_of, run_workflow
 from pipeline_lib.report.figures import BOUND, EDITED, PLAIN, save_figure
 from pipeline_lib.report.tables import METHODS, in_table_order
 from pipeline_lib.runtime.files import read_json, write_json
 
-CONFIG = Path("config/config.yaml")
 #: Rate of the more frequent value in each group, by the strength's name. The last leaves about 20 images in each of the
 #: two rare cells, since about 2,320 images have long hair and 2,680 have not.
 SEVERITIES = {
@@ -42,9 +37,8 @@ MARKS = dict(zip(SHOWN, "osD^osx", strict=True))
 
 def config_of(name: str, seed: int) -> dict[str, Any]:
     """Return the config of a run: the default one with this bias, without any GAN."""
-    values = load_config(CONFIG).model_dump(mode="json")
-    for section in ("preset", "generator", "encoder", "sample"):
-        values.pop(section, None)
+    run = f"severity-{name.replace(' ', '-')}-seed-{seed}"
+    values = default_config(run, seed, without=("preset", "generator", "encoder", "sample"))
     often, seldom = SEVERITIES[name][0], 1 - SEVERITIES[name][1]
 
     def rates(long_hair: float, short_hair: float) -> list[dict[str, Any]]:
@@ -54,14 +48,10 @@ def config_of(name: str, seed: int) -> dict[str, Any]:
         ]
 
     values["data"] |= {"seed": seed, "rates": rates(often, seldom), "held_out_rates": rates(0.5, 0.5)}
-    values["rebalance"]["edit"] |= {
-        "editor": "poisson",
-        "candidates": 4,
-    }  # donors have the value, so that four are enough
+    values["rebalance"]["edit"] |= {"editor": "poisson", "candidates": 4}  # enough, since donors have the value
     values["evaluate"]["utility"] |= CLASSIFIER
-    run = f"severity-{name.replace(' ', '-')}-seed-{seed}"
     # collages, since a detector that has seen ten such images tells smiles by the hair, and is refused
-    return values | {"run": run, "seed": seed, "retrain": None, "detectors": {"collages": 0.75}}
+    return values | {"retrain": None, "detectors": {"collages": 0.75}}
 
 
 def run_one(name: str, seed: int, cores: int) -> dict[str, Any]:
@@ -69,10 +59,8 @@ def run_one(name: str, seed: int, cores: int) -> dict[str, Any]:
     results = run_workflow(config_of(name, seed), cores, "evaluation/utility.json")
     found = read_json(results / "evaluation/utility.json")
     found["detectors"] = {
-        judge: min(
-            cell["accuracy"] for cell in read_json(results / f"models/{judge}.json")["smiling"]["cells"].values()
-        )
-        for judge in ("selector", "referee")
+        name: min(cell["accuracy"] for cell in read_json(results / f"models/{name}.json")["smiling"]["cells"].values())
+        for name in ("selector", "referee")
     }
     return found
 
@@ -82,7 +70,7 @@ def summarise(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
     return {
         name: {
             "images_in_rarest_cell": [min(run["methods"]["original"]["images"].values()) for run in runs],
-            "detectors": {judge: _spread([run["detectors"][judge] for run in runs]) for judge in runs[0]["detectors"]},
+            "detectors": {each: _spread([run["detectors"][each] for run in runs]) for each in runs[0]["detectors"]},
             "worst_group": {
                 method: _spread([run["methods"][method]["worst_group"]["value"] for run in runs])
                 for method in in_table_order(runs[0]["methods"])
@@ -149,22 +137,17 @@ def severity_figure(summary: Mapping[str, Any]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every strength and seed, and write the JSON and the figure; returns 1 if what is said of them is untrue."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cores", type=int, default=2)
+    parser = options_of(__doc__, 3, "severity.json")
     parser.add_argument("--severities", nargs="+", choices=list(SEVERITIES), default=list(SEVERITIES))
-    parser.add_argument("--output", type=Path, default=Path("severity.json"))
     options = parser.parse_args(arguments)
     found = {name: [run_one(name, seed, options.cores) for seed in options.seeds] for name in options.severities}
     summary = summarise(found)
     write_json(options.output, {"seeds": options.seeds, "severities": summary})
     save_figure(severity_figure(summary), options.output.with_suffix(".png"))
-    checks = check_summary(summary)
-    for check in checks:
-        print(f"{'pass' if check.passed else 'FAIL'}  {check.promise}: {check.value:.3f}")
+    failed = failures_of(check_summary(summary))
     for name, of_name in summary.items():
         print(f"{name}: " + ", ".join(f"{METHODS[m]} {v['median']:.2f}" for m, v in of_name["worst_group"].items()))
-    return int(not all(check.passed for check in checks))
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import bench, scale
 from experiments import biased_selector, seeds, severity
-from experiments.accept import Check
+from experiments.runs import CONFIG, Check
 from pipeline_lib.config import load_config
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import load_weights
@@ -82,7 +82,7 @@ def test_a_biased_selector_is_trained_as_its_benchmark_asks(tmp_path, write_shar
     images = write_shards(np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8), names, "dataset")
     images[0].parent.with_name("held_out").symlink_to(images[0].parent)
     labels = pd.DataFrame({"image_id": names, "split": "train"})
-    for place, name in enumerate(load_config(biased_selector.CONFIG).detectors.attributes):
+    for place, name in enumerate(load_config(CONFIG).detectors.attributes):
         labels[name] = np.arange(16) % (place + 2) == 0
     labels["mouth_open"] = labels["smiling"]
     for name in ("dataset", "held_out"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.accept import Check
+from experiments.runs import Check
 from experiments.seeds import spread
 
 
