@@ -42,7 +42,8 @@ from pipeline_lib.config import EncoderTraining, GanTraining, Rebalance, load_co
 from pipeline_lib.data.shards import iterate_shards, shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.editing.donors import ImageSet
-from pipeline_lib.editing.editors import LatentRegressionEditor, open_editor
+from pipeline_lib.editing.editor import open_editor
+from pipeline_lib.editing.editors.latent_regression import LatentRegressionEditor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import faces_at_a_time, swap, swap_parts
 from pipeline_lib.evaluation.frechet import frechet_distance

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Config, Inpainting, parse_config
+from pipeline_lib.config import Config, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.results import Counterfactual
@@ -108,7 +108,7 @@ def make_run(
     (folder / "models").mkdir(exist_ok=True)
     editor, roles = settings.edit.editor, ["encoder", "source/generator"] if config.uses_encoder else []
     models = [folder / f"models/{role}.safetensors" for role in [*roles, "selector"]]
-    given = [editor.path / "unet.safetensors"] if isinstance(editor, Inpainting) else []
+    given = [path / "unet.safetensors" for path in editor.files]
     for path in given:
         path.parent.mkdir(exist_ok=True)
         path.write_text(path.stem)  # not read, but its digest is

@@ -50,10 +50,7 @@ from pipeline_lib.config.rebalance import (
     BoxRegion,
     Edit,
     Editor,
-    Inpainting,
-    LatentRegression,
     PartRegion,
-    Poisson,
     Rebalance,
 )
 from pipeline_lib.config.run import Config
@@ -108,8 +105,6 @@ __all__ = [
     "GivenParts",
     "GrowthPhase",
     "HuggingFaceData",
-    "Inpainting",
-    "LatentRegression",
     "LibraryNetwork",
     "LocalDiscriminator",
     "LocalLoss",
@@ -120,7 +115,6 @@ __all__ = [
     "PartRegion",
     "Parts",
     "PartsBackend",
-    "Poisson",
     "Precision",
     "Published",
     "RateRule",

@@ -6,16 +6,6 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-#: Backend, reader and region names, which pydantic inserts into an error's location after the section's key.
-KINDS = {
-    "region": ("part", "box"),
-    "editor": ("latent-regression", "poisson", "inpainting"),
-    "data": ("avatars", "folder", "celeba", "celeba-hq", "ffhq", "class-folders", "huggingface"),
-    "selector": ("trained", "backbone", "onnx", "transformers"),
-    "referee": ("trained", "backbone", "onnx", "transformers"),
-    "parts": ("trained", "onnx", "transformers"),
-}
-
 
 def check_name(key: str, name: str, known: Sequence[str]) -> None:
     """Check that a name is one of the known ones.
@@ -34,8 +24,7 @@ def check_name(key: str, name: str, known: Sequence[str]) -> None:
 def describe(problem: dict[str, Any], schema: dict[str, Any]) -> str:
     """Format one pydantic error as one line; `schema` is the JSON schema of the whole config."""
     steps = [str(step) for step in problem["loc"]]
-    # after a union's key comes the kind that was chosen, which is no key of the file
-    place = [step for before, step in zip(["", *steps], steps, strict=False) if step not in KINDS.get(before, ())]
+    place = _keys(steps, schema)
     key = ".".join(place)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(place[:-1], schema)
@@ -44,7 +33,7 @@ def describe(problem: dict[str, Any], schema: dict[str, Any]) -> str:
     if problem["type"] == "union_tag_not_found":
         key, problem = f"{key}.kind", problem | {"type": "missing"}
     if problem["type"] == "union_tag_invalid":
-        kinds = KINDS[place[-1]]
+        kinds = _kinds(_nodes(place, schema))
         found = problem["ctx"]["tag"]
         near = difflib.get_close_matches(found, kinds, n=1, cutoff=0.0)[0]
         return f"`{key}`: `{found}` is not one of {', '.join(kinds)}; did you mean `{near}`?"
@@ -57,18 +46,43 @@ def describe(problem: dict[str, Any], schema: dict[str, Any]) -> str:
     return f"`{key}`: {message}" + (f", found {found!r}" if isinstance(found, str | int | float | bool) else "")
 
 
+def _keys(steps: list[str], schema: dict[str, Any]) -> list[str]:
+    """Return the steps of an error's place that are keys of the file: after a union's key comes the kind chosen."""
+    keys: list[str] = []
+    kinds: list[str] = []  # of the section at the keys so far, until one has been named
+    for step in steps:
+        if step in kinds:
+            kinds = []
+        else:
+            keys.append(step)
+            kinds = _kinds(_nodes(keys, schema))
+    return keys
+
+
+def _kinds(nodes: list[dict[str, Any]]) -> list[str]:
+    options = (option for node in nodes for option in (node, *node.get("anyOf", ())))
+    return [kind for option in options for kind in option.get("discriminator", {}).get("mapping", ())]
+
+
 def _known_keys(place: list[str], schema: dict[str, Any]) -> list[str]:
-    """Return the keys of the section at `place` by following the JSON schema through lists and unions."""
+    """Return the keys of the section at `place`."""
+    sections = [section for node in _nodes(place, schema) for section in _alternatives(node, schema)]
+    return sorted({key for section in sections for key in section.get("properties", {})})
+
+
+def _nodes(place: list[str], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the JSON schema has at `place`, of each alternative on the way to it."""
     nodes = [schema]
     for step in place:
-        following = []
-        for node in nodes:
-            if step in node.get("properties", {}):
-                following += _alternatives(node["properties"][step], schema)
-            elif step.isdigit() and "items" in node:
-                following += _alternatives(node["items"], schema)
-        nodes = following
-    return sorted({key for node in nodes for key in node.get("properties", {})})
+        sections = [section for node in nodes for section in _alternatives(node, schema)]
+        nodes = [section["properties"][step] for section in sections if step in section.get("properties", {})]
+        nodes = nodes or [inner for section in sections if (inner := _inner(section, step))]
+    return nodes
+
+
+def _inner(node: dict[str, Any], step: str) -> Any:
+    """Return the node of the items of a list, or of the values of a dictionary."""
+    return node.get("items" if step.isdigit() else "additionalProperties")
 
 
 def _alternatives(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:

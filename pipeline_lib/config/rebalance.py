@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline_lib.config.base import Count, Folder, RateRule, Section, Share
+from pipeline_lib.config.base import Count, RateRule, Section, Share
 from pipeline_lib.config.columns import column_of, text_of
+from pipeline_lib.config.kinds import find_kinds
 from pipeline_lib.runtime.files import digest_of
 
 
@@ -62,32 +63,16 @@ class BoxRegion(Section):
         return self
 
 
-class LatentRegression(Section):
-    """The paper's editor: the collage passes once through the masked encoder and the generator (paper Eq. 4)."""
-
-    kind: Literal["latent-regression"] = Field("latent-regression", description="encoder and generator")
-
-
-class Poisson(Section):
-    """Classical Poisson blending of the donor's region into the image (Pérez et al. 2003); it needs no network."""
-
-    kind: Literal["poisson"] = Field("poisson", description="gradients of the donor, colours of the image's rim")
-
-
-class Inpainting(Section):
-    """A diffusion model that draws the region anew; it needs no donor, whose part only gives the region its shape."""
-
-    kind: Literal["inpainting"] = Field(description="an inpainting pipeline of the library diffusers")
-    path: Folder = Field(description="its folder, as `save_pretrained` writes it, with safetensors weights")
-    present: str = Field(description="prompt for a part that has the attribute, such as `a smiling mouth`")
-    absent: str = Field(description="prompt for a part that does not, such as `a serious mouth`")
-    side: Annotated[Count, Field(multiple_of=8)] | None = Field(
-        512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
+EDITORS = find_kinds("pipeline_lib.editing.editors")
+EditorSection = Annotated[Union[EDITORS], Field(discriminator="kind")]  # noqa: UP007  of a tuple
+#: Names of the editors that need no other key.
+EditorName = Literal[
+    tuple(
+        fields["kind"].default
+        for fields in (editor.model_fields for editor in EDITORS)
+        if not any(field.is_required() for field in fields.values())
     )
-
-
-EditorSection = Annotated[LatentRegression | Poisson | Inpainting, Field(discriminator="kind")]
-EditorName = Literal["latent-regression", "poisson"]
+]
 Editor = Annotated[EditorSection, BeforeValidator(_from_name, json_schema_input_type=EditorName | EditorSection)]
 
 
@@ -153,7 +138,9 @@ class Edit(Section):
         "edit makes them unknown, and all others keep their labels. Without an entry only those that targets name do, "
         "which an edit must not change, and of avatars all that no drawing of the part changes",
     )
-    editor: Editor = Field(LatentRegression(), description="turns a collage into a composite; its name, or its section")
+    editor: Editor = Field(
+        "latent-regression", validate_default=True, description="turns a collage into a composite; its name or section"
+    )
     finish: Literal["none", "region", "detail"] = Field(
         "detail",
         description="what is kept of a composite; none: all of it, as in the paper; region: the region alone, blended "
@@ -203,10 +190,11 @@ class Edit(Section):
         return self
 
     @model_validator(mode="after")
-    def _inpainting_draws_its_own_part(self) -> Edit:
-        if isinstance(self.editor, Inpainting) and self.finish == "detail":
+    def _only_pixels_of_a_donor_are_kept(self) -> Edit:
+        if self.finish == "detail" and not self.editor.takes_donor:
             raise ValueError(
-                "`finish: detail` keeps the donor's pixels, which inpainting does not use; set `region` or `none`"
+                f"`finish: detail` keeps the donor's pixels, which {self.editor.kind} does not use; set `region` or "
+                "`none`"
             )
         return self
 
@@ -306,7 +294,6 @@ class Rebalance(Section):
         return self
 
     @model_validator(mode="after")
-    def _only_one_attribute_is_inpainted(self) -> Rebalance:
-        if len(self.edited) > 1 and isinstance(self.edit.editor, Inpainting):
-            raise ValueError("`edit.editor: inpainting` has prompts for one attribute; make a run for each attribute")
+    def _the_editor_can_make_them(self) -> Rebalance:
+        self.edit.editor.check(self)
         return self

@@ -10,7 +10,7 @@ from pipeline_lib.config.backends import GivenNetwork, Parts, PartsBackend, Trai
 from pipeline_lib.config.base import Count, Section
 from pipeline_lib.config.data import AvatarData, Data
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
-from pipeline_lib.config.rebalance import LatentRegression, PartRegion, Rebalance
+from pipeline_lib.config.rebalance import PartRegion, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
 from pipeline_lib.config.studies import Studies
 
@@ -106,7 +106,7 @@ class Config(Section):
     @property
     def uses_encoder(self) -> bool:
         """Whether the editor inverts collages with an encoder and a generator."""
-        return isinstance(self.rebalance.edit.editor, LatentRegression)
+        return self.rebalance.edit.editor.inverts
 
     @property
     def uses_generator(self) -> bool:

@@ -19,8 +19,7 @@ from pipeline_lib.data.shards import resolution_of, shard_writer
 from pipeline_lib.data.tables import read_table, table_writer
 from pipeline_lib.editing.choice import choose_best, score_edits
 from pipeline_lib.editing.donors import ImageBatch, ImageSet, donor_pools, seam_width, select_donors
-from pipeline_lib.editing.editor import Editor, EditRequest
-from pipeline_lib.editing.editors import open_editor
+from pipeline_lib.editing.editor import Editor, EditRequest, open_editor
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks, make_collage, region_masks
 from pipeline_lib.imaging.distances import masked_l1, seam

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config import Inpainting, RateRule, Rebalance
+from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.rebalance.groups import (
     attributes_of,
     counts_for,
@@ -96,7 +96,7 @@ def refuse_without_donors(
         value = group_name({target.attribute: needed > 0})
         donors = int(((has == (needed > 0)) & (may_change[target.attribute] if may_change else True)).sum())
         least = (settings.edit.pool or settings.edit.candidates) if settings.edit.donors == "with-attribute" else 1
-        if donors < least and not isinstance(settings.edit.editor, Inpainting):
+        if donors < least and settings.edit.editor.takes_donor:
             raise DataError(
                 f"rebalance.targets.{number}: {abs(needed)} images of `{name}` that are {group_name(target.where)} are "
                 f"to become {value}, and {donors} images of any group can be their donors, fewer than {least}; add "

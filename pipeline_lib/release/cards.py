@@ -37,7 +37,7 @@ def write_datasheet(*, metrics: Path, labels: Path, run: str, data: Data, target
     table = read_table(labels, "assembled")
     subject = "Avatars" if data.reader == "avatars" else "Images"
     title = f"{subject} with {' and '.join(map(readable, targets.edited))} rebalanced ({run})"
-    generates = targets.edit.editor.kind != "poisson"
+    generates = targets.edit.editor.generates
     counts = {}
     for name in attribute_columns(table, "assembled"):
         known = table[name].dropna().astype(bool)

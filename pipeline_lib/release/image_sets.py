@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_lib.config import Config, Inpainting, PartRegion
+from pipeline_lib.config import Config, PartRegion
 from pipeline_lib.data.shards import iterate_shards, open_shard, resolution_of
 from pipeline_lib.data.tables import SCHEMAS, read_arrow, read_table
 from pipeline_lib.evaluation.run import Run
@@ -244,9 +244,8 @@ def _models(run: Run, config: Config, provenance: dict[str, Any]) -> dict[str, s
     paths = {role: run.model(name) for role, name in names.items()}
     _check_recorded(run, provenance, "models", *paths.values())
     found = {role: digest_of_files(path) for role, path in paths.items()}
-    editor = config.rebalance.edit.editor
-    # the files of an inpainting model are no part of the run, and may be gone
-    if isinstance(editor, Inpainting) and (own := files_below([editor.path])):
+    # the files of an editor's own model are no part of the run, and may be gone
+    if own := files_below(config.rebalance.edit.editor.files):
         found["editor"] = digest_of_files(*own)
     return found
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import pipeline_lib
 from pipeline_lib import __version__
 from pipeline_lib.config import Config, read_config
+from pipeline_lib.config.rebalance import EDITORS
 from pipeline_lib.data.shards import open_shard
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.runtime.devices import device_pool
@@ -40,10 +41,10 @@ PACKAGES = {
     "lpips": "the losses of trainings",
     "stlpips-pytorch": "measured distances, and no image",
     "torch-fidelity": "measured distances, and no image",
-    "diffusers": "images that a diffusion model draws",
     "transformers": "the networks that it holds",
     "timm": "the networks that it holds",
     "onnxruntime": "the networks that it runs",
+    **{package: "the images that it draws" for editor in EDITORS for package in editor.packages},
 }
 VECTORS = ("amx", "avx", "bf16", "fma", "i8mm", "neon", "sse", "sve")  # beginnings of names of vector instructions
 CODE = "any step of the workflow"

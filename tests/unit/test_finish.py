@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline_lib.editing.editors import PoissonEditor
+from pipeline_lib.editing.editors.poisson import Poisson
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks
 
@@ -46,7 +46,7 @@ def test_a_composite_that_is_too_dark_by_a_constant_leaves_no_trace(masks, how):
 
 def test_detail_is_poisson_blending_where_the_composite_agrees_with_the_donor(masks):
     context, donor = draw(0) / 4, draw(1) / 4
-    blended = PoissonEditor()(context, donor, masks)
+    blended = Poisson()(context, donor, masks)
     finished = finish(context, donor, blended + 0.1, masks, "detail")
     torch.testing.assert_close(finished, blended, rtol=0, atol=1e-2)
 
@@ -65,7 +65,7 @@ def test_poisson_takes_the_gradients_of_the_donor_and_the_colours_of_the_context
     context = draw(0) / 4
     donor = context + 0.5  # the same face in another light
     donor[..., 22:24, 12:20] -= 0.4  # with a mouth
-    made = PoissonEditor()(context, donor, masks)
+    made = Poisson()(context, donor, masks)
     expected = context.clone()
     expected[..., 22:24, 12:20] -= 0.4
     torch.testing.assert_close(made, expected, rtol=0, atol=2e-3)

@@ -9,12 +9,11 @@ import sys
 import pytest
 import torch
 
-from pipeline_lib.config import Edit, Inpainting
-from pipeline_lib.editing import inpainting
-from pipeline_lib.editing.editor import EditRequest
-from pipeline_lib.editing.editors import open_editor
+from pipeline_lib.config import Edit
+from pipeline_lib.editing.editor import EditRequest, open_editor
+from pipeline_lib.editing.editors import inpainting
+from pipeline_lib.editing.editors.inpainting import Inpainting, InpaintingEditor
 from pipeline_lib.editing.finish import finish
-from pipeline_lib.editing.inpainting import InpaintingEditor
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.runtime.errors import WeightsError
 

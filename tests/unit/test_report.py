@@ -14,9 +14,10 @@ import yaml
 from PIL import Image
 
 from pipeline_lib.audit.estimate import Estimate
-from pipeline_lib.config import AvatarData, BoxRegion, FolderData, PartRegion, Poisson, RateRule, Rebalance
+from pipeline_lib.config import AvatarData, BoxRegion, FolderData, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
+from pipeline_lib.editing.editors.poisson import Poisson
 from pipeline_lib.release import cards
 from pipeline_lib.report import figures, page, tables, verdicts, words
 from pipeline_lib.runtime.errors import DataError

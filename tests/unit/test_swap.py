@@ -13,12 +13,11 @@ from pipeline_lib.data.tables import read_table, read_tables, write_table
 from pipeline_lib.editing import swap as swap_module
 from pipeline_lib.editing.choice import SURE
 from pipeline_lib.editing.donors import gather
-from pipeline_lib.editing.editors import open_editor
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.editing.swap import held_groups, swap_parts
 from pipeline_lib.networks.checkpoints import load_weights, save_weights
 from pipeline_lib.networks.classifier import Detector
-from pipeline_lib.runtime.errors import ConfigError, DataError
+from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import write_json
 
 COUNT, CANDIDATES = 24, 5
@@ -379,11 +378,6 @@ def test_donors_with_the_attribute_have_the_target_value_by_the_labels(networks,
 def test_too_few_donors_with_the_attribute_are_refused(networks, image_set, halfway, tmp_path):
     with pytest.raises(DataError, match=r"9 donors requested, but samples has only \d; use fewer or `donors: any`"):
         run(networks, image_set, halfway, tmp_path, donors="with-attribute", candidates=9)
-
-
-def test_an_editor_without_its_weights_is_refused():
-    with pytest.raises(ConfigError, match="latent-regression needs an encoder and its generator"):
-        open_editor(Edit(), [], [], [], torch.device("cpu"))
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def given(*paths):
 
 def files_of_editor():
     """Return the files of an editor's own model; nothing for one that has none."""
-    return given(settings["rebalance"]["edit"]["editor"].get("path"))
+    return given(*checked.rebalance.edit.editor.files)
 
 
 def of_inverter(model):

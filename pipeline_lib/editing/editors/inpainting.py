@@ -4,22 +4,49 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
 
-from pipeline_lib.config import Inpainting
-from pipeline_lib.editing.editor import EditRequest
-from pipeline_lib.imaging.collages import Masks
+from pipeline_lib.config.base import Count, Folder
+from pipeline_lib.editing.editor import EditorSection, EditRequest
 from pipeline_lib.runtime.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pipeline_lib.config import Rebalance
+    from pipeline_lib.imaging.collages import Masks
+    from pipeline_lib.networks.inversion import Inverter
 
 logger = logging.getLogger(__name__)
 
-
 STEPS, GUIDANCE = 30, 7.5  # denoising steps, and weight of the prompt (classifier-free guidance), as usual
 BATCH = 8  # images drawn at a time
+
+
+class Inpainting(EditorSection):
+    """A diffusion model that draws the region anew; it needs no donor, whose part only gives the region its shape."""
+
+    description = "a diffusion model drew it as a prompt for the target value says"
+    takes_donor = False
+    packages = ("diffusers",)
+
+    kind: Literal["inpainting"] = Field(description="an inpainting pipeline of the library diffusers")
+    path: Folder = Field(description="its folder, as `save_pretrained` writes it, with safetensors weights")
+    present: str = Field(description="prompt for a part that has the attribute, such as `a smiling mouth`")
+    absent: str = Field(description="prompt for a part that does not, such as `a serious mouth`")
+    side: Annotated[Count, Field(multiple_of=8)] | None = Field(
+        512, description="side at which the model draws, in pixels, a multiple of 8; null: that of the images"
+    )
+
+    def check(self, settings: Rebalance) -> None:
+        if len(settings.edited) > 1:
+            raise ValueError("`edit.editor: inpainting` has prompts for one attribute; make a run for each attribute")
+
+    def open(self, device: torch.device, inverter: Inverter | None) -> InpaintingEditor:
+        return InpaintingEditor(self, device)
 
 
 class InpaintingEditor:
@@ -37,6 +64,8 @@ class InpaintingEditor:
     """
 
     def __init__(self, settings: Inpainting, device: torch.device):
+        import torch
+
         self._settings = settings
         self._device = device
         self.precision = "float16" if device.type == "cuda" else "float32"
@@ -50,6 +79,8 @@ class InpaintingEditor:
         """Draw the region of each image (n, 3, H, W) in [-1, 1] anew; an image's noise depends on its seed alone."""
         if request is None:
             raise ValueError("inpainting draws a part by a prompt, and needs to know which")
+        import torch
+
         chunks = zip(
             *(rows.split(BATCH) for rows in (context, masks.region, request.wanted, request.seeds)),
             strict=True,
@@ -57,6 +88,9 @@ class InpaintingEditor:
         return torch.cat([self._draw(*chunk) for chunk in chunks])
 
     def _draw(self, images: Tensor, region: Tensor, wanted: Tensor, seeds: Tensor) -> Tensor:
+        import torch
+        import torch.nn.functional as F
+
         settings, own = self._settings, images.shape[-1]
         side = settings.side or own
         large = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)

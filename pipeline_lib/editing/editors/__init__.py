@@ -1,0 +1,1 @@
+"""The editors that a config can name, one a module."""
