@@ -44,7 +44,7 @@ STAGES = {
     "evaluate_leakage": "pipeline_lib.evaluation.leakage",
     "evaluate_utility": "pipeline_lib.evaluation.utility",
     "evaluate_robustness": "pipeline_lib.evaluation.robustness",
-    "judge_samples": "pipeline_lib.evaluation.nearest",
+    "compare_with_renderings": "pipeline_lib.evaluation.closest_renderings",
     "certify": "pipeline_lib.audit.certificate",
     "collect_metrics": "pipeline_lib.evaluation.metrics",
     "evaluate_quality": "pipeline_lib.evaluation.quality",

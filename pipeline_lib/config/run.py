@@ -97,8 +97,8 @@ class Config(Section):
         return any(isinstance(network, GivenNetwork) for network in (self.detectors.selector, self.detectors.referee))
 
     @property
-    def compares_with_drawings(self) -> bool:
-        """Whether samples are compared with drawings of what is edited."""
+    def compares_with_renderings(self) -> bool:
+        """Whether samples are compared with renderings of every drawing of what is edited."""
         parts = set(self.rebalance.first_attribute().parts)
         drawn = self.data.reader == "avatars" and set() < parts <= set(AVATAR_EXCHANGEABLE)
         return self.evaluate.judge_bank is not None and self.uses_encoder and drawn

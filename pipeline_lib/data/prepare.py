@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline_lib.config import Data
-from pipeline_lib.data.avatars import open_avatars
+from pipeline_lib.data.avatars.drawing import open_avatars
 from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
 from pipeline_lib.data.class_folders import open_class_folders
 from pipeline_lib.data.copies import Copies, digest_of_pixels

@@ -75,17 +75,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("masked_l1", pa.float32()),
         ]
     ),
-    # One row per candidate, as in the table of candidates, with the referee's calibrated probabilities for the finished
-    # image. Only evaluation and report read it. Open, with a float per attribute.
-    # One row per edited image whose truth is known: its nearest drawing, what that shows, and PSNRs in dB (infinite for
-    # identical pixels) to the original outside the region and to the nearest drawing as a whole and inside the region.
+    # One row per edited image whose truth is known: the drawing of its closest clean rendering, what that shows, and
+    # PSNRs in dB (infinite for identical pixels) to the original outside the region and to that rendering, the ideal
+    # edit, as a whole and inside the region.
     "counterfactuals": pa.schema(
         [
             ("image_id", pa.string()),
             ("donor_id", pa.string()),
             ("attribute", pa.string()),
             ("wanted", pa.bool_()),
-            ("nearest", pa.string()),
+            ("closest", pa.string()),
             ("true_value", pa.bool_()),
             ("identical_outside", pa.bool_()),
             ("psnr_outside", pa.float64()),

@@ -1,15 +1,11 @@
-"""The truth of edited avatars: each is compared with the same face drawn with every drawing of the swapped part.
-
-What the nearest drawing shows is called true only if it is right about edits of which the truth is known otherwise.
-"""
+"""The truth of edited avatars by their closest clean renderings, and whether these are right about known edits."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from math import inf, log10
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +15,9 @@ import torch
 
 from pipeline_lib.audit.estimate import estimate_json, wilson_rate
 from pipeline_lib.config import AvatarData, BoxRegion, Edit, PartRegion, Rebalance
-from pipeline_lib.data.avatars import Face, draw_variants, face_of, render_image
+from pipeline_lib.data.avatars.drawing import render_variants
+from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.truth import Shown, closest_rendering
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
@@ -39,43 +37,22 @@ from pipeline_lib.runtime.revisions import stage
 logger = logging.getLogger(__name__)
 
 RIM = 1  # pixels around the region in which an edit may be blended
-CHECKED = 500  # edits of known truth on which the judgement itself is checked
+CHECKED = 500  # edits of known truth on which the closest renderings are checked
 PROBED = 32  # of these, on which their softness is found
-LEAST_ACCURACY = 0.95  # of the judgement on them, the lower limit of its interval
+LEAST_ACCURACY = 0.95  # of the closest renderings on them, the lower limit of its interval
 #: Sigmas of the Gaussians that these edits are blurred by, in 64ths of the side, until they are as soft as the run's.
 SOFTNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 IDENTICAL = 100.0  # dB that identical pixels, whose PSNR is infinite, count as in a median
 CHUNK = 16  # faces that a worker process is given at a time
 CHUNKS_AHEAD = 32
+CPU = torch.device("cpu")
+
+MEASURED = tuple(name for name in Shown._fields if name != "attributes")
+#: From positions of contexts and of donors, both (n,), and edited images, uint8 (n, H, W, 3), to what these show.
+Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], list[Shown]]
 
 
-class Judged(NamedTuple):
-    """What an image shows by its nearest drawing, and how far it is from that and from the original.
-
-    PSNRs are in dB, and infinite for identical pixels.
-    """
-
-    nearest: str
-    attributes: dict[str, bool]
-    identical_outside: bool
-    psnr_outside: float
-    psnr_ideal: float
-    psnr_inside: float
-
-
-MEASURED = tuple(name for name in Judged._fields if name != "attributes")
-
-
-class _Question(NamedTuple):
-    """A face, the image that is to be judged, uint8 (H, W, 3), and the region, bool (H, W), in which it may differ."""
-
-    image_id: str
-    original: np.ndarray
-    image: np.ndarray
-    region: np.ndarray
-
-
-@stage(revision=2)
+@stage(revision=3)
 def evaluate_counterfactuals(
     *,
     images: list[Path],
@@ -96,12 +73,13 @@ def evaluate_counterfactuals(
 ) -> None:
     """Find the truth of every edited image of the rebalanced dataset, and how far it is from the ideal edit.
 
-    The ideal edit is the same face drawn with that drawing of the swapped part which is nearest to the edited image, in
-    mean squared error inside the region. The region is what the edit pasted or left unknown, and a rim of one pixel.
+    The closest clean rendering is the same face drawn with that drawing of the swapped part which is closest to the
+    edited image, in mean squared error inside the region. The region is what the edit pasted or left unknown, and a rim
+    of one pixel.
 
-    The judgement is checked on known edits: faces of the dataset get the part of another one, joined by Poisson
-    blending, and show what that one shows by its label. They are blurred until the median of their PSNRs is at
-    most that of the edits. The truth counts if the judgement is right about at least `LEAST_ACCURACY` of them.
+    It is checked on known edits: faces of the dataset get the part of another one, joined by Poisson blending, and show
+    what that one shows by its label. They are blurred until the median of their PSNRs is at most that of the edits. The
+    truth counts if the closest renderings are right about at least `LEAST_ACCURACY` of them.
 
     Args:
         images: shards of the dataset.
@@ -116,7 +94,7 @@ def evaluate_counterfactuals(
         run: name of the run, stored in the files.
         seed: seed of the run.
         counterfactuals: table to write, with a row for each edited image.
-        truth: table of labels of the rebalanced dataset to write; an edited image has those of its nearest drawing.
+        truth: table of labels of the rebalanced dataset to write; an edited image has those of its closest rendering.
         summary: JSON to write, with the check of each attribute (`check`) and whether the truth counts (`counts`).
             Identical pixels count as `IDENTICAL` dB in its medians.
         threads: worker processes.
@@ -130,58 +108,38 @@ def evaluate_counterfactuals(
     made = made_edits(planned, set(chosen["image_id"]))
     edits = chosen.merge(made[["image_id", "attribute", "wanted"]], on="image_id")
     _, edited = read_shards(rebalanced)
-    rows, shown, checks = [], [], {}
+    rows, checks = [], {}
     with ProcessPoolExecutor(threads) as pool:
         for attribute, region in settings.regions_by_attribute.items():
             image_set = ImageSet(images, parts, parts_of(region))
-            judge = partial(_judge, image_set, data, region, pool)
+            compare = partial(_compare, image_set, data, region, pool)
             own = edits[edits["attribute"] == attribute]
-            found = judge(own["image_id"], own["donor_id"], edited)
-            shown += found
-            rows.append(
-                own.assign(
-                    true_value=[judged.attributes[attribute] for judged in found],
-                    **{name: [getattr(judged, name) for judged in found] for name in MEASURED},
-                )
+            contexts, donors = (
+                np.array([image_set.position[name] for name in own[which]], int) for which in ("image_id", "donor_id")
             )
-            shows = known.set_index("image_id")[attribute]
+            found = compare(contexts, donors, edited[contexts])
+            measured = {name: [getattr(shown, name) for shown in found] for name in MEASURED}
+            shows = [shown.attributes for shown in found]
+            rows.append(own.assign(true_value=[values[attribute] for values in shows], shows=shows, **measured))
             known_edits = draw_known_edits(image_set, settings.edit.for_attribute(attribute), seed)
-            inside = np.median([min(judged.psnr_inside, IDENTICAL) for judged in found] or [IDENTICAL])
-            checks[attribute] = check_judgement(attribute, known_edits, shows, judge, float(inside), confidence)
+            inside = _median([shown.psnr_inside for shown in found] or [IDENTICAL])
+            true = known.set_index("image_id")[attribute].loc[[image_set.names[place] for place in known_edits.donors]]
+            checks[attribute] = check_known_edits(attribute, known_edits, true, compare, inside, confidence)
     rows = pd.concat(rows, ignore_index=True)
     metadata = {"run": run, "config_digest": digest_of([data.model_dump(), settings.model_dump()])}
     write_table(counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
-    write_table(truth, "labels", _relabelled(known, rows["image_id"], shown), metadata)
+    if len(rows):
+        attributes = attribute_columns(known, "labels")
+        known = known.set_index("image_id")
+        known.loc[rows["image_id"], attributes] = pd.DataFrame(list(rows["shows"]), index=rows["image_id"])[attributes]
+        known = known.reset_index()
+    write_table(truth, "labels", known, metadata)
     checked = {
         "check": checks,
         "least_accuracy": LEAST_ACCURACY,
         "counts": all(check["ci"][0] >= LEAST_ACCURACY for check in checks.values()),
     }
     write_json(summary, summarise(rows, len(needed_edits(planned))) | checked)
-
-
-def judge_image(
-    original: np.ndarray, image: np.ndarray, region: np.ndarray, drawings: Sequence[tuple[str, Face, np.ndarray]]
-) -> Judged:
-    """Compare an image with every drawing of its face; of equally near ones the first is the nearest.
-
-    Args:
-        original: the image before the edit, uint8 (H, W, 3).
-        image: the image after it.
-        region: bool (H, W), where the edit may differ from the original.
-        drawings: names, faces and images of the drawings.
-    """
-    errors = [_squared_error(image, drawing, region) for _, _, drawing in drawings]
-    name, face, ideal = drawings[int(np.argmin(errors))]
-    outside = _squared_error(image, original, ~region)
-    return Judged(
-        name,
-        face.attributes,
-        outside == 0,
-        _psnr(outside),
-        _psnr(_squared_error(image, ideal, np.ones_like(region))),
-        _psnr(min(errors)),
-    )
 
 
 def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
@@ -192,10 +150,7 @@ def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
         planned: planned edits, of which those without a row failed.
     """
     succeeded = int((rows["true_value"] == rows["wanted"]).sum())
-    medians = {
-        f"median_{name}": float(rows[name].clip(upper=IDENTICAL).median()) if len(rows) else None
-        for name in ("psnr_outside", "psnr_ideal", "psnr_inside")
-    }
+    names = ("psnr_outside", "psnr_ideal", "psnr_inside")
     return {
         "planned": planned,
         "n": len(rows),
@@ -203,7 +158,7 @@ def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
         "share_by_truth": succeeded / max(1, planned),
         "share_identical_outside": float(rows["identical_outside"].mean()) if len(rows) else None,
         "identical_counts_as": IDENTICAL,
-        **medians,
+        **{f"median_{name}": _median(rows[name]) if len(rows) else None for name in names},
     }
 
 
@@ -218,14 +173,11 @@ class KnownEdits(NamedTuple):
     original: torch.Tensor
     edited: torch.Tensor
     region: torch.Tensor
-    image_set: ImageSet
 
     def pixels(self, softness: float) -> np.ndarray:
-        """Return the image set with these edits, uint8, blurred by a Gaussian of `softness` 64ths of the side."""
+        """Return the edited images, uint8 (n, H, W, 3), blurred by a Gaussian of `softness` 64ths of the side."""
         shown = gaussian_blur(self.edited, softness / 64 * self.edited.shape[-1]) if softness else self.edited
-        pixels = np.array(self.image_set.pixels)
-        pixels[self.contexts] = as_pixels(torch.where(self.region.bool(), shown, self.original)).numpy()
-        return pixels
+        return as_pixels(torch.where(self.region.bool(), shown, self.original)).numpy()
 
 
 def draw_known_edits(image_set: ImageSet, settings: Edit, seed: int) -> KnownEdits:
@@ -237,122 +189,85 @@ def draw_known_edits(image_set: ImageSet, settings: Edit, seed: int) -> KnownEdi
     contexts = seeding.numpy_generator(seed, "counterfactual check").permutation(image_set.with_part)[:CHECKED]
     size = (settings.pool or settings.candidates) if settings.choose == "seam" else 1
     size, one = min(size, len(image_set.with_part) - 1), settings.model_copy(update={"candidates": 1})
-    donors, images, device = [], [], torch.device("cpu")
+    donors, images = [], []
     for chunk in np.array_split(contexts, -(-len(contexts) // CHUNK)):
         pools = np.stack([image_set.donors(position, size, seed, "counterfactual check") for position in chunk])
         looked, of_pools = image_set.look(chunk), image_set.look(pools.flatten())
-        best = select_donors(looked, of_pools, one, device).numpy()
+        best = select_donors(looked, of_pools, one, CPU).numpy()
         donors.append(np.take_along_axis(pools, best, axis=1)[:, 0])
-        (context, parts), (donor, donor_parts) = looked.to(device), image_set.look(donors[-1]).to(device)
+        (context, parts), (donor, donor_parts) = looked.to(CPU), image_set.look(donors[-1]).to(CPU)
         masks = region_masks(settings.region, donor_parts, parts)
         collage = make_collage(context, donor, masks.pasted)
         images.append((context, finish(context, donor, collage, masks, "detail"), masks.region))
-    return KnownEdits(contexts, np.concatenate(donors), *map(torch.cat, zip(*images, strict=True)), image_set)
+    return KnownEdits(contexts, np.concatenate(donors), *map(torch.cat, zip(*images, strict=True)))
 
 
-def check_judgement(
-    attribute: str,
-    known: KnownEdits,
-    shows: pd.Series,
-    judge: Callable[[Sequence[str], Sequence[str], np.ndarray], list[Judged]],
-    inside: float,
-    confidence: float,
+def check_known_edits(
+    attribute: str, known: KnownEdits, true: pd.Series, compare: Compare, inside: float, confidence: float
 ) -> dict[str, object]:
-    """Return how often the nearest drawing is right about known edits, with Wilson's interval, for JSON.
+    """Return how often the closest rendering is right about known edits, with Wilson's interval, for JSON.
 
     Args:
         attribute: the attribute that they show by their donors.
         known: the edits, which are blurred until the median PSNR of the first `PROBED` is at most `inside`.
-        shows: labels of the attribute, by image.
-        judge: judges images by names of contexts and donors and the pixels of the image set.
-        inside: median PSNR to the nearest drawing of the edits of the run, in dB.
+        true: what they show.
+        compare: finds what images show.
+        inside: median PSNR of the edits of the run to their closest renderings, in dB.
         confidence: level of the interval.
     """
-    contexts, donors = ([known.image_set.names[place] for place in places] for places in (known.contexts, known.donors))
     for softness in SOFTNESS:
-        probed = judge(contexts[:PROBED], donors[:PROBED], known.pixels(softness))
-        if np.median([min(judged.psnr_inside, IDENTICAL) for judged in probed]) <= inside:
+        pixels = known.pixels(softness)
+        probed = compare(known.contexts[:PROBED], known.donors[:PROBED], pixels[:PROBED])
+        if _median([shown.psnr_inside for shown in probed]) <= inside:
             break
-    found = judge(contexts, donors, known.pixels(softness))
-    right = sum(judged.attributes[attribute] == value for judged, value in zip(found, shows.loc[donors], strict=True))
+    found = compare(known.contexts, known.donors, pixels)
+    right = sum(shown.attributes[attribute] == value for shown, value in zip(found, true, strict=True))
     accuracy = wilson_rate(right, len(found), confidence)
     if accuracy.low < LEAST_ACCURACY:
         logger.warning(
-            "the nearest drawing shows the right value of `%s` in %d of %d known edits, which does not show that it is "
-            "right about at least %s of them; what it shows does not count as the truth",
+            "the closest clean rendering shows the right value of `%s` in %d of %d known edits, which does not show "
+            "that it is right about at least %s of them; what it shows does not count as the truth",
             attribute, right, len(found), LEAST_ACCURACY,
         )  # fmt: skip
     return estimate_json(accuracy) | {"n": len(found), "right": right, "softness": softness}
 
 
-def _judge(
+def _compare(
     image_set: ImageSet,
     data: AvatarData,
     region: PartRegion | BoxRegion,
     pool: ProcessPoolExecutor,
-    image_ids: Sequence[str],
-    donor_ids: Sequence[str],
-    pixels: np.ndarray,
-) -> list[Judged]:
-    """Judge images in worker processes, in order; `pixels` (n, H, W, 3) has the order of the image set."""
-    work = partial(_judge_chunk, data, region.parts)
-    found: list[Judged] = []
-    with Progress("evaluate_counterfactuals", len(image_ids)) as progress:
-        for chunk in map_ahead(pool, work, _questions(image_set, region, image_ids, donor_ids, pixels), CHUNKS_AHEAD):
-            found += chunk
-            progress.advance(len(chunk))
+    contexts: np.ndarray,
+    donors: np.ndarray,
+    images: np.ndarray,
+) -> list[Shown]:
+    """Compare images with the renderings of their faces in worker processes; return what they show, in order."""
+
+    def chunks() -> Iterator[list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]]:
+        for start in range(0, len(contexts), CHUNK):
+            rows = slice(start, start + CHUNK)
+            (_, context_parts), (_, donor_parts) = (image_set.look(of[rows]).to(CPU) for of in (contexts, donors))
+            regions = grow(region_masks(region, donor_parts, context_parts).region, RIM)[:, 0].numpy() > 0
+            names = [image_set.names[place] for place in contexts[rows]]
+            yield list(zip(names, image_set.pixels[contexts[rows]], images[rows], regions, strict=True))
+
+    found: list[Shown] = []
+    with Progress("evaluate_counterfactuals", len(contexts)) as progress:
+        for shown in map_ahead(pool, partial(_compare_chunk, data, region.parts), chunks(), CHUNKS_AHEAD):
+            found += shown
+            progress.advance(len(shown))
     return found
 
 
-def _questions(
-    image_set: ImageSet,
-    region: PartRegion | BoxRegion,
-    image_ids: Sequence[str],
-    donor_ids: Sequence[str],
-    pixels: np.ndarray,
-) -> Iterator[list[_Question]]:
-    """Yield images to judge, each with the region of its edit."""
-    contexts, donors = (np.array([image_set.position[name] for name in names], int) for names in (image_ids, donor_ids))
-    for start in range(0, len(contexts), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        (_, context_parts), (_, donor_parts) = (
-            image_set.look(positions[chunk]).to(torch.device("cpu")) for positions in (contexts, donors)
-        )
-        regions = grow(region_masks(region, donor_parts, context_parts).region, RIM)[:, 0].numpy() > 0
-        yield [
-            _Question(image_set.names[position], image_set.pixels[position], pixels[position], mask)
-            for position, mask in zip(contexts[chunk], regions, strict=True)
-        ]
+def _compare_chunk(
+    data: AvatarData, exchanged: tuple[str, ...], chunk: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]
+) -> list[Shown]:
+    """Draw and compare in a worker process, where nothing may use torch: its threads do not survive a fork."""
+    return [
+        closest_rendering(original, image, region, render_variants(face_of(data, name), exchanged, data))
+        for name, original, image, region in chunk
+    ]
 
 
-def _judge_chunk(data: AvatarData, exchanged: Sequence[str], questions: Sequence[_Question]) -> list[Judged]:
-    """Draw and judge in a worker process, where nothing may use torch: its threads do not survive a fork."""
-    found = []
-    for question in questions:
-        drawings = [
-            (name, variant, render_image(variant, data.resolution, data.crop))
-            for name, variant in draw_variants(face_of(data, question.image_id), exchanged)
-        ]
-        found.append(judge_image(question.original, question.image, question.region, drawings))
-    return found
-
-
-def _relabelled(known: pd.DataFrame, edited: pd.Series, found: Sequence[Judged]) -> pd.DataFrame:
-    """Return labels with those of the edited images replaced by what their nearest drawings show."""
-    if not len(edited):
-        return known
-    table = known.set_index("image_id")
-    attributes = attribute_columns(known, "labels")
-    shown = pd.DataFrame([judged.attributes for judged in found], index=edited.to_numpy())
-    table.loc[shown.index, attributes] = shown[attributes]
-    return table.reset_index()
-
-
-def _squared_error(image: np.ndarray, reference: np.ndarray, where: np.ndarray) -> float:
-    """Return the mean squared error of uint8 images (H, W, 3) over the pixels of a mask (H, W); 0 if it is empty."""
-    difference = image[where].astype(np.int64) - reference[where]
-    return float(np.square(difference).mean()) if difference.size else 0.0
-
-
-def _psnr(squared_error: float) -> float:
-    return 10 * log10(255**2 / squared_error) if squared_error else inf
+def _median(psnrs: pd.Series | list[float]) -> float:
+    return float(np.median(np.minimum(psnrs, IDENTICAL)))

@@ -22,14 +22,14 @@ SECTIONS: dict[str, tuple[str, Any]] = {
     "certificate": ("certificate", None),
     "certificate-samples": ("certificate_samples", None),
     "counterfactual": ("counterfactual", None),
-    "judge-samples": ("judged_samples", None),
+    "closest-renderings": ("closest_renderings", None),
     "utility": ("utility", None),
 }
 BY_IMAGE_SET = ("edits", "leakage")  # sections of files such as `edits-dataset.json`
 SEGMENTER = "segmenter"
 
 
-@stage(revision=8)
+@stage(revision=9)
 def collect_metrics(
     *, bias: Path, quality: Path, results: list[Path], reports: list[Path], benchmarks: Path, metrics: Path
 ) -> None:

@@ -18,7 +18,7 @@ from pipeline_lib.runtime.files import read_json
 
 
 def truth_counts(summary: Path) -> bool:
-    """Return whether what the nearest drawing shows counts as the truth, by the JSON of `evaluate_counterfactuals`."""
+    """Return whether closest clean renderings count as the truth, by the JSON of `evaluate_counterfactuals`."""
     return read_json(summary)["counts"]
 
 

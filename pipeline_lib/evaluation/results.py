@@ -230,6 +230,76 @@ class SegmenterReport(Result):
     mean: float | None
 
 
+class CheckedCell(Result):
+    """Reconstructed renderings of a group and value, see `check_bank`."""
+
+    group: str
+    value: bool
+    n: int
+    told: int
+    right: int
+    drawn: int
+    kept: int
+    accuracy: float | None
+
+
+class CheckedBank(Result):
+    """Whether the closest renderings of a bank are right often enough to count."""
+
+    cells: list[CheckedCell]
+    uncertain: float
+    least_accuracy: float
+    counts: bool
+
+
+class SaidOfSamples(Result):
+    """Rate by a detector, and how many samples there are of what it says and what the closest rendering shows."""
+
+    rate: Interval
+    confusion: dict[Literal["yes", "no"], dict[Literal["shows", "shows not", "ambiguous"], int]]
+
+
+class SamplesOfGroup(Result):
+    """Rate of a group by the closest rendering, its bounds whatever the ambiguous samples show, and the detectors."""
+
+    n: int
+    ambiguous: int
+    share_ambiguous: float | None
+    rate: Interval
+    bounds: tuple[float | None, float | None]
+    selector: SaidOfSamples
+    referee: SaidOfSamples
+
+
+class BoundedGap(Interval):
+    """A gap of samples that are not ambiguous, and its bounds whatever the others show."""
+
+    bounds: tuple[float | None, float | None]
+
+
+class ShownBySamples(Result):
+    """What the samples of a GAN show by the closest rendering."""
+
+    groups: dict[str, SamplesOfGroup]
+    gap: BoundedGap
+
+    def share_confirmed(self, said: Literal["yes", "no"]) -> float | None:
+        """Return the share of the samples of which the selector says this that show it; None without samples."""
+        found = [group.selector.confusion[said] for group in self.groups.values()]
+        shows, shows_not = (sum(counts[answer] for counts in found) for answer in ("shows", "shows not"))
+        return (shows if said == "yes" else shows_not) / (shows + shows_not) if shows + shows_not else None
+
+
+class ClosestRenderings(Result):
+    """What samples show by the closest rendering of a bank, by image set, and whether that counts."""
+
+    attribute: str
+    bank: dict[Literal["faces", "renders"], int]
+    largest_ratio: float
+    check: CheckedBank
+    sets: dict[str, ShownBySamples]
+
+
 class Metrics(Result):
     """Every figure of a run, as in `evaluation/metrics.json`. An image set is a key of `IMAGE_SETS` or `BASELINES`.
 
@@ -248,6 +318,7 @@ class Metrics(Result):
         detectors: by detector and attribute.
         segmenter: None if there is none.
         timing: seconds by job.
+        closest_renderings: None if samples were not compared with renderings.
     """
 
     rate: dict[str, dict[str, dict[Source, dict[str, Rate]]]]
@@ -265,7 +336,16 @@ class Metrics(Result):
     detectors: dict[str, dict[str, DetectorReport]]
     segmenter: SegmenterReport | None
     timing: dict[str, float]
-    judged_samples: dict[str, Any] | None = None
+    closest_renderings: ClosestRenderings | None
+
+    @property
+    def gaps_by_rendering(self) -> dict[str, tuple[Interval, Interval]]:
+        """Group gaps of the retrained and the control GAN by the closest rendering, by attribute, where they count."""
+        found = self.closest_renderings
+        if found is None or not found.check.counts or not self.retrained:
+            return {}
+        gaps = found.sets["retrained"].gap, found.sets["control"].gap
+        return {} if any(gap.value is None for gap in gaps) else {found.attribute: gaps}
 
     @property
     def retrained(self) -> bool:

@@ -14,7 +14,9 @@ import torch
 
 from pipeline_lib.audit.estimate import UNKNOWN, Estimate, estimate_json
 from pipeline_lib.config import AvatarData, Data, Evaluate, Rebalance
-from pipeline_lib.data.avatars import draw_variants, face_of, render_image
+from pipeline_lib.data.avatars.drawing import render_image
+from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.truth import ideal_edit
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
@@ -317,17 +319,13 @@ def _label_error(method: str, training: TrainingSet, truly: Mapping[bool, np.nda
 def _ideal_pixels(
     pixels: np.ndarray, names: Sequence[str], counterfactuals: Path, data: AvatarData, settings: Rebalance
 ) -> np.ndarray:
-    """Return the dataset with each edited face drawn anew, with the nearest drawing that has the wanted value."""
+    """Return the dataset with the ideal edit of each edited face."""
     ideal = pixels.copy()
     position = {name: number for number, name in enumerate(names)}
     for row in read_table(counterfactuals, "counterfactuals").itertuples():
-        variants = dict(draw_variants(face_of(data, row.image_id), settings.edit.region.parts))
-        if row.true_value != row.wanted:
-            having = (name for name, face in variants.items() if face.attributes[row.attribute] == row.wanted)
-            nearest = next(having)
-        else:
-            nearest = row.nearest
-        ideal[position[row.image_id]] = render_image(variants[nearest], data.resolution, data.crop)
+        parts = settings.edit.region_of(row.attribute).parts
+        face = ideal_edit(face_of(data, row.image_id), parts, row.closest, row.attribute, row.wanted)
+        ideal[position[row.image_id]] = render_image(face, data.resolution, data.crop)
     return ideal
 
 

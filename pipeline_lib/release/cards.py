@@ -13,7 +13,6 @@ from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.evaluation.results import Metrics
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.release.image_sets import ATTRIBUTE, COLUMNS, ImageSet
-from pipeline_lib.report.nearest import gaps_by_drawing
 from pipeline_lib.report.words import groups_text, render
 from pipeline_lib.runtime.files import atomic_path
 from pipeline_lib.runtime.revisions import stage
@@ -120,7 +119,6 @@ def model_card(image_set: ImageSet, metrics: Metrics) -> str:
         targets=targets,
         metrics=metrics,
         gaps_between={name: groups_text(targets.alone(name)) for name in targets.compared},
-        by_rendering={name: gaps for name in targets.edited if (gaps := gaps_by_drawing(metrics.judged_samples, name))},
         samples=say_targets(metrics.certificate_samples),
         samples_note=say_basis(metrics.certificate_samples),
         dataset=say_targets(metrics.certificate),

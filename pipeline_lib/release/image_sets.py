@@ -39,8 +39,8 @@ _COLUMNS = (
         "confirmed_by",
         pa.string(),
         "of an edited image: who says that it shows the value aimed at; `audit`: somebody who labelled it by eye; "
-        "`drawing`: the nearest drawing of its face; `referee`: a detector without part in the edit, where neither of "
-        "them was asked; null: nobody",
+        "`drawing`: the closest clean rendering of its face; `referee`: a detector without part in the edit, where "
+        "neither of them was asked; null: nobody",
     ),
     (
         "carried_over",

@@ -11,7 +11,6 @@ from pipeline_lib.imaging.png import data_url
 from pipeline_lib.rebalance.groups import target_gap
 from pipeline_lib.report import tables
 from pipeline_lib.report.figures import rates_figure, save_figure, utility_figure
-from pipeline_lib.report.nearest import confusion_table, describe_judged, gaps_by_drawing, judged_table, say_judged
 from pipeline_lib.report.verdicts import conclude, denied_edits, low_kappas
 from pipeline_lib.report.words import groups_text, render
 from pipeline_lib.runtime.files import atomic_path
@@ -97,15 +96,6 @@ def render_page(
         gaps={name: tables.gap_table(metrics, name, least_agreement) for name in targets.compared},
         certificate_note=say_basis(metrics.certificate),
         samples_note=samples and say_basis(samples),
-        by_rendering={
-            name: gaps for name in targets.edited if (gaps := gaps_by_drawing(metrics.judged_samples, name))
-        },
-        rendered=metrics.judged_samples and {
-            "lines": say_judged(metrics.judged_samples),
-            "rates": judged_table(metrics.judged_samples),
-            "confusion": confusion_table(metrics.judged_samples),
-            "note": describe_judged(metrics.judged_samples),
-        },
         robustness=tables.robustness_table(metrics),
         utility=metrics.utility and tables.utility_table(metrics.utility),
         METHODS=tables.METHODS,

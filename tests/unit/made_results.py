@@ -145,7 +145,7 @@ def results_of(rates=RATES, n=2000, certified=("met", "met")):
         "detectors": {"referee": {"smiling": DETECTOR}, "selector": {"smiling": DETECTOR | {"positives": 0}}},
         "segmenter": {"n": 1000, "intersection_over_union": {"mouth": 0.93}, "mean": 0.93},
         "timing": {"prepare_dataset": 31.26, "swap_parts/0": 140.5},
-        "judged_samples": None,
+        "closest_renderings": None,
     }  # fmt: skip
 
 

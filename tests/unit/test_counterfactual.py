@@ -1,4 +1,4 @@
-"""The truth of an edit is the drawing it shows; distances are those that one counts by hand."""
+"""The truth of an edit is what its closest clean rendering shows; distances are those that one counts by hand."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from pipeline_lib.config import AvatarData, PartRegion, RateRule, Rebalance
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_PARTS
-from pipeline_lib.data.avatars import draw_variants, face_of, render_face, render_image
+from pipeline_lib.data.avatars.drawing import Renderings, render_face, render_image
+from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.truth import Shown, closest_rendering, ideal_edit
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.donors import ImageSet
 from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.evaluation import counterfactual
 from pipeline_lib.evaluation.counterfactual import (
     IDENTICAL,
-    Judged,
-    check_judgement,
+    check_known_edits,
     draw_known_edits,
     evaluate_counterfactuals,
-    judge_image,
     summarise,
 )
 from pipeline_lib.evaluation.rates import truth_counts
@@ -42,12 +42,12 @@ FAILED = 10  # an edit that was planned, and of which no candidate succeeded
 
 
 def another_mouth(face, smiling):
-    return next(variant for _, variant in draw_variants(face, ["mouth"]) if variant.attributes["smiling"] == smiling)
+    return ideal_edit(face, ["mouth"], face.avatar.mouth.name, "smiling", smiling)
 
 
 @pytest.fixture
-def judge(tmp_path, write_shards):
-    """Return a function that judges edits whose results are given, by position; the rest is as it was drawn."""
+def evaluate(tmp_path, write_shards):
+    """Return a function that evaluates edits whose results are given, by position; the rest is as it was drawn."""
     drawn = [render_face(face, 32, DATA.crop) for face in FACES]
     pixels = np.stack([image for image, _ in drawn])
     parts = [row for name, (_, codes) in zip(NAMES, drawn, strict=True) for row in part_rows(name, codes, AVATAR_PARTS)]
@@ -96,12 +96,12 @@ def ideal_edits():
 
 
 @pytest.mark.slow
-def test_ideal_edits_are_recognised_and_relabelled(judge):
+def test_ideal_edits_are_recognised_and_relabelled(evaluate):
     ideal = ideal_edits()
-    out = judge({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()})
+    out = evaluate({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()})
     rows = read_table(out / "counterfactuals.parquet", "counterfactuals")
     assert rows["image_id"].tolist() == [NAMES[place] for place in EDITED]
-    assert rows["nearest"].tolist() == [face.avatar.mouth.name for face in ideal.values()]
+    assert rows["closest"].tolist() == [face.avatar.mouth.name for face in ideal.values()]
     assert (rows["true_value"] == rows["wanted"]).all()
     assert (rows["psnr_ideal"] == inf).all()
     truth = read_table(out / "truth.parquet", "labels")
@@ -115,13 +115,13 @@ def test_ideal_edits_are_recognised_and_relabelled(judge):
 
 
 @pytest.mark.slow
-def test_an_edit_that_kept_the_old_mouth_or_changed_the_hair_is_found_out(judge):
+def test_an_edit_that_kept_the_old_mouth_or_changed_the_hair_is_found_out(evaluate):
     ideal = {place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()}
     kept, marked = EDITED[0], EDITED[1]
     ideal[kept] = render_image(FACES[kept], 32, DATA.crop)
     ideal[marked] = ideal[marked].copy()
     ideal[marked][0, 0, 0] ^= 1
-    out = judge(ideal)
+    out = evaluate(ideal)
     rows = read_table(out / "counterfactuals.parquet", "counterfactuals").set_index("image_id")
     assert rows.loc[NAMES[kept], "true_value"] != rows.loc[NAMES[kept], "wanted"]
     assert read_json(out / "summary.json")["share_by_truth"] == 3 / 5
@@ -153,7 +153,7 @@ def test_a_known_edit_differs_in_its_region_alone_and_has_the_mouth_of_another_f
     _, image_set, known, _ = known_edits(20)
     assert (known.contexts != known.donors).all()
     inside = known.region[:, 0].numpy() > 0
-    sharp, soft = (known.pixels(softness)[known.contexts] for softness in (0.0, 1.0))
+    sharp, soft = (known.pixels(softness) for softness in (0.0, 1.0))
     for edited in (sharp, soft):
         np.testing.assert_array_equal(edited[~inside], image_set.pixels[known.contexts][~inside])
     donors = image_set.pixels[known.donors].astype(int)
@@ -162,29 +162,24 @@ def test_a_known_edit_differs_in_its_region_alone_and_has_the_mouth_of_another_f
 
 
 @pytest.mark.long
-def test_the_check_finds_that_donors_that_do_not_fit_deceive_the_nearest_drawing(known_edits):
+def test_the_check_finds_that_donors_that_do_not_fit_deceive_the_closest_rendering(known_edits):
     data, image_set, known, labels = known_edits(60, SETTINGS.edit.model_copy(update={"choose": "strongest"}))
     with ProcessPoolExecutor(1) as pool:
-        judge = partial(counterfactual._judge, image_set, data, SETTINGS.edit.region, pool)
-        found = check_judgement("smiling", known, labels, judge, IDENTICAL, 0.95)
+        compare = partial(counterfactual._compare, image_set, data, SETTINGS.edit.region, pool)
+        found = check_known_edits("smiling", known, labels.iloc[known.donors], compare, IDENTICAL, 0.95)
     assert 45 <= found["right"] < 60  # drawings compared with themselves would all be told rightly
-
-
-def judged(shows, inside):
-    return Judged("x", {"smiling": shows}, True, 100.0, 100.0, inside)
 
 
 def test_the_check_counts_answers_about_edits_that_are_as_soft_as_those_of_the_run(known_edits):
     _, _, known, labels = known_edits(20)
-    truth = labels.iloc[known.donors].tolist()
+    true, seen = labels.iloc[known.donors], []
 
-    def judge(contexts, donors, pixels):
-        sharpness = np.abs(np.diff(pixels[known.contexts].astype(float), axis=2)).mean()
-        seen.append(sharpness)
-        return [judged(value, 60.0 - 10 * len(seen)) for value in [*truth[:-3], *(not value for value in truth[-3:])]]
+    def compare(contexts, donors, pixels):
+        seen.append(np.abs(np.diff(pixels.astype(float), axis=2)).mean())
+        values = [*true[:-3], *~true[-3:]]
+        return [Shown("x", {"smiling": value}, True, 100.0, 100.0, 60.0 - 10 * len(seen)) for value in values]
 
-    seen = []
-    found = check_judgement("smiling", known, labels, judge, 35.0, 0.95)
+    found = check_known_edits("smiling", known, true, compare, 35.0, 0.95)
     assert (found["n"], found["right"], found["value"]) == (20, 17, 0.85)
     assert found["softness"] == 0.5  # the third, with 30 dB
     assert seen == sorted(seen, reverse=True)
@@ -193,9 +188,11 @@ def test_the_check_counts_answers_about_edits_that_are_as_soft_as_those_of_the_r
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("least", "counts"), [(0.7, True), (0.95, False)])
-def test_the_truth_counts_if_the_check_shows_that_it_is_right_often_enough(judge, monkeypatch, caplog, least, counts):
+def test_the_truth_counts_if_the_check_shows_that_it_is_right_often_enough(
+    evaluate, monkeypatch, caplog, least, counts
+):
     monkeypatch.setattr(counterfactual, "LEAST_ACCURACY", least)
-    out = judge({place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()})
+    out = evaluate({place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()})
     summary = read_json(out / "summary.json")
     assert summary["check"]["smiling"]["n"] == COUNT
     assert summary["check"]["smiling"]["ci"][0] == pytest.approx(0.757506)  # Wilson's limit for 12 of 12
@@ -204,11 +201,17 @@ def test_the_truth_counts_if_the_check_shows_that_it_is_right_often_enough(judge
 
 
 @pytest.mark.slow
-def test_workers_change_no_byte(judge):
+def test_workers_change_no_byte(evaluate):
     ideal = {place: render_image(face, 32, DATA.crop) for place, face in ideal_edits().items()}
-    one, two = (judge(ideal, threads, f"{threads}") for threads in (1, 2))
+    one, two = (evaluate(ideal, threads, f"{threads}") for threads in (1, 2))
     for name in ("counterfactuals.parquet", "truth.parquet", "summary.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def renderings_of(**images):
+    """Return renderings with these names and images, of which all but the first smile."""
+    shows = [{"smiling": number > 0} for number in range(len(images))]
+    return Renderings(list(images), shows, np.stack(list(images.values())))
 
 
 def test_distances_are_those_counted_by_hand():
@@ -218,30 +221,35 @@ def test_distances_are_those_counted_by_hand():
     image, near, far = original.copy(), original.copy(), original.copy()
     image[region], near[region], far[region] = 100, 90, 120
     image[3, 3] = 10  # outside: 3 of 36 values
-    drawings = [("far", FACES[0], far), ("near", FACES[1], near), ("as near", FACES[2], near)]
-    judged = judge_image(original, image, region, drawings)
-    assert (judged.nearest, judged.attributes) == ("near", FACES[1].attributes)
-    assert not judged.identical_outside
-    assert judged.psnr_inside == pytest.approx(20 * log10(255 / 10))
-    assert judged.psnr_outside == pytest.approx(10 * log10(255**2 / (100 * 3 / 36)))
-    assert judged.psnr_ideal == pytest.approx(10 * log10(255**2 / (100 * (12 + 3) / 48)))
+    shown = closest_rendering(original, image, region, renderings_of(far=far, near=near, as_near=near))
+    assert (shown.closest, shown.attributes) == ("near", {"smiling": True})
+    assert not shown.identical_outside
+    assert shown.psnr_inside == pytest.approx(20 * log10(255 / 10))
+    assert shown.psnr_outside == pytest.approx(10 * log10(255**2 / (100 * 3 / 36)))
+    assert shown.psnr_ideal == pytest.approx(10 * log10(255**2 / (100 * (12 + 3) / 48)))
 
 
-def test_what_lies_outside_the_region_does_not_choose_the_drawing():
+def test_what_lies_outside_the_region_does_not_choose_the_rendering():
     original = np.zeros((4, 4, 3), np.uint8)
     region = np.eye(4, dtype=bool)
     image = original.copy()
     image[region] = 50
     one, other = image.copy(), original.copy()
     one[~region] = 255
-    assert judge_image(original, image, region, [("other", FACES[0], other), ("one", FACES[1], one)]).nearest == "one"
+    assert closest_rendering(original, image, region, renderings_of(other=other, one=one)).closest == "one"
 
 
 def test_a_region_that_covers_the_image_leaves_nothing_outside_to_change():
     image = np.full((4, 4, 3), 7, np.uint8)
-    judged = judge_image(image * 0, image, np.ones((4, 4), bool), [("one", FACES[0], image)])
-    assert judged.identical_outside
-    assert judged.psnr_outside == inf
+    shown = closest_rendering(image * 0, image, np.ones((4, 4), bool), renderings_of(one=image))
+    assert shown.identical_outside
+    assert shown.psnr_outside == inf
+
+
+def test_the_ideal_edit_is_the_closest_rendering_unless_the_edit_failed():
+    face = FACES[0]
+    assert ideal_edit(face, ["mouth"], "BIG_SMILE", "smiling", True).avatar.mouth.name == "BIG_SMILE"
+    assert ideal_edit(face, ["mouth"], "SAD", "smiling", True).avatar.mouth.name == "SMILE"
 
 
 def test_a_plan_without_edits_has_no_medians():
@@ -254,7 +262,7 @@ def test_a_plan_without_edits_has_no_medians():
 
 
 @pytest.mark.slow
-def test_edits_of_two_attributes_are_judged_each_by_the_drawings_of_its_region(judge, tmp_path):
+def test_edits_of_two_attributes_are_compared_each_with_the_drawings_of_its_region(evaluate, tmp_path):
     glasses = RateRule(where={"smiling": True}, attribute="eyeglasses", rate=0.5)
     settings = SETTINGS.model_copy(
         update={
@@ -266,12 +274,11 @@ def test_edits_of_two_attributes_are_judged_each_by_the_drawings_of_its_region(j
     ideal = ideal_edits()
     for place in EDITED[2:]:
         wanted = not FACES[place].attributes["eyeglasses"]
-        variants = (face for _, face in draw_variants(FACES[place], ["glasses"]))
-        ideal[place] = next(face for face in variants if face.attributes["eyeglasses"] == wanted)
+        ideal[place] = ideal_edit(FACES[place], ["glasses"], "ROUND", "eyeglasses", wanted)
         row = plan["position"] == place
         plan.loc[row, ["target", "attribute", "wanted"]] = [2, "eyeglasses", wanted]
     write_table(tmp_path / "plan.parquet", "plan", plan)
-    out = judge({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()}, settings=settings)
+    out = evaluate({place: render_image(face, 32, DATA.crop) for place, face in ideal.items()}, settings=settings)
     rows = read_table(out / "counterfactuals.parquet", "counterfactuals")
     assert rows["attribute"].tolist() == ["smiling", "smiling", "eyeglasses", "eyeglasses"]
     assert (rows["true_value"] == rows["wanted"]).all()

@@ -37,7 +37,7 @@ ROLES = {"encoder": "encoder", "generator": "source/generator"}
 
 @pytest.fixture
 def run(tmp_path):
-    """Write a run of five avatars, two of them edited to smile, of which the second does not by its nearest drawing."""
+    """Write a run of five avatars, two of them edited to smile, of which the second does not by its rendering."""
     make_run(tmp_path / "run", NAMES, HELD_OUT, PIXELS, edited=list(EDITED), shows=[True, False])
     return tmp_path / "run"
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.workflow
 #: Rules that need a network other than the detectors, or masks.
 OF_NETWORKS = {
     *("train_generator", "train_encoder", "sample_generator", "retrain_generator"),
-    *("train_segmenter", "judge_samples"),
+    *("train_segmenter", "compare_with_renderings"),
 }
 
 
@@ -58,7 +58,7 @@ def reduced(editor: str | dict, retrain: bool) -> dict:
     ("editor", "retrain", "absent"),
     [
         ("latent-regression", False, {"retrain_generator"}),
-        ("poisson", True, {"train_encoder", "judge_samples"}),
+        ("poisson", True, {"train_encoder", "compare_with_renderings"}),
         ("poisson", False, OF_NETWORKS - {"train_segmenter"}),
     ],
 )
@@ -476,10 +476,10 @@ def test_every_example_can_be_planned(sources: Run, tmp_path: Path, example: str
     classical = ("photos-laptop.yaml", "utkface-race.yaml")
     without = ("celeba-blond.yaml", "avatars-progan.yaml", "avatars-joint.yaml")
     not_retrained = {"retrain_generator"} if example in without else set()
-    others = {"train_segmenter", "judge_samples"}
+    others = {"train_segmenter", "compare_with_renderings"}
     of_gans = OF_NETWORKS - others - not_retrained
     assert rules & OF_NETWORKS - others == (set() if example in classical else of_gans)
-    assert ("judge_samples" in rules) == example.startswith("avatars")
+    assert ("compare_with_renderings" in rules) == example.startswith("avatars")
     published = {"celebahq-progan.yaml", "church-progan.yaml", "ffhq-stylegan2.yaml"}
     assert ("fetch_published" in rules) == (example in published)
     assert ("train_segmenter" in rules) == (example not in ("custom-folder.yaml", *classical))

@@ -52,7 +52,7 @@ AFTER_THE_PLAN = {
     *("plan_edits", "swap_parts", "assemble_rebalanced", "retrain_generator", "sample_generator", "score_after"),
     *("evaluate_bias", "evaluate_quality", "evaluate_edits", "evaluate_counterfactuals", "evaluate_leakage"),
     *("evaluate_utility", "evaluate_robustness", "certify"),
-    *("judge_samples", "collect_metrics", "record_provenance"),
+    *("compare_with_renderings", "collect_metrics", "record_provenance"),
     *("plot_before_after", "write_report", "write_datasheet", "all"),
 }
 

@@ -102,7 +102,7 @@ use rule stage as collect_metrics with:
             *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
             *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),
             *([f"{ROOT}/evaluation/robustness.json"] if checked.gans else []),
-            *([f"{ROOT}/evaluation/judge-samples.json"] if checked.compares_with_drawings else []),
+            *([f"{ROOT}/evaluation/closest-renderings.json"] if checked.compares_with_renderings else []),
             *([f"{ROOT}/evaluation/certificate-samples.json"] if checked.retrain else []),
         ],
         reports=[f"{ROOT}/models/{name}.json" for name in (*DETECTORS, *(["segmenter"] if SEGMENTED else []))],
@@ -177,7 +177,7 @@ use rule on_device as evaluate_robustness with:
         settings=evaluation("confidence"),
 
 
-use rule on_device as judge_samples with:
+use rule on_device as compare_with_renderings with:
     input:
         images=images_of(["samples", *checked.gans]),
         selector=scores("selector", ["samples", *checked.gans]),
@@ -186,11 +186,11 @@ use rule on_device as judge_samples with:
         generator=f"{ROOT}/models/source/generator.safetensors",
         precision=f"{ROOT}/models/encoder.json",
     output:
-        judged=f"{ROOT}/evaluation/judge-samples.json",
+        found=f"{ROOT}/evaluation/closest-renderings.json",
     pathvars:
-        job="judge_samples",
+        job="compare_with_renderings",
     params:
-        stage=at_revision("judge_samples"),
+        stage=at_revision("compare_with_renderings"),
         data=settings["data"],
         settings=rebalance("region", "regions"),
         evaluate=evaluation("confidence", "judge_bank"),
