@@ -139,7 +139,7 @@ def study_encoder(files, variant):
 def translator(files, method):
     return "train_translator", {
         "images": files["images"],
-        "parts": [] if method == "inpainting-network" else [files["parts"]],
+        "parts": None if method == "inpainting-network" else files["parts"],
         "names": PARTS,
         "method": method,
         "kimg": 0.016,
