@@ -52,9 +52,23 @@ class Sheet:
         Raises:
             DataError: the run has no such images yet, or fewer.
         """
-        drawn = self._draw_samples() if self.image_set == "retrained" else self._draw_edits()
-        digest = digest_of_set(self.image_set, self._shards(self.image_set))
-        return drawn.assign(image_set=self.image_set, digest=digest)[list(COLUMNS)]
+        of_samples = self.image_set == "retrained"
+        images, others, edit_of = self._samples() if of_samples else self._edits()
+        if self.number * self.count > len(images):
+            raise DataError(
+                f"sheet {self.number} of {self.count} {'samples' if of_samples else 'edited images'}: this run has "
+                f"{len(images)}; use a smaller `--count` or `--sheet`{', or increase `retrain.samples`' * of_samples}"
+            )
+        parts = [
+            shuffled[(self.number - 1) * count : self.number * count]
+            for shuffled, count in ((images, self.count), (others, round(OTHERS * self.count)))
+        ]
+        stream = ("audit", *["samples"] * of_samples, self.number)
+        names = seeding.numpy_generator(self.config.seed, *stream).permutation(np.concatenate(parts))
+        rows = pd.DataFrame({"image_id": list(map(sealed_name, names)) if of_samples else names})
+        rows["edit"] = [edit_of.get(name, "") for name in names]
+        rows["digest"] = digest_of_set(self.image_set, self._shards(self.image_set))
+        return rows.assign(image_set=self.image_set)[list(COLUMNS)]
 
     def write(self, folder: Path) -> tuple[Path, int]:
         """Write the page on which they are labelled; returns it, and the number of images.
@@ -87,54 +101,28 @@ class Sheet:
             beside.write_text(text, encoding="utf-8")
         return page, len(drawn)
 
-    def _draw_edits(self) -> pd.DataFrame:
+    def _edits(self) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+        """Return edited and unedited images in random order, and by which settings each edited one was edited."""
         path, config = self.results / "labels/dataset_rebalanced.parquet", self.config
         if not path.exists():
             raise DataError(f"{path}: this run has no rebalanced dataset yet; run it first")
-        table = read_table(path, "assembled")
-        places = {edited: np.flatnonzero(table["edited"].to_numpy() == edited) for edited in (True, False)}
-        if self.number * self.count > len(places[True]):
-            raise DataError(
-                f"sheet {self.number} of {self.count} edited images: only {len(places[True])} images of this run are "
-                "edited; use a smaller `--count` or `--sheet`"
-            )
-        random = seeding.numpy_generator(config.seed, "audit")
-        drawn = [
-            self._page_of(random.permutation(places[True])),
-            self._page_of(random.permutation(places[False]), OTHERS),
-        ]
-        order = seeding.numpy_generator(config.seed, "audit", self.number).permutation(np.concatenate(drawn))
-        rows = table.iloc[order]
+        table, random = read_table(path, "assembled"), seeding.numpy_generator(config.seed, "audit")
+        names, edited = table["image_id"].to_numpy(), table["edited"].to_numpy(bool)
+        images, others = random.permutation(names[edited]), random.permutation(names[~edited])
         plan = read_table(self.results / "plan/dataset.parquet", "plan").set_index("image_id")
         digests = {attribute: config.rebalance.edits_digest(attribute) for attribute in config.rebalance.edited}
-        names = rows["image_id"].to_numpy()
-        edits = plan["attribute"].reindex(names).map(digests)
-        return pd.DataFrame({"image_id": names, "edit": np.where(rows["edited"], edits, "")})
+        return images, others, plan.loc[images, "attribute"].map(digests).to_dict()
 
-    def _draw_samples(self) -> pd.DataFrame:
-        names = {}
+    def _samples(self) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+        """Return samples of the retrained and of the control GAN in random order, and that none was edited."""
+        shuffled = []
         for gan in ("retrained", "control"):
             path = self.results / f"scores/referee/{gan}.parquet"
             if not path.exists():
                 raise DataError(f"{path}: this run has no samples of a retrained GAN yet; run it first, with `retrain`")
-            names[gan] = read_table(path, "scores")["image_id"].to_numpy()
-        if self.number * self.count > len(names["retrained"]):
-            raise DataError(
-                f"sheet {self.number} of {self.count} samples: this run has {len(names['retrained'])} of its retrained "
-                "GAN; use a smaller `--count` or `--sheet`, or increase `retrain.samples`"
-            )
-        seed = self.config.seed
-        drawn = [
-            self._page_of(seeding.numpy_generator(seed, "audit", gan).permutation(names[gan]), share)
-            for gan, share in (("retrained", 1), ("control", OTHERS))
-        ]
-        mixed = seeding.numpy_generator(seed, "audit", "samples", self.number).permutation(np.concatenate(drawn))
-        return pd.DataFrame({"image_id": list(map(sealed_name, mixed)), "edit": ""})
-
-    def _page_of(self, shuffled: np.ndarray, share: float = 1) -> np.ndarray:
-        """Return the images of this sheet among all, of which each sheet has `share` of the count."""
-        count = round(share * self.count)
-        return shuffled[(self.number - 1) * count : self.number * count]
+            random = seeding.numpy_generator(self.config.seed, "audit", gan)
+            shuffled.append(random.permutation(read_table(path, "scores")["image_id"].to_numpy()))
+        return *shuffled, {}
 
     def _pictures(self, drawn: pd.Series) -> list[str]:
         """Return the URL of each image."""

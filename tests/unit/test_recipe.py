@@ -69,7 +69,7 @@ def runs(tmp_path):
     return folders
 
 
-def test_datasets_are_judged_by_their_certificates_and_gans_not_by_a_detector(runs):
+def test_certificates_decide_on_datasets_and_no_detector_decides_on_gans(runs):
     first, second, *gans = assess_recipe(runs).targets
     assert (first.verdict, second.verdict) == (Verdict.MET, Verdict.MISSED)
     assert first.rates.mean.value == pytest.approx(0.5005)
@@ -78,7 +78,7 @@ def test_datasets_are_judged_by_their_certificates_and_gans_not_by_a_detector(ru
     }
 
 
-def test_labels_of_samples_of_every_run_judge_the_gan(runs):
+def test_labels_of_samples_of_every_run_decide_on_the_gan(runs):
     for folder in runs:
         write_json(folder / "evaluation/certificate-samples.json", certificate((0.5, 0.5), "audit"))
     assert [found.verdict for found in assess_recipe(runs).targets[2:]] == [Verdict.MET] * 2

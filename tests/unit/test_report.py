@@ -99,7 +99,7 @@ def concluded(changed=None, certified=("met", "met"), targets=TARGETS, n=2000, *
 @pytest.mark.parametrize(
     ("certified", "met"), [(("met", "met"), True), (("met", "missed"), False), (("met", UNTOLD), None)]
 )
-def test_the_dataset_is_judged_by_its_certificate(certified, met):
+def test_the_verdict_on_the_dataset_is_that_of_its_certificate(certified, met):
     assert concluded(certified=certified).dataset is met
 
 

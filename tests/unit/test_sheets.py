@@ -151,16 +151,16 @@ def test_samples_of_both_gans_are_mixed_at_random_and_not_told_apart(sampled, tm
 
 
 def test_samples_that_are_not_there_cannot_be_drawn(sampled, results, tmp_path):
-    with pytest.raises(DataError, match=r"sheet 2 of 60 samples: this run has 100 of its retrained GAN; use a smaller"):
+    with pytest.raises(DataError, match=r"sheet 2 of 60 samples: this run has 100; use a smaller"):
         write_audit(sampled, tmp_path / "audit", 60, 2, "retrained")
     with pytest.raises(DataError, match=r"retrained.parquet: this run has no samples of a retrained GAN yet; run it"):
         write_audit(tmp_path / "nothing", tmp_path / "audit", 1, 1, "retrained")
 
 
 def test_what_cannot_be_drawn_is_named_and_no_sheet_is_written_over(results, tmp_path):
-    with pytest.raises(DataError, match=r"sheet 1 of 41 edited images: only 40 images of this run are edited"):
+    with pytest.raises(DataError, match=r"sheet 1 of 41 edited images: this run has 40"):
         write_audit(results, tmp_path / "audit", 41, 1)
-    with pytest.raises(DataError, match=r"sheet 3 of 15 edited images: only 40"):
+    with pytest.raises(DataError, match=r"sheet 3 of 15 edited images: this run has 40"):
         write_audit(results, tmp_path / "audit", 15, 3)
     with pytest.raises(DataError, match="this run has no rebalanced dataset yet; run it first"):
         write_audit(tmp_path / "nothing", tmp_path / "audit", 1, 1)
