@@ -79,13 +79,12 @@ class TargetOverRuns(BaseModel):
 class Recipe(BaseModel):
     """What the runs say of the target rates, and of the GANs' group gaps by the referee, by attribute and GAN.
 
-    With `same_images` nothing is said of others; seeds that runs share (`shared`) make these less independent.
+    With `same_images` some runs share their images, or the seed of their split, and further ones would differ more.
     """
 
     model_config = ConfigDict(frozen=True)
     seeds: list[int]
     same_images: bool
-    shared: list[str]
     confidence: float
     targets: list[TargetOverRuns]
     gaps: dict[str, dict[str, OverRuns]]
@@ -108,8 +107,7 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
     data_seeds = [value_of(config, DATA_SEED) for config in configs]
     return Recipe(
         seeds=[config["seed"] for config in configs],
-        same_images=configs[0]["data"]["reader"] != "avatars" or len(set(data_seeds)) == 1,
-        shared=[DATA_SEED] if None not in data_seeds and len(set(data_seeds)) < len(data_seeds) else [],
+        same_images=configs[0]["data"]["reader"] != "avatars" or len(set(data_seeds)) < len(data_seeds),
         confidence=confidence,
         targets=[
             _decide_target(name, of_runs, _source(name, certificate), confidence)
@@ -173,11 +171,18 @@ def _decide_target(
     if source in KNOWN and math.isfinite(rates.mean.value):
         low, high = np.mean([found["rate"]["ci"] for found in of_runs], axis=0)
         enough = decide(Estimate(rates.mean.value, low, high), target, tolerance) is not Verdict.UNKNOWN
-        if enough:
-            verdict = decide(rates.further, target, tolerance)
-            needed = runs_needed(rates.values, target, tolerance, confidence) if verdict is Verdict.UNKNOWN else None
-    decided = {"verdict": verdict, "audited_enough": enough, "runs_needed": needed}
-    return TargetOverRuns(image_set=image_set, source=source, rates=rates, **asked, **decided)
+        verdict = decide(rates.further, target, tolerance) if enough else Verdict.UNKNOWN
+        if enough and verdict is Verdict.UNKNOWN:
+            needed = runs_needed(rates.values, target, tolerance, confidence)
+    return TargetOverRuns(
+        image_set=image_set,
+        source=source,
+        rates=rates,
+        verdict=verdict,
+        audited_enough=enough,
+        runs_needed=needed,
+        **asked,
+    )
 
 
 def runs_needed(values: Sequence[float], target: float, tolerance: float, confidence: float) -> int | None:
@@ -225,9 +230,7 @@ def print_recipe(recipe: Recipe, console: Console | None = None) -> None:
         "if both are within its tolerance, and missed if both are beyond it on the same side."
     )
     if recipe.same_images:
-        console.print("All runs are of the same images, so this holds for these alone.")
-    if recipe.shared:
-        console.print(f"Some runs share {' and '.join(recipe.shared)}, so they differ less than further ones would.")
+        console.print(f"Runs share images or `{DATA_SEED}`, so they differ less than runs on other images would.")
     if any(found.source not in KNOWN for found in recipe.targets):
         console.print(
             "What neither truth nor an audit tells needs labels of every run (`python -m pipeline_lib audit`)."

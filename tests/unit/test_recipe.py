@@ -105,7 +105,7 @@ def test_the_command_prints_every_target_and_writes_plain_values(runs, tmp_path,
     for said in ("long hair: smiling", "0.498 to 0.503", "met", "missed", "not decided", "group gap: smiling"):
         assert said in printed
     found = read_json(tmp_path / "recipe.json")
-    assert found["seeds"] == [1, 2, 3, 4] and not found["same_images"] and not found["shared"]
+    assert found["seeds"] == [1, 2, 3, 4] and not found["same_images"]
     assert found["gaps"]["smiling"]["control"]["mean"]["value"] == pytest.approx(0.5005)
     assert found["targets"][0]["rates"]["values"] == [0.501, 0.498, 0.503, 0.5]
 
@@ -150,8 +150,6 @@ def test_a_reseeded_config_is_the_same_recipe_with_other_seeds_throughout():
     assert first_difference(config.model_dump(mode="json"), values) == "encoder.training.kimg"
 
 
-def test_seeds_that_runs_share_are_named(runs, capsys):
+def test_runs_that_share_a_seed_of_their_images_are_said_to(runs):
     rewrite(runs[2], lambda config: config["data"].update(seed=1))  # that of the first run
-    assert assess_recipe(runs).shared == ["data.seed"]
-    main(["tools", "recipe", *map(str, runs)])
-    assert "Some runs share data.seed" in capsys.readouterr().out
+    assert assess_recipe(runs).same_images
