@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from pipeline_lib.audit.dataset import RebalancedDataset
-from pipeline_lib.audit.estimate import Evidence, Finding, Interval, Verdict, assess
+from pipeline_lib.audit.estimate import Interval, Verdict, assess
+from pipeline_lib.audit.population import Files
 from pipeline_lib.audit.samples import RetrainedSamples
 from pipeline_lib.config import Certify, Rebalance
 from pipeline_lib.rebalance.groups import group_name
@@ -97,53 +97,6 @@ class SamplesCertificate(Certificate):
     assumed_errors: float
 
 
-class Population(Protocol):
-    """Images whose rates are certified, some of which are labelled."""
-
-    stream: str  # name of its random streams
-
-    def evidence(self, number: int) -> Evidence:
-        """Return what is known of the rate of a target, by its number."""
-
-    def details(self, number: int, evidence: Evidence, found: Finding, confidence: float) -> dict[str, object]:
-        """Return the fields of a target's certificate that this population alone has."""
-
-    def summary(self) -> dict[str, object]:
-        """Return likewise those of the whole certificate, and its `source`."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a certificate is of.
-
-    Attributes:
-        images: shards of the rebalanced dataset, or of the retrained GAN's samples, which an audit must be of.
-        labels: of a dataset: its label table before it was edited.
-        assembled: its label table afterwards.
-        plan: table of its edits.
-        truth: label table with the truth of edited images too; None if it is unknown.
-        checked: JSON of `evaluate_counterfactuals`, which says whether that truth counts; likewise.
-        retrained: of samples: the referee's scores of them.
-        control: its scores of the control GAN's samples, of which some are among those of an audit.
-    """
-
-    images: list[Path]
-    labels: Path | None = None
-    assembled: Path | None = None
-    plan: Path | None = None
-    truth: Path | None = None
-    checked: Path | None = None
-    retrained: Path | None = None
-    control: Path | None = None
-
-    def open(self, audit: list[Path], targets: Rebalance) -> Population:
-        """Read the files, and of the CSVs of an audit those that are of these images."""
-        if self.retrained is not None:
-            return RetrainedSamples(self.retrained, self.control, self.images, audit, targets)
-        truth = (self.truth, self.checked) if self.truth else None
-        return RebalancedDataset(self.labels, self.assembled, self.plan, truth, self.images, audit, targets)
-
-
 @stage(revision=6)
 def certify(
     *,
@@ -169,7 +122,8 @@ def certify(
     Raises:
         DataError: the labels cannot be used.
     """
-    population, rules, found = files.open(audit, targets), targets.targets, []
+    population = (RetrainedSamples if files.retrained else RebalancedDataset)(files, audit, targets)
+    rules, found = targets.targets, []
     for number, (rule, tolerance) in enumerate(zip(rules, settings.tolerances(len(rules)), strict=True)):
         evidence, random = population.evidence(number), seeding.numpy_generator(seed, population.stream, number)
         finding = assess(evidence, rule.rate, tolerance, confidence, random)

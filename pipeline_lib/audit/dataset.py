@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.audit.classes import Classes
-from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate, Evidence, Finding
+from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate, Finding
 from pipeline_lib.audit.labels import agreement_of, check_fresh, combine_labels, read_present_labels
+from pipeline_lib.audit.population import Files, Population
 from pipeline_lib.config import Rebalance
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import any_unknown, attributes_of, holds_of, not_counted
@@ -234,46 +235,32 @@ def edited_strata(
     return strata
 
 
-class RebalancedDataset:
-    """The rebalanced dataset, of which unedited images count by their labels; see `audit.certificate.Population`.
+class RebalancedDataset(Population):
+    """The rebalanced dataset, of which unedited images count by their labels.
 
     Edited images count by their truth where it is known, as of avatars, and else by labels by eye, which stand for
     those not labelled. An image of which a label is unknown does not count for a target that needs it.
-
-    Args:
-        labels: label table of the dataset before it was edited.
-        assembled: label table of the rebalanced dataset.
-        plan: table of its edits.
-        truth: label table with the truth of edited images too, and JSON that says whether it counts; None: unknown.
-        images: shards.
-        audit: CSVs of labels by eye; those of edited images are taken instead of the truth.
-        targets: the config section of the target rates.
     """
 
     stream = "certificate"
 
-    def __init__(
-        self,
-        labels: Path,
-        assembled: Path,
-        plan: Path,
-        truth: tuple[Path, Path] | None,
-        images: Sequence[Path],
-        audit: Sequence[Path],
-        targets: Rebalance,
-    ):
+    def __init__(self, files: Files, audit: Sequence[Path], targets: Rebalance):
         self._rules = targets.targets
         attributes = attributes_of(self._rules)
-        before, table = read_table(labels, "labels").set_index("image_id"), read_table(assembled, "assembled")
-        edits = read_table(plan, "plan").set_index("image_id").loc[table.loc[table["edited"], "image_id"]]
-        self._sheets = read_present_labels(audit, "dataset_rebalanced", set(table["image_id"]), attributes, images)
+        before, table = (
+            read_table(files.labels, "labels").set_index("image_id"),
+            read_table(files.assembled, "assembled"),
+        )
+        edits = read_table(files.plan, "plan").set_index("image_id").loc[table.loc[table["edited"], "image_id"]]
+        names = set(table["image_id"])
+        self._sheets = read_present_labels(audit, "dataset_rebalanced", names, attributes, files.images)
         self._source, self._known = None, None
         if self._sheets:
             self._source, self._known = "audit", combine_labels(list(self._sheets.values()), attributes)
             check_fresh([Path(file) for file in self._sheets], targets.labels or [])
-        elif truth and read_json(truth[1])["counts"]:
+        elif files.truth and read_json(files.checked)["counts"]:
             self._source = "truth"
-            known = read_table(truth[0], "labels").set_index("image_id").loc[edits.index, attributes]
+            known = read_table(files.truth, "labels").set_index("image_id").loc[edits.index, attributes]
             self._known = known.astype("boolean")
         self._kept = table[~table["edited"]].set_index("image_id")
         self._holds = holds_of(self._kept, attributes)
@@ -282,11 +269,9 @@ class RebalancedDataset:
         self._strata = edited_strata(self._classes, before, edits, self._known)
 
     def evidence(self, number: int) -> EditedDataset:
-        """Return what is known of the rate of a target, by its number."""
         return EditedDataset(self._classes, self._counts, self._strata, np.arange(len(self._rules)) == number)
 
-    def details(self, number: int, evidence: Evidence, found: Finding, confidence: float) -> dict[str, object]:
-        """Return the fields of a target's certificate that the dataset alone has."""
+    def details(self, number: int, evidence: EditedDataset, found: Finding, confidence: float) -> dict[str, object]:
         own = [stratum for stratum in self._strata if self._classes.inside[number, stratum.origin]]
         uncounted = not_counted(self._holds, self._rules[number])
         return {
@@ -297,7 +282,6 @@ class RebalancedDataset:
         }
 
     def summary(self) -> dict[str, object]:
-        """Return likewise those of the whole certificate."""
         if self._source != "audit":
             return {"source": self._source}
         return {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -29,16 +28,11 @@ FAILING = 0.02  # share of the edits that are taken to fail, if nothing is known
 class Forecast(NamedTuple):
     """What is to be expected of one target."""
 
-    group: str
-    attribute: str
-    size: int  # images of the group
-    before: float  # rate of the attribute
-    target: float
-    edits: int
+    target: RateRule
+    count: Mapping[str, Any]  # of its images and edits, by `choose_edits`
     after: Estimate  # rate that an audit would find
     verdict: Verdict
     labels: int | None  # audited edits in all that are likely to decide it; None if no number would
-    unknown: int  # images that may be of the group, but do not count, since a label is unknown
 
 
 def forecast(
@@ -70,40 +64,25 @@ def forecast(
     Raises:
         DataError: a target cannot be reached.
     """
-    edited = dict.fromkeys(target.attribute for target in targets)
     everywhere = np.ones(len(next(iter(holds.values()))), bool)
-    chosen, counts = choose_edits(holds, dict.fromkeys(edited, everywhere), targets, seed, "dataset", audited=audited)
+    editable = {target.attribute: everywhere for target in targets}
+    chosen, counts = choose_edits(holds, editable, targets, seed, "dataset", audited=audited)
     classes = Classes(targets, any_unknown(holds))
     untouched = np.delete(np.arange(len(everywhere)), chosen["position"])
     kept = classes.count({name: holds[name][untouched] for name in classes.attributes})
-    strata = [
-        Stratum(*pair, size, assumed=failing[target])
-        for (target, *pair), size in _planned_edits(classes, holds, chosen).items()
-    ]
+    before = {name: holds[name][chosen["position"]] for name in classes.attributes}
+    pairs = classes.of_edits(before, chosen["attribute"].to_numpy(), chosen["wanted"].to_numpy(bool))
+    sizes = chosen.groupby([chosen["target"].to_numpy(), *pairs]).size()
+    strata = [Stratum(*pair, size, assumed=failing[target]) for (target, *pair), size in sizes.items()]
     found = []
     for number, (target, tolerance) in enumerate(zip(targets, tolerances, strict=True)):
         evidence = EditedDataset(classes, kept, strata, np.arange(len(targets)) == number)
         random = seeding.numpy_generator(seed, "forecast", number)
-        now = assess(evidence, target.rate, tolerance, confidence, random)
-        needed = now.needed.labels if now.needed else 0
+        needed = assess(evidence, target.rate, tolerance, confidence, random).needed
         after = evidence.expected(min(labels, evidence.size)).estimate(confidence, random)
         verdict = decide(after, target.rate, tolerance)
-        count = counts[number]
-        found.append(
-            Forecast(
-                *(str(count["group"]), target.attribute, int(count["size"]), float(count["rate_before"]), target.rate),
-                *(int(count["edits"]), after, verdict, needed, int(count.get("unknown", 0))),
-            )
-        )
+        found.append(Forecast(target, counts[number], after, verdict, needed.labels if needed else 0))
     return found
-
-
-def _planned_edits(classes: Classes, holds: Mapping[str, np.ndarray], chosen: pd.DataFrame) -> pd.Series:
-    """Count the edits by their target and the classes before and after them."""
-    before = {name: holds[name][chosen["position"]] for name in classes.attributes}
-    pairs = classes.of_edits(before, chosen["attribute"].to_numpy(), chosen["wanted"].to_numpy(bool))
-    rows = pd.DataFrame({"target": chosen["target"].to_numpy(), "origin": pairs[0], "planned": pairs[1]})
-    return rows.groupby(["target", "origin", "planned"]).size()
 
 
 def print_forecast(config: Config, failing: float | None, labels: int, console: Console | None = None) -> None:
@@ -143,16 +122,16 @@ def print_forecast(config: Config, failing: float | None, labels: int, console: 
     )
     console = console or Console(markup=False)
     console.print(_table(found, failed, labels))
-    edits = sum(target.edits for target in found)
+    edits = sum(target.count["edits"] for target in found)
     console.print(
         f"{edits:,} of {len(rows):,} images are to be edited, with {edits * settings.edit.candidates:,} candidates. "
         "Images without the region's part cannot be edited; how many there are is known once parts are segmented."
     )
-    for target in found:
-        if target.unknown:
+    for rule, count, *_ in found:
+        if unknown := count.get("unknown"):
             console.print(
-                f"{readable(target.group)}: {target.unknown:,} images may be of this group, but of these a label that "
-                f"the target of {readable(target.attribute)} needs is unknown; they are neither counted nor edited."
+                f"{readable(count['group'])}: {unknown:,} images may be of this group, but of these a label that the "
+                f"target of {readable(rule.attribute)} needs is unknown; they are neither counted nor edited."
             )
 
 
@@ -161,12 +140,11 @@ def _table(found: list[Forecast], failing: list[float], labels: int) -> Table:
     table = Table(title=f"If {shares} of the edits fail, and {labels} are audited")
     for title in ("target", "images", "rate now", "edits", "rate after", "verdict", "labels"):
         table.add_column(title, justify="left" if title in ("target", "verdict") else "right")
-    for target in found:
-        low, high = target.after.low, target.after.high
+    for rule, count, after, verdict, needed in found:
         table.add_row(
-            f"{readable(target.group)}: {readable(target.attribute)} {target.target:g}",
-            *(f"{target.size:,}", f"{target.before:.3f}", f"{target.edits:,}", f"{low:.3f}–{high:.3f}"),
-            *(str(target.verdict), "none" if target.labels is None else f"{target.labels:,}"),
+            f"{readable(count['group'])}: {readable(rule.attribute)} {rule.rate:g}",
+            *(f"{count['size']:,}", f"{count['rate_before']:.3f}", f"{count['edits']:,}"),
+            *(f"{after.low:.3f}–{after.high:.3f}", str(verdict), "none" if needed is None else f"{needed:,}"),
         )
     table.caption = "labels: audited edits in all that are likely to be enough for a verdict"
     return table

@@ -18,6 +18,7 @@ import pandas as pd
 from pipeline_lib.audit.classes import Classes
 from pipeline_lib.audit.estimate import ASSUMED_ERRORS, UNKNOWN, Estimate, Finding, Interval, wilson_rate
 from pipeline_lib.audit.labels import agreement_of, combine_labels, read_present_labels, sealed_name
+from pipeline_lib.audit.population import Files, Population
 from pipeline_lib.config import RateRule, Rebalance
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.rebalance.groups import attributes_of, in_group
@@ -167,37 +168,25 @@ def _dirichlet(counts: np.ndarray, draws: int, rng: np.random.Generator) -> np.n
     return gamma / gamma.sum(axis=1, keepdims=True)
 
 
-class RetrainedSamples:
-    """All samples that the retrained GAN could make; see `audit.certificate.Population`.
-
-    Args:
-        retrained: the referee's scores of its samples.
-        control: those of the control GAN's samples, of which some are among those of an audit.
-        images: shards of the retrained GAN's samples.
-        audit: CSVs of labels by eye; without any of samples, no rate is known.
-        targets: the config section of the target rates.
-    """
+class RetrainedSamples(Population):
+    """All samples that the retrained GAN could make; without labels of some, no rate is known."""
 
     stream = "certificate of samples"
 
-    def __init__(
-        self, retrained: Path, control: Path, images: Sequence[Path], audit: Sequence[Path], targets: Rebalance
-    ):
+    def __init__(self, files: Files, audit: Sequence[Path], targets: Rebalance):
         self._rules = targets.targets
         attributes = attributes_of(self._rules)
-        scores = read_table(retrained, "scores").set_index("image_id")
+        scores = read_table(files.retrained, "scores").set_index("image_id")
         self._opinions = (scores[attributes] > 0.5).rename(index=sealed_name)
-        names = {*self._opinions.index, *map(sealed_name, read_table(control, "scores")["image_id"])}
-        read = read_present_labels(audit, "retrained", names, attributes, images)
+        names = {*self._opinions.index, *map(sealed_name, read_table(files.control, "scores")["image_id"])}
+        read = read_present_labels(audit, "retrained", names, attributes, files.images)
         self._sheets = {file: labels[labels.index.isin(self._opinions.index)] for file, labels in read.items()}
         self._labels = combine_labels(list(self._sheets.values()), attributes)
 
     def evidence(self, number: int) -> LabelledSamples:
-        """Return what is known of the rate of a target, by its number."""
         return LabelledSamples.count(self._opinions, self._labels, self._rules[number])
 
     def details(self, number: int, evidence: LabelledSamples, found: Finding, confidence: float) -> dict[str, object]:
-        """Return the fields of a target's certificate that samples alone have."""
         positive, negative = (int(evidence.said[of]) for of in (POSITIVE, NEGATIVE))
         return {
             "by_referee": Interval.of(wilson_rate(positive, positive + negative, confidence)),
@@ -208,7 +197,6 @@ class RetrainedSamples:
         }
 
     def summary(self) -> dict[str, object]:
-        """Return likewise those of the whole certificate."""
         return {
             "source": "audit" if self._sheets else None,
             "samples": len(self._opinions),

@@ -8,7 +8,6 @@ import pytest
 
 from pipeline_lib.audit.certificate import (
     DatasetCertificate,
-    Files,
     FoundInSamples,
     SamplesCertificate,
     certify,
@@ -17,6 +16,7 @@ from pipeline_lib.audit.dataset import check_labels
 from pipeline_lib.audit.estimate import Interval
 from pipeline_lib.audit.labels import digest_of_set, sealed_name
 from pipeline_lib.audit.pages import say_basis, say_targets
+from pipeline_lib.audit.population import Files
 from pipeline_lib.config import Certify, Rebalance, parse_config
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import write_table

@@ -35,8 +35,9 @@ def run(**changed):
 
 def test_the_edits_are_those_of_the_plan():
     first, second = run()
-    assert (first.group, first.size, first.before, first.target, first.edits) == ("long_hair", SIZE, 0.8, 0.5, 300)
-    assert (second.group, second.before, second.edits) == ("not long_hair", 0.2, 300)
+    wanted = {"attribute": "smiling", "size": SIZE, "rate_wanted": 0.5, "edits": 300}
+    assert first.count == wanted | {"group": "long_hair", "rate_before": 0.8}
+    assert second.count == wanted | {"group": "not long_hair", "rate_before": 0.2}
 
 
 def test_edits_that_fail_leave_the_rate_on_the_side_where_it_was():
@@ -90,7 +91,7 @@ def test_a_large_group_whose_edits_may_leave_it_makes_a_small_one_uncertain():
 def test_a_balanced_group_needs_nothing():
     holds = {"long_hair": np.arange(8) < 4, "smiling": np.arange(8) % 2 == 0}
     found = forecast(holds, [RateRule(**TARGETS[0])], [0.03], **OPTIONS)[0]
-    assert (found.edits, found.labels, found.verdict) == (0, 0, Verdict.MET)
+    assert (found.count["edits"], found.labels, found.verdict) == (0, 0, Verdict.MET)
 
 
 def test_the_table_says_what_it_costs(tmp_path, monkeypatch):
@@ -123,7 +124,7 @@ def test_a_share_that_is_none_is_refused(capsys):
 def test_a_plan_by_an_audit_is_forecast_to_fail_as_that_did_and_to_end_at_its_target():
     audited = [Audited(50, 45), Audited(50, 50)]
     first, second = run(failing=[0.1, 0.0], audited=audited, labels=800)
-    assert (first.edits, second.edits) == (333, 300)
+    assert (first.count["edits"], second.count["edits"]) == (333, 300)
     assert first.after.low == pytest.approx(0.501)  # 34 of 333 fail
     assert first.verdict is second.verdict is Verdict.MET
     assert run(failing=[0.1, 0.0], labels=800)[0].after.low == pytest.approx(0.53)
