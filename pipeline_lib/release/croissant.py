@@ -42,7 +42,6 @@ def _files(split: Split, folder: Path) -> list[mlc.FileObject | mlc.FileSet]:
     return [
         mlc.FileObject(
             id=f"{split.name}-table",
-            name=f"{split.name}-table",
             description="A row for each image.",
             content_url=f"{split.name}/{METADATA}",
             content_size=f"{path.stat().st_size} B",
@@ -51,7 +50,6 @@ def _files(split: Split, folder: Path) -> list[mlc.FileObject | mlc.FileSet]:
         ),
         mlc.FileSet(
             id=f"{split.name}-files",
-            name=f"{split.name}-files",
             description="The images.",
             encoding_formats=["image/png"],
             includes=[f"{split.name}/*.png", f"{split.name}/**/*.png"],
@@ -60,35 +58,32 @@ def _files(split: Split, folder: Path) -> list[mlc.FileObject | mlc.FileSet]:
 
 
 def _records(image_set: ImageSet, split: Split) -> mlc.RecordSet:
-    table, files = f"{split.name}-table", f"{split.name}-files"
     fields = [
         mlc.Field(
             id=f"{split.name}/{'_'.join(column.name.split())}",  # which can have no blanks
             name=column.name,
             description=COLUMNS.get(column.name, ATTRIBUTE),
             data_types=[TYPES[column.type]],
-            source=mlc.Source(file_object=table, extract=mlc.Extract(column=column.name)),
+            source=mlc.Source(file_object=f"{split.name}-table", extract=mlc.Extract(column=column.name)),
         )
         for column in image_set.schema
     ]
     if not pc.any(pc.match_substring(split.image_ids, "/")).as_py():  # a join can compare the last part of a path alone
-        name, content = (
-            mlc.Source(file_set=files, extract=mlc.Extract(file_property=mlc.FileProperty[part]))
-            for part in ("filename", "content")
-        )
-        fields[0].references = name
+        fields[0].references = _of_files(split, "filename")
         fields.append(
             mlc.Field(
                 id=f"{split.name}/image",
-                name="image",
                 description="the image",
                 data_types=[mlc.DataType.IMAGE_OBJECT],
-                source=content,
+                source=_of_files(split, "content"),
             )
         )
     return mlc.RecordSet(
         id=split.name,
-        name=split.name,
         description=f"The images of the split {split.name}, with all that is known of each.",
         fields=fields,
     )
+
+
+def _of_files(split: Split, part: str) -> mlc.Source:
+    return mlc.Source(file_set=f"{split.name}-files", extract=mlc.Extract(file_property=mlc.FileProperty[part]))

@@ -18,40 +18,41 @@ from pipeline_lib.data.shards import open_shard
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.runtime.devices import device_pool
 from pipeline_lib.runtime.errors import DataError
-from pipeline_lib.runtime.files import digest_of, digest_of_files, files_below, read_json, write_json
+from pipeline_lib.runtime.files import digest_of, digest_of_files, read_json, write_json
 from pipeline_lib.runtime.revisions import stage
 
 FILE, CONFIG = "provenance.json", "config.yaml"
-FORM = 2  # of the file; raised when keys change their meaning
+FORM = 3  # of the file; raised when keys change their meaning
 
+CODE = "any step of the workflow"
 ROUNDING = "rounding in networks, so trained weights and edited images"
 ARITHMETIC = "sums and random draws, so possibly every figure"
-#: Packages that take part in making images or weights, and what another version can change.
+#: What another value can change, of what takes part in making images or weights.
 PACKAGES = {
-    "torch": ROUNDING,
-    "torchvision": ROUNDING,
-    "numpy": ARITHMETIC,
-    "scipy": ARITHMETIC,
+    **dict.fromkeys(("torch", "torchvision"), ROUNDING),
+    **dict.fromkeys(("numpy", "scipy"), ARITHMETIC),
     "pandas": "the order of rows, so possibly every figure",
     "pillow": "images that are read from files, and the bytes of PNG files",
     "pyarrow": "the bytes of Parquet files, not the values in them",
     "safetensors": "the bytes of weight files, not the values in them",
-    "python-avatars": "drawings of avatars",
-    "resvg-py": "drawings of avatars",
+    **dict.fromkeys(("python-avatars", "resvg-py"), "drawings of avatars"),
     "lpips": "the losses of trainings",
-    "stlpips-pytorch": "measured distances, and no image",
-    "torch-fidelity": "measured distances, and no image",
-    "transformers": "the networks that it holds",
-    "timm": "the networks that it holds",
+    **dict.fromkeys(("stlpips-pytorch", "torch-fidelity"), "measured distances, and no image"),
+    **dict.fromkeys(("transformers", "timm"), "the networks that it holds"),
     "onnxruntime": "the networks that it runs",
     **{package: "the images that it draws" for editor in EDITORS for package in editor.packages},
 }
+INSTALLATION = {
+    **dict.fromkeys(("latent-rebalance", "code"), CODE),
+    "python": ARITHMETIC,
+    **dict.fromkeys(("system", "processor", "gpu"), ROUNDING),
+    **PACKAGES,
+}
 VECTORS = ("amx", "avx", "bf16", "fma", "i8mm", "neon", "sse", "sve")  # beginnings of names of vector instructions
-CODE = "any step of the workflow"
 UNKNOWN = "an unknown stage"  # which made a file that does not name it
 
 
-@stage(revision=1)
+@stage(revision=2)
 def record_provenance(
     *, settings: dict[str, Any], images: list[Path], models: list[Path], given: list[Path], provenance: Path
 ) -> None:
@@ -66,6 +67,9 @@ def record_provenance(
             recorded with the last of these files; its stages and their revisions are those that the files name.
     """
 
+    def maker(weights: Path) -> str:
+        return read_header(weights).get("made_by", UNKNOWN)
+
     def own(paths: Sequence[Path]) -> dict[str, str]:
         return {path.relative_to(provenance.parent).as_posix(): digest_of_files(path) for path in paths}
 
@@ -76,7 +80,7 @@ def record_provenance(
             "config": settings,
             "config_digest": _digest_of_config(settings),
             "installation": describe_installation(),
-            "stages": sorted({*map(_maker_of_images, images), *map(_maker_of_weights, models)}),
+            "stages": sorted({*map(_maker_of_shard, images), *map(maker, models)}),
             "images": own(images),
             "models": own(models),
             "given": {path.as_posix(): digest_of_files(path) for path in given},
@@ -84,24 +88,20 @@ def record_provenance(
     )
 
 
-def _maker_of_images(shard: Path) -> str:
+def _maker_of_shard(shard: Path) -> str:
     return (open_shard(shard).schema_arrow.metadata or {}).get(b"made_by", UNKNOWN.encode()).decode()
-
-
-def _maker_of_weights(path: Path) -> str:
-    return read_header(path).get("made_by", UNKNOWN)
 
 
 def describe_installation() -> dict[str, Any]:
     """Return the versions of what takes part in making images and weights, and the features of the processor."""
     return {
         "latent-rebalance": __version__,
-        "code": digest_of_files(*_source_files()),
+        "code": digest_of_files(*sorted(Path(pipeline_lib.__file__).parent.rglob("*.py"))),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor_features(),
         "gpu": _gpu(),
+        **{name: version for name in PACKAGES if (version := _version(name)) is not None},
     }
 
 
@@ -173,11 +173,10 @@ def reproduce(export: Path, revisions: Mapping[str, int]) -> tuple[list[str], bo
             same.append(f"same: {name} {_text(before)}")
         else:
             differing.append(f"differs: {name} was {_text(before)}, here {_text(now)}; can change {changes}")
-    lines += same + differing
+    verdict = "This installation would make the same bytes."
     if differing:
-        lines.append(f"This installation may make other bytes; {len(differing)} of these points differ.")
-    else:
-        lines.append("This installation would make the same bytes.")
+        verdict = f"This installation may make other bytes; {len(differing)} of these points differ."
+    lines += [*same, *differing, verdict]
     lines.append(f"Run it again: python -m pipeline_lib run --cores all --configfile {export / CONFIG}")
     lines.append(f"Compare then: `images` and `models` in results/{config['run']}/{FILE} and in {export / FILE}")
     return lines, not differing
@@ -187,20 +186,12 @@ def _compared(
     export: Path, there: Mapping[str, Any], here: Mapping[str, Any], revisions: Mapping[str, int]
 ) -> Iterator[tuple[str, object, object, str]]:
     """Yield name, value then, value now, and what it can change, of everything that can differ."""
-    then = there["installation"]
     yield "config digest", there["config_digest"], _digest_of_config(read_config(export / CONFIG)), CODE
-    yield "latent-rebalance", then["latent-rebalance"], here["latent-rebalance"], CODE
-    yield "source code digest", then["code"], here["code"], CODE
+    for name, before in there["installation"].items():  # a package that was not there has not been used
+        yield name, before, here.get(name), INSTALLATION.get(name, CODE)
     for made_by in there["stages"]:
         stage, _, revision = made_by.partition("@")
         yield f"revision of {stage}", revision or None, str(revisions.get(stage, "not there")), "the files that it made"
-    yield "python", then["python"], here["python"], ARITHMETIC
-    for name in PACKAGES:
-        if name in then["packages"]:
-            yield name, then["packages"][name], here["packages"].get(name), PACKAGES[name]
-    yield "system", then["system"], here["system"], ROUNDING
-    yield "processor features", then["processor"], here["processor"], ROUNDING
-    yield "GPU", then["gpu"], here["gpu"], ROUNDING
     for name, digest in there["given"].items():
         yield name, digest, digest_of_files(name) if Path(name).is_file() else None, "everything that is made from it"
 
@@ -217,11 +208,6 @@ def _text(value: object) -> str:
     if value is None:
         return "none"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _source_files() -> list[Path]:
-    """Return the library's own Python files."""
-    return [path for path in files_below([Path(pipeline_lib.__file__).parent]) if path.suffix == ".py"]
 
 
 def _version(name: str) -> str | None:

@@ -7,10 +7,8 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import torch
 
-from pipeline_lib import cli
 from pipeline_lib.cli import main
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.networks.checkpoints import read_header
@@ -108,18 +106,6 @@ def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):
     values = [f"{name}={tmp_path / name}" for name in paths] + [f"settings={json.dumps({'targets': TARGETS})}"]
     message = refusal(capsys, "tools", "stage", "evaluate_edits", *values)
     assert message.startswith(f"DataError: {tmp_path / 'candidates'}: no such table")
-
-
-def test_an_unknown_command_is_refused():
-    with pytest.raises(SystemExit) as caught:
-        main(["tools", "stage", "sing"])
-    assert caught.value.code == 2
-
-
-def test_the_version_is_that_of_the_library(capsys):
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out.strip() == cli.__version__
 
 
 def test_what_a_run_has_trained_so_far_is_shipped_in_half_precision(capsys, tmp_path, networks):

@@ -195,28 +195,22 @@ def test_this_installation_would_make_the_same_bytes(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        (("python",), "3.9.1", "differs: python was 3.9.1, here "),
-        (("packages", "torch"), "1.0", "differs: torch was 1.0, here "),
-        (("packages", "diffusers"), None, None),  # was not there, so it has not been used
-        (("processor",), ["avx2"], "differs: processor features was avx2, here "),
-        (("gpu",), "A Card", "differs: GPU was A Card, here none; can change rounding in networks"),
-        (("code",), "0123", "differs: source code digest was 0123, here "),
+        ("python", "3.9.1", "differs: python was 3.9.1, here "),
+        ("torch", "1.0", "differs: torch was 1.0, here "),
+        ("processor", ["avx2"], "differs: processor was avx2, here "),
+        ("gpu", "A Card", "differs: gpu was A Card, here none; can change rounding in networks"),
+        ("code", "0123", "differs: code was 0123, here "),
     ],
 )
 def test_whatever_differs_is_named(run, tmp_path, capsys, key, value, line):
     export(run, "dataset_rebalanced", tmp_path / "out")
     path = tmp_path / "out/provenance.json"
     found = json.loads(path.read_text())
-    place = found["installation"]
-    for part in key[:-1]:
-        place = place[part]
-    place[key[-1]] = value
-    if value is None:
-        del place[key[-1]]
+    found["installation"][key] = value
     path.write_text(json.dumps(found))
-    assert main(["tools", "reproduce", str(tmp_path / "out")]) == (line is not None)
+    assert main(["tools", "reproduce", str(tmp_path / "out")]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True] * (line is not None)
+    assert [found.startswith(line) for found in lines if found.startswith("differs")] == [True]
 
 
 @pytest.mark.parametrize(
@@ -265,5 +259,5 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path, capsys):
     assert main(["tools", "reproduce", str(tmp_path)]) == 2
     assert "no provenance.json, so this is no export" in capsys.readouterr().err
     (tmp_path / "provenance.json").write_text('{"form": 9}')
-    with pytest.raises(DataError, match="form 9, expected 2"):
+    with pytest.raises(DataError, match="form 9, expected 3"):
         provenance.reproduce(tmp_path, REVISIONS)

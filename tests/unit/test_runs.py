@@ -187,18 +187,3 @@ def test_the_demo_is_the_default_config_and_names_its_report(commands, tmp_path,
     (run,) = commands
     assert run.configfile == [DEFAULT]
     assert "results/avatars/report.html" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("cmdline", "cwd", "lives"),
-    [
-        (["python", "-m", "snakemake"], None, True),  # of another user, who hides where it works
-        (["python", "/opt/bin/snakemake"], "/elsewhere", False),
-        (["python", "other.py"], None, False),
-        (None, None, False),
-    ],
-)
-def test_a_snakemake_that_hides_where_it_works_may_work_here(monkeypatch, tmp_path, cmdline, cwd, lives):
-    process = SimpleNamespace(info={"cmdline": cmdline, "cwd": cwd, "open_files": None})
-    monkeypatch.setattr(runs.psutil, "process_iter", lambda attributes: [process])
-    assert runs._runs_snakemake(tmp_path) == lives
