@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -95,14 +94,10 @@ def lineage_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoded(image_set: ImageSet, split: Split) -> Iterator[tuple[Rows, list[bytes]]]:
     """Yield rows of lineage and PNG files, of one row group of a shard after another."""
-
-    def encode(row: dict[str, Any], image: np.ndarray) -> bytes:
-        return encode_png(image, lineage_of(row))
-
     title = f"export ({image_set.name}, {split.name})"
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(title, len(split)) as progress:
         for rows, pixels in split.iterate():
-            pngs = list(pool.map(encode, rows, pixels))
+            pngs = list(pool.map(encode_png, pixels, map(lineage_of, rows)))
             progress.advance(len(rows))
             yield rows, pngs
 

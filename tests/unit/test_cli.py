@@ -1,4 +1,4 @@
-"""The command line checks a config, runs a stage and judges a run; bad input ends in one line and status 2."""
+"""The command line checks a config, runs a stage and ships weights; bad input ends in one line and status 2."""
 
 from __future__ import annotations
 
