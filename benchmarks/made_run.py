@@ -28,11 +28,9 @@ TRUTH = Counterfactual(
     counts=True,
     check={},
     least_accuracy=0.95,
-    identical_counts_as=100.0,
     succeeded_by_truth=0,
     share_by_truth=None,
     share_identical_outside=None,
-    median_psnr_outside=None,
     median_psnr_ideal=None,
     median_psnr_inside=None,
 )

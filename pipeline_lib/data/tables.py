@@ -76,8 +76,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row per edited image whose truth is known: the drawing of its closest clean rendering, what that shows, and
-    # PSNRs in dB (infinite for identical pixels) to the original outside the region and to that rendering, the ideal
-    # edit, as a whole and inside the region.
+    # PSNRs in dB (infinite for identical pixels) to that rendering, the ideal edit, as a whole and inside the region.
     "counterfactuals": pa.schema(
         [
             ("image_id", pa.string()),
@@ -87,7 +86,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("closest", pa.string()),
             ("true_value", pa.bool_()),
             ("identical_outside", pa.bool_()),
-            ("psnr_outside", pa.float64()),
             ("psnr_ideal", pa.float64()),
             ("psnr_inside", pa.float64()),
         ]

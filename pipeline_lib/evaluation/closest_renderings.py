@@ -1,4 +1,4 @@
-"""What generated avatars show by the closest clean rendering, without a detector, and how detectors compare with it."""
+"""What generated avatars show by the closest clean rendering, and whether the selector says the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BATCH = 64  # images that pass through the networks at a time
 COMPARED_AT_ONCE = 512  # samples
 
 
-@stage(revision=1)
+@stage(revision=2)
 def compare_with_renderings(
     *,
     images: list[Path],
@@ -55,7 +55,7 @@ def compare_with_renderings(
     device: torch.device,
     threads: int,
 ) -> None:
-    """Find what samples show by the closest clean rendering, check that, and compare detectors with it.
+    """Find what samples show by the closest clean rendering, check that, and compare the selector with it.
 
     The bank has faces that are not of the dataset, as many of each group, each with every drawing of the region's
     parts. A sample is compared with all of them inside a crop outside of which the renderings of a face do not differ.
@@ -110,8 +110,8 @@ def compare_with_renderings(
             names += batch_names
             answers.append(answer(distances(features_of(pixels, crop), renderings), shows))
         of_set = Answers(*map(np.concatenate, zip(*answers, strict=True)))
-        says = {"selector": _says(by_selector[path.stem], names), "referee": _says(path, names)}
-        sets[path.stem] = compare(of_set.shows, of_set.ratio > largest, says, settings, evaluate.confidence)
+        says, groups = _says(by_selector[path.stem], names)[attribute], _says(path, names)
+        sets[path.stem] = compare(of_set.shows, of_set.ratio > largest, says, groups, settings, evaluate.confidence)
     values = {
         "attribute": attribute,
         "bank": {"renders": len(shows), "faces": len(bank.images)},
@@ -125,16 +125,18 @@ def compare_with_renderings(
 def compare(
     shows: np.ndarray,
     ambiguous: np.ndarray,
-    says: Mapping[str, Mapping[str, np.ndarray]],
+    says: np.ndarray,
+    referee: Mapping[str, np.ndarray],
     settings: Rebalance,
     confidence: float,
 ) -> dict[str, object]:
-    """Return rates by closest renderings and by detectors in each group, their confusion, and the gap by renderings.
+    """Return rates by closest renderings in each group, how the selector agrees with them, and the gap.
 
     Args:
         shows: whether the closest rendering of each image shows the attribute, bool (n,).
         ambiguous: of which images that does not count.
-        says: for each detector what it says of each attribute, bool (n,); the referee's groups count.
+        says: what the selector says of the attribute, bool (n,).
+        referee: what the referee says of every attribute, bool (n,), which makes the groups.
         settings: the config section with one attribute and its groups.
         confidence: level of the intervals.
 
@@ -142,26 +144,19 @@ def compare(
         For JSON: `groups` by name, and `gap`. A rate is that of the images that are not ambiguous. Its bounds hold
         whatever the ambiguous ones show: in the lower one none of them has the attribute, and in the upper one all do.
     """
+    answers = {"shows": shows & ~ambiguous, "shows not": ~shows & ~ambiguous, "ambiguous": ambiguous}
     groups, counted = {}, []
     for target in settings.targets:
-        inside = in_group(says["referee"], target.where)
-        yes, unknown, n = (int((inside & which).sum()) for which in (shows & ~ambiguous, ambiguous, inside))
+        inside = in_group(referee, target.where)
+        yes, unknown, n = (int((inside & which).sum()) for which in (answers["shows"], ambiguous, inside))
         counted.append({"rate": (yes, n - unknown), "least": (yes, n), "most": (yes + unknown, n)})
-        rate, least, most = (wilson_rate(*counts, confidence) for counts in counted[-1].values())
-        groups[group_name(target.where)] = {
-            "n": n,
-            "ambiguous": unknown,
-            "share_ambiguous": unknown / n if n else None,
-            "rate": estimate_json(rate),
-            "bounds": [estimate_json(least)["ci"][0], estimate_json(most)["ci"][1]],
-            **{
-                detector: {
-                    "rate": estimate_json(wilson_rate(int((inside & said[target.attribute]).sum()), n, confidence)),
-                    "confusion": _confusion(shows[inside], ambiguous[inside], said[target.attribute][inside]),
-                }
-                for detector, said in says.items()
-            },
+        rate, least, most = (estimate_json(wilson_rate(*counts, confidence)) for counts in counted[-1].values())
+        selector = {
+            said: {name: int((inside & of_selector & which).sum()) for name, which in answers.items()}
+            for said, of_selector in (("yes", says), ("no", ~says))
         }
+        bounds = {"bounds": [least["ci"][0], most["ci"][1]]}
+        groups[group_name(target.where)] = rate | bounds | {"n": n, "ambiguous": unknown, "selector": selector}
 
     def gap_between(first: str, second: str) -> dict[str, object]:
         def gap_of(one: int, other: int, level: float) -> Estimate:
@@ -171,15 +166,6 @@ def compare(
 
     bounds = [gap_between("least", "most")["ci"][0], gap_between("most", "least")["ci"][1]]
     return {"groups": groups, "gap": gap_between("rate", "rate") | {"bounds": bounds}}
-
-
-def _confusion(shows: np.ndarray, ambiguous: np.ndarray, says: np.ndarray) -> dict[str, dict[str, int]]:
-    """Count images by what a detector says and by what the closest rendering shows."""
-    answers = {"shows": shows & ~ambiguous, "shows not": ~shows & ~ambiguous, "ambiguous": ambiguous}
-    return {
-        said: {name: int((of_detector & which).sum()) for name, which in answers.items()}
-        for said, of_detector in (("yes", says), ("no", ~says))
-    }
 
 
 def _reconstruct(images: np.ndarray, inverter: Inverter) -> np.ndarray:

@@ -23,13 +23,14 @@ from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import SCHEMAS, attribute_columns, read_table, read_tables, write_table
 from pipeline_lib.editing.donors import ImageSet, select_donors
 from pipeline_lib.editing.finish import finish
+from pipeline_lib.evaluation.results import Counterfactual
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.collages import make_collage, region_masks
 from pipeline_lib.imaging.masks import grow
 from pipeline_lib.imaging.transfer import as_pixels
 from pipeline_lib.rebalance.plan import made_edits, needed_edits
 from pipeline_lib.runtime import seeding
-from pipeline_lib.runtime.files import digest_of, write_json
+from pipeline_lib.runtime.files import digest_of
 from pipeline_lib.runtime.overlap import map_ahead
 from pipeline_lib.runtime.progress import Progress
 from pipeline_lib.runtime.revisions import stage
@@ -43,16 +44,15 @@ LEAST_ACCURACY = 0.95  # of the closest renderings on them, the lower limit of i
 #: Sigmas of the Gaussians that these edits are blurred by, in 64ths of the side, until they are as soft as the run's.
 SOFTNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 IDENTICAL = 100.0  # dB that identical pixels, whose PSNR is infinite, count as in a median
-CHUNK = 16  # faces that a worker process is given at a time
-CHUNKS_AHEAD = 32
+CHUNK = 16  # edits that are prepared at a time
+FACES_AHEAD = 64
 CPU = torch.device("cpu")
 
-MEASURED = tuple(name for name in Shown._fields if name != "attributes")
 #: From positions of contexts and of donors, both (n,), and edited images, uint8 (n, H, W, 3), to what these show.
 Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], list[Shown]]
 
 
-@stage(revision=3)
+@stage(revision=4)
 def evaluate_counterfactuals(
     *,
     images: list[Path],
@@ -96,7 +96,7 @@ def evaluate_counterfactuals(
         counterfactuals: table to write, with a row for each edited image.
         truth: table of labels of the rebalanced dataset to write; an edited image has those of its closest rendering.
         summary: JSON to write, with the check of each attribute (`check`) and whether the truth counts (`counts`).
-            Identical pixels count as `IDENTICAL` dB in its medians.
+            Identical pixels count as `IDENTICAL` dB in its medians, which are null without edits.
         threads: worker processes.
 
     Raises:
@@ -117,13 +117,11 @@ def evaluate_counterfactuals(
             contexts, donors = (
                 np.array([image_set.position[name] for name in own[which]], int) for which in ("image_id", "donor_id")
             )
-            found = compare(contexts, donors, edited[contexts])
-            measured = {name: [getattr(shown, name) for shown in found] for name in MEASURED}
-            shows = [shown.attributes for shown in found]
-            rows.append(own.assign(true_value=[values[attribute] for values in shows], shows=shows, **measured))
+            found = pd.DataFrame(compare(contexts, donors, edited[contexts]), own.index, Shown._fields)
+            rows.append(own.join(found).assign(true_value=[shows[attribute] for shows in found["attributes"]]))
             known_edits = draw_known_edits(image_set, settings.edit.for_attribute(attribute), seed)
-            inside = _median([shown.psnr_inside for shown in found] or [IDENTICAL])
             true = known.set_index("image_id")[attribute].loc[[image_set.names[place] for place in known_edits.donors]]
+            inside = _median(found["psnr_inside"]) if len(found) else IDENTICAL
             checks[attribute] = check_known_edits(attribute, known_edits, true, compare, inside, confidence)
     rows = pd.concat(rows, ignore_index=True)
     metadata = {"run": run, "config_digest": digest_of([data.model_dump(), settings.model_dump()])}
@@ -131,35 +129,24 @@ def evaluate_counterfactuals(
     if len(rows):
         attributes = attribute_columns(known, "labels")
         known = known.set_index("image_id")
-        known.loc[rows["image_id"], attributes] = pd.DataFrame(list(rows["shows"]), index=rows["image_id"])[attributes]
+        shows = pd.DataFrame(list(rows["attributes"]), index=rows["image_id"])
+        known.loc[shows.index, attributes] = shows[attributes]
         known = known.reset_index()
     write_table(truth, "labels", known, metadata)
-    checked = {
-        "check": checks,
-        "least_accuracy": LEAST_ACCURACY,
-        "counts": all(check["ci"][0] >= LEAST_ACCURACY for check in checks.values()),
-    }
-    write_json(summary, summarise(rows, len(needed_edits(planned))) | checked)
-
-
-def summarise(rows: pd.DataFrame, planned: int) -> dict[str, object]:
-    """Return the figures of a table of counterfactuals for JSON, medians null without edits.
-
-    Args:
-        rows: the table.
-        planned: planned edits, of which those without a row failed.
-    """
-    succeeded = int((rows["true_value"] == rows["wanted"]).sum())
-    names = ("psnr_outside", "psnr_ideal", "psnr_inside")
-    return {
-        "planned": planned,
-        "n": len(rows),
-        "succeeded_by_truth": succeeded,
-        "share_by_truth": succeeded / max(1, planned),
-        "share_identical_outside": float(rows["identical_outside"].mean()) if len(rows) else None,
-        "identical_counts_as": IDENTICAL,
-        **{f"median_{name}": _median(rows[name]) if len(rows) else None for name in names},
-    }
+    succeeded, planned = int((rows["true_value"] == rows["wanted"]).sum()), len(needed_edits(planned))
+    medians = {name: _median(rows[name]) if len(rows) else None for name in ("psnr_ideal", "psnr_inside")}
+    Counterfactual(
+        n=len(rows),
+        planned=planned,  # of which those without a row failed
+        counts=all(check["ci"][0] >= LEAST_ACCURACY for check in checks.values()),
+        check=checks,
+        least_accuracy=LEAST_ACCURACY,
+        succeeded_by_truth=succeeded,
+        share_by_truth=succeeded / max(1, planned),
+        share_identical_outside=float(rows["identical_outside"].mean()) if len(rows) else None,
+        median_psnr_ideal=medians["psnr_ideal"],
+        median_psnr_inside=medians["psnr_inside"],
+    ).write(summary)
 
 
 class KnownEdits(NamedTuple):
@@ -241,32 +228,22 @@ def _compare(
     donors: np.ndarray,
     images: np.ndarray,
 ) -> list[Shown]:
-    """Compare images with the renderings of their faces in worker processes; return what they show, in order."""
+    """Compare images with the renderings of their faces, which worker processes draw; return what they show."""
 
-    def chunks() -> Iterator[list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]]:
+    def regions() -> Iterator[np.ndarray]:
         for start in range(0, len(contexts), CHUNK):
-            rows = slice(start, start + CHUNK)
-            (_, context_parts), (_, donor_parts) = (image_set.look(of[rows]).to(CPU) for of in (contexts, donors))
-            regions = grow(region_masks(region, donor_parts, context_parts).region, RIM)[:, 0].numpy() > 0
-            names = [image_set.names[place] for place in contexts[rows]]
-            yield list(zip(names, image_set.pixels[contexts[rows]], images[rows], regions, strict=True))
+            chunk = slice(start, start + CHUNK)
+            (_, context_parts), (_, donor_parts) = (image_set.look(of[chunk]).to(CPU) for of in (contexts, donors))
+            yield from grow(region_masks(region, donor_parts, context_parts).region, RIM)[:, 0].numpy() > 0
 
-    found: list[Shown] = []
+    faces = (face_of(data, image_set.names[place]) for place in contexts)
+    renderings = map_ahead(pool, partial(render_variants, data, region.parts), faces, FACES_AHEAD)
+    found = []
     with Progress("evaluate_counterfactuals", len(contexts)) as progress:
-        for shown in map_ahead(pool, partial(_compare_chunk, data, region.parts), chunks(), CHUNKS_AHEAD):
-            found += shown
-            progress.advance(len(shown))
+        for place, *edit in zip(contexts, images, regions(), renderings, strict=True):
+            found.append(closest_rendering(image_set.pixels[place], *edit))
+            progress.advance(1)
     return found
-
-
-def _compare_chunk(
-    data: AvatarData, exchanged: tuple[str, ...], chunk: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]
-) -> list[Shown]:
-    """Draw and compare in a worker process, where nothing may use torch: its threads do not survive a fork."""
-    return [
-        closest_rendering(original, image, region, render_variants(face_of(data, name), exchanged, data))
-        for name, original, image, region in chunk
-    ]
 
 
 def _median(psnrs: pd.Series | list[float]) -> float:

@@ -29,7 +29,7 @@ BY_IMAGE_SET = ("edits", "leakage")  # sections of files such as `edits-dataset.
 SEGMENTER = "segmenter"
 
 
-@stage(revision=9)
+@stage(revision=10)
 def collect_metrics(
     *, bias: Path, quality: Path, results: list[Path], reports: list[Path], benchmarks: Path, metrics: Path
 ) -> None:

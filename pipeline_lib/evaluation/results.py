@@ -113,11 +113,9 @@ class Counterfactual(Result):
     counts: bool
     check: dict[str, Check]
     least_accuracy: float
-    identical_counts_as: float
     succeeded_by_truth: int
     share_by_truth: float | None
     share_identical_outside: float | None
-    median_psnr_outside: float | None
     median_psnr_ideal: float | None
     median_psnr_inside: float | None
 
@@ -238,8 +236,6 @@ class CheckedCell(Result):
     n: int
     told: int
     right: int
-    drawn: int
-    kept: int
     accuracy: float | None
 
 
@@ -252,40 +248,29 @@ class CheckedBank(Result):
     counts: bool
 
 
-class SaidOfSamples(Result):
-    """Rate by a detector, and how many samples there are of what it says and what the closest rendering shows."""
+class BoundedRate(Interval):
+    """A rate or a gap of the samples that are not ambiguous, and its bounds whatever the others show."""
 
-    rate: Interval
-    confusion: dict[Literal["yes", "no"], dict[Literal["shows", "shows not", "ambiguous"], int]]
+    bounds: tuple[float | None, float | None]
 
 
-class SamplesOfGroup(Result):
-    """Rate of a group by the closest rendering, its bounds whatever the ambiguous samples show, and the detectors."""
+class SamplesOfGroup(BoundedRate):
+    """Rate of a group by the closest rendering, and counts by what the selector says and what the rendering shows."""
 
     n: int
     ambiguous: int
-    share_ambiguous: float | None
-    rate: Interval
-    bounds: tuple[float | None, float | None]
-    selector: SaidOfSamples
-    referee: SaidOfSamples
-
-
-class BoundedGap(Interval):
-    """A gap of samples that are not ambiguous, and its bounds whatever the others show."""
-
-    bounds: tuple[float | None, float | None]
+    selector: dict[Literal["yes", "no"], dict[Literal["shows", "shows not", "ambiguous"], int]]
 
 
 class ShownBySamples(Result):
     """What the samples of a GAN show by the closest rendering."""
 
     groups: dict[str, SamplesOfGroup]
-    gap: BoundedGap
+    gap: BoundedRate
 
     def share_confirmed(self, said: Literal["yes", "no"]) -> float | None:
         """Return the share of the samples of which the selector says this that show it; None without samples."""
-        found = [group.selector.confusion[said] for group in self.groups.values()]
+        found = [group.selector[said] for group in self.groups.values()]
         shows, shows_not = (sum(counts[answer] for counts in found) for answer in ("shows", "shows not"))
         return (shows if said == "yes" else shows_not) / (shows + shows_not) if shows + shows_not else None
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline_lib.config import AvatarData
-from pipeline_lib.data.avatars.drawing import Renderings, render_variants
-from pipeline_lib.data.avatars.faces import draw_face, variants_of
+from pipeline_lib.data.avatars.drawing import render_variants
+from pipeline_lib.data.avatars.faces import Face, draw_face, variants_of
 from pipeline_lib.data.avatars.truth import squared_distances
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
@@ -80,8 +80,8 @@ def draw_bank(
     faces = _faces(stream, data, wheres, max(2, renders // (drawings * len(wheres))))
     images, shows = [], []
     with ProcessPoolExecutor(threads) as pool, Progress("compare_with_renderings (bank)", len(faces)) as progress:
-        render = partial(_render, data, stream, parts)
-        for found in map_ahead(pool, render, [index for _, index in faces], FACES_AHEAD):
+        render = partial(render_variants, data, parts)
+        for found in map_ahead(pool, render, [face for _, face in faces], FACES_AHEAD):
             images.append(found.images)
             shows.append([attributes[attribute] for attributes in found.attributes])
             progress.advance(1)
@@ -94,22 +94,19 @@ def draw_bank(
 
 def _faces(
     stream: int, data: AvatarData, wheres: Mapping[str, Mapping[str, bool]], of_each: int
-) -> list[tuple[str, int]]:
-    """Return group and index of the first faces of a stream, `of_each` group, or fewer if a group is very rare."""
-    found: dict[str, list[int]] = {name: [] for name in wheres}
+) -> list[tuple[str, Face]]:
+    """Return the first faces of a stream with their groups, `of_each` group, or fewer if a group is very rare."""
+    found: dict[str, list[Face]] = {name: [] for name in wheres}
     for index in range(DRAWN_AT_MOST * of_each * len(wheres)):
-        attributes = draw_face(stream, index, data.rates).attributes
-        for name, where in wheres.items():
-            if len(found[name]) < of_each and where.items() <= attributes.items():
-                found[name].append(index)
-                break
-        if all(len(indices) == of_each for indices in found.values()):
+        face = draw_face(stream, index, data.rates)
+        open_groups = [name for name in wheres if len(found[name]) < of_each]
+        if not open_groups:
             break
-    return [(name, index) for name, indices in found.items() for index in indices]
-
-
-def _render(data: AvatarData, stream: int, parts: Sequence[str], index: int) -> Renderings:
-    return render_variants(draw_face(stream, index, data.rates), parts, data)
+        for name in open_groups:
+            if wheres[name].items() <= face.attributes.items():
+                found[name].append(face)
+                break
+    return [(name, face) for name, faces in found.items() for face in faces]
 
 
 def crop_of(images: np.ndarray) -> Crop:
@@ -174,8 +171,8 @@ def check_bank(bank: Bank, reconstructions: np.ndarray, crop: Crop) -> tuple[flo
 
     Returns:
         The ratio and the check for JSON. A cell is a group and a value that reconstructions show for certain: `n` of
-        them, `told` by renderings of other faces, `right`, and the accuracy of what is told; then how many were `drawn`
-        with the value, and how many of these kept it. The answers count if their accuracy is enough in every cell.
+        them, `told` by renderings of other faces, `right`, and the accuracy of what is told. The answers count if their
+        accuracy is enough in every cell.
     """
     faces, drawings = bank.shows.shape
     apart = distances(features_of(reconstructions, crop), features_of(bank.images, crop))
@@ -199,12 +196,10 @@ def check_bank(bank: Bank, reconstructions: np.ndarray, crop: Crop) -> tuple[flo
     for group in dict.fromkeys(bank.groups.tolist()):
         inside = (~chooses & (bank.groups == group))[:, None]
         for value in (True, False):
-            shows, drawn = inside & certain & (shown == value), inside & (bank.shows == value)
-            which = {"n": shows, "told": shows & told, "right": shows & told & right, "drawn": drawn}
-            which["kept"] = drawn & (shown == value)
-            counts = {name: int(found.sum()) for name, found in which.items()}
-            accuracy = counts["right"] / counts["told"] if counts["told"] else None
-            cells.append({"group": group, "value": value, **counts, "accuracy": accuracy})
+            shows = inside & certain & (shown == value)
+            n, n_told, n_right = (int(which.sum()) for which in (shows, shows & told, shows & told & right))
+            cell = {"group": group, "value": value, "n": n, "told": n_told, "right": n_right}
+            cells.append(cell | {"accuracy": n_right / n_told if n_told else None})
     return largest, {
         "cells": cells,
         "uncertain": float(1 - certain[~chooses].mean()),

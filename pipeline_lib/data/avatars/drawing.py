@@ -71,7 +71,7 @@ class Renderings(NamedTuple):
     images: np.ndarray
 
 
-def render_variants(face: Face, exchanged: Sequence[str], settings: AvatarData) -> Renderings:
+def render_variants(settings: AvatarData, exchanged: Sequence[str], face: Face) -> Renderings:
     """Render a face with every drawing of some parts; see `variants_of`. It uses no torch, for worker processes."""
     variants = variants_of(face, exchanged)
     images = [render_image(variant, settings.resolution, settings.crop) for variant in variants.values()]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import python_avatars as parts
 
 from pipeline_lib.config import AvatarData, RateRule
@@ -121,41 +120,39 @@ def draw_face(seed: int, index: int, rules: Sequence[RateRule]) -> Face:
         if drawn.get("hat"):
             drawn["long_hair"] = False  # these hats hide long hair; attributes conditioned on it are drawn later
 
-    hair = _pick(rng, LONG_HAIR if drawn["long_hair"] else SHORT_HAIR)
-    hat = _pick(rng, HATS)
-    hair_color = _pick(rng, BLOND if rng.random() < 0.3 else OTHER_HAIR_COLORS)
-    hat_color = _pick(rng, HAT_COLORS)
-    mouths = SMILING_MOUTHS if drawn["smiling"] else OTHER_MOUTHS
-    mouth = _pick(rng, tuple(mouths))
-    eyes = _pick(rng, tuple(EYES))
-    sunglasses = drawn["eyeglasses"] and bool(rng.random() < 0.25)
-    accessory = _pick(rng, SUNGLASSES if sunglasses else CLEAR_GLASSES)
-    beard = _pick(rng, BEARDS)
-    brows = _pick(rng, BROWS)
-    skin = _pick(rng, DARK_SKIN if drawn["dark_skin"] else LIGHT_SKIN)
-    background = _pick(rng, BACKGROUNDS)
+    def pick(kind: Any, names: Sequence[str]) -> Any:
+        return kind[names[int(rng.integers(len(names)))]]
 
+    # in the order of these draws: another one would draw other faces
+    hair = pick(parts.HairType, LONG_HAIR if drawn["long_hair"] else SHORT_HAIR)
+    hat = pick(parts.HatType, HATS)
+    hair_color = pick(parts.HairColor, BLOND if rng.random() < 0.3 else OTHER_HAIR_COLORS)
+    hat_color = pick(parts.ClothingColor, HAT_COLORS)
+    mouth = pick(parts.MouthType, tuple(SMILING_MOUTHS if drawn["smiling"] else OTHER_MOUTHS))
+    eyes = pick(parts.EyeType, tuple(EYES))
+    sunglasses = drawn["eyeglasses"] and rng.random() < 0.25
+    accessory = pick(parts.AccessoryType, SUNGLASSES if sunglasses else CLEAR_GLASSES)
+    beard = pick(parts.FacialHairType, BEARDS)
+    brows = pick(parts.EyebrowType, BROWS)
+    skin = pick(parts.SkinColor, DARK_SKIN if drawn["dark_skin"] else LIGHT_SKIN)
+    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
     avatar = parts.Avatar(
         style=parts.AvatarStyle.TRANSPARENT,
-        top=parts.HatType[hat] if drawn["hat"] else parts.HairType[hair],
-        hat_color=parts.ClothingColor[hat_color],
-        hair_color=parts.HairColor[hair_color],
-        facial_hair_color=parts.HairColor[hair_color],
-        facial_hair=parts.FacialHairType[beard] if drawn["beard"] else parts.FacialHairType.NONE,
-        accessory=parts.AccessoryType[accessory] if drawn["eyeglasses"] else parts.AccessoryType.NONE,
-        mouth=parts.MouthType[mouth],
-        eyes=parts.EyeType[eyes],
-        eyebrows=parts.EyebrowType[brows],
+        top=hat if drawn["hat"] else hair,
+        hat_color=hat_color,
+        hair_color=hair_color,
+        facial_hair_color=hair_color,
+        facial_hair=beard if drawn["beard"] else parts.FacialHairType.NONE,
+        accessory=accessory if drawn["eyeglasses"] else parts.AccessoryType.NONE,
+        mouth=mouth,
+        eyes=eyes,
+        eyebrows=brows,
         nose=parts.NoseType.DEFAULT,
-        skin_color=parts.SkinColor[skin],
+        skin_color=skin,
         clothing=parts.ClothingType.SHIRT_CREW_NECK,
         clothing_color=parts.ClothingColor.GRAY_02,
     )
     return Face(avatar, background)
-
-
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(rng.integers(len(options)))]
 
 
 def variants_of(face: Face, exchanged: Sequence[str]) -> dict[str, Face]:

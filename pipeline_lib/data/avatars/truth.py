@@ -13,15 +13,14 @@ from pipeline_lib.data.avatars.faces import Face, variants_of
 
 
 class Shown(NamedTuple):
-    """What an edited image shows by its closest clean rendering, and how far it is from that and from the original.
+    """What an edited image shows by its closest clean rendering, and how far it is from that.
 
-    PSNRs are in dB, and infinite for identical pixels; that to the ideal edit is of the whole image.
+    PSNRs to that rendering, of the whole image and inside the region, are in dB, and infinite for identical pixels.
     """
 
     closest: str
     attributes: dict[str, bool]
     identical_outside: bool
-    psnr_outside: float
     psnr_ideal: float
     psnr_inside: float
 
@@ -37,13 +36,11 @@ def closest_rendering(original: np.ndarray, image: np.ndarray, region: np.ndarra
     """
     inside = _squared_errors(image, renderings.images, region)
     best = int(np.argmin(inside))
-    (outside,) = _squared_errors(image, original[None], ~region)
     (whole,) = _squared_errors(image, renderings.images[best : best + 1], np.ones_like(region))
     return Shown(
         renderings.names[best],
         renderings.attributes[best],
-        bool(outside == 0),
-        _psnr(outside),
+        bool((image == original)[~region].all()),
         _psnr(whole),
         _psnr(inside[best]),
     )
@@ -72,12 +69,9 @@ def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _squared_errors(image: np.ndarray, references: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return mean squared errors of an image (H, W, 3) over a mask (H, W) to references (m, H, W, 3); 0 if it is empty.
-
-    Sums of squares of uint8 are exact in float64.
-    """
+    """Return mean squared errors of an image (H, W, 3) over a mask (H, W) to references (m, H, W, 3), (m,)."""
     rows = [pixels[:, where].reshape(len(pixels), -1).astype(np.float64) for pixels in (image[None], references)]
-    return squared_distances(*rows)[0] / max(1, rows[0].shape[1])
+    return squared_distances(*rows)[0] / max(1, rows[0].shape[1])  # sums of squares of uint8 are exact in float64
 
 
 def _psnr(squared_error: float) -> float:
