@@ -28,7 +28,6 @@ from pipeline_lib.data.avatars.faces import (
     SMILING_MOUTHS,
     combine_faces,
     draw_face,
-    face_of,
     variants_of,
 )
 from pipeline_lib.data.prepare import prepare_dataset, shard_of
@@ -75,17 +74,6 @@ def test_what_is_not_biased_does_not_move_with_the_bias():
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
 
 
-def test_a_face_is_a_function_of_seed_and_index():
-    def rendered(seed, index):
-        return render_face(draw_face(seed, index, []), 32, DEFAULTS.crop)
-
-    (image, codes), (again, codes_again) = rendered(3, 5), rendered(3, 5)
-    np.testing.assert_array_equal(image, again)
-    np.testing.assert_array_equal(codes, codes_again)
-    assert (image != rendered(4, 5)[0]).any()
-    assert (image != rendered(3, 6)[0]).any()
-
-
 def test_attributes_contradict_neither_each_other_nor_the_masks():
     for index in range(40):
         face = draw_face(1, index, [])
@@ -93,6 +81,7 @@ def test_attributes_contradict_neither_each_other_nor_the_masks():
         shown = {AVATAR_PARTS[code] for code in np.unique(codes)}
         assert not (true["long_hair"] and (true["hat"] or true["bald"]))
         assert true["eyeglasses"] or not true["sunglasses"]
+        assert not (true["sunglasses"] and true["eyes_closed"])
         assert ("hat" in shown, "glasses" in shown, "facial_hair" in shown) == (
             true["hat"],
             true["eyeglasses"],
@@ -138,15 +127,9 @@ def test_variants_are_every_drawing_of_a_part_and_nothing_else(exchanged, count,
             assert differs <= decided
         for name in decided - {"eyes_closed"}:  # which no variant shows behind sunglasses
             assert len({variant.attributes[name] for variant in variants.values()}) == 2
-
-
-def test_the_attributes_of_variants_are_those_of_the_drawings():
-    face = draw_face(5, 0, [])
-    smiling = [name for name, variant in variants_of(face, ["mouth"]).items() if variant.attributes["smiling"]]
-    assert smiling == list(SMILING_MOUTHS)
-    both = variants_of(face, ["eyes", "glasses"])
-    closed = [name for name, variant in both.items() if variant.attributes["eyes_closed"]]
-    assert closed == ["HAPPY+NONE", "HAPPY+PRESCRIPTION_2", "HAPPY+ROUND"]  # sunglasses hide the eyes
+        if exchanged == ["mouth"]:
+            smiling = [name for name, variant in variants.items() if variant.attributes["smiling"]]
+            assert smiling == list(SMILING_MOUTHS)
 
 
 @pytest.mark.slow
@@ -209,13 +192,6 @@ def test_hats_are_not_combined_with_the_hair_of_another_face():
     assert bare.attributes["bald"]
     assert not bare.attributes["hat"]
     assert combine_faces(sources | {"hair": hatted, "hat": hatted}).attributes["hat"]
-
-
-def test_a_face_is_found_by_the_id_of_its_image_and_rendered_without_its_codes():
-    face = face_of(DEFAULTS, f"avatar-{HELD_OUT_FROM + 7:08d}")
-    again = draw_face(DEFAULTS.seed, HELD_OUT_FROM + 7, DEFAULTS.rates)
-    assert face.attributes == again.attributes
-    np.testing.assert_array_equal(render_image(face, 32, DEFAULTS.crop), render_face(again, 32, DEFAULTS.crop)[0])
 
 
 def test_a_part_without_drawings_to_exchange_is_named():
