@@ -243,6 +243,18 @@ def test_the_ideal_edit_is_the_closest_rendering_unless_the_edit_failed():
 
 
 @pytest.mark.slow
+def test_without_edits_the_truth_is_the_labels_and_there_are_no_medians(evaluate, tmp_path):
+    tried = read_table(tmp_path / "candidates.parquet", "candidates").assign(chosen=False)
+    write_table(tmp_path / "candidates.parquet", "candidates", tried)
+    out = evaluate({})
+    summary = read_json(out / "summary.json")
+    assert (summary["n"], summary["planned"], summary["share_by_truth"]) == (0, 5, 0)
+    assert summary["median_psnr_ideal"] is summary["share_identical_outside"] is None
+    labels, truth = (read_table(path, "labels") for path in (tmp_path / "labels.parquet", out / "truth.parquet"))
+    pd.testing.assert_frame_equal(truth, labels, check_like=True)
+
+
+@pytest.mark.slow
 def test_edits_of_two_attributes_are_compared_each_with_the_drawings_of_its_region(evaluate, tmp_path):
     glasses = RateRule(where={"smiling": True}, attribute="eyeglasses", rate=0.5)
     settings = SETTINGS.model_copy(
