@@ -171,7 +171,7 @@ class CelebAHQData(Section):
 
 
 class HuggingFaceData(FilesWithoutMasks):
-    """A Hugging Face image dataset, saved to disk or as Parquet files; the package `datasets` is not needed."""
+    """A Hugging Face image dataset, saved to disk or as Parquet files, whose layout the package `datasets` reads."""
 
     reader: Literal["huggingface"] = Field(description="reader of the dataset")
     folder: Folder = Field(description="folder of a dataset saved to disk, or of a snapshot of the Hub")

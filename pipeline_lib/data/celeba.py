@@ -6,6 +6,7 @@ mask per part, and a file that maps each of its images to the CelebA image it wa
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.config import CelebAData, CelebAHQData
-from pipeline_lib.config.columns import column_of, label_columns, read_cells, text_of
+from pipeline_lib.config.columns import column_of
 from pipeline_lib.config.names import CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, Photograph, open_photograph, square_codes
 from pipeline_lib.data.labels import read_column, refuse_strangers
@@ -22,7 +23,6 @@ from pipeline_lib.data.listing import is_file
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
-IMAGE = "image_id"  # Kaggle's name for the column of images, which has none in the published lists
 VALUES = ("1", "-1", "")  # of an attribute; blank ones are unknown
 TRAIN = 0  # in CelebA's partition
 HELD_OUT = {"validation": {1}, "test": {2}, "both": {1, 2}}
@@ -96,32 +96,36 @@ def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) 
     """Read a list of attributes, of which each image has 1 or -1.
 
     The published text has a line for the number of images, a line for the names of the attributes and a line for each
-    image. Kaggle's CSV has a column `image_id` and one for each attribute.
+    image. Kaggle's CSV has a line of names, of which the first is that of the images.
 
     Raises:
         DataError: the file is not such a list, lacks a requested attribute, or names an image twice.
     """
-    columns, read = (label_columns(path), read_cells) if _is_csv(path) else (_attributes_of(path), _read_list)
+    rows = _fields(path)
+    header, rows = (rows[:1], rows[1:]) if _is_csv(path) else (rows[1:2], rows[2:])
+    columns = header[0][1][_is_csv(path) :] if header else []
+    for number, fields in rows:
+        if len(fields) != len(columns) + 1:
+            raise DataError(f"{path}: line {number} is not a file name and {len(columns)} values of 1 or -1")
     column = {attribute: column_of(attribute, columns) for attribute in wanted}
-    missing = [name for name in column.values() if name not in columns]
-    if missing:
+    if missing := [name for name in column.values() if name not in columns]:
         raise DataError(f"{path}: no attribute {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
-    cells = read(path, [IMAGE, *column.values()])
-    refuse_strangers(unknown, {name: cells[name] for name in column.values()}, path)
-    images = _each_once(path, [text_of(cell) for cell in cells[IMAGE]])
-    for name in (attribute for attribute in column if attribute in columns):
-        odd = next((row for row, cell in enumerate(cells[name]) if text_of(cell) not in {*VALUES, *unknown}), None)
-        if odd is not None:
+    cells = {name: [fields[1 + columns.index(name)] for _, fields in rows] for name in column.values()}
+    refuse_strangers(unknown, cells, path)
+    images = _each_once(path, [fields[0] for _, fields in rows])
+    for name, found in cells.items():
+        odd = next((row for row, cell in enumerate(found) if cell not in {*VALUES, *unknown}), None)
+        if name in column and odd is not None:
             raise DataError(
-                f"{path}: {images[odd]}: `{name}` is {text_of(cells[name][odd])!r}, neither 1 nor -1; "
+                f"{path}: {images[odd]}: `{name}` is {found[odd]!r}, neither 1 nor -1; "
                 "say in `data.unknown` if it means unknown"
             )
     truth = {
         attribute: read_column(cells[name], attribute, unknown, lambda row: f"{path}: {images[row]}", name)
         for attribute, name in column.items()
     }
-    rows = (dict(zip(truth, values, strict=True)) for values in zip(*truth.values(), strict=True))
-    return dict(zip(images, rows, strict=True))
+    of_images = (dict(zip(truth, values, strict=True)) for values in zip(*truth.values(), strict=True))
+    return dict(zip(images, of_images, strict=True))
 
 
 def read_pairs(path: Path) -> dict[str, int]:
@@ -130,14 +134,9 @@ def read_pairs(path: Path) -> dict[str, int]:
     Raises:
         DataError: the file is not such a list, or names an image twice.
     """
-    if _is_csv(path):
-        cells = read_cells(path, label_columns(path))
-        lines = zip(*cells.values(), strict=True)
-        rows = [(number, [text_of(cell) for cell in line]) for number, line in enumerate(lines, start=2)]
-    else:
-        rows = [(number, line.split()) for number, line in _lines(path)]
-    for number, row in rows:
-        if len(row) != 2 or not row[1].isdecimal():
+    rows = _fields(path)[_is_csv(path) :]
+    for number, fields in rows:
+        if len(fields) != 2 or not fields[1].isdecimal():
             raise DataError(f"{path}: line {number} is not a file name and a number")
     _each_once(path, [name for _, (name, _) in rows])
     return {name: int(value) for _, (name, value) in rows}
@@ -149,14 +148,13 @@ def read_mapping(path: Path) -> dict[int, str]:
     Raises:
         DataError: the file is not such a list.
     """
-    lines = _lines(path)
-    if not lines or lines[0][1].split() != ["idx", "orig_idx", "orig_file"]:
+    rows = _fields(path)
+    if not rows or rows[0][1] != ["idx", "orig_idx", "orig_file"]:
         raise DataError(f"{path}: the first line must name the columns idx, orig_idx and orig_file")
-    rows = [(number, line.split()) for number, line in lines[1:]]
-    for number, row in rows:
-        if len(row) != 3 or not row[0].isdecimal():
+    for number, fields in rows[1:]:
+        if len(fields) != 3 or not fields[0].isdecimal():
             raise DataError(f"{path}: line {number} is not two numbers and a file name; download the list again")
-    return {int(row[0]): row[2] for _, row in rows}
+    return {int(index): original for _, (index, _, original) in rows[1:]}
 
 
 def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph) -> np.ndarray:
@@ -169,7 +167,7 @@ def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph
         BadImageError: a mask cannot be read, does not have the published size, or does not fit its photograph.
     """
     codes = np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
-    folder = masks / str(number // IMAGES_PER_MASK_FOLDER)
+    name = f"{number // IMAGES_PER_MASK_FOLDER}/{number:05d}_*.png"
     for path, part in _mask_files(masks, number):
         if path.exists():
             mask = np.asarray(open_photograph(path).image.convert("L"))
@@ -177,8 +175,8 @@ def load_parts(masks: Path, number: int, resolution: int, photograph: Photograph
                 raise BadImageError(f"{path.name} is {mask.shape[1]} by {mask.shape[0]} pixels, not {MASK_SIDE} square")
             codes[mask > 127] = CELEBA_HQ_PARTS.index(part)
     if not codes.any():
-        raise BadImageError(f"no masks {folder}/{number:05d}_*.png")
-    return square_codes(Image.fromarray(codes), resolution, photograph, f"{folder.name}/{number:05d}_*.png")
+        raise BadImageError(f"no masks {masks / name}")
+    return square_codes(Image.fromarray(codes), resolution, photograph, name)
 
 
 def _mask_files(masks: Path, number: int) -> list[tuple[Path, str]]:
@@ -240,24 +238,6 @@ def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _attributes_of(path: Path) -> list[str]:
-    lines = _lines(path)
-    return lines[1][1].split() if len(lines) > 1 else []
-
-
-def _read_list(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
-    """Read the cells of a published list of attributes like `read_cells`."""
-    columns = [IMAGE, *_attributes_of(path)]
-    cells: dict[str, list[str]] = {name: [] for name in wanted}
-    for number, line in _lines(path)[2:]:
-        fields = line.split()
-        if len(fields) != len(columns):
-            raise DataError(f"{path}: line {number} is not a file name and {len(columns) - 1} values of 1 or -1")
-        for name, column in cells.items():
-            column.append(fields[columns.index(name)])
-    return cells
-
-
 def _each_once(path: Path, images: list[str]) -> list[str]:
     if len(set(images)) < len(images):
         twice = next(name for place, name in enumerate(images) if images.index(name) < place)
@@ -265,9 +245,11 @@ def _each_once(path: Path, images: list[str]) -> list[str]:
     return images
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers."""
+def _fields(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the fields of each line that is not blank, with its number; those of a text have blanks between them."""
     try:
-        return [(number, line) for number, line in enumerate(path.read_text().splitlines(), start=1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file) if _is_csv(path) else (line.split() for line in file)
+            return [(number, fields) for number, fields in enumerate(lines, start=1) if any(fields)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline_lib.config import HuggingFaceData
 from pipeline_lib.config.columns import SPELLINGS, checked_names, column_of, places_of, text_of
-from pipeline_lib.data.huggingface_layout import class_names, find_files, left_out
+from pipeline_lib.data.huggingface_layout import Layout, class_names, find_files, left_out
 from pipeline_lib.data.images import PREPROCESSING, load_square
 from pipeline_lib.data.labels import count_values, read_column, read_persons, refuse_strangers
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
@@ -38,14 +38,14 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
             true nor false, or a value of an attribute `column=value` does not occur.
     """
     splits = (settings.train, settings.held_out)
-    configuration, files = find_files(settings.folder, settings.configuration, splits)
+    layout = find_files(settings.folder, settings.configuration, splits)
     columns: dict[str, list[object]] = {column_of(name): [] for name in settings.attributes}
     if settings.person_column is not None:
         columns[settings.person_column] = []
     rows: list[_Row] = []
     for split in splits:
-        for path in files[split]:
-            for column, cells in _cells(path, list(columns), settings, configuration).items():
+        for path in layout.files[split]:
+            for column, cells in _cells(path, list(columns), settings, layout).items():
                 columns[column] += cells
             rows += [_Row(split, path, number, place) for number, place in enumerate(_places(path))]
     named = [cell for cell in settings.unknown if cell != "-1"]  # which stands for no class, and was read as none
@@ -67,12 +67,12 @@ def open_huggingface(settings: HuggingFaceData) -> Source:
         read=partial(_read, settings),
         preprocessing=PREPROCESSING,
         tolerated=settings.bad_images,
-        left_out=left_out(settings.folder, files),
+        left_out=left_out(settings.folder, layout.files),
         values=count_values({name: column_of(name) for name in settings.attributes}, columns),
     )
 
 
-def _cells(path: Path, columns: list[str], settings: HuggingFaceData, configuration: str) -> dict[str, list[object]]:
+def _cells(path: Path, columns: list[str], settings: HuggingFaceData, layout: Layout) -> dict[str, list[object]]:
     """Read columns of a file; numbers of classes become their names, and -1, which stands for none, becomes None."""
     schema = _schema(path)
     stored = _stored(path, schema, [settings.image_column, *columns])
@@ -80,7 +80,7 @@ def _cells(path: Path, columns: list[str], settings: HuggingFaceData, configurat
     is_image = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     if not is_image and not (pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}):
         raise DataError(f"{path}: `{settings.image_column}` contains no images but {kind}; correct `data.image_column`")
-    described = class_names(path, schema, settings.folder, configuration)
+    described = class_names(schema, layout.features)
     names = {column: described[stored[column]] for column in columns if stored[column] in described}
     for column in set(settings.attributes) & set(names):
         if not all(name.lower() in SPELLINGS or name in settings.unknown for name in map(text_of, names[column])):
