@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,15 +39,22 @@ BATCH = 64  # images that pass through the networks at a time
 COMPARED_AT_ONCE = 512  # samples
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Samples, and the networks that made them."""
+
+    images: list[Path]  # all shards of all image sets, each in a folder named after its set
+    selector: list[Path]  # the selector's scores, a table for each image set, under its name
+    referee: list[Path]  # the referee's scores, likewise; they also give the group of a sample
+    encoder: Path  # weight file
+    generator: Path  # weight file of the source generator
+    precision: Path  # report of the encoder, with the precision of the inversion
+
+
 @stage(revision=2)
 def compare_with_renderings(
     *,
-    images: list[Path],
-    selector: list[Path],
-    referee: list[Path],
-    encoder: Path,
-    generator: Path,
-    precision: Path,
+    samples: Samples,
     data: AvatarData,
     settings: Rebalance,
     evaluate: Evaluate,
@@ -67,12 +75,7 @@ def compare_with_renderings(
     largest ratio that is no "ambiguous" is chosen on half of the faces, and checked on the others.
 
     Args:
-        images: all shards of all image sets, each in a folder named after its set.
-        selector: the selector's scores, a table for each image set, under its name.
-        referee: the referee's scores, likewise; they also give the group of a sample.
-        encoder: weight file.
-        generator: weight file of the source generator.
-        precision: report of the encoder, with the precision of the inversion.
+        samples: what is compared.
         data: the config section of the dataset.
         settings: the config section of the edits, of which the first attribute counts.
         evaluate: the config section with the size of the bank.
@@ -92,7 +95,7 @@ def compare_with_renderings(
     parts = settings.edit.region_of(attribute).parts
     bank = draw_bank(data, wheres, attribute, parts, evaluate.judge_bank, seed, threads)
     crop = crop_of(bank.images)
-    inverter = open_inverter(encoder, generator, device, precision, compile=False)
+    inverter = open_inverter(samples.encoder, samples.generator, device, samples.precision, compile=False)
     largest, check = check_bank(bank, _reconstruct(bank.images, inverter), crop)
     if not check["counts"]:
         logger.warning(
@@ -101,11 +104,11 @@ def compare_with_renderings(
             attribute, 1 - LEAST_ACCURACY,
         )  # fmt: skip
     renderings, shows = features_of(bank.images, crop), bank.shows.ravel()
-    by_selector = {path.stem: path for path in selector}
+    by_selector = {path.stem: path for path in samples.selector}
     sets = {}
-    for path in referee:
+    for path in samples.referee:
         names, answers = [], []
-        shards = [shard for shard in images if shard.parent.name == path.stem]
+        shards = [shard for shard in samples.images if shard.parent.name == path.stem]
         for batch_names, pixels in iterate_batches(shards, COMPARED_AT_ONCE):
             names += batch_names
             answers.append(answer(distances(features_of(pixels, crop), renderings), shows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -52,23 +53,37 @@ CPU = torch.device("cpu")
 Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], list[Shown]]
 
 
+@dataclass(frozen=True)
+class Edited:
+    """A dataset and its edits."""
+
+    images: list[Path]  # shards of the dataset
+    rebalanced: list[Path]  # shards of the rebalanced dataset
+    parts: Path  # table of parts of the dataset
+    labels: Path  # labels of the dataset
+    plan: Path  # its table of edits
+    candidates: list[Path]  # its tables of candidates, of all shards
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files to write."""
+
+    counterfactuals: Path  # table with a row for each edited image
+    truth: Path  # labels of the rebalanced dataset; an edited image has those of its closest rendering
+    summary: Path  # JSON of `Counterfactual`; identical pixels count as `IDENTICAL` dB in its medians
+
+
 @stage(revision=4)
 def evaluate_counterfactuals(
     *,
-    images: list[Path],
-    rebalanced: list[Path],
-    parts: Path,
-    labels: Path,
-    plan: Path,
-    candidates: list[Path],
+    edited: Edited,
     data: AvatarData,
     settings: Rebalance,
     confidence: float,
     run: str,
     seed: int,
-    counterfactuals: Path,
-    truth: Path,
-    summary: Path,
+    made: Written,
     threads: int,
 ) -> None:
     """Find the truth of every edited image of the rebalanced dataset, and how far it is from the ideal edit.
@@ -82,42 +97,34 @@ def evaluate_counterfactuals(
     truth counts if the closest renderings are right about at least `LEAST_ACCURACY` of them.
 
     Args:
-        images: shards of the dataset.
-        rebalanced: shards of the rebalanced dataset.
-        parts: table of parts of the dataset.
-        labels: labels of the dataset.
-        plan: its table of edits.
-        candidates: its tables of candidates, of all shards.
+        edited: the dataset and its edits.
         data: the config section of the dataset.
         settings: the config section of the edits.
         confidence: level of the interval of the check, in (0, 1).
         run: name of the run, stored in the files.
         seed: seed of the run.
-        counterfactuals: table to write, with a row for each edited image.
-        truth: table of labels of the rebalanced dataset to write; an edited image has those of its closest rendering.
-        summary: JSON to write, with the check of each attribute (`check`) and whether the truth counts (`counts`).
-            Identical pixels count as `IDENTICAL` dB in its medians, which are null without edits.
+        made: what to write.
         threads: worker processes.
 
     Raises:
         DataError: the swapped part has no drawings to exchange.
     """
-    planned, known = read_table(plan, "plan"), read_table(labels, "labels")
-    tried = read_tables(candidates, "candidates", ["image_id", "donor_id", "chosen"])
+    planned, known = read_table(edited.plan, "plan"), read_table(edited.labels, "labels")
+    tried = read_tables(edited.candidates, "candidates", ["image_id", "donor_id", "chosen"])
     chosen = tried[tried["chosen"]]
-    made = made_edits(planned, set(chosen["image_id"]))
-    edits = chosen.merge(made[["image_id", "attribute", "wanted"]], on="image_id")
-    _, edited = read_shards(rebalanced)
+    wanted = made_edits(planned, set(chosen["image_id"]))[["image_id", "attribute", "wanted"]]
+    edits = chosen.merge(wanted, on="image_id")
+    _, after = read_shards(edited.rebalanced)
     rows, checks = [], {}
     with ProcessPoolExecutor(threads) as pool:
         for attribute, region in settings.regions_by_attribute.items():
-            image_set = ImageSet(images, parts, parts_of(region))
+            image_set = ImageSet(edited.images, edited.parts, parts_of(region))
             compare = partial(_compare, image_set, data, region, pool)
             own = edits[edits["attribute"] == attribute]
             contexts, donors = (
                 np.array([image_set.position[name] for name in own[which]], int) for which in ("image_id", "donor_id")
             )
-            found = pd.DataFrame(compare(contexts, donors, edited[contexts]), own.index, Shown._fields)
+            found = pd.DataFrame(compare(contexts, donors, after[contexts]), own.index, Shown._fields)
             rows.append(own.join(found).assign(true_value=[shows[attribute] for shows in found["attributes"]]))
             known_edits = draw_known_edits(image_set, settings.edit.for_attribute(attribute), seed)
             true = known.set_index("image_id")[attribute].loc[[image_set.names[place] for place in known_edits.donors]]
@@ -125,16 +132,15 @@ def evaluate_counterfactuals(
             checks[attribute] = check_known_edits(attribute, known_edits, true, compare, inside, confidence)
     rows = pd.concat(rows, ignore_index=True)
     metadata = {"run": run, "config_digest": digest_of([data.model_dump(), settings.model_dump()])}
-    write_table(counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
+    write_table(made.counterfactuals, "counterfactuals", rows[SCHEMAS["counterfactuals"].names], metadata)
     if len(rows):
         attributes = attribute_columns(known, "labels")
         known = known.set_index("image_id")
         shows = pd.DataFrame(list(rows["attributes"]), index=rows["image_id"])
         known.loc[shows.index, attributes] = shows[attributes]
         known = known.reset_index()
-    write_table(truth, "labels", known, metadata)
+    write_table(made.truth, "labels", known, metadata)
     succeeded, planned = int((rows["true_value"] == rows["wanted"]).sum()), len(needed_edits(planned))
-    medians = {name: _median(rows[name]) if len(rows) else None for name in ("psnr_ideal", "psnr_inside")}
     Counterfactual(
         n=len(rows),
         planned=planned,  # of which those without a row failed
@@ -144,9 +150,9 @@ def evaluate_counterfactuals(
         succeeded_by_truth=succeeded,
         share_by_truth=succeeded / max(1, planned),
         share_identical_outside=float(rows["identical_outside"].mean()) if len(rows) else None,
-        median_psnr_ideal=medians["psnr_ideal"],
-        median_psnr_inside=medians["psnr_inside"],
-    ).write(summary)
+        median_psnr_ideal=_median(rows["psnr_ideal"]),
+        median_psnr_inside=_median(rows["psnr_inside"]),
+    ).write(made.summary)
 
 
 class KnownEdits(NamedTuple):
@@ -246,5 +252,5 @@ def _compare(
     return found
 
 
-def _median(psnrs: pd.Series | list[float]) -> float:
-    return float(np.median(np.minimum(psnrs, IDENTICAL)))
+def _median(psnrs: pd.Series | list[float]) -> float | None:
+    return float(np.median(np.minimum(psnrs, IDENTICAL))) if len(psnrs) else None

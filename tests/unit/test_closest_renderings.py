@@ -26,7 +26,7 @@ from pipeline_lib.data.avatars.drawing import render_image, render_variants
 from pipeline_lib.data.avatars.faces import face_of
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation import closest_renderings
-from pipeline_lib.evaluation.closest_renderings import compare, compare_with_renderings
+from pipeline_lib.evaluation.closest_renderings import Samples, compare, compare_with_renderings
 from pipeline_lib.evaluation.rates import gap
 from pipeline_lib.evaluation.results import ClosestRenderings, ShownBySamples
 from pipeline_lib.imaging.blur import gaussian_blur
@@ -281,15 +281,12 @@ def run(tmp_path, write_shards, monkeypatch):
         scores["long_hair"] = np.repeat(bank_of(1, 80).groups == "long_hair", MOUTHS).astype(float)
         write_table(tmp_path / detector / "retrained.parquet", "scores", scores, {})
 
+    scores = [[tmp_path / detector / "retrained.parquet"] for detector in ("selector", "referee")]
+
     def compared(settings=SETTINGS, threads=1, data=DATA, bank=160):
         out = tmp_path / f"found-{threads}.json"
         compare_with_renderings(
-            images=shards,
-            selector=[tmp_path / "selector/retrained.parquet"],
-            referee=[tmp_path / "referee/retrained.parquet"],
-            encoder=tmp_path / "encoder",
-            generator=tmp_path / "generator",
-            precision=tmp_path / "precision",
+            samples=Samples(shards, *scores, *(tmp_path / name for name in ("encoder", "generator", "precision"))),
             data=data,
             settings=settings,
             evaluate=Evaluate(judge_bank=bank),

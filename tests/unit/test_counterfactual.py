@@ -21,6 +21,8 @@ from pipeline_lib.editing.parts import part_rows
 from pipeline_lib.evaluation import counterfactual
 from pipeline_lib.evaluation.counterfactual import (
     IDENTICAL,
+    Edited,
+    Written,
     check_known_edits,
     draw_known_edits,
     evaluate_counterfactuals,
@@ -69,20 +71,18 @@ def evaluate(tmp_path, write_shards):
             after[place] = image
         out = tmp_path / folder
         evaluate_counterfactuals(
-            images=write_shards(pixels, NAMES, "dataset"),
-            rebalanced=write_shards(after, NAMES, "dataset_rebalanced", shards=2),
-            parts=tmp_path / "parts.parquet",
-            labels=tmp_path / "labels.parquet",
-            plan=tmp_path / "plan.parquet",
-            candidates=[tmp_path / "candidates.parquet"],
+            edited=Edited(
+                write_shards(pixels, NAMES, "dataset"),
+                write_shards(after, NAMES, "dataset_rebalanced", shards=2),
+                *(tmp_path / f"{name}.parquet" for name in ("parts", "labels", "plan")),
+                [tmp_path / "candidates.parquet"],
+            ),
             data=DATA,
             settings=settings,
             confidence=0.95,
             run="toy",
             seed=0,
-            counterfactuals=out / "counterfactuals.parquet",
-            truth=out / "truth.parquet",
-            summary=out / "summary.json",
+            made=Written(out / "counterfactuals.parquet", out / "truth.parquet", out / "summary.json"),
             threads=threads,
         )
         return out
