@@ -228,7 +228,7 @@ def test_a_group_without_samples_has_no_rate():
     assert found["groups"]["long_hair"]["value"] is None
     assert found["gap"]["value"] is None
     assert ShownBySamples.model_validate(found).share_confirmed("no") is None
-    assert "and of those without it an unknown share do not." in page_of(samples=found)
+    assert "and of those that lack it an unknown share do not." in page_of(samples=found)
 
 
 def page_of(counts=True, **sets):
@@ -242,8 +242,8 @@ def page_of(counts=True, **sets):
 def test_the_report_has_shares_and_gaps_with_their_bounds():
     found = compare(*counted(), SETTINGS, 0.95)
     text = page_of(samples=found)
-    assert "of those with “smiling” by the selector 88.9 % show it by the closest clean rendering" in text
-    assert "of those without it 93.2 % do not." in text
+    assert "source GAN that are not ambiguous and have “smiling” by the selector 88.9 % show it by the" in text
+    assert "of those that lack it 93.2 % do not." in text
     assert f"the group gap is {found['gap']['value']:+.2f} [" in text
     assert "<td>14.4 %</td>" in text
     assert "does not count here" in page_of(counts=False, samples=found)
