@@ -23,7 +23,7 @@ from pipeline_lib.runtime.files import read_json
 logger = logging.getLogger(__name__)
 
 LEAST_RUNS, MOST_RUNS = 3, 1000
-PROVENANCE, GAPS = "provenance.json", "evaluation/gaps.json"
+PROVENANCE, METRICS = "provenance.json", "evaluation/metrics.json"
 #: Image sets of which there are target rates, and their certificates. Only the first is there in every run.
 CERTIFICATES = {
     "dataset_rebalanced": "evaluation/certificate.json",
@@ -114,7 +114,9 @@ def assess_recipe(folders: Sequence[Path]) -> Recipe:
             for name, certificate in certificates.items()
             for of_runs in zip(*(found["targets"] for found in certificate), strict=True)
         ],
-        gaps=_gaps([read_json(folder / GAPS) for folder in folders], confidence) if "retrained" in certificates else {},
+        gaps=_gaps([read_json(folder / METRICS)["gap"] for folder in folders], confidence)
+        if "retrained" in certificates
+        else {},
     )
 
 
@@ -127,7 +129,7 @@ def _check_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
         _refuse_missing(folder, PROVENANCE, CERTIFICATES["dataset_rebalanced"])
         made.append(read_json(folder / PROVENANCE))
         if made[-1]["config"]["retrain"]:
-            _refuse_missing(folder, CERTIFICATES["retrained"], GAPS)
+            _refuse_missing(folder, CERTIFICATES["retrained"], METRICS)
     configs = [found["config"] for found in made]
     by_seed: dict[int, Path] = {}
     for folder, config in zip(folders, configs, strict=True):

@@ -90,31 +90,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("psnr_inside", pa.float64()),
         ]
     ),
-    # One row per rate of an attribute in a group of an image set; `judge` is the source of labels.
-    "bias": pa.schema(
-        [
-            ("stage", pa.string()),
-            ("judge", pa.string()),
-            ("group", pa.string()),
-            ("attribute", pa.string()),
-            ("n", pa.int64()),
-            ("rate", pa.float64()),
-            ("ci_low", pa.float64()),
-            ("ci_high", pa.float64()),
-        ]
-    ),
-    # One row per metric of an image set, with what it was measured on.
-    "quality": pa.schema(
-        [
-            ("stage", pa.string()),
-            ("metric", pa.string()),
-            ("value", pa.float64()),
-            ("extractor", pa.string()),
-            ("reference", pa.string()),
-            ("n", pa.int64()),
-            ("n_reference", pa.int64()),
-        ]
-    ),
     # One row per figure of a study, the mean of n with its interval, and the paper's figure for the same domain.
     "studies": pa.schema(
         [

@@ -14,6 +14,8 @@ from pipeline_lib.runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+LEAST = 10  # labelled images with the attribute, and without it, by which the error of a group is measured
+
 
 @dataclass(frozen=True)
 class DetectorError:
@@ -53,17 +55,7 @@ class Observed(NamedTuple):
 
 
 def measure_error(truth: np.ndarray, prediction: np.ndarray, measured_on: str = "all") -> DetectorError:
-    """Count a detector's correct and wrong predictions.
-
-    Args:
-        truth: bool (n,), the ground truth of each image.
-        prediction: bool (n,), the detector's prediction.
-        measured_on: name of the images.
-
-    Raises:
-        ValueError: the arrays are not boolean or differ in shape.
-    """
-    _check_booleans(truth, prediction)
+    """Count a detector's correct and wrong predictions, both bool (n,), on images of that name."""
     return DetectorError(
         true_positives=int((truth & prediction).sum()),
         positives=int(truth.sum()),
@@ -74,50 +66,32 @@ def measure_error(truth: np.ndarray, prediction: np.ndarray, measured_on: str = 
 
 
 def measure_errors(
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    least: int = 10,
-    fall_back_to_pooled: bool = False,
+    truth: np.ndarray, prediction: np.ndarray, in_groups: Mapping[str, np.ndarray]
 ) -> dict[str, DetectorError]:
     """Measure a detector's error in each group, since error rates usually differ between groups.
+
+    That of a group with fewer than `LEAST` images of either kind is that of all images, with a warning.
 
     Args:
         truth: bool (n,), the ground truth of each held-out image.
         prediction: bool (n,), the detector's prediction.
         in_groups: name of each group, and whether each image is in it, bool (n,); determined in the same way as for
             the rates to correct.
-        least: images with the attribute, and images without it, that a group needs.
-        fall_back_to_pooled: use the error over all images for a group with fewer, with a warning.
-
-    Raises:
-        DataError: a group has too few labelled images and `fall_back_to_pooled` is false.
     """
     errors = {}
     for group, inside in in_groups.items():
-        _check_booleans(truth, inside)
-        error = measure_error(truth[inside], prediction[inside], group)
-        if min(error.positives, error.negatives) < least:
-            found = f"group `{group}` has {error.positives} labelled positives and {error.negatives} negatives"
-            if not fall_back_to_pooled:
-                raise DataError(
-                    f"{found}, but an error rate needs {least} of each; add held-out images (`data.held_out`) "
-                    "or use the error pooled over all groups"
-                )
-            logger.warning("%s, fewer than %d; its rate is corrected by the error pooled over all groups", found, least)
-            error = measure_error(truth, prediction, "all")
-        errors[group] = error
+        errors[group] = measure_error(truth[inside], prediction[inside], group)
+        if min(errors[group].positives, errors[group].negatives) < LEAST:
+            logger.warning(
+                "group `%s` has %d labelled positives and %d negatives, fewer than %d; its rate is corrected by the "
+                "error pooled over all groups. Add held-out images (`data.held_out`)",
+                *(group, errors[group].positives, errors[group].negatives, LEAST),
+            )
+            errors[group] = measure_error(truth, prediction)
     return errors
 
 
-def correct_rate(
-    observed_positives: int,
-    n: int,
-    error: DetectorError,
-    confidence: float,
-    resamples: int,
-    rng: np.random.Generator,
-) -> Estimate:
+def correct_rate(observed: Observed, confidence: float, resamples: int, rng: np.random.Generator) -> Estimate:
     """Return the rate of an attribute, corrected for the detector's error, as (rate, low, high) in [0, 1].
 
     With q the observed rate, the estimate is (q + specificity - 1) / (sensitivity + specificity - 1), clipped
@@ -130,9 +104,7 @@ def correct_rate(
     detector without a mistake on 50 images as one that never makes any.
 
     Args:
-        observed_positives: images that the detector classifies as positive.
-        n: images that it classified; if 0, all three values are NaN.
-        error: error of the detector on such images.
+        observed: the detector's positives; of 0 images all three values are NaN.
         confidence: level of the interval, in (0, 1).
         resamples: bootstrap resamples.
         rng: random generator, by `runtime.seeding.numpy_generator`.
@@ -140,16 +112,15 @@ def correct_rate(
     Raises:
         DataError: the detector is no better than chance, or its error was measured without positives or negatives.
     """
-    rate = _corrected(observed_positives, n, error)
+    rate, (positives, n, error) = _corrected(observed), observed
     if n == 0:
         return UNKNOWN
-    draws = _draw_rates(observed_positives, n, _draw_error(error, resamples, rng), resamples, rng)
-    estimate = _interval(rate, draws, confidence)
+    estimate = _interval(rate, _draw_rates(observed, _draw_error(error, resamples, rng), rng), confidence)
     if estimate.low == estimate.high:
         logger.warning(
             "%d of %d positive images are inconsistent with the error measured on `%s` (sensitivity %.3f, specificity "
             "%.3f). The detector's error on these images seems to differ; their corrected rate of %.0f is unreliable",
-            *(observed_positives, n, error.measured_on, error.sensitivity, error.specificity, rate),
+            *(positives, n, error.measured_on, error.sensitivity, error.specificity, rate),
         )
     return estimate
 
@@ -172,17 +143,18 @@ def correct_gap(
     Raises:
         DataError: the detector is no better than chance, or its error was measured without positives or negatives.
     """
-    gap = _corrected(*first) - _corrected(*second)
+    gap = _corrected(first) - _corrected(second)
     if first.n == 0 or second.n == 0:
         return UNKNOWN
     of_first = _draw_error(first.error, resamples, rng)
     of_second = of_first if second.error == first.error else _draw_error(second.error, resamples, rng)
-    draws = _draw_rates(first.positives, first.n, of_first, resamples, rng)
-    draws -= _draw_rates(second.positives, second.n, of_second, resamples, rng)
+    draws = _draw_rates(first, of_first, rng)
+    draws -= _draw_rates(second, of_second, rng)
     return _interval(gap, draws, confidence)
 
 
-def _corrected(positives: int, n: int, error: DetectorError) -> float:
+def _corrected(observed: Observed) -> float:
+    positives, n, error = observed
     if not error.positives or not error.negatives:
         raise DataError(
             f"detector error measured on `{error.measured_on}`: {error.positives} positives and {error.negatives} "
@@ -194,9 +166,7 @@ def _corrected(positives: int, n: int, error: DetectorError) -> float:
             f"detector error measured on `{error.measured_on}`: sensitivity {error.sensitivity:.3f} and specificity "
             f"{error.specificity:.3f} are no better than chance, so rates cannot be corrected; train it longer"
         )
-    if n == 0:
-        return float("nan")
-    return float(np.clip((positives / n + error.specificity - 1) / informedness, 0, 1))
+    return float(np.clip((positives / n + error.specificity - 1) / informedness, 0, 1)) if n else float("nan")
 
 
 def _draw_error(error: DetectorError, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -205,12 +175,10 @@ def _draw_error(error: DetectorError, resamples: int, rng: np.random.Generator) 
     return sensitivity, _draw_share(error.false_positives, error.negatives, resamples, rng)
 
 
-def _draw_rates(
-    positives: int, n: int, error: tuple[np.ndarray, np.ndarray], resamples: int, rng: np.random.Generator
-) -> np.ndarray:
+def _draw_rates(observed: Observed, error: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Redraw the observed rate and correct it by redrawn errors, (resamples,)."""
     sensitivity, false_positive_rate = error
-    excess = _draw_share(positives, n, resamples, rng) - false_positive_rate
+    excess = _draw_share(observed.positives, observed.n, len(sensitivity), rng) - false_positive_rate
     # A redrawn detector that is no better than chance does not bound the rate. The draw is then 0 or 1 by the sign of
     # the excess.
     informedness = np.maximum(sensitivity - false_positive_rate, np.finfo(float).tiny)
@@ -226,9 +194,3 @@ def _interval(value: float, draws: np.ndarray, confidence: float) -> Estimate:
     """Return the interval between the draws' quantiles, widened to include an estimate on a bound."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value, min(value, float(low)), max(value, float(high)))
-
-
-def _check_booleans(*arrays: np.ndarray) -> None:
-    kinds = [(array.dtype, array.shape) for array in arrays]
-    if any(kind != (np.dtype(bool), arrays[0].shape) for kind in kinds):
-        raise ValueError(f"arrays of {kinds}; expected booleans of one shape, without images of unknown ground truth")

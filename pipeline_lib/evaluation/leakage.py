@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pipeline_lib.audit.estimate import UNKNOWN, Estimate, estimate_json
 from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, Rebalance
-from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.features import features_of
 from pipeline_lib.evaluation.frechet import frechet_distance
@@ -26,7 +25,6 @@ from pipeline_lib.networks.perceptual import Perceptual, load_perceptual
 from pipeline_lib.rebalance.groups import group_name, in_group
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.progress import Progress
-from pipeline_lib.runtime.revisions import stage
 
 LEAST, MOST = 20, 1000  # edited images, and unedited ones, of a cell: with fewer it is left out, more are not used
 FOLDS = 5
@@ -36,47 +34,33 @@ OUTLIERS = 0.01  # share of the parts that may reach beyond the crop, at each si
 FIGURES = ("frechet_distance", "frechet_distance_of_halves")
 
 
-@stage(revision=2)
-def evaluate_leakage(
-    *,
-    images: list[Path],
-    labels: Path,
-    parts: Path,
-    selector: Path,
-    referee: Path,
-    settings: Rebalance,
+def measure_leakage(
+    pixels: np.ndarray,
+    edited: np.ndarray,
+    cells: Mapping[str, np.ndarray],
+    crop: tuple[slice, slice],
     evaluate: Evaluate,
     seed: int,
-    leakage: Path,
     device: torch.device,
-) -> None:
-    """Measure how well edited images are told from unedited ones of the same group and the same value.
+) -> Leakage:
+    """Measure the edited-versus-unedited AUC among images of the same group and the same value.
 
-    A cell is a group (by the referee) and a value of the attribute (by the selector) of the rebalanced images. Edited
-    and unedited images are compared only within a cell, so that neither the group nor the value tells them apart. A
-    cell with fewer than `LEAST` images of either kind is left out.
+    Edited and unedited images are compared only within a cell, so that neither the group nor the value tells them
+    apart. A cell with fewer than `LEAST` images of either kind is left out. Pooled figures are None without a cell.
 
     Args:
-        images: shards of the rebalanced set.
-        labels: its table of kind `assembled`, with the flag of edited images.
-        parts: table of parts of the original set.
-        selector: the selector's scores of the rebalanced set.
-        referee: the referee's scores of the rebalanced set.
-        settings: the config section of the edits.
+        pixels: uint8 (n, H, W, 3), the rebalanced set.
+        edited: bool (n,).
+        cells: which images are in each cell, by `cells_of`.
+        crop: rows and columns that the classifier sees, by `crop_of`.
         evaluate: the config section of the evaluation.
         seed: seed of the run.
-        leakage: JSON to write. For each cell and pooled over cells it has the area under the ROC curve of a
-            cross-fitted probe (`auc`, 0.5 if edited images cannot be told), and the Fréchet distance of edited images
-            to unedited ones beside that of two halves of the unedited ones. Pooled figures are null without a cell.
         device: where to compute.
     """
-    names, pixels = read_shards(images)
-    edited = read_table(labels, "assembled").set_index("image_id").loc[names, "edited"].to_numpy(bool)
-    cells = _cells(_judged(selector, names), _judged(referee, names), settings)
     counts = {name: _count(edited[inside]) for name, inside in cells.items()}
     kept = [name for name, count in counts.items() if min(count.values()) >= LEAST]
     chosen = _draw({name: cells[name] for name in kept}, edited, seed)
-    rows, columns = crop_of(settings.regions_by_attribute.values(), parts, pixels.shape[1])
+    rows, columns = crop
     crops = torch.from_numpy(pixels[chosen["position"]][:, rows, columns]).permute(0, 3, 1, 2)
     chosen["score"] = cross_fit(
         crops, chosen["edited"].to_numpy(), chosen["cell"].to_numpy(), seed, device, evaluate.leakage_steps
@@ -89,7 +73,7 @@ def evaluate_leakage(
         areas[name] = area_interval(area, int(is_edited.sum()), int((~is_edited).sum()), evaluate.confidence)
         distances[name] = _distances(pixels[positions[is_edited]], pixels[positions[~is_edited]], extractor, device)
     pairs = {name: counts[name]["edited"] * counts[name]["unedited"] for name in kept}
-    Leakage(
+    return Leakage(
         cells={name: LeakageOfCell(**counts[name], auc=estimate_json(areas[name]), **distances[name]) for name in kept},
         left_out={name: count for name, count in counts.items() if name not in kept},
         pooled=Pooled(
@@ -98,7 +82,7 @@ def evaluate_leakage(
         ),
         crop=Crop(top=rows.start, bottom=rows.stop, left=columns.start, right=columns.stop),
         extractor=extractor.name,
-    ).write(leakage)
+    )
 
 
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -205,7 +189,7 @@ def cross_fit(
     strata = pd.Series([f"{cell} {is_edited}" for cell, is_edited in zip(cells, edited, strict=True)])
     folds = _folds(strata, seed)
     weights = 1 / strata.map(strata.value_counts()).to_numpy(float)
-    with Progress("evaluate_leakage", FOLDS * steps, unit="steps") as progress:
+    with Progress("evaluate_edits", FOLDS * steps, unit="steps") as progress:
         for fold in range(FOLDS):
             left_out = np.flatnonzero(folds == fold)
             random = seeding.torch_generator(seed, "leakage", "batches", fold)
@@ -250,13 +234,16 @@ def _folds(strata: pd.Series, seed: int) -> np.ndarray:
     return strata.iloc[order].groupby(strata).cumcount().sort_index().to_numpy() % FOLDS
 
 
-def _judged(scores: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Return what a detector says of each image, a bool for each attribute, in the order of `names`."""
-    return read_table(scores, "scores").set_index("image_id").loc[names] > 0.5
+def cells_of(selector: pd.DataFrame, referee: pd.DataFrame, settings: Rebalance) -> dict[str, np.ndarray]:
+    """Return which images are in each cell, bool (n,), by the cell's name, such as `not long_hair, smiling`.
 
+    A cell is a group (by the referee) and a value of the attribute (by the selector).
 
-def _cells(selector: pd.DataFrame, referee: pd.DataFrame, settings: Rebalance) -> dict[str, np.ndarray]:
-    """Return which images are in each cell, bool (n,), by the cell's name, such as `not long_hair, smiling`."""
+    Args:
+        selector: what it says of each image, a bool for each attribute.
+        referee: likewise.
+        settings: the config section of the edits.
+    """
     said = {attribute: referee[attribute].to_numpy() for attribute in referee}
     cells = {}
     for target in settings.first_attribute().targets:  # those of one attribute do not overlap

@@ -1,19 +1,15 @@
-"""Rates of an attribute by group and group gaps, with confidence intervals."""
+"""Gaps between the rates of groups, with confidence intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from math import comb, hypot
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipeline_lib.audit.estimate import UNKNOWN, Estimate, wilson_rate
-from pipeline_lib.data.tables import SCHEMAS
-from pipeline_lib.evaluation.detector_error import DetectorError, correct_rate
-from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.files import read_json
 
 
@@ -66,84 +62,10 @@ def group_gap(gap_of: Callable[[int, int, float], Estimate], targets: Sequence[f
     return Estimate(value, float(np.maximum(low, 0)), high)
 
 
-def rate_rows(
-    stage: str,
-    judge: str,
-    attribute: str,
-    has_attribute: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    confidence: float,
-) -> pd.DataFrame:
-    """Return the rows of an image set and source of labels in a table of kind `bias`, with Wilson intervals.
+def gap_of_counts(counts: Sequence[tuple[int, int]], targets: Sequence[float], confidence: float) -> Estimate:
+    """Return the gap between groups of which so many images show the attribute, of so many in all."""
 
-    Args:
-        stage: name of the image set.
-        judge: source of labels, `truth`, `selector` or `referee`.
-        attribute: attribute whose rate is measured.
-        has_attribute: bool (n,), without images whose label is unknown.
-        in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        confidence: level of the intervals, in (0, 1).
+    def gap_of(one: int, other: int, level: float) -> Estimate:
+        return gap(*(wilson_rate(*counts[number], level) for number in (one, other)))
 
-    Raises:
-        ValueError: the arrays are not boolean or differ in shape.
-    """
-
-    def estimate(_: str, positives: int, n: int) -> Estimate:
-        return wilson_rate(positives, n, confidence)
-
-    return _rows(stage, judge, attribute, has_attribute, in_groups, estimate)
-
-
-def corrected_rows(
-    stage: str,
-    attribute: str,
-    has_attribute: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    errors: Mapping[str, DetectorError],
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the rows with the judge `corrected`, a detector's rates corrected for its error in each group.
-
-    Args:
-        stage: name of the image set.
-        attribute: attribute whose rate is measured.
-        has_attribute: bool (n,), by the detector.
-        in_groups: name of each group, and whether each image is in it, bool (n,). An empty group's rate is NaN.
-        errors: errors of the detector in each group, by `evaluation.detector_error.measure_errors`.
-        confidence: level of the intervals, in (0, 1).
-        resamples: bootstrap resamples.
-        seed: seed of the run.
-
-    Raises:
-        DataError: the detector is no better than chance in a group.
-        ValueError: the arrays are not boolean or differ in shape.
-    """
-
-    def estimate(group: str, positives: int, n: int) -> Estimate:
-        rng = seeding.numpy_generator(seed, "corrected", stage, attribute, group)
-        return correct_rate(positives, n, errors[group], confidence, resamples, rng)
-
-    return _rows(stage, "corrected", attribute, has_attribute, in_groups, estimate)
-
-
-def _rows(
-    stage: str,
-    judge: str,
-    attribute: str,
-    has_attribute: np.ndarray,
-    in_groups: Mapping[str, np.ndarray],
-    estimate: Callable[[str, int, int], Estimate],
-) -> pd.DataFrame:
-    rows = []
-    for group, inside in in_groups.items():
-        for array in (has_attribute, inside):
-            if array.dtype != bool or array.shape != has_attribute.shape:
-                raise ValueError(
-                    f"{stage}, {judge}, group `{group}`: {array.dtype} of shape {array.shape}; expected booleans of "
-                    f"shape {has_attribute.shape}, without images whose label is unknown"
-                )
-        n = int(inside.sum())
-        rows.append((stage, judge, group, attribute, n, *estimate(group, int((has_attribute & inside).sum()), n)))
-    return pd.DataFrame(rows, columns=SCHEMAS["bias"].names)
+    return group_gap(gap_of, targets, confidence)

@@ -160,6 +160,13 @@ class Leakage(Result):
     extractor: str
 
 
+class EditedSet(Result):
+    """What was found of an image set that was edited."""
+
+    edits: Edits
+    leakage: Leakage
+
+
 class Method(Result):
     """A classifier by what it was trained on, tested on held-out images of which each cell counts alike."""
 
@@ -285,8 +292,8 @@ class ClosestRenderings(Result):
     sets: dict[str, ShownBySamples]
 
 
-class Metrics(Result):
-    """Every figure of a run, as in `evaluation/metrics.json`. An image set is a key of `IMAGE_SETS` or `BASELINES`.
+class ImageSets(Result):
+    """What was measured of every image set, a key of `IMAGE_SETS` or `BASELINES`.
 
     Attributes:
         rate: by attribute, image set, source of labels and group.
@@ -294,6 +301,19 @@ class Metrics(Result):
         agreement: share of images of which the two detectors say the same, by image set and attribute.
         kappa: by image set, attribute and group by the referee.
         quality: by image set and measure.
+    """
+
+    rate: dict[str, dict[str, dict[Source, dict[str, Rate]]]]
+    gap: dict[str, dict[str, dict[Source, Interval]]]
+    agreement: dict[str, dict[str, float]]
+    kappa: dict[str, dict[str, dict[str, Kappa]]]
+    quality: dict[str, dict[str, Measured]]
+
+
+class Metrics(ImageSets):
+    """Every figure of a run, as in `evaluation/metrics.json`.
+
+    Attributes:
         edits: by image set that was edited.
         counterfactual: None if the truth of edits is unknown.
         leakage: by image set that was edited.
@@ -306,11 +326,6 @@ class Metrics(Result):
         closest_renderings: None if samples were not compared with renderings.
     """
 
-    rate: dict[str, dict[str, dict[Source, dict[str, Rate]]]]
-    gap: dict[str, dict[str, dict[Source, Interval]]]
-    agreement: dict[str, dict[str, float]]
-    kappa: dict[str, dict[str, dict[str, Kappa]]]
-    quality: dict[str, dict[str, Measured]]
     edits: dict[str, Edits]
     counterfactual: Counterfactual | None
     leakage: dict[str, Leakage]

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipeline_lib.audit.estimate import Estimate, estimate_json, wilson_rate
+from pipeline_lib.audit.estimate import estimate_json
 from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.shards import iterate_batches, resolution_of
-from pipeline_lib.data.tables import read_table
-from pipeline_lib.evaluation.rates import gap, group_gap
+from pipeline_lib.evaluation.rates import gap_of_counts
 from pipeline_lib.evaluation.results import Robustness
 from pipeline_lib.imaging.blur import gaussian_blur
 from pipeline_lib.imaging.transfer import as_pixels, batch_for, to_float
@@ -54,8 +53,8 @@ def _jpeg(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-UNCHANGED = "unchanged"
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "unchanged": lambda images: images,
     "blur": blurred,
     "resampling": resampled,
     "jpeg": compressed,
@@ -63,15 +62,12 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-@stage(revision=2)
+@stage(revision=3)
 def evaluate_robustness(
     *,
     images: list[Path],
-    sets: list[str],
     selector: Path,
     referee: Path,
-    selector_scores: list[Path],
-    referee_scores: list[Path],
     targets: Rebalance,
     settings: Evaluate,
     robustness: Path,
@@ -82,65 +78,43 @@ def evaluate_robustness(
 
     Args:
         images: all shards of all image sets, each in a folder named after its set.
-        sets: names of the sets.
         selector: weight file.
         referee: weight file.
-        selector_scores: the selector's scores of the samples as they are, a table for each image set, under its name.
-        referee_scores: the referee's, likewise.
         targets: the config section with attribute and groups.
         settings: the config section with the level of the intervals.
-        robustness: JSON to write, {set: {change: {judge: the gap with its interval, null with a single target, and the
-            share of images of which the judge says the same as of the unchanged one}}}.
+        robustness: JSON to write, {set: {change: {detector: the gap with its interval, null with a single target, and
+            the share of images of which the detector says the same as of the unchanged one}}}.
         device: where to score.
         batch: images scored at a time.
     """
-    judges = {
+    detectors = {
         name: load_weights(path, Detector, device) for name, path in (("selector", selector), ("referee", referee))
     }
-    scores = {"selector": selector_scores, "referee": referee_scores}
-    found = {}
-    for name in sets:
-        shards = [shard for shard in images if shard.parent.name == name]
-        says: dict[tuple[str, str], list[Tensor]] = {(change, judge): [] for change in CHANGES for judge in judges}
-        seen: list[str] = []
-        for names, pixels in iterate_batches(shards, batch_for(resolution_of(shards[0]), batch)):
-            seen += names
+    shards: dict[str, list[Path]] = {}
+    for path in images:
+        shards.setdefault(path.parent.name, []).append(path)
+    found: dict[str, dict[str, dict[str, object]]] = {}
+    for name, paths in shards.items():
+        says: dict[tuple[str, str], list[Tensor]] = {(change, by): [] for change in CHANGES for by in detectors}
+        for _, pixels in iterate_batches(paths, batch_for(resolution_of(paths[0]), batch)):
             original = to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2), device)
             for change, apply in CHANGES.items():
                 changed = apply(original)
-                for judge, detector in judges.items():
-                    says[change, judge].append((detector.logits(changed) > 0).cpu())
-        found[name] = {UNCHANGED: {}} | {change: {} for change in CHANGES}
-        for judge, detector in judges.items():
-            (path,) = (path for path in scores[judge] if path.stem == name)
-            before = (read_table(path, "scores").set_index("image_id").loc[seen, detector.attributes] > 0.5).to_numpy()
-            holds = {UNCHANGED: before} | {change: torch.cat(says[change, judge]).numpy() for change in CHANGES}
-            for change, after in holds.items():
-                found[name][change][judge] = _gap_of(after, before, detector, targets, settings)
-    write_json(
-        robustness,
-        {
-            name: {
-                change: {judge: gap.model_dump(mode="json") for judge, gap in judges.items()}
-                for change, judges in changes.items()
-            }
-            for name, changes in found.items()
-        },
-    )
+                for by, detector in detectors.items():
+                    says[change, by].append((detector.logits(changed) > 0).cpu())
+        found[name] = {change: {} for change in CHANGES}
+        for (change, by), chunks in says.items():
+            gap = _gap_of(torch.cat(chunks), torch.cat(says["unchanged", by]), detectors[by], targets, settings)
+            found[name][change][by] = gap.model_dump(mode="json")
+    write_json(robustness, found)
 
 
-def _gap_of(
-    holds: np.ndarray, before: np.ndarray, detector: Detector, targets: Rebalance, settings: Evaluate
-) -> Robustness:
-    """Return the gap of one detector's opinions, bool (n, attributes), and how many are as before."""
-    named = {attribute: holds[:, column] for column, attribute in enumerate(detector.attributes)}
-    attribute = targets.edited[0]
-    rules = targets.first_attribute().targets
-    has = [named[attribute][in_group(named, rule.where)] for rule in rules]
-
-    def gap_of(one: int, other: int, level: float) -> Estimate:
-        return gap(*(wilson_rate(int(has[number].sum()), len(has[number]), level) for number in (one, other)))
-
-    found = group_gap(gap_of, [rule.rate for rule in rules], settings.confidence)
+def _gap_of(holds: Tensor, before: Tensor, detector: Detector, targets: Rebalance, settings: Evaluate) -> Robustness:
+    """Return the gap by one detector's answers, bool (n, attributes), and how many are as before."""
+    answers = dict(zip(detector.attributes, holds.numpy().T, strict=True))
+    attribute, rules = targets.edited[0], targets.first_attribute().targets
+    has = [answers[attribute][in_group(answers, rule.where)] for rule in rules]
+    gap = gap_of_counts([(int(of.sum()), len(of)) for of in has], [rule.rate for rule in rules], settings.confidence)
     column = detector.index(attribute)
-    return Robustness(**estimate_json(found), same=float((holds[:, column] == before[:, column]).mean()))
+    same = float((holds[:, column] == before[:, column]).double().mean())
+    return Robustness(**estimate_json(gap), same=same)

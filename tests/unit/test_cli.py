@@ -6,14 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from pipeline_lib.cli import main
-from pipeline_lib.data.tables import SCHEMAS, write_table
+from pipeline_lib.data.shards import count_images
+from pipeline_lib.data.tables import write_table
 from pipeline_lib.networks.checkpoints import read_header
 from pipeline_lib.networks.encoder import ResNetEncoder
-from pipeline_lib.runtime.files import read_json, write_json
 
 TOY = Path(__file__).parents[1] / "workflow" / "toy.yaml"
 TARGETS = [{"where": {"long_hair": value}, "attribute": "smiling", "rate": 0.5} for value in (True, False)]
@@ -69,43 +70,35 @@ def test_import_names_a_damaged_file_in_one_line(capsys, tmp_path):
     assert message.startswith(f"WeightsError: {source}: not a readable weight file")
 
 
-def test_a_stage_takes_paths_text_and_json(tmp_path):
-    candidates, plan = tmp_path / "candidates.parquet", tmp_path / "plan.parquet"
-    write_table(candidates, "candidates", pd.DataFrame(columns=SCHEMAS["candidates"].names))
-    write_table(plan, "plan", pd.DataFrame(columns=SCHEMAS["plan"].names))
-    write_table(
-        tmp_path / "scores.parquet", "scores", pd.DataFrame({"image_id": ["a"], "smiling": [0.5], "long_hair": [0.5]})
-    )
-    write_json(tmp_path / "plan.json", {"targets": []})
+STAGE = ("tools", "stage", "resample_dataset")
+
+
+def test_stage_runs_with_values_of_the_command_line(tmp_path, write_shards):
+    names = [f"image-{number}" for number in range(8)]
+    shards = write_shards(np.zeros((8, 32, 32, 3), np.uint8), names, "dataset", 1)
+    labels = pd.DataFrame({"image_id": names, "split": "train", "long_hair": True, "smiling": np.arange(8) < 4})
+    write_table(tmp_path / "labels.parquet", "labels", labels.assign(long_hair=np.arange(8) % 2 == 0))
     arguments = [
-        f'candidates=["{candidates}"]',
-        f"plan={plan}",
-        f"referee_scores={tmp_path / 'scores.parquet'}",
-        f"scores_before={tmp_path / 'scores.parquet'}",
-        f"settings={json.dumps({'targets': TARGETS})}",
-        f"summary={tmp_path / 'plan.json'}",
-        f"edits={tmp_path / 'edits.json'}",
+        f'images=["{shards[0]}"]',
+        f"table={tmp_path / 'labels.parquet'}",
+        f"targets={json.dumps(TARGETS)}",
+        *("run=toy", "seed=0"),
+        f'resampled=["{tmp_path / "resampled.parquet"}"]',
     ]
-    assert main(["tools", "stage", "evaluate_edits", *arguments]) == 0
-    assert read_json(tmp_path / "edits.json")["planned"] == 0
-
-
-STAGE = ("tools", "stage", "evaluate_edits")
+    assert main([*STAGE, *arguments]) == 0
+    assert count_images([tmp_path / "resampled.parquet"]) == 8
 
 
 def test_a_stage_names_the_value_that_is_missing_or_misspelt(capsys):
-    assert "no value for `plan`" in refusal(capsys, *STAGE, "candidates=a.parquet")
-    assert "takes no `plans`; did you mean `plan`?" in refusal(capsys, *STAGE, "plans=a.parquet")
-    assert "`candidates`: write every value as NAME=VALUE" in refusal(
-        capsys, "tools", "stage", "evaluate_edits", "candidates"
-    )
+    assert "no value for `table`" in refusal(capsys, *STAGE, "images=a.parquet")
+    assert "takes no `tables`; did you mean `table`?" in refusal(capsys, *STAGE, "tables=a.parquet")
+    assert "`images`: write every value as NAME=VALUE" in refusal(capsys, *STAGE, "images")
 
 
 def test_a_stage_that_fails_ends_in_one_line(capsys, tmp_path):
-    paths = ("candidates", "plan", "referee_scores", "scores_before", "summary", "edits")
-    values = [f"{name}={tmp_path / name}" for name in paths] + [f"settings={json.dumps({'targets': TARGETS})}"]
-    message = refusal(capsys, "tools", "stage", "evaluate_edits", *values)
-    assert message.startswith(f"DataError: {tmp_path / 'candidates'}: no such table")
+    values = [f"{name}={tmp_path / name}" for name in ("images", "table", "resampled")]
+    message = refusal(capsys, *STAGE, *values, f"targets={json.dumps(TARGETS)}", "run=toy", "seed=0")
+    assert message.startswith(f"DataError: {tmp_path / 'table'}: no such table")
 
 
 def test_what_a_run_has_trained_so_far_is_shipped_in_half_precision(capsys, tmp_path, networks):

@@ -17,12 +17,12 @@ from pipeline_lib.evaluation.leakage import (
     _folds,
     area_interval,
     area_under_curve,
+    cells_of,
     crop_of,
     cross_fit,
-    evaluate_leakage,
+    measure_leakage,
     pool_areas,
 )
-from pipeline_lib.runtime.files import read_json
 
 CPU = torch.device("cpu")
 STEPS = 60  # as many as small images need
@@ -154,43 +154,20 @@ def test_the_crop_holds_the_region_and_a_margin(tmp_path):
     assert crop_of([mouth, box], tmp_path / "parts.parquet", 64) == (slice(29, 64), slice(0, 50))
 
 
-@pytest.fixture
-def evaluate(tmp_path, write_shards):
-    """Return a function that runs the stage on short-haired faces that smile, and on few that have long hair."""
-
-    def run(mark):
-        count = 160
-        pixels = noise(count, side=32).permute(0, 2, 3, 1).numpy()
-        names = [f"face-{number:03d}" for number in range(count)]
-        long_hair, edited = np.arange(count) < 12, halves(count)
-        pixels[edited, 20, 16] += mark
-        codes = np.zeros((32, 32), int)
-        codes[18:22, 12:20] = 1
-        rows = [row for name in names for row in part_rows(name, codes, ["background", "mouth"])]
-        write_table(tmp_path / "parts.parquet", "parts", pd.DataFrame(rows))
-        labels = pd.DataFrame({"image_id": names, "edited": edited})
-        write_table(tmp_path / "labels.parquet", "assembled", labels)
-        scores = pd.DataFrame({"image_id": names, "long_hair": np.float32(long_hair), "smiling": np.float32(1)})
-        write_table(tmp_path / "scores.parquet", "scores", scores.iloc[::-1])
-        evaluate_leakage(
-            images=write_shards(pixels, names, "dataset_rebalanced", shards=2),
-            labels=tmp_path / "labels.parquet",
-            parts=tmp_path / "parts.parquet",
-            selector=tmp_path / "scores.parquet",
-            referee=tmp_path / "scores.parquet",
-            settings=Rebalance(targets=TARGETS),
-            evaluate=Evaluate(leakage_steps=STEPS),
-            seed=0,
-            leakage=tmp_path / "leakage.json",
-            device=CPU,
-        )
-        return read_json(tmp_path / "leakage.json")
-
-    return run
+def evaluate(mark):
+    """Measure short-haired faces that smile, and few that have long hair."""
+    count = 160
+    pixels = noise(count, side=32).permute(0, 2, 3, 1).numpy()
+    edited = halves(count)
+    pixels[edited, 20, 16] += mark
+    answers = pd.DataFrame({"long_hair": np.arange(count) < 12, "smiling": True})
+    cells = cells_of(answers, answers, Rebalance(targets=TARGETS))
+    crop = slice(12, 28), slice(6, 26)
+    return measure_leakage(pixels, edited, cells, crop, Evaluate(leakage_steps=STEPS), 0, CPU).model_dump(mode="json")
 
 
 @pytest.mark.slow
-def test_a_mark_shows_in_the_cell_that_it_is_in_and_small_cells_are_named(evaluate):
+def test_a_mark_shows_in_the_cell_that_it_is_in_and_small_cells_are_named():
     found = evaluate(mark=40)
     (cell,) = found["cells"]
     assert cell == "not long_hair, smiling"
@@ -204,13 +181,13 @@ def test_a_mark_shows_in_the_cell_that_it_is_in_and_small_cells_are_named(evalua
 
 
 @pytest.mark.slow
-def test_without_a_mark_edited_images_are_as_near_as_the_halves_of_the_others(evaluate):
+def test_without_a_mark_edited_images_are_as_near_as_the_halves_of_the_others():
     (figures,) = evaluate(mark=0)["cells"].values()
     assert figures["auc"]["ci"][0] < 0.5 < figures["auc"]["ci"][1]
     assert figures["frechet_distance"] == pytest.approx(figures["frechet_distance_of_halves"], rel=0.3)
 
 
-def test_without_enough_edits_there_is_nothing_to_pool(evaluate, monkeypatch):
+def test_without_enough_edits_there_is_nothing_to_pool(monkeypatch):
     monkeypatch.setattr("pipeline_lib.evaluation.leakage.LEAST", 1000)
     found = evaluate(mark=0)
     assert found["cells"] == {}

@@ -9,7 +9,6 @@ import torch_fidelity
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from pipeline_lib.data.shards import shard_writer
-from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.evaluation.features import extract_features
 from pipeline_lib.evaluation.frechet import (
     SUBSETS,
@@ -19,8 +18,8 @@ from pipeline_lib.evaluation.frechet import (
     kernel_gamma,
     kernel_seed,
 )
+from pipeline_lib.evaluation.images import measure_quality
 from pipeline_lib.evaluation.prdc import density_and_coverage
-from pipeline_lib.evaluation.quality import measure_quality
 from pipeline_lib.networks.perceptual import load_perceptual
 from pipeline_lib.runtime.errors import DataError
 
@@ -169,16 +168,13 @@ def test_distances_agree_with_torch_fidelitys_own_run_of_the_registered_extracto
     )
 
 
-def test_quality_rows_name_extractor_reference_and_numbers(alex, tmp_path):
-    reference = extract_features(write_shards(tmp_path / "real", draw_images(24, 0), [24]), alex)
+def test_each_measure_names_extractor_reference_and_numbers(alex, tmp_path):
+    real = write_shards(tmp_path / "real", draw_images(24, 0), [24])
     shards = write_shards(tmp_path / "fake", draw_images(16, 1, highest=200), [7, 9])
-    rows = measure_quality("samples", shards, reference, "held_out", alex)
-    path = tmp_path / "quality.parquet"
-    write_table(path, "quality", rows)
-    rows = read_table(path, "quality").set_index("metric")
-    features = extract_features(shards, alex)
+    found = measure_quality({"samples": shards}, real, None, 0, None, torch.device("cpu"))["samples"]
+    reference, features = extract_features(real, alex), extract_features(shards, alex)
     density, coverage = density_and_coverage(reference, features)
-    assert rows["value"].to_dict() == pytest.approx(
+    assert {name: measured.value for name, measured in found.items()} == pytest.approx(
         {
             "frechet_distance": frechet_distance(reference, features),
             "kernel_distance": kernel_distance(reference, features),
@@ -186,10 +182,9 @@ def test_quality_rows_name_extractor_reference_and_numbers(alex, tmp_path):
             "coverage": coverage,
         }
     )
-    assert set(rows["extractor"]) == {"shift-tolerant AlexNet (stlpips 0.0.2)"}
-    assert set(zip(rows["stage"], rows["reference"], rows["n"], rows["n_reference"], strict=True)) == {
-        ("samples", "held_out", 16, 24)
-    }
+    for measured in found.values():
+        assert measured.extractor == "shift-tolerant AlexNet (stlpips 0.0.2)"
+        assert (measured.reference, measured.n, measured.n_reference) == ("held-out real images", 16, 24)
 
 
 def test_a_single_image_has_no_distance():

@@ -65,7 +65,7 @@ def runs(tmp_path):
         gaps = {
             gan: {"referee": {"value": gap + away, "ci": [0, 1]}} for gan, gap in (("retrained", 0), ("control", 0.5))
         }
-        write_json(folders[-1] / "evaluation/gaps.json", {"smiling": gaps})
+        write_json(folders[-1] / "evaluation/metrics.json", {"gap": {"smiling": gaps}})
     return folders
 
 
@@ -123,7 +123,7 @@ def rewrite(folder, change):
         (lambda runs: (runs[2] / "provenance.json").unlink(), "provenance.json is missing"),
         (lambda runs: (runs[2] / "evaluation/certificate.json").unlink(), "certificate.json is missing"),
         (lambda runs: rewrite(runs[2], lambda config: config.update(seed=1)), "seed 1 like"),
-        (lambda runs: (runs[2] / "evaluation/gaps.json").unlink(), "gaps.json is missing"),
+        (lambda runs: (runs[2] / "evaluation/metrics.json").unlink(), "metrics.json is missing"),
         (
             lambda runs: rewrite(runs[2], lambda config: config["rebalance"].update(labels=["a.csv"])),
             "edits are planned by an audit here or in",

@@ -1,58 +1,49 @@
-use rule timed as evaluate_bias with:
+use rule on_device as evaluate_images with:
     input:
+        images=images_of(checked.image_sets),
+        selector=scores("selector", checked.image_sets),
+        referee=scores("referee", checked.image_sets),
+        held_out=images("held_out"),
+        held_out_truth=f"{ROOT}/labels/held_out.parquet",
+        held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
         truth=f"{ROOT}/labels/dataset.parquet",
         rebalanced_truth=f"{ROOT}/labels/dataset_rebalanced_true.parquet" if DRAWN else [],
         checked=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
-        held_out_truth=f"{ROOT}/labels/held_out.parquet",
-        held_out_referee=f"{ROOT}/scores/referee/held_out.parquet",
-        selector=scores("selector", checked.image_sets),
-        referee=scores("referee", checked.image_sets),
     output:
-        bias=f"{ROOT}/evaluation/bias.parquet",
-        gaps=f"{ROOT}/evaluation/gaps.json",
-        agreement=f"{ROOT}/evaluation/agreement.json",
-        kappa=f"{ROOT}/evaluation/kappa.json",
+        image_sets=f"{ROOT}/evaluation/image-sets.json",
     pathvars:
-        job="evaluate_bias",
+        job="evaluate_images",
     params:
-        stage=at_revision("evaluate_bias"),
+        stage=at_revision("evaluate_images"),
         targets=rebalance(),
         detectors=settings["detectors"],
-        settings=evaluation("confidence"),
-        run=RUN,
-        seed=SEED,
-
-
-use rule on_device as evaluate_quality with:
-    input:
-        held_out=images("held_out"),
-        images=images_of(checked.image_sets),
-    output:
-        quality=f"{ROOT}/evaluation/quality.parquet",
-    pathvars:
-        job="evaluate_quality",
-    params:
-        stage=at_revision("evaluate_quality"),
+        settings=evaluation("confidence", "images"),
         cache=f"{ROOT}/cache/features",
-        settings=evaluation("images"),
-        run=RUN,
         seed=SEED,
 
 
-use rule timed as evaluate_edits with:
+use rule on_device as evaluate_edits with:
     input:
         candidates=swaps("candidates"),
         plan=f"{ROOT}/plan/{{name}}.parquet",
-        referee_scores=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
-        scores_before=f"{ROOT}/scores/referee/{{name}}.parquet",
         summary=f"{ROOT}/plan/{{name}}.json",
+        parts=f"{ROOT}/parts/{{name}}.parquet",
+        before=f"{ROOT}/scores/referee/{{name}}.parquet",
+        images=images("{name}_rebalanced"),
+        labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
+        selector=f"{ROOT}/scores/selector/{{name}}_rebalanced.parquet",
+        referee=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
     output:
         edits=f"{ROOT}/evaluation/edits-{{name}}.json",
     pathvars:
         job="evaluate_edits/{name}",
+    wildcard_constraints:
+        name="|".join(KNOWN_BY),
     params:
         stage=at_revision("evaluate_edits"),
-        settings=rebalance(),
+        settings=rebalance("region", "regions"),
+        evaluate=evaluation("confidence", "leakage_steps"),
+        seed=SEED,
 
 
 CERTIFIED = {
@@ -93,18 +84,14 @@ use rule stage as certify with:
 
 use rule stage as collect_metrics with:
     input:
-        bias=f"{ROOT}/evaluation/bias.parquet",
-        quality=f"{ROOT}/evaluation/quality.parquet",
-        results=[
-            *(f"{ROOT}/evaluation/{name}.json" for name in ("gaps", "agreement", "kappa", "certificate")),
-            *(f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets),
-            *(f"{ROOT}/evaluation/leakage-{name}.json" for name in checked.edited_sets),
-            *([f"{ROOT}/evaluation/counterfactual.json"] if DRAWN else []),
-            *([f"{ROOT}/evaluation/utility.json"] if checked.evaluate.utility else []),
-            *([f"{ROOT}/evaluation/robustness.json"] if checked.gans else []),
-            *([f"{ROOT}/evaluation/closest-renderings.json"] if checked.compares_with_renderings else []),
-            *([f"{ROOT}/evaluation/certificate-samples.json"] if checked.retrain else []),
-        ],
+        image_sets=f"{ROOT}/evaluation/image-sets.json",
+        edits=[f"{ROOT}/evaluation/edits-{name}.json" for name in checked.edited_sets],
+        certificate=f"{ROOT}/evaluation/certificate.json",
+        certificate_samples=f"{ROOT}/evaluation/certificate-samples.json" if checked.retrain else [],
+        counterfactual=f"{ROOT}/evaluation/counterfactual.json" if DRAWN else [],
+        closest_renderings=f"{ROOT}/evaluation/closest-renderings.json" if checked.compares_with_renderings else [],
+        robustness=f"{ROOT}/evaluation/robustness.json" if checked.gans else [],
+        utility=f"{ROOT}/evaluation/utility.json" if checked.evaluate.utility else [],
         reports=[f"{ROOT}/models/{name}.json" for name in (*DETECTORS, *(["segmenter"] if SEGMENTED else []))],
     output:
         metrics=f"{ROOT}/evaluation/metrics.json",
@@ -139,40 +126,17 @@ use rule timed as evaluate_counterfactuals with:
         seed=SEED,
 
 
-use rule on_device as evaluate_leakage with:
-    input:
-        images=images("{name}_rebalanced"),
-        labels=f"{ROOT}/labels/{{name}}_rebalanced.parquet",
-        parts=f"{ROOT}/parts/{{name}}.parquet",
-        selector=f"{ROOT}/scores/selector/{{name}}_rebalanced.parquet",
-        referee=f"{ROOT}/scores/referee/{{name}}_rebalanced.parquet",
-    output:
-        leakage=f"{ROOT}/evaluation/leakage-{{name}}.json",
-    pathvars:
-        job="evaluate_leakage/{name}",
-    wildcard_constraints:
-        name="|".join(KNOWN_BY),
-    params:
-        stage=at_revision("evaluate_leakage"),
-        settings=rebalance("region", "regions"),
-        evaluate=evaluation("confidence", "leakage_steps"),
-        seed=SEED,
-
-
 use rule on_device as evaluate_robustness with:
     input:
         images=images_of(checked.gans),
         selector=f"{ROOT}/models/selector.safetensors",
         referee=f"{ROOT}/models/referee.safetensors",
-        selector_scores=scores("selector", checked.gans),
-        referee_scores=scores("referee", checked.gans),
     output:
         robustness=f"{ROOT}/evaluation/robustness.json",
     pathvars:
         job="evaluate_robustness",
     params:
         stage=at_revision("evaluate_robustness"),
-        sets=list(checked.gans),
         targets=rebalance(),
         settings=evaluation("confidence"),
 
