@@ -239,7 +239,7 @@ def _encoder(setting: Setting) -> EncoderTask:
 def resumed_training(setting: Setting) -> list[Found]:
     """Compare a GAN training that got a SIGTERM and was started again with one that ran through."""
     values = _training_values(setting, kimg=setting.size(6400, 40) / 1000)
-    command = [sys.executable, "-m", "pipeline_lib", "stage", "train_generator"]
+    command = [sys.executable, "-m", "pipeline_lib", "tools", "stage", "train_generator"]
     whole, stopped = _made_in(setting.folder / "whole"), _made_in(setting.folder / "stopped")
     _finish(_start(command, values | whole))
     process = _start(command, values | stopped)
@@ -267,9 +267,11 @@ def several_processes(setting: Setting) -> list[Found]:
             continue
         where = {} if cuda else no_gpu
         alone, made = (_made_in(setting.folder / f"{name.split(',')[0]}-{way}") for way in ("alone", "joined"))
-        _finish(_start([sys.executable, "-m", "pipeline_lib", "stage", "train_generator"], values | alone, where))
+        _finish(
+            _start([sys.executable, "-m", "pipeline_lib", "tools", "stage", "train_generator"], values | alone, where)
+        )
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        launch += ["-m", "pipeline_lib", "stage", "--threads=1", "train_generator"]
+        launch += ["-m", "pipeline_lib", "tools", "stage", "--threads=1", "train_generator"]
         _finish(_start(launch, values | made, where))
         off = _apart(alone, made)
         # Adam's first steps are the signs of gradients, which sums in another order turn where there is next to none

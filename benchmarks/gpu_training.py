@@ -66,7 +66,7 @@ def _stages(config: Config, folder: Path) -> list[tuple[str, Path, dict[str, Any
 
 def _work(stage: str, values: dict[str, Any], end: float) -> None:
     """Run a stage until it is done, or let it save its state when the time is over."""
-    command = [sys.executable, "-m", "pipeline_lib", "stage", f"--threads={os.cpu_count()}", stage]
+    command = [sys.executable, "-m", "pipeline_lib", "tools", "stage", f"--threads={os.cpu_count()}", stage]
     command += [f"{name}={json.dumps(value)}" for name, value in values.items()]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:

@@ -184,7 +184,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
 def run_stage(name: str, values: dict[str, object]) -> float:
     """Run a stage in a process of its own; returns its peak memory in MB."""
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    process = subprocess.Popen([sys.executable, "-m", "pipeline_lib", "stage", name, *given])
+    process = subprocess.Popen([sys.executable, "-m", "pipeline_lib", "tools", "stage", name, *given])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{name} failed; see above")
