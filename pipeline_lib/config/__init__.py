@@ -35,14 +35,7 @@ from pipeline_lib.config.checks import (
     named_files,
 )
 from pipeline_lib.config.data import (
-    AvatarData,
-    CelebAData,
-    CelebAHQData,
-    ClassFolderData,
     Data,
-    FFHQData,
-    FolderData,
-    HuggingFaceData,
 )
 from pipeline_lib.config.messages import describe
 from pipeline_lib.config.presets import below
@@ -81,13 +74,9 @@ from pipeline_lib.runtime.files import SHIPPED
 
 __all__ = [
     "AttributeLoss",
-    "AvatarData",
     "BackboneNetwork",
     "BoxRegion",
-    "CelebAData",
-    "CelebAHQData",
     "Certify",
-    "ClassFolderData",
     "Config",
     "Data",
     "DetectorNetwork",
@@ -97,14 +86,11 @@ __all__ = [
     "Encoder",
     "EncoderTraining",
     "Evaluate",
-    "FFHQData",
-    "FolderData",
     "GanTraining",
     "Generator",
     "GivenNetwork",
     "GivenParts",
     "GrowthPhase",
-    "HuggingFaceData",
     "LibraryNetwork",
     "LocalDiscriminator",
     "LocalLoss",

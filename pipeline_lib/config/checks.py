@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline_lib.config.base import FOLDER, Section
-from pipeline_lib.config.columns import column_of, label_columns
-from pipeline_lib.config.data import (
-    AvatarData,
-    CelebAData,
-    CelebAHQData,
-    ClassFolderData,
-    FFHQData,
-    FolderData,
-    HuggingFaceData,
-)
+from pipeline_lib.config.columns import column_of
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.names import (
-    AVATAR_ATTRIBUTES,
-    AVATAR_SETTABLE,
-    CELEBA_ATTRIBUTES,
     RESERVED,
     group_name,
 )
@@ -34,7 +22,6 @@ from pipeline_lib.config.sections import (
     Retrain,
 )
 from pipeline_lib.config.studies import impossible_methods
-from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.files import SHIPPED, files_below
 
 LEAST_PERCEPTUAL_SIDE = 22  # pixels; smaller images have no output left after the strides of AlexNet
@@ -77,7 +64,7 @@ def _paths(section: Section, place: str = "") -> Iterator[tuple[str, Path, bool,
 
 def check_attributes(config: Config) -> None:
     """Check that every attribute and part named in the config exists."""
-    attributes = _KNOWN_ATTRIBUTES[config.data.reader](config.data)
+    attributes = config.data.known_attributes()
     for name in config.detectors.attributes:
         check_name("detectors.attributes", name, attributes)
     for target in config.rebalance.targets:
@@ -130,74 +117,6 @@ def check_names(config: Config) -> None:
 def _plain(name: str) -> str:
     """Return a name without what differs in no report: its case, and what divides its words."""
     return " ".join(filter(None, re.split(r"[\s_=]+", name.casefold())))
-
-
-def _attributes_of_avatars(data: AvatarData) -> Sequence[str]:
-    order = list(AVATAR_SETTABLE)
-    for key in ("rates", "held_out_rates"):
-        for rule in getattr(data, key) or ():
-            check_name(f"data.{key}.attribute", rule.attribute, order)
-            for name in rule.where:
-                check_name(f"data.{key}.where", name, order[: order.index(rule.attribute)])
-    return AVATAR_ATTRIBUTES
-
-
-def _attributes_of_folder(data: FolderData) -> Sequence[str]:
-    _check_columns(data, split_column=data.split_column)
-    return data.attributes
-
-
-def _attributes_of_ffhq(data: FFHQData) -> Sequence[str]:
-    _check_columns(data)
-    return data.attributes
-
-
-def _attributes_of_class_folders(data: ClassFolderData) -> Sequence[str]:
-    named = {f"attributes.{attribute}": folders for attribute, folders in data.attributes.items()}
-    for key, folders in {**named, "others": data.others}.items():
-        for folder in (data.folder / name for name in folders):
-            if not folder.is_dir():
-                raise ValueError(f"`data.{key}`: no folder {folder}; correct the name")
-    return list(data.attributes)
-
-
-def _check_columns(data: FolderData | FFHQData, **named: str | None) -> None:
-    """Check that a table of labels has the columns that the config names."""
-    try:
-        columns = label_columns(data.labels)
-    except DataError as error:
-        raise ValueError(f"`data.labels`: {error}") from None
-    for name in data.attributes:
-        if name in columns and column_of(name) in columns and column_of(name) != name:
-            raise ValueError(
-                f"`data.attributes`: `{name}` means the value `{name.partition('=')[2]}` of a column "
-                f"`{column_of(name)}`, but is itself a column of {data.labels}; rename it"
-            )
-        check_name("data.attributes", column_of(name, columns), columns)
-    for key, column in {"id_column": data.id_column, "person_column": data.person_column, **named}.items():
-        if column is not None:
-            check_name(f"data.{key}", column, columns)
-
-
-def _attributes_of_celeba(data: CelebAData | CelebAHQData) -> Sequence[str]:
-    for name in data.attributes:
-        check_name("data.attributes", column_of(name), CELEBA_ATTRIBUTES)
-    return data.attributes
-
-
-def _attributes_of_huggingface(data: HuggingFaceData) -> Sequence[str]:
-    return data.attributes
-
-
-_KNOWN_ATTRIBUTES = {
-    "avatars": _attributes_of_avatars,
-    "folder": _attributes_of_folder,
-    "celeba": _attributes_of_celeba,
-    "celeba-hq": _attributes_of_celeba,
-    "huggingface": _attributes_of_huggingface,
-    "ffhq": _attributes_of_ffhq,
-    "class-folders": _attributes_of_class_folders,
-}
 
 
 def check_targets(config: Config) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline_lib.config.backends import GivenNetwork, Parts, PartsBackend, TrainedHere, fill_backend
 from pipeline_lib.config.base import Count, Section
-from pipeline_lib.config.data import AvatarData, Data
+from pipeline_lib.config.data import Data
 from pipeline_lib.config.names import AVATAR_EXCHANGEABLE, AVATAR_PARTS, AVATAR_SHOWN_BY, BASELINES, IMAGE_SETS
 from pipeline_lib.config.rebalance import PartRegion, Rebalance
 from pipeline_lib.config.sections import Certify, Detectors, Encoder, Evaluate, Generator, Published, Retrain, Sample
@@ -31,7 +31,7 @@ class Config(Section):
     jobs: Count = Field(
         2, description="jobs of the edits of each image set, which can run at a time; as many files hold its images"
     )
-    data: Annotated[Data, Field(discriminator="reader")] = Field(AvatarData(), description="the images")
+    data: Data = Field({"reader": "avatars"}, validate_default=True, description="the images")
     detectors: Detectors = Field(Detectors(), description="the two attribute detectors")
     parts: PartsBackend = Field(Parts(), description="the part segmenter")
     published: Published | None = Field(None, description="published weights for both `generator` and `encoder`")

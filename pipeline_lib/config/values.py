@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from pipeline_lib.config.base import RateRule
-from pipeline_lib.config.columns import SPELLINGS, column_of, label_columns, read_cells, text_of
-from pipeline_lib.config.data import ClassFolderData, Data, FFHQData, FolderData, HuggingFaceData
+from pipeline_lib.config.columns import SPELLINGS, column_of, read_cells, text_of
+from pipeline_lib.config.data import Data
 from pipeline_lib.config.messages import check_name
 from pipeline_lib.config.run import Config
 from pipeline_lib.runtime.errors import DataError
@@ -113,13 +113,13 @@ class _Columns:
         if not equals or name in self._names:
             return name, holds
         values, meant = self._values(key, column), SPELLINGS.get(value.lower())
-        if values is None and isinstance(self._data, HuggingFaceData):
+        if values is None and self._data.has_values:
             is_binary = column in self._data.attributes  # which says so, since its values are not known here
         else:
             is_binary = all(other.lower() in SPELLINGS for other in values or ())
         if meant is not None and is_binary:
             return column, meant is holds
-        if values is None and not isinstance(self._data, HuggingFaceData):
+        if values is None and not self._data.has_values:
             raise ValueError(
                 f"`{key}`: attributes of the reader {self._data.reader} are true or false, and `{column}` is asked to "
                 f"be {value!r}; write true or false"
@@ -132,7 +132,7 @@ class _Columns:
 
     def _values(self, key: str, column: str) -> list[str] | None:
         """Return the values of a column that are known, sorted; None for a reader without a label table."""
-        if not isinstance(self._data, FolderData | FFHQData):
+        if not self._data.has_table:
             return None
         check_name(key, column, self._names)
         return self._cells[column]
@@ -140,14 +140,7 @@ class _Columns:
     @cached_property
     def _names(self) -> list[str]:
         """Names that are attributes as they are: those of columns, even with a `=`, or of class folders."""
-        if isinstance(self._data, ClassFolderData):
-            return list(self._data.attributes)
-        if not isinstance(self._data, FolderData | FFHQData):
-            return []
-        try:
-            return label_columns(self._data.labels)
-        except DataError as error:
-            raise ValueError(f"`data.labels`: {error}") from None
+        return self._data.plain_names
 
     @cached_property
     def _cells(self) -> dict[str, list[str]]:

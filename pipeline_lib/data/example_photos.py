@@ -17,9 +17,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline_lib.config import AvatarData
 from pipeline_lib.data.avatars.drawing import render_face
 from pipeline_lib.data.avatars.faces import draw_face
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.runtime import seeding
 
 SHORT_SIDES = (140, 220)  # pixels

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline_lib.config import FFHQData, FolderData
 from pipeline_lib.config.columns import SPELLINGS, column_of, label_columns, read_cells, text_of
+from pipeline_lib.data.reader import TableReader
 from pipeline_lib.runtime.errors import DataError
 
 AIMS = ("target_attribute", "target_value", "confirmed_by")  # columns of an export, about edited images
@@ -36,7 +36,7 @@ class Labels:
 
 
 def read_labels(
-    settings: FolderData | FFHQData, normalised: Callable[[str], str], split_column: str | None = None
+    settings: TableReader, normalised: Callable[[str], str], split_column: str | None = None, confirmed: bool = False
 ) -> Labels:
     """Read the label table that a config names.
 
@@ -44,6 +44,7 @@ def read_labels(
         settings: the config section.
         normalised: gives the name of an image its one spelling; raises a ValueError that says what is wrong with it.
         split_column: column of the splits.
+        confirmed: whether edited images of an export show what was aimed at, if somebody has confirmed it.
 
     Raises:
         DataError: the table cannot be read, names an image twice, or has a row without an image or a cell of an
@@ -52,7 +53,7 @@ def read_labels(
     path, columns = settings.labels, label_columns(settings.labels)
     column = {attribute: column_of(attribute, columns) for attribute in settings.attributes}
     others = [name for name in (split_column, settings.person_column) if name is not None]
-    if confirmed := isinstance(settings, FolderData) and settings.edited_labels == "confirmed":
+    if confirmed:
         others += AIMS
     cells = read_cells(path, [settings.id_column, *column.values(), *others])
     labelled = [*column.values(), *filter(None, [settings.person_column])]
@@ -187,9 +188,7 @@ def _listed(values: Sequence[str]) -> str:
     return listed if len(values) <= LISTED else f"{listed} and {len(values) - LISTED} more"
 
 
-def _read_names(
-    settings: FolderData | FFHQData, cells: Sequence[object], normalised: Callable[[str], str]
-) -> list[str]:
+def _read_names(settings: TableReader, cells: Sequence[object], normalised: Callable[[str], str]) -> list[str]:
     names: dict[str, int] = {}
     for row, cell in enumerate(cells):
         text = text_of(cell)

@@ -12,13 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline_lib.config import Data
-from pipeline_lib.data.avatars.drawing import open_avatars
-from pipeline_lib.data.celeba import open_celeba, open_celeba_hq
-from pipeline_lib.data.class_folders import open_class_folders
 from pipeline_lib.data.copies import Copies, digest_of_pixels
-from pipeline_lib.data.ffhq import open_ffhq
-from pipeline_lib.data.folder import open_folder
-from pipeline_lib.data.huggingface import open_huggingface
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.sources import IN_TRAINING, BadImageError, Item, Record, Source
 from pipeline_lib.data.tables import SCHEMAS, table_writer, write_table
@@ -32,15 +26,6 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 128
 CHUNKS_AHEAD = 64  # that are read, or being read, before they are written
-READERS = {
-    "avatars": open_avatars,
-    "folder": open_folder,
-    "celeba": open_celeba,
-    "celeba-hq": open_celeba_hq,
-    "huggingface": open_huggingface,
-    "ffhq": open_ffhq,
-    "class-folders": open_class_folders,
-}
 
 
 @stage(revision=4)
@@ -107,7 +92,7 @@ def open_source(settings: Data) -> Source:
     Raises:
         DataError: labels or files cannot be read, or a split is empty.
     """
-    source = READERS[settings.reader](settings)
+    source = settings.open()
     for split, items in (("train", source.train), ("held_out", source.held_out)):
         if not items:
             shown = sum(left.reason == IN_TRAINING for left in source.left_out) if split == "held_out" else 0

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipeline_lib.audit.estimate import Estimate, estimate_json, wilson_rate
-from pipeline_lib.config import AvatarData, Evaluate, Rebalance
+from pipeline_lib.config import Evaluate, Rebalance
 from pipeline_lib.data.avatars.closest import (
     LEAST_ACCURACY,
     Answers,
@@ -22,6 +22,7 @@ from pipeline_lib.data.avatars.closest import (
     draw_bank,
     features_of,
 )
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.shards import iterate_batches
 from pipeline_lib.data.tables import read_table
 from pipeline_lib.evaluation.rates import gap, group_gap

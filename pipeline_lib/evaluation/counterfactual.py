@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 
 from pipeline_lib.audit.estimate import estimate_json, wilson_rate
-from pipeline_lib.config import AvatarData, BoxRegion, Edit, PartRegion, Rebalance
+from pipeline_lib.config import BoxRegion, Edit, PartRegion, Rebalance
 from pipeline_lib.data.avatars.drawing import render_variants
 from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.avatars.truth import Shown, closest_rendering
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards

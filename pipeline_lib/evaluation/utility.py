@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from pipeline_lib.audit.estimate import UNKNOWN, Estimate, estimate_json
-from pipeline_lib.config import AvatarData, Data, Evaluate, Rebalance
+from pipeline_lib.config import Data, Evaluate, Rebalance
 from pipeline_lib.data.avatars.drawing import render_image
 from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.avatars.truth import ideal_edit
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import read_table

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, OptimizationMethod, Size, TranslationMethod
+from pipeline_lib.config import OptimizationMethod, Size, TranslationMethod
 from pipeline_lib.data.avatars.drawing import render_image
 from pipeline_lib.data.avatars.faces import combine_faces, face_of
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.editing.finish import finish
 from pipeline_lib.imaging.collages import Masks
 from pipeline_lib.imaging.distances import masked_l1, peak_signal_to_noise

@@ -16,7 +16,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from pipeline_lib.config import AvatarData, Encoder, Evaluate, Rebalance, Size, StudyName
+from pipeline_lib.config import Encoder, Evaluate, Rebalance, Size, StudyName
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.part_masks import parts_of
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import write_table

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pipeline_lib.cli import main
-from pipeline_lib.config import AvatarData
 from pipeline_lib.data.avatars.drawing import render_face
 from pipeline_lib.data.avatars.faces import draw_face
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.imaging.transfer import to_float
 from pipeline_lib.networks.checkpoints import load_weights, read_header
 from pipeline_lib.networks.distances import open_distance

@@ -10,7 +10,7 @@ import python_avatars as drawing
 import torch
 from scipy.stats import binomtest
 
-from pipeline_lib.config import AvatarData, RateRule
+from pipeline_lib.config import RateRule
 from pipeline_lib.config.names import (
     AVATAR_ATTRIBUTES,
     AVATAR_EXCHANGEABLE,
@@ -30,7 +30,9 @@ from pipeline_lib.data.avatars.faces import (
     draw_face,
     variants_of,
 )
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.prepare import prepare_dataset, shard_of
+from pipeline_lib.data.readers.avatars import Avatars
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.tables import attribute_columns, read_table
 from pipeline_lib.imaging.masks import grow
@@ -214,7 +216,7 @@ def prepare(folder, shards, threads):
         return [folder / name / f"{shard}.parquet" for shard in range(shards)]
 
     prepare_dataset(
-        settings=AvatarData(images=130, held_out=64, resolution=32),
+        settings=Avatars(images=130, held_out=64, resolution=32),
         run="toy",
         images=paths("dataset"),
         labels=folder / "labels.parquet",

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline_lib.config import CelebAData, CelebAHQData
 from pipeline_lib.config.names import CELEBA_ATTRIBUTES, CELEBA_HQ_PARTS
-from pipeline_lib.data.celeba import MASKS, load_parts, open_celeba, open_celeba_hq
 from pipeline_lib.data.images import open_photograph
+from pipeline_lib.data.readers.celeba import MASKS, CelebAData, CelebAHQData, load_parts
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.runtime.errors import DataError
 
@@ -68,7 +67,7 @@ def settings_of_hq(root, celeba, **changes):
 
 
 def test_celeba_is_divided_by_its_own_partition(celeba):
-    source = open_celeba(settings_of(celeba))
+    source = settings_of(celeba).open()
     assert [item.image_id for item in source.train] == ["000001.jpg", "000002.jpg"]
     assert [item.image_id for item in source.held_out] == ["000003.jpg", "000004.jpg"]
     for item in (*source.train, *source.held_out):
@@ -81,18 +80,18 @@ def test_celeba_is_divided_by_its_own_partition(celeba):
 
 @pytest.mark.parametrize(("part", "name"), [("validation", "000003.jpg"), ("test", "000004.jpg")])
 def test_one_part_may_be_held_out_as_in_a_published_protocol(celeba, part, name):
-    source = open_celeba(settings_of(celeba, held_out_from=part))
+    source = settings_of(celeba, held_out_from=part).open()
     assert [item.image_id for item in source.train] == ["000001.jpg", "000002.jpg"]
     assert [item.image_id for item in source.held_out] == [name]
 
 
 def test_the_first_images_may_be_enough(celeba):
-    source = open_celeba(settings_of(celeba, images=1, held_out=1))
+    source = settings_of(celeba, images=1, held_out=1).open()
     assert [item.image_id for item in (*source.train, *source.held_out)] == ["000001.jpg", "000003.jpg"]
 
 
 def test_celeba_hq_is_divided_as_the_images_it_was_made_from(celeba, celeba_hq):
-    source = open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+    source = settings_of_hq(celeba_hq, celeba).open()
     (train,), (held_out,) = source.train, source.held_out
     assert (train.image_id, held_out.image_id) == ("2001.jpg", "0.jpg")
     record = source.read(train)
@@ -152,39 +151,39 @@ def test_lists_that_are_not_the_published_ones_are_refused(celeba, file, change,
     if change:
         path.write_text(change(text))
     with pytest.raises(DataError, match=complaint):
-        open_celeba(settings_of(celeba))
+        settings_of(celeba).open()
 
 
 def test_an_image_of_celeba_hq_that_no_mapping_names_is_refused(celeba, celeba_hq):
     path = celeba_hq / "CelebA-HQ-to-CelebA-mapping.txt"
     path.write_text(path.read_text().replace("2001 ", "2002 "))
     with pytest.raises(DataError, match=r"2001.jpg has attributes but no line in"):
-        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+        settings_of_hq(celeba_hq, celeba).open()
     whole = path.read_text()
     path.write_text(whole.rsplit(" ", 1)[0])
     with pytest.raises(DataError, match=r"mapping.txt: line 3 is not two numbers and a file name"):
-        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+        settings_of_hq(celeba_hq, celeba).open()
     path.write_text(whole.replace("orig_idx", "index"))
     with pytest.raises(DataError, match="the first line must name the columns"):
-        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+        settings_of_hq(celeba_hq, celeba).open()
 
 
 def test_people_are_told_apart_where_the_list_is_given(tmp_path, celeba, celeba_hq):
     identities = tmp_path / "identity_CelebA.txt"
     identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 8692\n")
-    source = open_celeba(settings_of(celeba, identities=identities))
+    source = settings_of(celeba, identities=identities).open()
     assert [item.person for item in source.train] == ["2880", "2937"]
-    source = open_celeba_hq(settings_of_hq(celeba_hq, celeba, identities=identities))
+    source = settings_of_hq(celeba_hq, celeba, identities=identities).open()
     assert [item.person for item in (*source.train, *source.held_out)] == ["2880", "8692"]
-    alone = open_celeba(settings_of(celeba))
+    alone = settings_of(celeba).open()
     assert alone.train[0].person is None
     identities.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 8692\n000004.jpg 2880\n")
-    source = open_celeba(settings_of(celeba, identities=identities))
+    source = settings_of(celeba, identities=identities).open()
     assert [item.image_id for item in source.held_out] == ["000003.jpg"]
     assert [left.name for left in source.left_out] == ["000004.jpg"]
     identities.write_text("000001.jpg 2880\n")
     with pytest.raises(DataError, match=r"identity_CelebA.txt: no line for the image of 000002.jpg"):
-        open_celeba(settings_of(celeba, identities=identities))
+        settings_of(celeba, identities=identities).open()
 
 
 def test_kaggles_celeba_is_read_as_its_zip_unpacks(celeba, tmp_path):
@@ -200,7 +199,7 @@ def test_kaggles_celeba_is_read_as_its_zip_unpacks(celeba, tmp_path):
     (root / "list_attr_celeba.csv").write_text("".join(",".join(row) + "\r\n" for row in [header, *rows]))
     partition = [f"{name},{part}\r\n" for name, part in zip(SMILING, "0012", strict=True)]
     (root / "list_eval_partition.csv").write_text("".join(["image_id,partition\r\n", *partition]))
-    source = open_celeba(settings_of(root))
+    source = settings_of(root).open()
     assert {item.image_id: item.attributes["Smiling"] for item in (*source.train, *source.held_out)} == SMILING
     assert [item.image_id for item in source.held_out] == ["000003.jpg", "000004.jpg"]
     for item in source.train:
@@ -209,10 +208,10 @@ def test_kaggles_celeba_is_read_as_its_zip_unpacks(celeba, tmp_path):
 
 @pytest.mark.parametrize("file", ["Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt"])
 def test_a_blank_last_line_of_a_list_is_no_image(celeba, file):
-    expected = open_celeba(settings_of(celeba))
+    expected = settings_of(celeba).open()
     with (celeba / file).open("a") as list_file:
         list_file.write("\n \n")
-    found = open_celeba(settings_of(celeba))
+    found = settings_of(celeba).open()
     assert (found.train, found.held_out) == (expected.train, expected.held_out)
 
 
@@ -222,7 +221,7 @@ def test_a_value_of_the_lists_may_mean_unknown_or_be_named(celeba):
     lines = path.read_text().splitlines()
     lines[2] = lines[2].replace("  1  ", "  0  ")
     path.write_text("\n".join(lines))
-    source = open_celeba(settings_of(celeba, attributes=["Smiling", "Smiling=-1"], unknown=[0]))
+    source = settings_of(celeba, attributes=["Smiling", "Smiling=-1"], unknown=[0]).open()
     found = {item.image_id: tuple(item.attributes.values()) for item in (*source.train, *source.held_out)}
     assert found == {
         "000001.jpg": (None, None),
@@ -231,21 +230,21 @@ def test_a_value_of_the_lists_may_mean_unknown_or_be_named(celeba):
         "000004.jpg": (False, True),
     }
     with pytest.raises(DataError, match=r"list_attr_celeba\.txt: `data\.unknown` names '2', which no cell of Smiling"):
-        open_celeba(settings_of(celeba, attributes=["Smiling"], unknown=[2]))
+        settings_of(celeba, attributes=["Smiling"], unknown=[2]).open()
 
 
 def test_a_name_that_is_no_number_is_refused(celeba, celeba_hq):
     path = celeba_hq / "CelebAMask-HQ-attribute-anno.txt"
     path.write_text(path.read_text().replace("2001.jpg", "face.jpg"))
     with pytest.raises(DataError, match=r"attribute-anno.txt: face.jpg is not the number of an image"):
-        open_celeba_hq(settings_of_hq(celeba_hq, celeba))
+        settings_of_hq(celeba_hq, celeba).open()
 
 
 def test_images_without_a_file_or_a_mask_are_known_before_they_are_read(celeba, celeba_hq):
-    assert open_celeba(settings_of(celeba)).missing == []
-    assert open_celeba_hq(settings_of_hq(celeba_hq, celeba)).missing == []
+    assert settings_of(celeba).open().missing == []
+    assert settings_of_hq(celeba_hq, celeba).open().missing == []
     (celeba / "Img/img_align_celeba/000002.jpg").unlink()
-    assert open_celeba(settings_of(celeba)).missing == ["000002.jpg"]
+    assert settings_of(celeba).open().missing == ["000002.jpg"]
     for mask in (celeba_hq / "CelebAMask-HQ-mask-anno/1").iterdir():
         mask.unlink()
-    assert open_celeba_hq(settings_of_hq(celeba_hq, celeba)).missing == ["2001.jpg"]
+    assert settings_of_hq(celeba_hq, celeba).open().missing == ["2001.jpg"]

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from pipeline_lib.audit.estimate import wilson_rate
-from pipeline_lib.config import AvatarData, BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, Evaluate, PartRegion, RateRule, Rebalance
 from pipeline_lib.data.avatars.closest import (
     AIM,
     answer,
@@ -24,6 +24,7 @@ from pipeline_lib.data.avatars.closest import (
 )
 from pipeline_lib.data.avatars.drawing import render_image, render_variants
 from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation import closest_renderings
 from pipeline_lib.evaluation.closest_renderings import Samples, compare, compare_with_renderings

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.config import AvatarData, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import PartRegion, RateRule, Rebalance
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_PARTS
 from pipeline_lib.data.avatars.drawing import Renderings, render_face, render_image
 from pipeline_lib.data.avatars.faces import face_of
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.avatars.truth import Shown, closest_rendering, ideal_edit
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.editing.donors import ImageSet

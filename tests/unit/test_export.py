@@ -16,8 +16,8 @@ from PIL import Image
 
 from benchmarks.made_run import TRUTH, VALUES, make_run
 from pipeline_lib.cli import main
-from pipeline_lib.config import FolderData, parse_config
-from pipeline_lib.data.folder import open_folder
+from pipeline_lib.config import parse_config
+from pipeline_lib.data.readers.folder import FolderData
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import read_table, write_table
 from pipeline_lib.imaging.png import LINEAGE
@@ -91,18 +91,16 @@ def test_every_format_can_be_chosen_and_says_what_made_it(run, tmp_path, capsys,
 
 
 def read_back(out, table=METADATA, **settings):
-    return open_folder(
-        FolderData(
-            reader="folder",
-            folder=out,
-            labels=out / table,
-            id_column="file_name",
-            attributes=["smiling", "long_hair"],
-            resolution=32,
-            held_out=0,
-            **settings,
-        )
-    )
+    return FolderData(
+        reader="folder",
+        folder=out,
+        labels=out / table,
+        id_column="file_name",
+        attributes=["smiling", "long_hair"],
+        resolution=32,
+        held_out=0,
+        **settings,
+    ).open()
 
 
 def test_a_rebalanced_export_keeps_its_edited_images_when_it_is_read_as_a_folder(photographs, tmp_path):

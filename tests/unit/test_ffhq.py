@@ -9,9 +9,8 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from pipeline_lib.config import ClassFolderData, FFHQData
-from pipeline_lib.data.class_folders import open_class_folders
-from pipeline_lib.data.ffhq import open_ffhq
+from pipeline_lib.data.readers.class_folders import ClassFolderData
+from pipeline_lib.data.readers.ffhq import FFHQData
 from pipeline_lib.runtime.errors import DataError
 
 NUMBERS = (0, 1, 60000)
@@ -41,43 +40,43 @@ def settings_of(folder, **changes):
 
 @pytest.mark.parametrize(("files", "side"), [("images", 64), ("thumbnails", 32)])
 def test_ffhq_is_divided_as_its_json_says(ffhq, files, side):
-    source = open_ffhq(settings_of(ffhq, files=files))
+    source = settings_of(ffhq, files=files).open()
     assert [item.image_id for item in source.train] == ["00000", "00001"]
     assert [item.image_id for item in source.held_out] == ["60000"]
     assert source.read(source.train[1]).image[0, 0].tolist() == [1, side, 0]
     assert source.train[1].attributes == {"smiling": False}
-    assert [item.image_id for item in open_ffhq(settings_of(ffhq, images=1)).train] == ["00000"]
+    assert [item.image_id for item in settings_of(ffhq, images=1).open().train] == ["00000"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_labels_of_no_image_and_a_broken_json_are_refused(ffhq, text):
     (ffhq / "labels.csv").write_text("image_number,smiling\n7,1\n")
     with pytest.raises(DataError, match=r"image 7 has no entry in .*ffhq-dataset-v2.json"):
-        open_ffhq(settings_of(ffhq))
+        settings_of(ffhq).open()
     (ffhq / "ffhq-dataset-v2.json").write_text(text)
     with pytest.raises(DataError, match=r"ffhq-dataset-v2.json: cannot be read as JSON"):
-        open_ffhq(settings_of(ffhq))
+        settings_of(ffhq).open()
 
 
 def test_a_number_may_be_padded_or_a_fraction_but_is_one_image(ffhq):
     (ffhq / "labels.csv").write_text("image_number,smiling\n00001.0,1\n60000,0\n")
-    source = open_ffhq(settings_of(ffhq))
+    source = settings_of(ffhq).open()
     assert [item.image_id for item in (*source.train, *source.held_out)] == ["00001", "60000"]
     assert [(left.name, left.reason) for left in source.left_out] == [
         ("00000", "an image without a row in the label table")
     ]
     (ffhq / "labels.csv").write_text("image_number,smiling\n00001,1\n1,0\n")
     with pytest.raises(DataError, match="`1` appears in two rows, 1 and 2"):
-        open_ffhq(settings_of(ffhq))
+        settings_of(ffhq).open()
     (ffhq / "labels.csv").write_text("image_number,smiling\n00001.png,1\n")
     with pytest.raises(DataError, match=r"row 1 is '00001.png', not the number of an image"):
-        open_ffhq(settings_of(ffhq))
+        settings_of(ffhq).open()
 
 
 def test_cells_of_the_label_table_mean_what_the_config_says(ffhq):
     (ffhq / "labels.csv").write_text("image_number,smiling,race,who\n0,-1,A,p\n1,0,B,p\n60000,1,?,q\n")
     given = {"attributes": ["smiling", "race=A"], "unknown": [-1, "?"], "person_column": "who"}
-    source = open_ffhq(settings_of(ffhq, **given))
+    source = settings_of(ffhq, **given).open()
     assert [item.attributes for item in (*source.train, *source.held_out)] == [
         {"smiling": None, "race=A": True},
         {"smiling": False, "race=A": False},
@@ -85,7 +84,7 @@ def test_cells_of_the_label_table_mean_what_the_config_says(ffhq):
     ]
     assert [item.person for item in (*source.train, *source.held_out)] == ["p", "p", "q"]
     (ffhq / "labels.csv").write_text("image_number,smiling,who\n0,1,p\n1,0,p\n60000,1,p\n")
-    source = open_ffhq(settings_of(ffhq, person_column="who"))
+    source = settings_of(ffhq, person_column="who").open()
     assert (len(source.train), len(source.held_out)) == (2, 0)
     assert {left.name for left in source.left_out} >= {"60000"}
 
@@ -110,7 +109,7 @@ def test_the_folder_is_the_label(scenes):
         held_out=0.25,
         resolution=32,
     )
-    source = open_class_folders(settings)
+    source = settings.open()
     assert (len(source.train), len(source.held_out)) == (9, 3)
     for item in (*source.train, *source.held_out):
         folder = item.image_id.split("/")[0]
@@ -122,7 +121,7 @@ def test_a_folder_without_images_is_refused(scenes):
     (scenes / "empty").mkdir()
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"church": ["empty"]}, resolution=32)
     with pytest.raises(DataError, match=r"empty: no images \(.avif, .bmp, .gif, .jpeg"):
-        open_class_folders(settings)
+        settings.open()
 
 
 def test_what_programs_left_among_classes_is_not_read_but_listed(scenes):
@@ -134,7 +133,7 @@ def test_what_programs_left_among_classes_is_not_read_but_listed(scenes):
     )
     (scenes / "groups/abbey").mkdir(parents=True)
     Image.new("RGB", (40, 40)).save(scenes / "groups/abbey/0.gif")
-    known = {item.image_id for source in [open_class_folders(settings)] for item in (*source.train, *source.held_out)}
+    known = {item.image_id for source in [settings.open()] for item in (*source.train, *source.held_out)}
     for name in ("tower_train/.ipynb_checkpoints", "bridge_train/a/@eaDir", "__MACOSX"):
         (scenes / name).mkdir()
         Image.new("RGB", (40, 40)).save(scenes / name / "0.jpg")
@@ -145,7 +144,7 @@ def test_what_programs_left_among_classes_is_not_read_but_listed(scenes):
         (scenes / name).parent.mkdir(parents=True, exist_ok=True)
         (scenes / name).touch()
     (scenes / "bridge_train/towers").symlink_to(scenes / "tower_train")
-    source = open_class_folders(settings)
+    source = settings.open()
     assert {item.image_id for item in (*source.train, *source.held_out)} == known
     assert {(left.name, left.reason) for left in source.left_out} == {
         ("__MACOSX", "a hidden folder, which is not searched"),
@@ -167,8 +166,8 @@ def test_an_image_in_two_classes_is_refused_and_one_class_may_be_named_twice(sce
 
     nested = settings(tower=["tower_train"], near=["tower_train/a"])
     with pytest.raises(DataError, match=r"0.webp: this image is in two classes, tower_train and tower_train/a;"):
-        open_class_folders(nested)
-    source = open_class_folders(settings(tower=["tower_train"], tall=["tower_train/", "bridge_train"]))
+        nested.open()
+    source = settings(tower=["tower_train"], tall=["tower_train/", "bridge_train"]).open()
     assert len(source.train) + len(source.held_out) == 6
     assert all(item.attributes["tall"] for item in source.train)
 
@@ -177,26 +176,26 @@ def test_an_image_in_two_classes_is_refused_and_one_class_may_be_named_twice(sce
 def test_a_class_folder_is_found_in_whichever_unicode_form_the_disk_has_it(scenes, on_disk):
     (scenes / "tower_train").rename(scenes / unicodedata.normalize(on_disk, "t\u00fcrme"))
     given = {"reader": "class-folders", "folder": scenes, "resolution": 32}
-    source = open_class_folders(ClassFolderData(**given, attributes={"tower": ["t\u00fcrme"]}))
+    source = ClassFolderData(**given, attributes={"tower": ["t\u00fcrme"]}).open()
     found = [*source.train, *source.held_out]
     assert {item.image_id for item in found} == {f"t\u00fcrme/a/{number}.webp" for number in range(4)}
     assert source.read(found[0]).image.shape == (32, 32, 3)
     (scenes / unicodedata.normalize("NFD" if on_disk == "NFC" else "NFC", "t\u00fcrme")).mkdir()
     with pytest.raises(DataError, match="two folders have this name"):
-        open_class_folders(ClassFolderData(**given, attributes={"tower": ["t\u00fcrme"]}))
+        ClassFolderData(**given, attributes={"tower": ["t\u00fcrme"]}).open()
     with pytest.raises(DataError, match="towers: no such folder"):
-        open_class_folders(ClassFolderData(**given, attributes={"tower": ["towers"]}))
+        ClassFolderData(**given, attributes={"tower": ["towers"]}).open()
 
 
 def test_an_image_whose_name_is_not_utf8_is_refused(scenes):
     (scenes / "tower_train/a/0.webp").rename(scenes / os.fsdecode(b"tower_train/a/caf\xe9.webp"))
     settings = ClassFolderData(reader="class-folders", folder=scenes, attributes={"tower": ["tower_train"]})
     with pytest.raises(DataError, match=r"tower_train/a/caf\ufffd.webp.*not UTF-8"):
-        open_class_folders(settings)
+        settings.open()
 
 
 def test_images_without_a_file_are_known_before_they_are_read(ffhq):
-    source = open_ffhq(settings_of(ffhq))
+    source = settings_of(ffhq).open()
     assert source.missing == []
     source.train[0].origin.unlink()
-    assert open_ffhq(settings_of(ffhq)).missing == [source.train[0].image_id]
+    assert settings_of(ffhq).open().missing == [source.train[0].image_id]

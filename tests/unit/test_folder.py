@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline_lib.config import FolderData
 from pipeline_lib.config.columns import label_columns
-from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.images import PREPROCESSING, load_codes, load_square, open_photograph
 from pipeline_lib.data.prepare import CHUNKS_AHEAD, prepare_dataset
+from pipeline_lib.data.readers.folder import FolderData
 from pipeline_lib.data.shards import open_shard, read_shards
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.data.tables import attribute_columns, read_table
@@ -93,12 +92,12 @@ def test_every_image_lands_once_in_one_split_with_its_own_label(tmp_path):
 def test_a_column_says_which_images_are_held_out(tmp_path):
     splits = ["held_out" if number in (3, 7) else "train" for number in range(20)]
     settings = write_dataset(tmp_path, split=splits).model_copy(update={"split_column": "split"})
-    source = open_folder(settings)
+    source = settings.open()
     assert [item.image_id for item in source.held_out] == ["deep/03.png", "deep/07.png"]
     wrong = settings.model_copy(update={"labels": tmp_path / "wrong.csv"})
     (tmp_path / "wrong.csv").write_text(settings.labels.read_text().replace("held_out", "test"))
     with pytest.raises(DataError, match=r"`split` is 'test' for deep/03.png; it must be one of train, held_out, or"):
-        open_folder(wrong)
+        wrong.open()
 
 
 def test_the_middle_square_is_seen(tmp_path):
@@ -196,7 +195,7 @@ def test_a_mask_that_holds_no_codes_is_refused(tmp_path, mask, reason):
 def test_true_and_false_may_be_written_in_several_ways(tmp_path, spelling):
     yes, no = spelling.split(",")
     settings = write_dataset(tmp_path, smiling=[yes, no] * 10)
-    source = open_folder(settings)
+    source = settings.open()
     for item in [*source.train, *source.held_out]:
         assert item.attributes == {"smiling": int(item.image_id[5:7]) % 2 == 0}
 
@@ -227,8 +226,8 @@ def test_a_parquet_table_says_the_same(tmp_path):
     settings = write_dataset(tmp_path)
     table = tmp_path / "labels.parquet"
     pd.read_csv(settings.labels).to_parquet(table)
-    again = open_folder(settings.model_copy(update={"labels": table}))
-    assert again.train == open_folder(settings).train
+    again = settings.model_copy(update={"labels": table}).open()
+    assert again.train == settings.open().train
     assert label_columns(table) == label_columns(settings.labels) == ["image", "smiling"]
 
 
@@ -253,7 +252,7 @@ def test_what_the_folder_holds_besides_its_images_is_left_out_with_a_reason(tmp_
         (faces / name).touch()
     (tmp_path / "elsewhere").mkdir()
     (faces / "link").symlink_to(tmp_path / "elsewhere")
-    source = open_folder(settings.model_copy(update={"labels": faces / "labels.csv"}))
+    source = settings.model_copy(update={"labels": faces / "labels.csv"}).open()
     assert len(source.train) + len(source.held_out) == 20
     unlabelled, folder = "a file without a row in the label table", "a hidden folder, which is not searched"
     unread = "no row in the label table, and {} is no kind of image that is read"
@@ -275,27 +274,27 @@ def test_images_behind_a_link_are_read_where_they_have_rows(tmp_path):
     settings = write_dataset(tmp_path)
     (tmp_path / "faces/deep").rename(tmp_path / "elsewhere")
     (tmp_path / "faces/deep").symlink_to(tmp_path / "elsewhere")
-    source = open_folder(settings)
+    source = settings.open()
     for item in source.train:
         assert (source.read(item).image == COLORS[int(item.image_id[5:7])]).all()
     assert source.left_out == []
     assert source.missing == []
     (tmp_path / "elsewhere/03.png").unlink()
-    assert open_folder(settings).missing == ["deep/03.png"]
+    assert settings.open().missing == ["deep/03.png"]
 
 
 def test_hidden_images_are_read_where_they_have_rows(tmp_path):
     settings = write_dataset(tmp_path)
     (tmp_path / "faces/deep").rename(tmp_path / "faces/.deep")
     settings.labels.write_text(settings.labels.read_text().replace("deep/", ".deep/"))
-    source = open_folder(settings)
+    source = settings.open()
     assert (source.left_out, source.missing) == ([], [])
 
 
 def test_an_image_without_a_mask_is_known_before_it_is_read(tmp_path):
     settings = write_dataset(tmp_path, masks=True)
     (tmp_path / "masks/deep/07.png").unlink()
-    source = open_folder(settings)
+    source = settings.open()
     assert source.missing == ["deep/07.png"]
     (item,) = (item for item in (*source.train, *source.held_out) if item.image_id == "deep/07.png")
     with pytest.raises(BadImageError, match=r"no file .*masks/deep/07.png"):
@@ -311,7 +310,7 @@ def test_a_name_is_found_in_whichever_unicode_form_the_disk_has_it(tmp_path, in_
         (tmp_path / folder / "deep/04.png").rename(tmp_path / folder / named)
     text = settings.labels.read_text().replace("deep/04", unicodedata.normalize(in_table, "./deep/l\u00e4chelnd"))
     settings.labels.write_text(text)
-    source = open_folder(settings)
+    source = settings.open()
     (item,) = (item for item in (*source.train, *source.held_out) if item.image_id == "deep/l\u00e4chelnd.png")
     record = source.read(item)
     assert (record.image == COLORS[4]).all()
@@ -323,7 +322,7 @@ def test_two_files_of_one_name_in_two_unicode_forms_are_refused(tmp_path):
     settings = write_dataset(tmp_path)
     for form in ("NFC", "NFD"):
         (tmp_path / "faces" / unicodedata.normalize(form, "\u00e4.png")).touch()
-    open_folder(settings)  # no row says that it is one of them
+    settings.open()  # no row says that it is one of them
     settings.labels.write_text(settings.labels.read_text() + "\u00e4.png,1\n")
     assert "two files are named \u00e4.png, in different Unicode forms" in refusal(tmp_path, settings)
 
@@ -341,9 +340,9 @@ def test_masks_beside_their_images_are_not_left_out(tmp_path):
         Image.open(tmp_path / f"faces/deep/0{number}.png").save(tmp_path / f"masks/deep/0{number}.bmp")
         table += f"deep/0{number}.bmp,{number}\n"
     settings.labels.write_text(table)
-    source = open_folder(settings.model_copy(update={"folder": settings.masks}))
+    source = settings.model_copy(update={"folder": settings.masks}).open()
     assert source.left_out == []
-    within = open_folder(settings.model_copy(update={"folder": tmp_path}))
+    within = settings.model_copy(update={"folder": tmp_path}).open()
     assert {left.name.split("/")[0] for left in within.left_out} == {"faces"}
 
 
@@ -351,12 +350,12 @@ def test_a_person_is_on_one_side_of_a_random_split_and_of_a_given_one(tmp_path):
     persons = [f"p{number // 4}" for number in range(16)] + [""] * 4
     settings = write_dataset(tmp_path, who=persons, split=["train"] * 10 + ["held_out"] * 10)
     settings = settings.model_copy(update={"attributes": ["smiling"], "person_column": "who", "held_out": 0.4})
-    source = open_folder(settings)
+    source = settings.open()
     assert len(source.held_out) >= 8
     sides = [{item.person for item in side if item.person} for side in (source.train, source.held_out)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == {"p0", "p1", "p2", "p3"}
-    source = open_folder(settings.model_copy(update={"split_column": "split"}))
+    source = settings.model_copy(update={"split_column": "split"}).open()
     assert [item.image_id for item in source.held_out] == [f"deep/{number}.png" for number in range(12, 20)]
     assert [left.name for left in source.left_out] == ["deep/10.png", "deep/11.png"]
 
@@ -376,13 +375,13 @@ def test_waterbirds_metadata_is_read_as_published(tmp_path):
         "attributes": ["y", "place"],
         "split_column": "split",
     }
-    source = open_folder(FolderData(**given, split_values={0: "train", "1": "train", 2: "held_out"}))
+    source = FolderData(**given, split_values={0: "train", "1": "train", 2: "held_out"}).open()
     assert [tuple(item.attributes.values()) for item in source.train] == [(True, False), (True, True)]
     assert [tuple(item.attributes.values()) for item in source.held_out] == [(False, True)]
     with pytest.raises(
         DataError, match=r"`split` is '2' for 004.Groove_billed_Ani/c_0001_2.jpg; it must be one of 0, 1,"
     ):
-        open_folder(FolderData(**given, split_values={0: "train", 1: "train"}))
+        FolderData(**given, split_values={0: "train", 1: "train"}).open()
 
 
 def test_fairfaces_columns_of_several_values_are_read_by_value(tmp_path):
@@ -395,7 +394,7 @@ def test_fairfaces_columns_of_several_values_are_read_by_value(tmp_path):
     given = {"reader": "folder", "folder": tmp_path, "labels": tmp_path / "fairface_label_train.csv"}
     given |= {"id_column": "file", "held_out": 0.0}
     attributes = ["gender=Female", "race=East Asian", "age=3-9", "service_test"]
-    source = open_folder(FolderData(**given, attributes=attributes))
+    source = FolderData(**given, attributes=attributes).open()
     assert [item.attributes for item in source.train] == [
         dict(zip(attributes, (False, True, False, True), strict=True)),
         dict(zip(attributes, (True, False, False, False), strict=True)),
@@ -404,7 +403,7 @@ def test_fairfaces_columns_of_several_values_are_read_by_value(tmp_path):
     with pytest.raises(
         DataError, match=r"no cell of `race` is 'White'.* use one of 'Black', 'East Asian', 'Indian' in"
     ):
-        open_folder(FolderData(**given, attributes=["race=White"]))
+        FolderData(**given, attributes=["race=White"]).open()
 
 
 def test_chunks_come_in_order_and_few_are_read_ahead():

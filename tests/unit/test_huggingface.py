@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline_lib.config import HuggingFaceData
-from pipeline_lib.data import huggingface as reader
-from pipeline_lib.data.huggingface import open_huggingface
+from pipeline_lib.data.readers import huggingface as reader
+from pipeline_lib.data.readers.huggingface import HuggingFaceData
 from pipeline_lib.data.sources import BadImageError
 from pipeline_lib.runtime.errors import DataError
 
@@ -67,7 +66,7 @@ def test_every_image_comes_with_its_own_label(tmp_path, monkeypatch, write, spel
     smiling = [row % 3 == 0 for row in range(60)]
     for split, number, rows in (("train", 0, range(30)), ("train", 1, range(30, 50)), ("test", 0, range(50, 60))):
         write(tmp_path, split, number, table_of(rows, [spell(smiling[row]) for row in rows]), 1 + (split == "train"))
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert (len(source.train), len(source.held_out)) == (50, 10)
     assert source.train[31].image_id == "train-00000031"
     for row, item in enumerate([*source.train, *source.held_out]):
@@ -83,7 +82,7 @@ def test_an_image_may_lie_beside_its_table_or_nowhere(tmp_path):
     images = [{"bytes": None, "path": "face.png"}, {"bytes": None, "path": None}, {"bytes": b"no image", "path": None}]
     for split in ("train", "test"):
         write_parquet(tmp_path, split, 0, pa.table({"image": images, "smiling": [1, 0, 1]}))
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert (source.read(source.train[0]).image == COLORS[0]).all()
     with pytest.raises(BadImageError, match=r"row 1 of train-.*parquet contains no image"):
         source.read(source.train[1])
@@ -110,7 +109,7 @@ def test_a_dataset_that_does_not_fit_is_refused(tmp_path, write, changes, labels
     for split in ("train", "test"):
         write(tmp_path, split, 0, table_of(range(2), labels))
     with pytest.raises(DataError, match=complaint):
-        open_huggingface(settings_of(tmp_path, **changes))
+        settings_of(tmp_path, **changes).open()
 
 
 @pytest.mark.parametrize("write", [write_arrow, write_parquet])
@@ -120,7 +119,7 @@ def test_a_damaged_file_is_named(tmp_path, write):
     path = next(path for path in tmp_path.rglob("*train*/*" if write is write_arrow else "train-*"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"00000-of-00001.\w+: not a readable dataset file"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 def write_splits(folder, name, **sizes):
@@ -141,7 +140,7 @@ def write_splits(folder, name, **sizes):
 )
 def test_the_layouts_that_people_have_are_read(tmp_path, name):
     write_splits(tmp_path, name, train=5, test=3)
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert [item.attributes["smiling"] for item in source.train] == [True] * 5
     assert [item.attributes["smiling"] for item in source.held_out] == [False] * 3
     assert (source.read(source.train[4]).image == COLORS[4]).all()
@@ -150,10 +149,10 @@ def test_the_layouts_that_people_have_are_read(tmp_path, name):
 def test_a_split_has_none_of_the_files_of_another_whose_name_begins_like_it(tmp_path):
     sizes = {"train": 5, "train_augmented": 7, "test": 3}
     write_splits(tmp_path, "data/{split}-00000-of-00001.parquet", **sizes)
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert (len(source.train), len(source.held_out)) == (5, 3)
     assert [left.name for left in source.left_out] == ["data/train_augmented-00000-of-00001.parquet"]
-    source = open_huggingface(settings_of(tmp_path, train="train_augmented"))
+    source = settings_of(tmp_path, train="train_augmented").open()
     assert len(source.train) == 7
 
 
@@ -167,8 +166,8 @@ def test_one_of_several_configurations_is_read_and_it_has_to_be_chosen(tmp_path)
     )
     (tmp_path / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{entries}---\n# Faces\n")
     with pytest.raises(DataError, match=r"several configurations, 0.25, 1.25; choose one by `data.configuration`"):
-        open_huggingface(settings_of(tmp_path))
-    source = open_huggingface(settings_of(tmp_path, configuration=1.25))
+        settings_of(tmp_path).open()
+    source = settings_of(tmp_path, configuration=1.25).open()
     assert (len(source.train), len(source.held_out)) == (6, 2)
 
 
@@ -179,15 +178,15 @@ def test_the_card_decides_what_belongs_to_a_split(tmp_path):
         "---\nconfigs:\n- config_name: default\n  data_files:\n"
         "  - split: train\n    path: [a.parquet, train.parquet]\n  - split: test\n    path: b.parquet\n---\n"
     )
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert (len(source.train), len(source.held_out)) == (8, 2)
     (tmp_path / "b.parquet").unlink()
     with pytest.raises(DataError, match=r"not read by datasets .*b\.parquet"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
     card = tmp_path / "README.md"
     with pytest.raises(DataError, match=r"a.parquet: this file is in the splits train and test"):
         card.write_text(card.read_text().replace("b.parquet", "a.parquet"))
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +200,7 @@ def test_a_card_may_name_files_in_several_forms(tmp_path, files):
     for name, size in (("a/x", 3), ("a/y", 2), ("b/x", 4), ("c/train", 5), ("c/test", 4)):
         write_at(tmp_path / f"{name}.parquet", table_of(range(size), [1] * size))
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n{files}\n---\n")
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert (len(source.train), len(source.held_out)) == (5, 4)
 
 
@@ -209,13 +208,13 @@ def test_files_of_another_format_are_refused(tmp_path):
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text("image,smiling\n")
     with pytest.raises(DataError, match=r"train.csv: neither Parquet nor Arrow"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 def test_the_missing_library_is_named_with_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"needs datasets; run `pip install latent-rebalance\[huggingface\]`"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 @pytest.mark.parametrize("write", [write_arrow, write_parquet])
@@ -225,14 +224,14 @@ def test_a_missing_shard_is_refused(tmp_path, write, numbers):
     for number in numbers:
         write(tmp_path, "train", number, table_of(range(2), [1, 0]), 2 + (2 in numbers))
     with pytest.raises(DataError, match=f"there are the numbers {', '.join(map(str, numbers))};"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 def test_shards_of_two_versions_are_refused(tmp_path):
     for version in ("aaaa", "bbbb"):
         write_splits(tmp_path, f"data/{{split}}-00000-of-00001-{version}.parquet", train=2, test=2)
     with pytest.raises(DataError, match=r"there are the numbers 0, 0; .* remove those of another version"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 @pytest.mark.parametrize(("names", "smiling"), [(["yes", "no"], [True, False]), (["0", "1"], [False, True])])
@@ -240,7 +239,7 @@ def test_the_names_of_classes_say_what_is_true(tmp_path, names, smiling):
     table = with_classes(table_of(range(4), [0, 1, -1, None]), smiling=names)
     for split in ("train", "test"):
         write_parquet(tmp_path, split, 0, table)
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert [item.attributes["smiling"] for item in source.train] == [*smiling, None, None]
 
 
@@ -249,7 +248,7 @@ def test_the_card_names_the_classes_of_files_that_do_not(tmp_path):
         write_parquet(tmp_path, split, 0, table_of(range(2), [0, 1]))
     card = "---\ndataset_info:\n  features:\n  - name: smiling\n    dtype:\n      class_label:\n        names:\n"
     (tmp_path / "README.md").write_text(card + "          '0': yes\n          '1': no\n---\n")
-    source = open_huggingface(settings_of(tmp_path))
+    source = settings_of(tmp_path).open()
     assert [item.attributes["smiling"] for item in source.train] == [True, False]
 
 
@@ -258,7 +257,7 @@ def test_columns_are_found_in_either_unicode_form(tmp_path, write):
     rows = table_of(range(2), [1, 0]).rename_columns(["Fla\u0308che", "la\u0308chelnd"])
     for split in ("train", "test"):
         write(tmp_path, split, 0, with_classes(rows, **{"la\u0308chelnd": ["yes", "no"]}))
-    source = open_huggingface(settings_of(tmp_path, image_column="Fl\u00e4che", attributes=["l\u00e4chelnd"]))
+    source = settings_of(tmp_path, image_column="Fl\u00e4che", attributes=["l\u00e4chelnd"]).open()
     assert [item.attributes["l\u00e4chelnd"] for item in source.train] == [False, True]
     assert (source.read(source.train[1]).image == COLORS[1]).all()
 
@@ -266,7 +265,7 @@ def test_columns_are_found_in_either_unicode_form(tmp_path, write):
 def test_cells_that_mean_unknown_name_nobody_and_may_be_written_as_fractions(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path, split, 0, table_of(range(3), [1.0, -1.0, 0.0], who=[-1, -1, 7 + (split == "test")]))
-    source = open_huggingface(settings_of(tmp_path, person_column="who", unknown=[-1.0]))
+    source = settings_of(tmp_path, person_column="who", unknown=[-1.0]).open()
     assert [item.person for item in (*source.train, *source.held_out)] == [None, None, "7", None, None, "8"]
     assert [item.attributes["smiling"] for item in source.train] == [True, None, False]
 
@@ -275,7 +274,7 @@ def test_a_column_that_is_unknown_everywhere_has_no_value(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path, split, 0, table_of(range(2), ["", "?"]))
     with pytest.raises(DataError, match="no cell of `smiling` is 'broad'"):
-        open_huggingface(settings_of(tmp_path, attributes=["smiling=broad"], unknown=["?"]))
+        settings_of(tmp_path, attributes=["smiling=broad"], unknown=["?"]).open()
 
 
 def test_a_card_that_cannot_be_read_is_refused(tmp_path):
@@ -283,7 +282,7 @@ def test_a_card_that_cannot_be_read_is_refused(tmp_path):
         write_arrow(tmp_path, split, 0, table_of(range(2), [1, 0]))
     (tmp_path / "README.md").write_bytes("---\nlicense: \u00fc\n---".encode("latin-1"))
     with pytest.raises(DataError, match=r"not read by datasets .*; correct the folder or its card"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 def test_classes_and_texts_are_attributes_by_their_value(tmp_path):
@@ -291,27 +290,27 @@ def test_classes_and_texts_are_attributes_by_their_value(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path, split, 0, with_classes(table, gender=["Male", "Female"]))
     settings = settings_of(tmp_path, attributes=["gender=Female", "race=Black"], unknown=["unsure"])
-    found = [item.attributes for item in open_huggingface(settings).train]
+    found = [item.attributes for item in settings.open().train]
     assert [row["gender=Female"] for row in found] == [False, True, True, None]
     assert [row["race=Black"] for row in found] == [True, False, None, None]
-    assert open_huggingface(settings).values == {
+    assert settings.open().values == {
         "gender": {"Male": 2, "Female": 4, "": 2},
         "race": {"Black": 2, "White": 2, "unsure": 2, "": 2},
     }
     with pytest.raises(DataError, match="names 'Unsure', which no cell of gender, race is; did you mean 'unsure'"):
-        open_huggingface(settings.model_copy(update={"unknown": ["Unsure"]}))
+        settings.model_copy(update={"unknown": ["Unsure"]}).open()
     with pytest.raises(DataError, match="the classes Male, Female, neither true nor false; write one as gender=Female"):
-        open_huggingface(settings_of(tmp_path, attributes=["gender"]))
+        settings_of(tmp_path, attributes=["gender"]).open()
     settings = settings_of(tmp_path, attributes=["race=Blakc"], unknown=["unsure"])
     with pytest.raises(DataError, match=r"no cell of `race` is 'Blakc', .*; use one of 'Black', 'White'"):
-        open_huggingface(settings)
+        settings.open()
 
 
 @pytest.mark.parametrize("unknown", [-1, 0])
 def test_the_config_says_which_cell_means_unknown(tmp_path, unknown):
     write_parquet(tmp_path, "train", 0, table_of(range(3), [1, 0, -1]))
     write_parquet(tmp_path, "test", 0, table_of(range(2), [1, None]))
-    source = open_huggingface(settings_of(tmp_path, unknown=[unknown]))
+    source = settings_of(tmp_path, unknown=[unknown]).open()
     of = {1: True, unknown: None}
     assert [item.attributes["smiling"] for item in source.train] == [of.get(cell, False) for cell in (1, 0, -1)]
     assert source.held_out[1].attributes == {"smiling": None}
@@ -321,17 +320,17 @@ def test_minus_one_in_one_file_and_zero_in_another_are_refused_too(tmp_path):
     write_parquet(tmp_path, "train", 0, table_of(range(2), [1, 0]))
     write_parquet(tmp_path, "test", 0, table_of(range(2), [1, -1]))
     with pytest.raises(DataError, match=r"test-00000-of-00001.parquet: row 1: `smiling` is -1, and 0 in other rows"):
-        open_huggingface(settings_of(tmp_path))
+        settings_of(tmp_path).open()
 
 
 def test_a_person_is_known_by_a_column_and_stands_in_one_split(tmp_path):
     write_parquet(tmp_path, "train", 0, table_of(range(3), [1, 0, 1], who=[7, 8, None]))
     write_parquet(tmp_path, "test", 0, table_of(range(1), [1], who=[9]))
     settings = settings_of(tmp_path, person_column="who")
-    source = open_huggingface(settings)
+    source = settings.open()
     assert [item.person for item in (*source.train, *source.held_out)] == ["7", "8", None, "9"]
     write_parquet(tmp_path, "test", 0, table_of(range(1), [1], who=[8]))
-    source = open_huggingface(settings)
+    source = settings.open()
     assert (len(source.train), len(source.held_out)) == (3, 0)
     assert [left.name for left in source.left_out] == ["test-00000000"]
 
@@ -350,7 +349,7 @@ def test_what_was_saved_to_disk_is_read_as_datasets_reads_it(tmp_path, monkeypat
     load_from_disk(folder)["train"].map(lambda row: {"name": row["name"] * 2})
     assert list((folder / "train").glob("cache-*.arrow"))
 
-    source, wanted = open_huggingface(settings_of(folder)), load_from_disk(folder)
+    source, wanted = settings_of(folder).open(), load_from_disk(folder)
     for items, split in ((source.train, "train"), (source.held_out, "test")):
         truth = [row["smiling"] == 0 for row in wanted[split]]
         assert [item.attributes["smiling"] for item in items] == truth
@@ -360,4 +359,4 @@ def test_what_was_saved_to_disk_is_read_as_datasets_reads_it(tmp_path, monkeypat
 
     (folder / "train/data-00001-of-00002.arrow").unlink()
     with pytest.raises(DataError, match=r"not read by datasets .*data-00001-of-00002.arrow"):
-        open_huggingface(settings_of(folder))
+        settings_of(folder).open()

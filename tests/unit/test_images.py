@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline_lib.data.celeba import load_parts
 from pipeline_lib.data.images import load_codes, load_square, open_photograph
+from pipeline_lib.data.readers.celeba import load_parts
 from pipeline_lib.data.sources import BadImageError, Record
 
 D50 = np.array([0.9642, 1.0, 0.8249])  # white of the profile connection space

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_lib.config import FolderData
 from pipeline_lib.config.columns import column_of, label_columns, read_cells, text_of
-from pipeline_lib.data.folder import open_folder
 from pipeline_lib.data.labels import read_column
+from pipeline_lib.data.readers.folder import FolderData
 from pipeline_lib.data.sources import Item, Source, hold_out
 from pipeline_lib.runtime.errors import DataError
 from pipeline_lib.runtime.seeding import numpy_generator
@@ -34,7 +33,7 @@ def settings_of(folder, name="labels.csv", **changes):
 
 def read(folder, name="labels.csv", **changes):
     """Return the values of each image's attributes, as the reader gives them."""
-    source = open_folder(settings_of(folder, name, **changes))
+    source = settings_of(folder, name, **changes).open()
     return {item.image_id: tuple(item.attributes.values()) for item in (*source.train, *source.held_out)}
 
 

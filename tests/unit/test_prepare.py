@@ -7,8 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from pipeline_lib.config import HuggingFaceData
 from pipeline_lib.data import prepare
+from pipeline_lib.data.readers.huggingface import HuggingFaceData
 from pipeline_lib.data.shards import read_shards
 from pipeline_lib.data.sources import Item, LeftOut, Record, Source
 from pipeline_lib.data.tables import read_table
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
     def run(train, held_out, **options):
         source = Source(train, held_out, paint, "painted", **options)
-        monkeypatch.setitem(prepare.READERS, "huggingface", lambda _: source)
+        monkeypatch.setattr(HuggingFaceData, "open", lambda _: source)
         tables = ("labels", "held_out_labels", "masks", "held_out_masks", "quarantine", "notes")
         shards = {name: [tmp_path / name / "0.parquet"] for name in ("images", "held_out")}
         prepare.prepare_dataset(

@@ -14,7 +14,9 @@ import yaml
 from PIL import Image
 
 from pipeline_lib.audit.estimate import Estimate
-from pipeline_lib.config import AvatarData, BoxRegion, FolderData, PartRegion, RateRule, Rebalance
+from pipeline_lib.config import BoxRegion, PartRegion, RateRule, Rebalance
+from pipeline_lib.data.avatars.settings import AvatarData
+from pipeline_lib.data.readers.folder import FolderData
 from pipeline_lib.data.shards import shard_writer
 from pipeline_lib.data.tables import SCHEMAS, write_table
 from pipeline_lib.editing.editors.poisson import Poisson

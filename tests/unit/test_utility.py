@@ -12,7 +12,8 @@ import torchvision
 from scipy.stats import binomtest, norm
 
 from pipeline_lib.audit.estimate import Estimate
-from pipeline_lib.config import AvatarData, Evaluate, LibraryNetwork, RateRule, Rebalance, Utility
+from pipeline_lib.config import Evaluate, LibraryNetwork, RateRule, Rebalance, Utility
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.tables import write_table
 from pipeline_lib.evaluation.classifiers import TrainingSet, reduced, train_and_predict
 from pipeline_lib.evaluation.gain import MARGIN, Comparison, images_needed, judge_gain, least_of

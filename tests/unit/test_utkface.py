@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.cli import main
-from pipeline_lib.config import FolderData
-from pipeline_lib.data.folder import open_folder
+from pipeline_lib.data.readers.folder import FolderData
 from pipeline_lib.data.utkface import biased, read_names
 
 
@@ -56,7 +55,7 @@ def test_the_table_is_one_that_the_folder_reader_takes(faces, tmp_path, capsys):
         attributes=["female", "white=1"],
         split_column="split",
     )
-    source = open_folder(settings)
+    source = settings.open()
     found = {item.image_id: [*item.attributes.values()] for item in (*source.train, *source.held_out)}
     assert found == {image: [bool(female), bool(white)] for image, female, white, _ in table.itertuples(index=False)}
     assert {item.image_id for item in source.held_out} == set(table["image"][table["split"] == "held_out"])

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline_lib.config import AvatarData
 from pipeline_lib.data.avatars.drawing import render_variants
 from pipeline_lib.data.avatars.faces import Face, draw_face, variants_of
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.data.avatars.truth import squared_distances
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import partial
-from importlib.metadata import version
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -14,10 +12,9 @@ import python_avatars as parts
 import resvg_py
 from PIL import Image
 
-from pipeline_lib.config import AvatarData
 from pipeline_lib.config.names import AVATAR_PARTS
-from pipeline_lib.data.avatars.faces import HELD_OUT_FROM, ID, Face, face_of, variants_of
-from pipeline_lib.data.sources import Item, Record, Source
+from pipeline_lib.data.avatars.faces import Face, variants_of
+from pipeline_lib.data.avatars.settings import AvatarData
 
 BEARDLESS = ("LOOSE_HAIR",)  # hair for which `python-avatars` draws no beard; it is added here
 
@@ -36,26 +33,6 @@ _NOT_DRAWN = {"defs", "mask", "clipPath", "filter", "title", "desc"}
 _SHADOW_CASTING = {"hair", "hat", "glasses", "facial_hair"}
 _SHADOW_BELOW = 0.5  # shapes of those parts with a lower opacity are only shading
 _CODE_STEP = 25  # in red between the colours of two parts
-
-
-def open_avatars(settings: AvatarData) -> Source:
-    """List the faces of the training and held-out sets; they are drawn when read."""
-
-    def items(indices: range) -> list[Item]:
-        names = [f"{ID}{index:08d}" for index in indices]
-        return [Item(name, name, face_of(settings, name).attributes) for name in names]
-
-    return Source(
-        train=items(range(settings.images)),
-        held_out=items(range(HELD_OUT_FROM, HELD_OUT_FROM + settings.held_out)),
-        read=partial(_read, settings),
-        preprocessing=f"rendered by resvg-py {version('resvg-py')}",
-        equal_are_copies=False,
-    )
-
-
-def _read(settings: AvatarData, item: Item) -> Record:
-    return Record(*render_face(face_of(settings, item.image_id), settings.resolution, settings.crop))
 
 
 def render_image(face: Face, resolution: int, crop: tuple[float, float, float]) -> np.ndarray:

@@ -14,8 +14,9 @@ from typing import Any
 
 import python_avatars as parts
 
-from pipeline_lib.config import AvatarData, RateRule
+from pipeline_lib.config import RateRule
 from pipeline_lib.config.names import AVATAR_ATTRIBUTES, AVATAR_EXCHANGEABLE, AVATAR_SETTABLE
+from pipeline_lib.data.avatars.settings import AvatarData
 from pipeline_lib.runtime import seeding
 from pipeline_lib.runtime.errors import DataError
 

@@ -10,16 +10,20 @@ import csv
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
-from pipeline_lib.config import CelebAData, CelebAHQData
+from pipeline_lib.config.base import Count, Folder
 from pipeline_lib.config.columns import column_of
-from pipeline_lib.config.names import CELEBA_HQ_PARTS
+from pipeline_lib.config.messages import check_name
+from pipeline_lib.config.names import CELEBA_ATTRIBUTES, CELEBA_HQ_PARTS
 from pipeline_lib.data.images import PREPROCESSING, Photograph, open_photograph, square_codes
 from pipeline_lib.data.labels import read_column, refuse_strangers
 from pipeline_lib.data.listing import is_file
+from pipeline_lib.data.reader import UNKNOWN, BadImages, Cell, Reader, Resolution
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
@@ -52,44 +56,90 @@ MASKS = {
 }
 
 
-def open_celeba(settings: CelebAData) -> Source:
-    """List CelebA's aligned images by its own partition, of which validation, test or both are held out.
+class _CelebA(Reader):
+    """What CelebA and CelebA-HQ have in common."""
 
-    Raises:
-        DataError: a list file is missing or not in the published format.
-    """
-    lists = [
-        _find(settings.folder, f"{name}.txt", f"{name}.csv") for name in ("list_attr_celeba", "list_eval_partition")
-    ]
-    attributes, partition = read_attributes(lists[0], settings.attributes, settings.unknown), read_pairs(lists[1])
-    people = _read_people(settings)
-    images = _find(settings.folder, "img_align_celeba/img_align_celeba", "img_align_celeba")  # Kaggle's are nested
-    items = [Item(name, (images / name, None), truth, people.get(name)) for name, truth in attributes.items()]
-    return _source([(item, partition.get(item.image_id)) for item in items], settings)
+    folder: Folder
+    identities: Path | None = Field(
+        None, description="CelebA's identity_CelebA.txt; identities are then split between the two detectors"
+    )
+    attributes: list[str] = Field(["Smiling", "Male"], min_length=1, description="attributes to read")
+    unknown: list[Cell] = Field([], description=UNKNOWN)
+    images: Count | None = Field(None, description="number of training images, taken from the first on; null: all")
+    held_out: Count | None = Field(None, description="number of held-out images, taken from the first on; null: all")
+    held_out_from: Literal["both", "validation", "test"] = Field(
+        "both", description="part of CelebA's partition that is held out"
+    )
+    bad_images: BadImages = 0.01
+
+    def known_attributes(self) -> Sequence[str]:
+        for name in self.attributes:
+            check_name("data.attributes", column_of(name), CELEBA_ATTRIBUTES)
+        return self.attributes
 
 
-def open_celeba_hq(settings: CelebAHQData) -> Source:
-    """List CelebA-HQ's images with their masks, by the partition of the CelebA image that each was made from.
+class CelebAData(_CelebA):
+    """CelebA's aligned images as published; its validation images, test images or both are held out."""
 
-    Raises:
-        DataError: a list file is missing or not in the published format.
-    """
-    anno = _find(settings.folder, "CelebAMask-HQ-attribute-anno.txt")
-    attributes = read_attributes(anno, settings.attributes, settings.unknown)
-    original = read_mapping(_find(settings.folder, "CelebA-HQ-to-CelebA-mapping.txt"))
-    partition, people = read_pairs(settings.partition), _read_people(settings)
-    images, masks = _find(settings.folder, "CelebA-HQ-img"), _find(settings.folder, "CelebAMask-HQ-mask-anno")
-    rows = []
-    for name, truth in attributes.items():
-        stem = Path(name).stem
-        if not stem.isdecimal():
-            raise DataError(f"{anno}: {name} is not the number of an image, as in 0.jpg; download the list again")
-        number = int(stem)
-        if number not in original:
-            raise DataError(f"{settings.folder}: {name} has attributes but no line in CelebA-HQ-to-CelebA-mapping.txt")
-        item = Item(name, (images / name, (masks, number)), truth, people.get(original[number]))
-        rows.append((item, partition.get(original[number])))
-    return _source(rows, settings)
+    reader: Literal["celeba"] = Field(description="reader of the dataset")
+    folder: Folder = Field(
+        description="folder with img_align_celeba/, list_attr_celeba and list_eval_partition, both .txt or .csv"
+    )
+    resolution: Literal[32, 64, 128] = Field(
+        128, description="side in pixels to which the centre crop of 178 pixels is resized"
+    )
+
+    def open(self) -> Source:
+        """List CelebA's aligned images by its own partition, of which validation, test or both are held out.
+
+        Raises:
+            DataError: a list file is missing or not in the published format.
+        """
+        lists = [
+            _find(self.folder, f"{name}.txt", f"{name}.csv") for name in ("list_attr_celeba", "list_eval_partition")
+        ]
+        attributes, partition = read_attributes(lists[0], self.attributes, self.unknown), read_pairs(lists[1])
+        people = _read_people(self)
+        images = _find(self.folder, "img_align_celeba/img_align_celeba", "img_align_celeba")  # Kaggle's are nested
+        items = [Item(name, (images / name, None), truth, people.get(name)) for name, truth in attributes.items()]
+        return _source([(item, partition.get(item.image_id)) for item in items], self)
+
+
+class CelebAHQData(_CelebA):
+    """CelebA-HQ with the part masks of CelebAMask-HQ; CelebA's validation images, test images or both are held out."""
+
+    reader: Literal["celeba-hq"] = Field(description="reader of the dataset")
+    folder: Folder = Field(description="folder with CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and two text files")
+    partition: Path = Field(description="CelebA's list_eval_partition, .txt or .csv")
+    resolution: Resolution = 256
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the part codes in the masks, the background first."""
+        return CELEBA_HQ_PARTS
+
+    def open(self) -> Source:
+        """List CelebA-HQ's images with their masks, by the partition of the CelebA image that each was made from.
+
+        Raises:
+            DataError: a list file is missing or not in the published format.
+        """
+        anno = _find(self.folder, "CelebAMask-HQ-attribute-anno.txt")
+        attributes = read_attributes(anno, self.attributes, self.unknown)
+        original = read_mapping(_find(self.folder, "CelebA-HQ-to-CelebA-mapping.txt"))
+        partition, people = read_pairs(self.partition), _read_people(self)
+        images, masks = _find(self.folder, "CelebA-HQ-img"), _find(self.folder, "CelebAMask-HQ-mask-anno")
+        rows = []
+        for name, truth in attributes.items():
+            stem = Path(name).stem
+            if not stem.isdecimal():
+                raise DataError(f"{anno}: {name} is not the number of an image, as in 0.jpg; download the list again")
+            number = int(stem)
+            if number not in original:
+                raise DataError(f"{self.folder}: {name} has attributes but no line in CelebA-HQ-to-CelebA-mapping.txt")
+            item = Item(name, (images / name, (masks, number)), truth, people.get(original[number]))
+            rows.append((item, partition.get(original[number])))
+        return _source(rows, self)
 
 
 def read_attributes(path: Path, wanted: list[str], unknown: Sequence[str] = ()) -> dict[str, dict[str, bool | None]]:
@@ -189,7 +239,7 @@ def _is_there(path: Path, masks: tuple[Path, int] | None) -> bool:
     return is_file(path) and (masks is None or any(is_file(mask) for mask, _ in _mask_files(*masks)))
 
 
-def _source(items: Iterable[tuple[Item, int | None]], settings: CelebAData | CelebAHQData) -> Source:
+def _source(items: Iterable[tuple[Item, int | None]], settings: _CelebA) -> Source:
     split: dict[str, list[Item]] = {"train": [], "held_out": []}
     for item, partition in items:
         if partition is None:
@@ -218,7 +268,7 @@ def _read(resolution: int, item: Item) -> Record:
     return photograph.square(resolution, codes)
 
 
-def _read_people(settings: CelebAData | CelebAHQData) -> dict[str, str]:
+def _read_people(settings: _CelebA) -> dict[str, str]:
     pairs = read_pairs(settings.identities) if settings.identities else {}
     return {name: str(number) for name, number in pairs.items()}
 

@@ -7,20 +7,85 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
-from pipeline_lib.config import HuggingFaceData
+from pipeline_lib.config.base import Folder
 from pipeline_lib.config.columns import SPELLINGS, checked_names, column_of, places_of, text_of
 from pipeline_lib.data.huggingface_layout import Layout, class_names, find_files, left_out
 from pipeline_lib.data.images import PREPROCESSING, load_square
 from pipeline_lib.data.labels import count_values, read_column, read_persons, refuse_strangers
+from pipeline_lib.data.reader import UNKNOWN, BadImages, Cell, Labelled, PersonColumn, Reader, Resolution
 from pipeline_lib.data.sources import BadImageError, Item, Record, Source
 from pipeline_lib.runtime.errors import DataError
 
 ROWS = 256  # of an Arrow file that a worker reads at a time; of a Parquet file it reads whole row groups
+
+
+class HuggingFaceData(Reader):
+    """A Hugging Face image dataset, saved to disk or as Parquet files, whose layout the package `datasets` reads."""
+
+    has_values: ClassVar = True
+
+    reader: Literal["huggingface"] = Field(description="reader of the dataset")
+    folder: Folder = Field(description="folder of a dataset saved to disk, or of a snapshot of the Hub")
+    configuration: Annotated[str, Field(coerce_numbers_to_str=True)] | None = Field(
+        None, description="configuration (subset) to read; null: there is only one"
+    )
+    image_column: str = Field("image", description="column with the images")
+    attributes: Labelled
+    unknown: list[Cell] = Field([], description=UNKNOWN)
+    person_column: PersonColumn = None
+    train: str = Field("train", description="training split")
+    held_out: str = Field("test", description="held-out split")
+    resolution: Resolution = 256
+    bad_images: BadImages = 0.01
+
+    def open(self) -> Source:
+        """List the images of the two splits with their labels; pixels are read later.
+
+        Raises:
+            DataError: a split or a shard is missing or not told apart from another, a column is missing, a label is
+                neither true nor false, or a value of an attribute `column=value` does not occur.
+        """
+        splits = (self.train, self.held_out)
+        layout = find_files(self.folder, self.configuration, splits)
+        columns: dict[str, list[object]] = {column_of(name): [] for name in self.attributes}
+        if self.person_column is not None:
+            columns[self.person_column] = []
+        rows: list[_Row] = []
+        for split in splits:
+            for path in layout.files[split]:
+                for column, cells in _cells(path, list(columns), self, layout).items():
+                    columns[column] += cells
+                rows += [_Row(split, path, number, place) for number, place in enumerate(_places(path))]
+        named = [cell for cell in self.unknown if cell != "-1"]  # which stands for no class, and was read as none
+        refuse_strangers(named, columns, self.folder)
+
+        def place(row: int) -> str:
+            return f"{rows[row].path}: row {rows[row].number}"
+
+        truth = {name: read_column(columns[column_of(name)], name, self.unknown, place) for name in self.attributes}
+        people = read_persons(columns.get(self.person_column, [None] * len(rows)), self.unknown)
+        items: dict[str, list[Item]] = {split: [] for split in splits}
+        for number, (row, person) in enumerate(zip(rows, people, strict=True)):
+            of_split = items[row.split]
+            attributes = {name: values[number] for name, values in truth.items()}
+            of_split.append(
+                Item(f"{row.split}-{len(of_split):08d}", (row.path, row.number, row.place), attributes, person)
+            )
+        return Source(
+            train=items[self.train],
+            held_out=items[self.held_out],
+            read=partial(_read, self),
+            preprocessing=PREPROCESSING,
+            tolerated=self.bad_images,
+            left_out=left_out(self.folder, layout.files),
+            values=count_values({name: column_of(name) for name in self.attributes}, columns),
+        )
 
 
 class _Row(NamedTuple):
@@ -28,48 +93,6 @@ class _Row(NamedTuple):
     path: Path
     number: int  # of the row in the file
     place: tuple[int, int]  # the block that it is read with, and its position in the block
-
-
-def open_huggingface(settings: HuggingFaceData) -> Source:
-    """List the images of the two splits with their labels; pixels are read later.
-
-    Raises:
-        DataError: a split or a shard is missing or not told apart from another, a column is missing, a label is neither
-            true nor false, or a value of an attribute `column=value` does not occur.
-    """
-    splits = (settings.train, settings.held_out)
-    layout = find_files(settings.folder, settings.configuration, splits)
-    columns: dict[str, list[object]] = {column_of(name): [] for name in settings.attributes}
-    if settings.person_column is not None:
-        columns[settings.person_column] = []
-    rows: list[_Row] = []
-    for split in splits:
-        for path in layout.files[split]:
-            for column, cells in _cells(path, list(columns), settings, layout).items():
-                columns[column] += cells
-            rows += [_Row(split, path, number, place) for number, place in enumerate(_places(path))]
-    named = [cell for cell in settings.unknown if cell != "-1"]  # which stands for no class, and was read as none
-    refuse_strangers(named, columns, settings.folder)
-
-    def place(row: int) -> str:
-        return f"{rows[row].path}: row {rows[row].number}"
-
-    truth = {name: read_column(columns[column_of(name)], name, settings.unknown, place) for name in settings.attributes}
-    people = read_persons(columns.get(settings.person_column, [None] * len(rows)), settings.unknown)
-    items: dict[str, list[Item]] = {split: [] for split in splits}
-    for number, (row, person) in enumerate(zip(rows, people, strict=True)):
-        of_split = items[row.split]
-        attributes = {name: values[number] for name, values in truth.items()}
-        of_split.append(Item(f"{row.split}-{len(of_split):08d}", (row.path, row.number, row.place), attributes, person))
-    return Source(
-        train=items[settings.train],
-        held_out=items[settings.held_out],
-        read=partial(_read, settings),
-        preprocessing=PREPROCESSING,
-        tolerated=settings.bad_images,
-        left_out=left_out(settings.folder, layout.files),
-        values=count_values({name: column_of(name) for name in settings.attributes}, columns),
-    )
 
 
 def _cells(path: Path, columns: list[str], settings: HuggingFaceData, layout: Layout) -> dict[str, list[object]]:

@@ -1,0 +1,1 @@
+"""The readers of datasets that a config can name, one a module."""
