@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
@@ -28,7 +26,6 @@ JAW = (
 #: Landmarks that a smile, an open mouth or closed eyes hardly move: nose, forehead, temples, corners of the eyes.
 STABLE = (6, 168, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 10, 151, 9, 8, 109, 338, 54, 284)
 
-#: Landmarks of each region; those of `FACE_REGIONS` can be swapped.
 REGIONS: dict[str, tuple[int, ...]] = {
     "mouth": (*LIPS, *AROUND_MOUTH),
     "lips": LIPS,
@@ -37,9 +34,6 @@ REGIONS: dict[str, tuple[int, ...]] = {
     "nose": NOSE,
     "lower-face": (*LIPS, *AROUND_MOUTH, *JAW),
 }
-CHEEKS = ("right cheek", "left cheek")
-REGIONS["right cheek"] = (116, 123, 147, 187, 205, 36, 101, 118)
-REGIONS["left cheek"] = (345, 352, 376, 411, 425, 266, 330, 347)
 SCALE = 4  # of a mask while it is drawn, so that its edge lies within a quarter of a pixel
 
 
@@ -58,16 +52,14 @@ def region_mask(points: np.ndarray, name: str, side: int) -> np.ndarray:
     return np.asarray(canvas.reduce(SCALE)) >= 128
 
 
-def affine_between(source: np.ndarray, target: np.ndarray, weights: Mapping[int, float] | None = None) -> np.ndarray:
+def affine_between(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the affine map (2, 3) that takes the stable landmarks of one face to those of another, in least squares.
 
     Args:
         source: landmarks (468, 2) of the face that is moved.
         target: those of the face that it is moved to.
-        weights: of landmarks, where they are not 1.
     """
     chosen = list(STABLE)
-    weight = np.sqrt([(weights or {}).get(place, 1.0) for place in chosen])[:, None]
     known = np.concatenate([source[chosen], np.ones((len(chosen), 1))], axis=1)
-    solved, *_ = np.linalg.lstsq(known * weight, target[chosen] * weight, rcond=None)
+    solved, *_ = np.linalg.lstsq(known, target[chosen], rcond=None)
     return solved.T

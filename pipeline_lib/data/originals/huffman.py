@@ -13,14 +13,12 @@ AREA = 64
 
 
 def _diagonal(row: int, column: int) -> tuple[int, int]:
+    """Return the diagonal of a coefficient, and its place there: in turns from below and from above."""
     return row + column, column if (row + column) % 2 == 0 else row
 
 
-ZIGZAG = np.array(
-    sorted(
-        range(AREA), key=lambda place: (sum(divmod(place, 8)), (place // 8, place % 8)[sum(divmod(place, 8)) % 2 == 0])
-    )
-)
+#: Place in a block, row by row, of each coefficient in zigzag order.
+ZIGZAG = np.array(sorted(range(AREA), key=lambda place: _diagonal(*divmod(place, 8))))
 END_OF_BLOCK, SIXTEEN_ZEROS = 0x00, 0xF0
 LONGEST = 16  # bits of a code
 
@@ -114,7 +112,7 @@ def _fit(frequencies: np.ndarray) -> HuffmanTable:
         members[first] += members.pop(second)
         for symbol in members[first]:
             lengths[symbol] += 1
-    counts = np.bincount(list(lengths.values()), minlength=33)[:]
+    counts = np.bincount(list(lengths.values()), minlength=33)
     for length in range(len(counts) - 1, LONGEST, -1):
         while counts[length]:  # two of the longest become one shorter, and a shorter one makes room for the other
             shorter = max(place for place in range(1, length - 1) if counts[place])

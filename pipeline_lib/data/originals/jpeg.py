@@ -25,6 +25,7 @@ from pipeline_lib.data.originals.huffman import (
     encode_scan,
     fitting_tables,
 )
+from pipeline_lib.runtime.errors import DataError
 
 SIDE = 8  # of a block, in pixels
 SOI, EOI, SOS, DQT, DHT, DRI, SOF, ADOBE = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, (0xC0, 0xC1), 0xEE
@@ -77,9 +78,12 @@ def edit_jpeg(path: Path, before: np.ndarray, after: np.ndarray) -> bytes:
 
     Raises:
         NotEditableError: it cannot be written back.
+        DataError: the package jpeglib is missing.
     """
-    import jpeglib
-
+    try:
+        import jpeglib
+    except ImportError:
+        raise DataError(f"{path}: JPEG files need jpeglib; run `pip install latent-rebalance[photos]`") from None
     content = path.read_bytes()
     layout = _read_layout(content)
     if before.shape[:2] != (layout.height, layout.width):
