@@ -15,7 +15,7 @@ from pipeline_lib.config.backends import (
     fill_backend,
 )
 from pipeline_lib.config.base import Count, Positive, Section, Share
-from pipeline_lib.config.domains import DOMAINS, FACE, Domain
+from pipeline_lib.config.domains import DOMAINS, Domain
 from pipeline_lib.config.messages import check_name
 
 Precision = Literal["float32", "bfloat16"]
@@ -273,11 +273,6 @@ class Published(Section):
     def of_domain(self) -> Domain:
         """Return the published domain."""
         return DOMAINS[self.family][self.domain]
-
-    @property
-    def of_faces(self) -> bool:
-        """Whether the domain is faces, as in the paper's Table 1."""
-        return self.of_domain().parts == FACE
 
     def files(self) -> dict[str, Path]:
         """Return the paths of `generator` and `encoder`."""

@@ -19,10 +19,6 @@ class DataError(PipelineError):
     """A file or an image that cannot be read or used; the message names the file."""
 
 
-class UnansweredError(DataError):
-    """A question that the tables of a run cannot answer; the message says why."""
-
-
 class UnreachableError(DataError):
     """A file that could not be fetched over the network; the only expected failure that may pass by itself."""
 
